@@ -1,0 +1,88 @@
+# skiff: `make` builds build/skiff; `make test-FOLDER` its unit tests; `make unit` all of them; `make SAN=1 …` with ASan and UBSan.
+# BUILD=DIR puts the outcome elsewhere.
+
+BUILD ?= build$(if $(SAN),-san)
+CC = $(if $(shell command -v ccache),ccache )gcc
+PKGS = libuv openssl libnghttp2 sqlite3 yaml-0.1 libarchive libnftables libmnl libcap libknot zlib libzstd
+OPT ?= -O2
+WARN = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers -Wmissing-prototypes -Wstrict-prototypes -Wshadow=local -Wvla
+CFLAGS += -std=gnu17 -g $(OPT) $(WARN) -fno-strict-aliasing -ffunction-sections -fdata-sections -fstack-protector-strong -D_GNU_SOURCE \
+	-Isrc -I$(BUILD) $(shell pkg-config --cflags $(PKGS))
+LDFLAGS += -pthread -Wl,--gc-sections -Wl,--as-needed
+LIBS = $(shell pkg-config --libs $(PKGS)) -lhttp_parser -lm -ldl
+ifdef SAN
+CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+LDFLAGS += -fsanitize=address,undefined
+endif
+
+# Lowest layer last: the order in which the linker reads them.
+FOLDERS = cmd dns proxy kubelet engine scheduler controllers client apiserver registry store net codec model linux io base
+SRC = $(foreach f,$(FOLDERS),$(wildcard src/$(f)/*.c src/$(f)/*/*.c))
+TESTS = $(filter %_test.c,$(SRC))
+GEN = $(BUILD)/gen/types.h
+GEN_C = $(BUILD)/gen/types.c
+SCHEMAS = $(shell find api -name '*.schema' 2>/dev/null)
+
+obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+lib_src = $(filter-out %_test.c src/cmd/main.c,$(wildcard src/$(1)/*.c src/$(1)/*/*.c))
+
+.PHONY: all unit check clean $(foreach f,$(FOLDERS),lib-$(f) test-$(f))
+.SECONDARY:
+all: $(BUILD)/skiff
+
+$(BUILD)/schemac: tools/schemac.c $(wildcard tools/schemac/*.c tools/schemac/*.h)
+	@mkdir -p $(@D)
+	gcc -std=gnu17 -g -O1 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
+
+# One run makes types.h and types.c.
+$(GEN): $(BUILD)/schemac $(SCHEMAS)
+	@mkdir -p $(BUILD)/gen
+	$(BUILD)/schemac -o $(BUILD)/gen api
+$(GEN_C): $(GEN)
+
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/%.o: %.c | $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+define folder_rules
+$(BUILD)/lib$(1).a: $(call obj,$(call lib_src,$(1)))
+	@rm -f $$@
+	ar rcs $$@ $$^
+lib-$(1): $(BUILD)/lib$(1).a
+test-$(1): $(patsubst src/%.c,$(BUILD)/test/%,$(filter src/$(1)/%,$(TESTS)))
+	@set -e; for t in $$^; do echo "# $$$$t"; $$$$t; done
+endef
+$(foreach f,$(FOLDERS),$(eval $(call folder_rules,$(f))))
+
+$(BUILD)/libgen.a: $(BUILD)/gen/types.o
+	@rm -f $@
+	ar rcs $@ $^
+
+# What a folder's tests link: itself and what LAYERS lets it include, all the way down.
+layers_of = $(shell awk -v want=$(1) 'BEGIN { FS = ":" } /^[a-z]/ { dep[$$1] = $$2 } \
+	function add(f,  n, i, p) { if (f in seen) return; seen[f] = 1; n = split(dep[f], p, " "); for (i = 1; i <= n; i++) add(p[i]) } \
+	END { add(want); for (f in seen) print f }' src/LAYERS)
+test_libs = $(foreach f,$(FOLDERS) gen,$(if $(filter $(f),$(call layers_of,$(1))),$(BUILD)/lib$(f).a))
+define test_rules
+$(BUILD)/test/$(1)/%: $(BUILD)/src/$(1)/%.o $(call test_libs,$(1))
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LIBS) -lcmocka
+endef
+$(foreach f,$(FOLDERS),$(eval $(call test_rules,$(f))))
+
+unit: $(foreach f,$(FOLDERS),test-$(f))
+
+$(BUILD)/skiff: $(call obj,src/cmd/main.c) $(foreach f,$(FOLDERS) gen,$(BUILD)/lib$(f).a)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+check:
+	tools/check-layers
+	tools/check-style
+
+clean:
+	rm -rf build build-san
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,20 @@
+/* Names of services and pods of the cluster -> answers, over UDP and TCP. Upstream's counterpart: CoreDNS' kubernetes plugin.
+ * https://github.com/kubernetes/dns/blob/master/docs/specification.md */
+#ifndef SKIFF_DNS_H
+#define SKIFF_DNS_H
+
+#include "client/client.h"
+
+struct dns_config {
+	struct client *client;
+	const char *address;               /* to listen on; the cluster DNS address, on a link of the node */
+	int port;                          /* 53 */
+	const char *domain;                /* cluster.local */
+	const char *upstreams;             /* "1.1.1.1,8.8.8.8"; NULL: from /etc/resolv.conf */
+};
+struct dns;
+int dns_new(const struct dns_config *c, struct dns **ret, struct err *err);
+int dns_start(struct dns *d, struct err *err);
+void dns_stop(struct dns *d);
+void dns_free(struct dns *d);
+#endif

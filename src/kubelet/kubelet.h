@@ -1,0 +1,34 @@
+/* The node agent: turns the pods bound to this node, and the static ones in a folder, into running containers, and says how they are.
+ * Upstream: kubelet. Everything about running is the engine's; everything about the cluster goes through the client. */
+#ifndef SKIFF_KUBELET_H
+#define SKIFF_KUBELET_H
+
+#include "client/client.h"
+#include "engine/engine.h"
+#include "io/io.h"
+#include "net/net.h"
+
+struct kubelet_config {
+	struct client *client;
+	struct engine *engine;
+	struct loop *loop;                 /* node API server, timers, inotify */
+	const struct clock *clock;
+	const char *node_name, *node_ip;
+	const char *root_dir;              /* /var/lib/skiff/kubelet: pods/UID/volumes, checkpoints */
+	const char *pod_log_dir;           /* /var/log/pods */
+	const char *static_pod_dir;        /* NULL: none */
+	const char *cluster_dns, *cluster_domain; /* 10.43.0.10, cluster.local */
+	int max_pods;                      /* 0: 110 */
+	const char *address;               /* of the node API; NULL: 0.0.0.0 */
+	int port;                          /* 0: 10250 */
+	struct tls_context *serving_tls;   /* with the cluster CA as client CA */
+	const char *version;               /* v1.36.3 */
+	const char *provider_id;           /* NULL: none */
+	const char *labels;                /* k=v,k=v for the node at registration; NULL */
+};
+struct kubelet;
+int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err *err);
+int kubelet_start(struct kubelet *k, struct err *err);
+void kubelet_stop(struct kubelet *k);  /* containers keep running */
+void kubelet_free(struct kubelet *k);
+#endif

@@ -1,0 +1,240 @@
+/* Types as tables. tools/schemac makes from api/ one C struct and one `const struct type` a message; what stands here
+ * works on any of them through its rows, so there is no code per type. A CRD makes the same tables at run time.
+ *
+ * How a field looks in its struct; presence is explicit in the value itself
+ *   bool, int32_t, int64_t, double         T: zero is "not there"
+ *   struct opt_bool, opt_int32, opt_int64  *T: `.set` tells whether it is there, `.value` is it
+ *   struct str              string, bytes (decoded), quantity (canonical text), raw (JSON text): NUL-terminated.
+ *                           p == NULL is "not there"; for *string a p with len 0 is an empty string that is there
+ *   struct timestamp        Time, MicroTime: {0,0} is "not there"
+ *   int64_t / opt_int64     Duration, in ns
+ *   struct int_or_str       .kind IOS_NONE is "not there"
+ *   struct X                message by value: always there
+ *   struct X *              message by pointer; NULL is "not there"
+ *   list                    struct { struct X *items; size_t len; }: items == NULL is nil; an empty one that is there
+ *                           has len 0 and items == MODEL_EMPTY. A list of texts is struct str_list
+ *   map                     the same over entries {struct str key; V value}, sorted by key, unique. map[string]string and
+ *                           maps of text-like values (quantities, bytes) are struct str_map
+ * Names: JSON names in snake_case (podIP pod_ip, clusterIPs cluster_ips, hostPID host_pid); a C keyword gets a trailing
+ * underscore (continue_, default_). struct core_v1_pod_spec, struct meta_v1_object_meta, struct apps_v1_deployment; the
+ * table is core_v1_pod_spec_type. A Go-inline message without a tag (TypeMeta) has its members in place (api_version,
+ * kind); one with a tag is a struct by value under its protobuf name (volume.volume_source.empty_dir).
+ * Enum-like texts stay struct str. All structs are declared in the generated header "gen/types.h".
+ *
+ * What an object points to lives in the arena that it was decoded into; objects are never freed one by one. */
+#ifndef SKIFF_MODEL_H
+#define SKIFF_MODEL_H
+
+#include "base/base.h"
+#include "base/values.h"
+
+enum field_kind {
+	KIND_BOOL, KIND_INT32, KIND_INT64, KIND_DOUBLE,
+	KIND_STRING,
+	KIND_BYTES,         /* base64 in JSON */
+	KIND_TIME, KIND_MICROTIME, KIND_DURATION,
+	KIND_QUANTITY,
+	KIND_INT_OR_STRING,
+	KIND_RAW,           /* RawExtension and FieldsV1: the object itself in JSON; {1 bytes raw} in protobuf */
+	KIND_JSON,          /* apiextensions JSON: any JSON value; {1 bytes raw} */
+	KIND_MESSAGE,
+};
+
+enum field_shape {
+	SHAPE_ONE,          /* by value */
+	SHAPE_PTR,          /* *T: see above */
+	SHAPE_LIST,
+	SHAPE_MAP,          /* text keys; the row's kind and type are the value's */
+	SHAPE_MAP_LIST,     /* map[string][]string (UserInfo.extra): entries {struct str key; struct str_list value} */
+};
+
+enum field_flags {
+	FIELD_OMIT_EMPTY = 1 << 0,        /* left out of JSON when not there */
+	FIELD_OMIT_ZERO = 1 << 1,         /* a struct by value left out of JSON when all of it is zero */
+	FIELD_REQUIRED = 1 << 2,
+	FIELD_INLINE = 1 << 3,            /* members of this message stand at its parent's level in JSON */
+	FIELD_IMMUTABLE = 1 << 4,
+	FIELD_ATOMIC = 1 << 5,            /* list, map or struct that server-side apply replaces whole */
+	FIELD_LIST_SET = 1 << 6,
+	FIELD_LIST_MAP = 1 << 7,          /* keys in list_keys */
+	FIELD_PATCH_MERGE = 1 << 8,       /* strategic merge by merge_key (NULL: a list of scalars) */
+	FIELD_PATCH_RETAIN_KEYS = 1 << 9,
+	FIELD_NO_PROTO = 1 << 10,         /* TypeMeta's members: not in protobuf */
+};
+
+struct opt_bool { bool set, value; };
+struct opt_int32 { bool set; int32_t value; };
+struct opt_int64 { bool set; int64_t value; };
+#define SOME(v) { .set = true, .value = (v) } /* spec->replicas = (struct opt_int32)SOME(3) */
+
+struct int_or_str {
+	enum { IOS_NONE, IOS_INT, IOS_STR } kind;
+	int32_t num;
+	struct str text;
+};
+
+struct str_list {
+	struct str *items;
+	size_t len;
+};
+
+struct str_pair {
+	struct str key, value;
+};
+
+struct str_map {
+	struct str_pair *items;
+	size_t len;
+};
+
+#define MODEL_EMPTY ((void *)&model_empty_) /* `items` of a list or map that is there and empty */
+extern char model_empty_;
+
+/* Rules that the schema states and model_validate checks. */
+struct field_rule {
+	bool has_min, has_max;
+	int64_t min, max;               /* of the number; of the length of a text, list or map */
+	const char *format;             /* dns-label, dns-subdomain, label-key, label-value, port, … NULL: none */
+	const char *const *values;      /* allowed texts, NULL-terminated; NULL: any */
+	const char *default_json;       /* the default as JSON text; NULL: none */
+};
+
+struct type;
+struct field {
+	const char *name;               /* JSON name */
+	uint16_t name_len;
+	uint16_t tag;                   /* protobuf tag, 0: none */
+	uint8_t kind, shape;            /* enum field_kind, enum field_shape */
+	uint32_t flags;                 /* enum field_flags */
+	uint32_t offset;                /* of the member in the struct */
+	const struct type *type;        /* of KIND_MESSAGE */
+	const struct field_rule *rule;  /* NULL: none */
+	const char *merge_key;          /* FIELD_PATCH_MERGE */
+	const char *const *list_keys;   /* FIELD_LIST_MAP, NULL-terminated */
+	const char *doc;
+};
+
+struct type {
+	const char *name;               /* ServiceSpec */
+	const char *group, *version;    /* "apps", "v1"; core is "" */
+	const char *proto;              /* io.k8s.api.apps.v1.Deployment: the OpenAPI definition's name too */
+	const struct field *fields;     /* in tag order, TypeMeta's members first */
+	uint16_t n_fields;
+	bool is_object;                 /* has apiVersion, kind, metadata (ObjectMeta) */
+	bool is_list;                   /* has apiVersion, kind, metadata (ListMeta), items */
+	uint32_t size;                  /* of the struct */
+	uint32_t entry_size;            /* of a map entry {struct str key; this struct value} */
+	const uint16_t *name_slots;     /* hash of JSON names, inlined ones included; codec's business */
+	uint32_t name_mask;
+	const char *doc;
+};
+
+/* Every object's struct begins like this. */
+struct meta_v1_object_meta;
+struct object_head {
+	struct str api_version, kind;
+};
+struct meta_v1_object_meta *model_meta(const struct type *t, const void *obj); /* NULL: t is no object */
+
+/* ---- finding types ---- */
+const struct type *model_type(struct str group, struct str version, struct str kind); /* NULL: unknown */
+const struct type *model_type_by_proto(struct str proto_name);
+const struct field *model_field(const struct type *t, struct str json_name); /* NULL: none; inlined ones are found in their own type */
+const struct type *const *model_types(size_t *ret_n);                       /* all of them */
+
+/* ---- whole objects, one loop over the rows each ---- */
+void *model_new(const struct type *t, struct arena *a);           /* zeroed; apiVersion and kind set for objects */
+void *model_copy(const struct type *t, const void *obj, struct arena *a); /* deep; shares nothing */
+bool model_equal(const struct type *t, const void *a, const void *b);     /* nil and empty are the same, as upstream's Semantic.DeepEqual */
+bool model_is_zero(const struct type *t, const void *obj);
+void model_default(const struct type *t, void *obj, struct arena *a);     /* fills what the schema says; twice is once */
+
+/* Grows a list by one zeroed item and returns it: LIST_ADD(arena, &spec->containers) */
+void *model_list_add(struct arena *a, void *list, size_t item_size);
+#define LIST_ADD(a, l) ((__typeof__((l)->items))model_list_add((a), (l), sizeof(*(l)->items)))
+#define LIST_EACH(it, l) for (__typeof__((l)->items) it = (l)->items; it && it < (l)->items + (l)->len; it++)
+/* Maps of text. */
+struct str str_map_get(const struct str_map *m, struct str key);  /* p NULL: not there */
+bool str_map_has(const struct str_map *m, struct str key);
+void str_map_set(struct arena *a, struct str_map *m, struct str key, struct str value); /* keeps order */
+bool str_map_remove(struct str_map *m, struct str key);
+bool str_list_has(const struct str_list *l, struct str s);
+
+/* ---- validation: a list of causes, as a Status carries them ---- */
+enum cause_reason {                /* upstream's field error types; text by cause_reason_text */
+	CAUSE_REQUIRED,                /* FieldValueRequired */
+	CAUSE_INVALID,                 /* FieldValueInvalid */
+	CAUSE_NOT_SUPPORTED,           /* FieldValueNotSupported */
+	CAUSE_DUPLICATE,               /* FieldValueDuplicate */
+	CAUSE_NOT_FOUND,               /* FieldValueNotFound */
+	CAUSE_FORBIDDEN,               /* FieldValueForbidden */
+	CAUSE_TOO_LONG,                /* FieldValueTooLong */
+	CAUSE_TOO_MANY,                /* FieldValueTooMany */
+	CAUSE_TYPE_INVALID,            /* FieldValueTypeInvalid */
+};
+struct cause {
+	enum cause_reason reason;
+	struct str field;              /* spec.containers[0].name */
+	struct str message;            /* as upstream words a field error without the path: `Required value: …` */
+};
+struct causes {
+	struct arena *arena;
+	struct cause *items;
+	size_t len;
+};
+const char *cause_reason_text(enum cause_reason r);
+/* Adds one; path and message are printf-like texts put into the arena. value may be STR_NONE: `Invalid value: "x": detail`. */
+void cause_add(struct causes *cs, enum cause_reason r, struct str path, struct str value, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void model_validate(const struct type *t, const void *obj, struct str path, struct causes *ret);
+/* What the schema calls immutable and differs; old is what was stored. */
+void model_validate_update(const struct type *t, const void *obj, const void *old, struct str path, struct causes *ret);
+/* Names and labels. NULL: valid; else what is wrong, upstream's sense. */
+const char *valid_dns_label(struct str s);       /* RFC 1123 label, 63 */
+const char *valid_dns_label_1035(struct str s);  /* service names */
+const char *valid_dns_subdomain(struct str s);   /* RFC 1123 subdomain, 253 */
+const char *valid_label_key(struct str s);       /* qualified name */
+const char *valid_label_value(struct str s);
+
+/* ---- selectors ---- */
+struct selector;                                 /* in an arena; NULL selects everything */
+int selector_parse_labels(struct str text, struct arena *a, struct selector **ret, struct err *err); /* a=b,c in (d,e),!f */
+struct meta_v1_label_selector;
+int selector_from_label_selector(const struct meta_v1_label_selector *s, struct arena *a, struct selector **ret, struct err *err); /* NULL s: selects nothing */
+struct selector *selector_from_map(const struct str_map *m, struct arena *a); /* all pairs equal; empty map: nothing (RC semantics is the caller's) */
+bool selector_matches(const struct selector *s, const struct str_map *labels);
+void selector_format(const struct selector *s, struct buf *out);
+/* Field selectors: k=v, k==v, k!=v joined by commas. */
+struct field_term { struct str key, value; bool negate; };
+int selector_parse_fields(struct str text, struct arena *a, struct field_term **ret, size_t *ret_n, struct err *err);
+
+/* ---- values: a JSON-like tree, for patches and whatever has no type. Not on the hot path. ---- */
+enum value_kind { VALUE_NULL, VALUE_BOOL, VALUE_INT, VALUE_DOUBLE, VALUE_TEXT, VALUE_LIST, VALUE_OBJECT };
+struct value {
+	enum value_kind kind;
+	union {
+		bool boolean;
+		int64_t integer;
+		double number;
+		struct str text;
+		struct { struct value *items; size_t len, cap; } list;
+		struct { struct value_member *members; size_t len, cap; } object; /* in the order read */
+	};
+};
+struct value_member {
+	struct str key;
+	struct value value;
+};
+struct value *value_get(const struct value *object, struct str key);           /* NULL: none */
+struct value *value_set(struct arena *a, struct value *object, struct str key); /* found or added (null) */
+bool value_remove(struct value *object, struct str key);
+struct value *value_append(struct arena *a, struct value *list);
+struct value value_copy(struct arena *a, const struct value *v);
+bool value_equal(const struct value *a, const struct value *b);
+
+/* ---- patches: doc is changed in place (memory from a). > 0: PATCH_TEST_FAILED, PATCH_CONFLICT ---- */
+enum { PATCH_TEST_FAILED = 1 };
+int patch_json(struct value *doc, const struct value *ops, struct arena *a, struct err *err);                 /* RFC 6902 */
+int patch_merge(struct value *doc, const struct value *patch, struct arena *a, struct err *err);              /* RFC 7386 */
+int patch_strategic(const struct type *t, struct value *doc, const struct value *patch, struct arena *a, struct err *err);
+
+#endif

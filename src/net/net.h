@@ -1,0 +1,186 @@
+/* HTTP over TLS: a server on event loops, a blocking client, and the stream protocols that Kubernetes speaks over an upgraded
+ * connection (WebSocket, SPDY/3.1). Protocol cores take bytes and give events; sockets live in server.c and client.c.
+ *
+ * Threads: a server connection belongs to one loop; its streams' functions are called on that loop only (http_stream_post gets
+ * there from elsewhere). The client blocks its caller and is for worker threads. */
+#ifndef SKIFF_NET_H
+#define SKIFF_NET_H
+
+#include "base/base.h"
+#include "io/io.h"
+
+#define NET_BODY_MAX (3 * 1024 * 1024)
+#define NET_HEADER_MAX (64 * 1024)
+
+/* ---- certificates and TLS ---- */
+struct tls_identity {              /* of a verified peer certificate */
+	struct str common_name;        /* user */
+	struct str organizations[16];  /* groups */
+	size_t n_organizations;
+	struct str uid;                /* OID 1.3.6.1.4.1.57683.2, may be empty */
+	struct str fingerprint;        /* sha256, hex */
+};
+struct tls_context;
+struct tls_server_config {
+	struct str cert_pem, key_pem;  /* the chain and its key */
+	struct str client_ca_pem;      /* empty: client certificates are not asked for; else asked for, optional, verified */
+	bool http2;
+};
+int tls_server_new(const struct tls_server_config *c, struct tls_context **ret, struct err *err);
+int tls_server_update(struct tls_context *t, const struct tls_server_config *c, struct err *err); /* new handshakes use it */
+struct tls_client_config {
+	struct str ca_pem;             /* empty: the system's */
+	struct str cert_pem, key_pem;  /* empty: none */
+	bool insecure_skip_verify;
+	const char *server_name;       /* NULL: the URL's host */
+};
+int tls_client_new(const struct tls_client_config *c, struct tls_context **ret, struct err *err);
+void tls_context_free(struct tls_context *t); /* reference-counted inside: connections keep it */
+
+/* Keys and certificates (ECDSA P-256), PEM. */
+struct cert_request {
+	const char *common_name;
+	const char *const *organizations; /* NULL-terminated or NULL */
+	const char *const *dns_names;     /* NULL-terminated or NULL */
+	const char *const *ip_addresses;  /* NULL-terminated or NULL */
+	int64_t valid_seconds;
+	bool is_ca, server_auth, client_auth;
+};
+int cert_new_key(struct buf *ret_key_pem, struct err *err);
+int cert_issue(const struct cert_request *r, struct str key_pem, struct str ca_cert_pem, struct str ca_key_pem, struct buf *ret_cert_pem,
+	struct err *err);              /* empty CA: self-signed. Backdated by an hour against skewed clocks */
+int cert_sign_csr(struct str csr_pem, struct str ca_cert_pem, struct str ca_key_pem, int64_t valid_seconds, bool server_auth, bool client_auth,
+	struct buf *ret_cert_pem, struct err *err);
+int cert_make_csr(const struct cert_request *r, struct str key_pem, struct buf *ret_csr_pem, struct err *err);
+int cert_not_after(struct str cert_pem, struct timestamp *ret, struct err *err);
+/* JWS over a compact payload, ES256: header.payload.signature; verification returns the payload's bytes. */
+int jwt_sign(struct str key_pem, struct str key_id, struct str payload_json, struct buf *ret, struct err *err);
+int jwt_verify(struct str public_or_cert_or_key_pem, struct str token, struct buf *ret_payload_json, struct err *err); /* -EACCES: bad signature */
+/* The public key of key_pem as a JWK (one JSON object), and its key id (as upstream: base64url of the SHA-256 of the DER). */
+int jwk_from_key(struct str key_pem, struct buf *ret_jwk_json, struct buf *ret_key_id, struct err *err);
+void sha256(const void *p, size_t n, uint8_t out[32]);
+
+/* ---- a request as a handler sees it; lives in its stream's arena ---- */
+struct http_header {
+	struct str name, value;        /* names in lower case */
+};
+struct http_request {
+	struct str method, path, query; /* path as sent (still escaped), without ?query */
+	struct http_header *headers;
+	size_t n_headers;
+	struct str body;
+	const struct tls_identity *peer; /* NULL: no client certificate */
+	struct str remote_addr;        /* 127.0.0.1:1234 */
+	int http_major;                /* 1 or 2 */
+	bool upgrade;                  /* asks for Upgrade: websocket or SPDY/3.1 */
+};
+struct str http_request_header(const struct http_request *r, const char *lower_name); /* p NULL: none */
+/* Percent-decoding into the arena; plus_is_space for query strings. -EBADMSG. */
+int url_decode(struct str s, bool plus_is_space, struct arena *a, struct str *ret);
+/* The next key=value of a query, decoded: while (url_query_next(&rest, arena, &k, &v)) … */
+bool url_query_next(struct str *rest, struct arena *a, struct str *ret_key, struct str *ret_value);
+void url_encode(struct buf *out, struct str s); /* for a query value or a path segment */
+
+/* ---- server ---- */
+struct http_stream;                /* one request and its response */
+struct http_server;
+struct http_handler {
+	/* The whole request is there (body included; not for upgrades). Called on the connection's loop. Answer now or later. */
+	void (*on_request)(void *arg, struct http_stream *s);
+	void *arg;
+};
+struct http_server_config {
+	struct loop *const *loops;     /* connections are spread over them */
+	size_t n_loops;
+	const char *address;           /* "0.0.0.0", "::", "127.0.0.1" */
+	int port;                      /* 0: any free */
+	struct tls_context *tls;       /* NULL: plain HTTP */
+	struct http_handler handler;
+	unsigned idle_timeout_ms;      /* between requests; 0: 5 minutes */
+	unsigned max_connections;      /* 0: 10,000 */
+	size_t body_max;               /* 0: NET_BODY_MAX; larger bodies get 413 */
+};
+int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err); /* -EADDRINUSE named in words */
+int http_server_port(const struct http_server *s);
+void http_server_stop(struct http_server *s); /* closes the listener, then every connection after its running responses (at most 5 s) */
+
+const struct http_request *http_stream_request(const struct http_stream *s);
+struct arena *http_stream_arena(const struct http_stream *s); /* lives until the last reference is gone */
+struct loop *http_stream_loop(const struct http_stream *s);
+struct http_stream *http_stream_ref(struct http_stream *s);   /* keeps the stream and its arena; any thread */
+void http_stream_unref(struct http_stream *s);                /* any thread */
+void http_stream_post(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg); /* any thread; holds a reference */
+bool http_stream_closed(const struct http_stream *s);         /* the client went away */
+/* Called once when the response ended or the client went away. */
+void http_stream_on_close(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg);
+
+/* The bytes given stay valid until release(release_arg) is called (NULL: they live in the stream's arena or are static). */
+typedef void (*release_fn)(void *arg);
+void http_respond(struct http_stream *s, int status, const struct http_header *headers, size_t n_headers, struct str body,
+	release_fn release, void *release_arg);  /* content-length is added; HEAD gets no body */
+void http_stream_begin(struct http_stream *s, int status, const struct http_header *headers, size_t n_headers); /* chunked or h2 data */
+void http_stream_write(struct http_stream *s, struct str bytes, release_fn release, void *release_arg);
+void http_stream_flush(struct http_stream *s); /* what was written goes out now; writes in one loop turn are gathered otherwise */
+void http_stream_end(struct http_stream *s);
+void http_stream_abort(struct http_stream *s); /* the client sees a broken response */
+size_t http_stream_pending(const struct http_stream *s); /* bytes not yet taken by the kernel */
+void http_stream_on_drain(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg); /* pending fell below 64 KiB */
+
+/* ---- upgrades on the server: message channels over WebSocket or SPDY, one shape for both ---- */
+struct channel_conn;               /* belongs to the stream's loop */
+struct channel_events {
+	/* SPDY: the client opens streams with headers (streamtype: stdin, …); WebSocket: channels are numbered bytes, this is never called. */
+	void (*on_open)(void *arg, int channel, const struct http_header *headers, size_t n_headers);
+	void (*on_data)(void *arg, int channel, struct str bytes);
+	void (*on_channel_close)(void *arg, int channel);  /* half-closed by the client */
+	void (*on_close)(void *arg);                       /* the whole connection; called once, last */
+	void *arg;
+};
+/* Answers 101. protocols: what the server speaks, best first (v5.channel.k8s.io …; SPDY: v4.channel.k8s.io …), NULL-terminated; *ret_protocol is
+ * the chosen one ("" when the client named none). WebSocket binary protocols put the channel number first in each message; base64.* are decoded. */
+int http_upgrade_channels(struct http_stream *s, const char *const *websocket_protocols, const char *const *spdy_protocols,
+	const struct channel_events *events, struct channel_conn **ret, const char **ret_protocol, struct err *err);
+bool channel_is_spdy(const struct channel_conn *c);
+void channel_write(struct channel_conn *c, int channel, struct str bytes); /* copies */
+void channel_close(struct channel_conn *c, int channel);                   /* half-close towards the client (v5: close message) */
+void channel_conn_close(struct channel_conn *c);                           /* after what was written went out */
+size_t channel_pending(const struct channel_conn *c);
+void channel_on_drain(struct channel_conn *c, task_fn fn, void *arg);
+
+/* ---- client: blocking, for worker threads ---- */
+struct http_client;                /* connections to one server are kept and shared by threads; thread-safe */
+int http_client_new(const char *url, struct tls_context *tls, struct http_client **ret, struct err *err); /* https://host:port[/base], http:// */
+/* A client without sockets: calls go to `handler` on loop l as requests of `who` (NULL: anonymous), the answers come back in memory. The
+ * same promises as over the wire; how components in the API server's process reach it. The loop must not be the caller's own. */
+int http_client_new_local(struct loop *l, const struct http_handler *handler, const struct tls_identity *who, struct http_client **ret);
+void http_client_free(struct http_client *c);
+void http_client_set_bearer(struct http_client *c, struct str token); /* empty: none */
+struct http_call {
+	struct str method, target;     /* target: /path?query */
+	const struct http_header *headers;
+	size_t n_headers;
+	struct str body, content_type, accept;
+	unsigned timeout_ms;           /* of connecting, and between bytes; 0: 30 s */
+};
+struct http_reply {
+	int status;
+	struct http_header *headers;   /* in the arena given */
+	size_t n_headers;
+	struct str body;
+};
+/* < 0: no answer (connection refused, timeout, bad TLS), named in err with the URL. Retried once when a kept connection turned out dead. */
+int http_client_call(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret, struct err *err);
+/* A response read piece by piece (watch, logs). */
+struct http_reader;
+int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct http_reader **ret,
+	struct err *err);
+ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *err); /* 0: the end; waits; -ECANCELED after cancel */
+void http_reader_cancel(struct http_reader *r); /* any thread: a waiting read returns */
+void http_reader_free(struct http_reader *r);
+/* Forwards an upgrade request from stream s (apiserver) to the server of c (a kubelet) as it is and pumps bytes both ways on a thread of its own until
+ * either side closes. The peer's refusal is forwarded as the answer. Called on the loop; returns at once. */
+void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra);
+/* Forwards a plain request and streams the response back, on a thread of its own (logs -f, proxy). on_done may be NULL. */
+void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra);
+
+#endif

@@ -1,0 +1,18 @@
+/* Service traffic by nftables maps in one table of our own ("inet skiff_proxy"). Upstream: kube-proxy. */
+#ifndef SKIFF_PROXY_H
+#define SKIFF_PROXY_H
+
+#include "client/client.h"
+
+struct proxy_config {
+	struct client *client;
+	const char *node_name, *node_ip;
+	const char *cluster_cidr, *service_cidr;
+};
+struct proxy;
+int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err);
+int proxy_start(struct proxy *p, struct err *err);
+void proxy_stop(struct proxy *p);          /* rules stay: traffic goes on */
+void proxy_free(struct proxy *p);
+int proxy_cleanup(struct err *err);        /* removes the table */
+#endif

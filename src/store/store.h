@@ -1,0 +1,121 @@
+/* Revisions, index, watch log and group commit. Knows keys and bytes, no kinds. Upstream's counterpart: etcd plus the
+ * watch cache.
+ *
+ * 1. Every write gets a revision; revisions strictly rise, also across restarts and crashes.
+ * 2. Nothing is acknowledged, and no reader or watcher sees it, before it is durable. A failed fsync ends the process.
+ * 3. An object, once committed, never changes. It is shared by reference: index, log, watchers, informers.
+ * 4. A snapshot is consistent: every page of a list read through it is of one revision.
+ * 5. A watch cursor sees every event after its revision once and in order, or STORE_COMPACTED.
+ *
+ * Keys are paths of our own making (registry's): "/pods/default/web-0". Labels and fields are for selection without
+ * decoding: the registry puts them beside the bytes. */
+#ifndef SKIFF_STORE_H
+#define SKIFF_STORE_H
+
+#include <stdatomic.h>
+
+#include "base/base.h"
+
+/* Outcomes > 0 */
+enum {
+	STORE_NOT_FOUND = 1,
+	STORE_EXISTS,
+	STORE_CONFLICT,    /* the revision expected is not the stored one */
+	STORE_COMPACTED,   /* the revision asked for is no longer in the log or not yet written: 410 Gone */
+};
+
+/* Immutable, reference-counted. One allocation: header, key, labels, fields and JSON bytes. `json` holds the object as it
+ * is served, resourceVersion included. */
+struct object {
+	_Atomic uint32_t refs;
+	uint32_t n_labels, n_fields;
+	uint64_t revision;             /* of the write that made this version: resourceVersion */
+	uint64_t create_revision;
+	struct str key;
+	struct str json;               /* canonical JSON, NUL-terminated */
+	struct object_pair *labels;    /* sorted by key */
+	struct object_pair *fields;    /* selectable fields, sorted by key */
+	_Atomic(void *) proto;         /* store_object_proto's cache */
+};
+struct object_pair {
+	struct str key, value;
+};
+struct object *object_ref(struct object *o);
+void object_unref(struct object *o);
+void object_unrefp(struct object **o);
+#define CLEAN_OBJECT CLEANUP(object_unrefp)
+
+struct store;
+struct store_config {
+	const char *backend;           /* "sqlite" or "memory" */
+	const char *path;              /* sqlite: the database file; its folder is locked against a second process */
+	uint64_t history;              /* events kept for watches; 0: 10,000 */
+};
+/* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
+ * and the remedy in err. */
+int store_open(const struct store_config *c, struct store **ret, struct err *err);
+void store_close(struct store *s); /* after the last write completed; NULL is fine */
+uint64_t store_revision(struct store *s); /* of the newest durable write; a new store begins at 1 */
+
+/* ---- reading: any thread, no lock held while the caller works ---- */
+struct store_snapshot;
+struct store_snapshot *store_snapshot(struct store *s);
+void store_snapshot_free(struct store_snapshot *sn);
+uint64_t store_snapshot_revision(const struct store_snapshot *sn);
+int store_get(struct store *s, struct str key, struct object **ret); /* STORE_NOT_FOUND; *ret is a new reference */
+struct object *store_snapshot_get(const struct store_snapshot *sn, struct str key); /* borrowed from the snapshot; NULL */
+/* Calls fn for each object whose key begins with prefix, from `start` on (inclusive; STR_NONE: the first), in key order, until
+ * fn returns false. Objects are borrowed. */
+typedef bool (*store_each_fn)(void *arg, struct object *o);
+void store_snapshot_each(const struct store_snapshot *sn, struct str prefix, struct str start, store_each_fn fn, void *arg);
+size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix, struct str start); /* objects from start on */
+/* A snapshot as of an older revision for list continuation: kept alive while the store remembers it (5 minutes or so).
+ * NULL: no longer there (410, or the caller goes on with the newest). */
+struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision);
+
+/* ---- writing: one writer thread orders and commits in groups ---- */
+struct store_op {
+	enum { STORE_CREATE, STORE_UPDATE, STORE_DELETE } verb;
+	struct str key;
+	uint64_t expect;               /* UPDATE, DELETE: the object's present revision must be this; 0: any */
+	/* CREATE, UPDATE: the new JSON in two parts around the place of the revision: head + revision in decimal + tail.
+	 * DELETE: the last state likewise (the event's object), or head empty: the stored bytes with the new revision
+	 * cannot be made by the store, so the stored ones go out as they are. */
+	struct str json_head, json_tail;
+	const struct object_pair *labels, *fields;
+	size_t n_labels, n_fields;
+};
+/* Called on the writer thread when the write is durable (result 0, o: the new version, or the deleted one with the delete's
+ * revision; borrowed) or was refused (STORE_*; o: the present one or NULL). Must not block. */
+typedef void (*store_done_fn)(void *arg, int result, struct object *o);
+/* Copies what it needs; returns at once. Any thread. */
+void store_submit(struct store *s, const struct store_op *op, store_done_fn done, void *arg);
+/* Submits and waits. For threads that may block; never on an event loop or the writer. *ret_o (may be NULL) is a new reference. */
+int store_write(struct store *s, const struct store_op *op, struct object **ret_o);
+
+/* ---- watching: the log of events ---- */
+enum store_event_type { STORE_ADDED, STORE_MODIFIED, STORE_DELETED };
+struct store_event {
+	uint64_t revision;
+	enum store_event_type type;
+	struct object *object;         /* the new version; for DELETED the last state, its revision the delete's */
+	struct object *prev;           /* the version before; NULL for ADDED */
+	_Atomic(void *) encoded[4];    /* apiserver's cache of wire forms, freed by store_event_free_fn */
+};
+struct store_watch;
+/* A cursor over events after `revision` (0: from now) whose key begins with prefix. wake is called on the writer thread whenever
+ * there may be something new, and must only signal. STORE_COMPACTED. */
+typedef void (*store_wake_fn)(void *arg);
+int store_watch(struct store *s, struct str prefix, uint64_t revision, store_wake_fn wake, void *arg, struct store_watch **ret);
+/* The next event or 1 … : 0 and *ret_ev (valid until the next call on this cursor), STORE_NOT_FOUND when there is none yet,
+ * STORE_COMPACTED when the cursor fell off the log. */
+int store_watch_next(struct store_watch *w, struct store_event **ret_ev);
+uint64_t store_watch_revision(const struct store_watch *w); /* all events up to here were seen: a bookmark's resourceVersion */
+void store_watch_close(struct store_watch *w);
+
+/* Facts for /metrics and status. */
+struct store_stats {
+	uint64_t revision, oldest_event, objects, bytes, commits, writes, watches, file_bytes;
+};
+void store_stats(struct store *s, struct store_stats *ret);
+#endif
