@@ -35,7 +35,7 @@ struct object {
 	struct str json;               /* canonical JSON, NUL-terminated */
 	struct object_pair *labels;    /* sorted by key */
 	struct object_pair *fields;    /* selectable fields, sorted by key */
-	_Atomic(void *) proto;         /* store_object_proto's cache */
+	_Atomic(void *) proto;         /* cache of the protobuf form, see store_cache_set */
 };
 struct object_pair {
 	struct str key, value;
@@ -44,17 +44,21 @@ struct object *object_ref(struct object *o);
 void object_unref(struct object *o);
 void object_unrefp(struct object **o);
 #define CLEAN_OBJECT CLEANUP(object_unrefp)
+/* Puts a block from malloc into a cache slot (object.proto, store_event.encoded[i]) when it is empty, and returns what is in it
+ * now: another thread may have been first, then `block` is freed. Lives as long as its object or event. */
+void *store_cache_set(_Atomic(void *) *slot, void *block);
 
 struct store;
 struct store_config {
 	const char *backend;           /* "sqlite" or "memory" */
-	const char *path;              /* sqlite: the database file; its folder is locked against a second process */
-	uint64_t history;              /* events kept for watches; 0: 10,000 */
+	const char *path;              /* sqlite: the database file; PATH.lock keeps a second process away */
+	uint64_t history;              /* events kept for watches; 0: 10,000. Of those, events older than 5 minutes go early
+	                                * when there are more than a tenth of this */
 };
 /* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
  * and the remedy in err. */
 int store_open(const struct store_config *c, struct store **ret, struct err *err);
-void store_close(struct store *s); /* after the last write completed; NULL is fine */
+void store_close(struct store *s); /* after the last write completed and all snapshots and watches are gone; NULL is fine */
 uint64_t store_revision(struct store *s); /* of the newest durable write; a new store begins at 1 */
 
 /* ---- reading: any thread, no lock held while the caller works ---- */
@@ -72,6 +76,9 @@ size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix, 
 /* A snapshot as of an older revision for list continuation: kept alive while the store remembers it (5 minutes or so).
  * NULL: no longer there (410, or the caller goes on with the newest). */
 struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision);
+/* Remembers this snapshot for store_snapshot_at. Call it when a continue token for it is handed out (only then: a kept snapshot
+ * holds what was replaced since). Kept for 5 minutes after the last call, the newest 64 at most. */
+void store_snapshot_keep(struct store_snapshot *sn);
 
 /* ---- writing: one writer thread orders and commits in groups ---- */
 struct store_op {
@@ -86,7 +93,8 @@ struct store_op {
 	size_t n_labels, n_fields;
 };
 /* Called on the writer thread when the write is durable (result 0, o: the new version, or the deleted one with the delete's
- * revision; borrowed) or was refused (STORE_*; o: the present one or NULL). Must not block. */
+ * revision; borrowed) or was refused (STORE_*; o: the present one or NULL. -ENOSPC: no room on the disk, nothing was written).
+ * Must not block. */
 typedef void (*store_done_fn)(void *arg, int result, struct object *o);
 /* Copies what it needs; returns at once. Any thread. */
 void store_submit(struct store *s, const struct store_op *op, store_done_fn done, void *arg);
@@ -100,14 +108,24 @@ struct store_event {
 	enum store_event_type type;
 	struct object *object;         /* the new version; for DELETED the last state, its revision the delete's */
 	struct object *prev;           /* the version before; NULL for ADDED */
-	_Atomic(void *) encoded[4];    /* apiserver's cache of wire forms, freed by store_event_free_fn */
+	_Atomic(void *) encoded[4];    /* apiserver's cache of wire forms, see store_cache_set */
+	_Atomic uint32_t refs;
+	uint32_t age_s;                /* the store's: when it came, in seconds of the monotonic clock */
 };
+struct store_event *store_event_ref(struct store_event *ev); /* to keep one longer than the cursor stands on it */
+void store_event_unref(struct store_event *ev);
 struct store_watch;
-/* A cursor over events after `revision` (0: from now) whose key begins with prefix. wake is called on the writer thread whenever
- * there may be something new, and must only signal. STORE_COMPACTED. */
+/* A cursor over events after `revision` (0: from now) whose key begins with prefix. One thread uses a cursor at a time. Call
+ * store_watch_next until STORE_NOT_FOUND first; wake is called on the writer thread when something new came, once until the
+ * next store_watch_next. wake runs under the log's lock: it must only signal and call nothing of the store. It is never
+ * called after store_watch_close returned. STORE_COMPACTED. */
 typedef void (*store_wake_fn)(void *arg);
 int store_watch(struct store *s, struct str prefix, uint64_t revision, store_wake_fn wake, void *arg, struct store_watch **ret);
-/* The next event or 1 … : 0 and *ret_ev (valid until the next call on this cursor), STORE_NOT_FOUND when there is none yet,
+/* As store_watch, but only events whose object, or the version before, has this selectable field with this value
+ * (spec.nodeName=n1). Thousands of such cursors cost an event a lookup, not a visit each. Strings are copied. */
+int store_watch_field(struct store *s, struct str prefix, struct object_pair field, uint64_t revision, store_wake_fn wake,
+	void *arg, struct store_watch **ret);
+/* The next event: 0 and *ret_ev (valid until the next call on this cursor), STORE_NOT_FOUND when there is none yet,
  * STORE_COMPACTED when the cursor fell off the log. */
 int store_watch_next(struct store_watch *w, struct store_event **ret_ev);
 uint64_t store_watch_revision(const struct store_watch *w); /* all events up to here were seen: a bookmark's resourceVersion */
