@@ -11,10 +11,10 @@
  *   struct int_or_str       .kind IOS_NONE is "not there"
  *   struct X                message by value: always there
  *   struct X *              message by pointer; NULL is "not there"
- *   list                    struct { struct X *items; size_t len; }: items == NULL is nil; an empty one that is there
- *                           has len 0 and items == MODEL_EMPTY. A list of texts is struct str_list
- *   map                     the same over entries {struct str key; V value}, sorted by key, unique. map[string]string and
- *                           maps of text-like values (quantities, bytes) are struct str_map
+ *   list                    struct X_items { struct X *items; size_t len; }: items == NULL is nil; an empty one that is
+ *                           there has len 0 and items == MODEL_EMPTY. A list of texts is struct str_list
+ *   map                     struct X_map, the same over struct X_entry {struct str key; struct X value}, sorted by key,
+ *                           unique. map[string]string and maps of text-like values (quantities, bytes) are struct str_map
  * Names: JSON names in snake_case (podIP pod_ip, clusterIPs cluster_ips, hostPID host_pid); a C keyword gets a trailing
  * underscore (continue_, default_). struct core_v1_pod_spec, struct meta_v1_object_meta, struct apps_v1_deployment; the
  * table is core_v1_pod_spec_type. A Go-inline message without a tag (TypeMeta) has its members in place (api_version,
@@ -60,11 +60,14 @@ enum field_flags {
 	FIELD_PATCH_MERGE = 1 << 8,       /* strategic merge by merge_key (NULL: a list of scalars) */
 	FIELD_PATCH_RETAIN_KEYS = 1 << 9,
 	FIELD_NO_PROTO = 1 << 10,         /* TypeMeta's members: not in protobuf */
+	FIELD_PATCH_REPLACE = 1 << 11,    /* strategic merge replaces this struct or list whole */
+	FIELD_REQUIRED_UNCHECKED = 1 << 12, /* with FIELD_REQUIRED: published as required, yet the server takes it empty */
 };
 
 struct opt_bool { bool set, value; };
 struct opt_int32 { bool set; int32_t value; };
 struct opt_int64 { bool set; int64_t value; };
+struct opt_double { bool set; double value; };
 #define SOME(v) { .set = true, .value = (v) } /* spec->replicas = (struct opt_int32)SOME(3) */
 
 struct int_or_str {
@@ -87,6 +90,17 @@ struct str_map {
 	size_t len;
 };
 
+/* Lists of numbers, and the rarer maps. */
+struct bool_list { bool *items; size_t len; };
+struct int32_list { int32_t *items; size_t len; };
+struct int64_list { int64_t *items; size_t len; };
+struct double_list { double *items; size_t len; };
+struct time_list { struct timestamp *items; size_t len; };
+struct time_entry { struct str key; struct timestamp value; };
+struct time_map { struct time_entry *items; size_t len; };
+struct str_list_entry { struct str key; struct str_list value; };
+struct str_list_map { struct str_list_entry *items; size_t len; };
+
 #define MODEL_EMPTY ((void *)&model_empty_) /* `items` of a list or map that is there and empty */
 extern char model_empty_;
 
@@ -95,7 +109,8 @@ struct field_rule {
 	bool has_min, has_max;
 	int64_t min, max;               /* of the number; of the length of a text, list or map */
 	const char *format;             /* dns-label, dns-subdomain, label-key, label-value, port, … NULL: none */
-	const char *const *values;      /* allowed texts, NULL-terminated; NULL: any */
+	const char *const *values;      /* allowed texts, sorted, NULL-terminated; NULL: any */
+	const char *const *known;       /* texts with a meaning, others are valid too; NULL: none told */
 	const char *default_json;       /* the default as JSON text; NULL: none */
 };
 
@@ -118,15 +133,57 @@ struct type {
 	const char *name;               /* ServiceSpec */
 	const char *group, *version;    /* "apps", "v1"; core is "" */
 	const char *proto;              /* io.k8s.api.apps.v1.Deployment: the OpenAPI definition's name too */
-	const struct field *fields;     /* in tag order, TypeMeta's members first */
+	const struct field *fields;     /* as declared, which is JSON's order; kind and apiVersion first */
 	uint16_t n_fields;
+	uint16_t n_flat;
+	const struct flat_field *flat;  /* as JSON shows them: inlined members in their place */
+	const uint16_t *by_tag;         /* indexes of fields in tag order, those with a tag */
+	const uint16_t *tag_slots;      /* [tag <= max_tag]: index + 1, 0: none */
+	uint16_t n_by_tag, max_tag;
+	bool is_typed;                  /* has apiVersion and kind */
+	bool is_atomic;                 /* server-side apply replaces it whole */
+	bool is_either;                 /* in JSON one of its members stands alone, told by its form (JSONSchemaPropsOrBool) */
 	bool is_object;                 /* has apiVersion, kind, metadata (ObjectMeta) */
 	bool is_list;                   /* has apiVersion, kind, metadata (ListMeta), items */
 	uint32_t size;                  /* of the struct */
 	uint32_t entry_size;            /* of a map entry {struct str key; this struct value} */
-	const uint16_t *name_slots;     /* hash of JSON names, inlined ones included; codec's business */
+	const uint16_t *name_slots;     /* model_name_hash & name_mask, linear probing: index in flat + 1 */
 	uint32_t name_mask;
 	const char *doc;
+};
+
+struct flat_field {
+	const struct field *field;
+	uint32_t offset;                /* in the outer struct */
+};
+
+/* ---- resources, as served: resource_rows in gen/types.h, in upstream's discovery order ---- */
+enum resource_verb {
+	VERB_GET = 1 << 0, VERB_LIST = 1 << 1, VERB_WATCH = 1 << 2, VERB_CREATE = 1 << 3,
+	VERB_UPDATE = 1 << 4, VERB_PATCH = 1 << 5, VERB_DELETE = 1 << 6, VERB_DELETECOLLECTION = 1 << 7,
+	VERB_ALL = (1 << 8) - 1,
+};
+struct subresource_row {
+	const char *name;               /* status */
+	const char *group, *version, *kind; /* of what is sent to it */
+	uint32_t verbs;
+	const struct type *type;
+};
+struct column_row {                     /* of the server-side table */
+	const char *name, *type, *format; /* Name, string, name */
+	int priority;                   /* 1: only with -o wide */
+	const char *source;             /* .spec.replicas, age(.metadata.creationTimestamp) or fn(name): code's name */
+};
+struct resource_row {
+	const char *group, *version, *plural, *singular, *kind;
+	bool namespaced;
+	uint32_t verbs;                 /* enum resource_verb */
+	const struct type *type, *list_type; /* list_type NULL: cannot be listed */
+	const char *const *short_names, *const *categories, *const *selectable_fields; /* NULL-terminated, never NULL */
+	const struct subresource_row *subs;
+	size_t n_subs;
+	const struct column_row *columns;
+	size_t n_columns;
 };
 
 /* Every object's struct begins like this. */
@@ -137,6 +194,19 @@ struct object_head {
 struct meta_v1_object_meta *model_meta(const struct type *t, const void *obj); /* NULL: t is no object */
 
 /* ---- finding types ---- */
+static inline uint32_t model_name_hash(const char *p, size_t n)
+{
+	uint32_t a = 0, b = 0;
+	if (n >= 4) {
+		memcpy(&a, p, 4);
+		memcpy(&b, p + n - 4, 4);
+	} else if (n) {
+		a = (unsigned char)p[0] | (uint32_t)(unsigned char)p[n / 2] << 8;
+		b = (unsigned char)p[n - 1];
+	}
+	uint32_t h = (a ^ b * 0x85EBCA6Bu ^ (uint32_t)n * 0x27D4EB2Fu) * 0x9E3779B1u;
+	return h ^ h >> 15;
+}
 const struct type *model_type(struct str group, struct str version, struct str kind); /* NULL: unknown */
 const struct type *model_type_by_proto(struct str proto_name);
 const struct field *model_field(const struct type *t, struct str json_name); /* NULL: none; inlined ones are found in their own type */
