@@ -1,0 +1,77 @@
+/* The command line: one row a command in main.c, one row a flag in options.c. The only folder that knows every other one. */
+#ifndef SKIFF_CMD_H
+#define SKIFF_CMD_H
+
+#include "base/base.h"
+#include "net/net.h"
+
+#define SKIFF_VERSION "v1.36.3"
+
+struct client;
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+	const char *summary;               /* NULL: not shown by help */
+};
+
+/* ---- options: defaults, then the file of --config, then flags ---- */
+struct options {
+	const char *data_dir, *listen, *kubeconfig, *store, *config;
+	const char *node_name, *node_ip, *pod_cidr, *service_cidr, *cluster_domain, *advertise;
+	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams, *node_labels;
+	const char *output, *namespace_;
+	bool no_agent;
+	int64_t kubelet_port, node_monitor_grace;
+	const char *args[16];              /* what is no flag */
+	size_t n_args;
+	/* derived from the above by options_parse */
+	char listen_host[64];
+	int listen_port;
+};
+/* Flags that a command takes, as bits of the table's rows. */
+enum option_set { OPT_SERVER = 1, OPT_AGENT = 2, OPT_CLIENT = 4 };
+/* Prints the mistake, with the remedy, and returns -EINVAL; > 0 after --help was answered. Texts stay valid for the process' life. */
+int options_parse(struct options *o, enum option_set set, int argc, char **argv);
+/* Fills in what depends on the machine: node name and address, the default kubeconfig, the folder of static pods. */
+int options_complete(struct options *o, struct err *err);
+/* The command line that gives these options to another process: {"skiff", command, "--flag=value", …, NULL}; owned. */
+char **options_argv(const struct options *o, enum option_set set, const char *command);
+
+/* Exit status of a process that would fail the same way again (a port in use, a damaged store): the supervisor then ends too. */
+#define EXIT_FINAL 3
+
+/* ---- keys, certificates and kubeconfigs of a cluster, under DATA/pki (credentials of the agent under DATA/agent) ---- */
+struct pki {
+	struct buf ca_cert, ca_key;                     /* signs servers and clients */
+	struct buf server_cert, server_key;             /* of the API server */
+	struct buf kubelet_client_cert, kubelet_client_key; /* the API server towards kubelets */
+	struct buf service_account_key;
+	struct buf admin_cert, admin_key;               /* system:masters */
+};
+/* Loads what is there, makes what is not or ends within 30 days. Files belong to uid:gid (-1: stay as they are). */
+int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, struct err *err);
+int pki_load(const struct options *o, struct pki *ret, struct err *err);
+void pki_deinit(struct pki *p);
+/* Credentials of this machine's agent: DATA/agent/{node,proxy,kubelet}.{crt,key} and ca.crt. */
+int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err);
+int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert, struct str key, struct err *err);
+
+/* ---- the processes ---- */
+int cmd_server(int argc, char **argv);         /* supervisor.c */
+int cmd_control_plane(int argc, char **argv);  /* control_plane.c */
+int cmd_agent(int argc, char **argv);          /* agent.c */
+int cmd_status(int argc, char **argv);
+int cmd_why(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
+int cmd_image(int argc, char **argv);
+
+/* The admin's client from --kubeconfig, $KUBECONFIG, or the default place. */
+int cmd_client(const struct options *o, struct client **ret, struct err *err);
+/* Prints "skiff NAME: text" on standard error; returns `status`. */
+int cmd_fail(const char *name, const struct err *err, int status);
+/* The first address of this machine that is not loopback (by the default route when there is one), and its host name in lower case. */
+int machine_address(char out[64], struct err *err);
+int machine_name(char out[64], struct err *err);
+
+#endif

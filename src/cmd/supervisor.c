@@ -1,0 +1,281 @@
+/* `skiff server`: starts the control plane (as an unprivileged user) and the agent (as root), starts them again when they die, and does
+ * nothing else, so that it has nothing to fail at.
+ *
+ * 1. One supervisor a data directory: a lock file names the one that runs.
+ * 2. Children die with it (PR_SET_PDEATHSIG); containers do not.
+ * 3. A child that ends with EXIT_FINAL said why; starting it again cannot help, so the supervisor ends.
+ * Keys are made in a short-lived child: what libraries allocate for it does not stay. */
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/values.h"
+#include "cmd/cmd.h"
+#include "io/io.h"
+
+#define BACKOFF_FIRST_MS 100
+#define BACKOFF_MAX_MS 5000
+#define STEADY_MS 30000 /* alive this long: the next death starts the back-off anew */
+#define STOP_MS 10000
+
+struct child {
+	const char *name;
+	char **argv;
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;              /* 0: not running */
+	uint64_t started_ms, again_ms, backoff_ms;
+	bool wanted;
+};
+
+static uint64_t now_ms(void)
+{
+	return mono_now_ns() / 1000000;
+}
+
+static int lock_data_dir(const struct options *o, struct err *err)
+{
+	CLEAN_FREE char *path = xasprintf("%s/server.lock", o->data_dir);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	char pid[32] = "";
+
+	if (fd < 0)
+		return err_errno(err, -errno, "cannot open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		ssize_t n = read(fd, pid, sizeof(pid) - 1);
+
+		close(fd);
+		pid[n > 0 ? n : 0] = 0;
+		return err_set(err, -EBUSY, "another server (pid %s) uses %s: stop it, or give another --data-dir", pid, o->data_dir);
+	}
+	if (ftruncate(fd, 0) < 0 || dprintf(fd, "%d", getpid()) < 0)
+		return err_errno(err, -errno, "cannot write %s", path);
+	return fd; /* held until the process ends */
+}
+
+/* Whom the control plane runs as. Started by an ordinary user: that user. */
+static int find_user(const struct options *o, uid_t *ret_uid, gid_t *ret_gid, struct err *err)
+{
+	struct passwd *pw;
+
+	*ret_uid = getuid();
+	*ret_gid = getgid();
+	if (getuid() != 0)
+		return 0;
+	pw = getpwnam(o->user);
+	if (!pw)
+		return err_set(err, -ENOENT, "there is no user \"%s\" to run the control plane as: `useradd --system --no-create-home %s`, or give --user",
+			o->user, o->user);
+	*ret_uid = pw->pw_uid;
+	*ret_gid = pw->pw_gid;
+	return 0;
+}
+
+static int prepare_store_dir(const struct options *o, uid_t uid, gid_t gid, struct err *err)
+{
+	CLEAN_FREE char *dir = xasprintf("%s/store", o->data_dir);
+	int r = dir_make(dir, 0700, err);
+
+	if (r < 0)
+		return r;
+	return chown(dir, uid, gid) < 0 ? err_errno(err, -errno, "cannot give %s to uid %u", dir, uid) : 0;
+}
+
+static int make_credentials(const struct options *o, uid_t uid, gid_t gid, struct err *err)
+{
+	CLEAN_FREE char *url = xasprintf("https://%s:%d", strcmp(o->listen_host, "0.0.0.0") && strcmp(o->listen_host, "::") ? o->listen_host : "127.0.0.1",
+		o->listen_port);
+	struct pki p = {0};
+	int r = pki_prepare(o, uid, gid, &p, err);
+
+	if (r == 0 && !o->no_agent)
+		r = pki_prepare_agent(o, &p, err);
+	if (r == 0)
+		r = kubeconfig_write(o->kubeconfig, url, buf_str(&p.ca_cert), buf_str(&p.admin_cert), buf_str(&p.admin_key), err);
+	pki_deinit(&p);
+	return r;
+}
+
+/* Runs make_credentials in a child of its own and waits. */
+static int make_credentials_apart(const struct options *o, uid_t uid, gid_t gid)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		struct err err = {0};
+
+		_exit(make_credentials(o, uid, gid, &err) < 0 ? cmd_fail("server", &err, 1) : 0);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+static void child_main(struct child *c)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (getuid() == 0 && c->uid != 0 && (setgroups(0, NULL) < 0 || setgid(c->gid) < 0 || setuid(c->uid) < 0)) {
+		fprintf(stderr, "skiff server: cannot become uid %u: %s\n", c->uid, strerror(errno));
+		_exit(EXIT_FINAL);
+	}
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (c->uid != 0)
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	execv("/proc/self/exe", c->argv);
+	fprintf(stderr, "skiff server: cannot start %s: %s\n", c->name, strerror(errno));
+	_exit(EXIT_FINAL);
+}
+
+static void child_start(struct child *c)
+{
+	c->started_ms = now_ms();
+	c->pid = fork();
+	if (c->pid == 0)
+		child_main(c);
+	if (c->pid < 0) {
+		log_error("supervisor", "cannot start the %s: %s", c->name, strerror(errno));
+		c->pid = 0;
+		c->again_ms = now_ms() + BACKOFF_MAX_MS;
+	}
+}
+
+/* true: the supervisor must end. */
+static bool child_ended(struct child *c, int status)
+{
+	bool is_final = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FINAL;
+
+	c->pid = 0;
+	if (!c->wanted)
+		return false;
+	if (is_final)
+		return true;
+	if (now_ms() - c->started_ms > STEADY_MS)
+		c->backoff_ms = 0;
+	c->backoff_ms = c->backoff_ms ? MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
+	c->again_ms = now_ms() + c->backoff_ms;
+	log_warn("supervisor", "the %s ended by %s %d; started again in %llu ms", c->name, WIFSIGNALED(status) ? "signal" : "status",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (unsigned long long)c->backoff_ms);
+	return false;
+}
+
+static bool reap(struct child *children, size_t n)
+{
+	bool end = false;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (size_t i = 0; i < n; i++)
+			if (children[i].pid == pid)
+				end |= child_ended(&children[i], status);
+	return end;
+}
+
+static void stop_all(struct child *children, size_t n, const sigset_t *signals)
+{
+	uint64_t deadline = now_ms() + STOP_MS;
+
+	for (size_t i = 0; i < n; i++) {
+		children[i].wanted = false;
+		if (children[i].pid > 0)
+			kill(children[i].pid, SIGTERM);
+	}
+	for (;;) {
+		struct timespec wait = { .tv_sec = 1 };
+		bool alive = false;
+
+		reap(children, n);
+		for (size_t i = 0; i < n; i++) {
+			alive |= children[i].pid > 0;
+			if (children[i].pid > 0 && now_ms() > deadline)
+				kill(children[i].pid, SIGKILL);
+		}
+		if (!alive)
+			return;
+		sigtimedwait(signals, NULL, &wait);
+	}
+}
+
+static int supervise(struct child *children, size_t n)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	for (;;) {
+		uint64_t next = 0, now = now_ms();
+		int got;
+
+		for (size_t i = 0; i < n; i++) {
+			struct child *c = &children[i];
+
+			if (!c->wanted || c->pid)
+				continue;
+			if (c->again_ms <= now)
+				child_start(c);
+			if (!c->pid && (!next || c->again_ms < next))
+				next = c->again_ms;
+		}
+		if (next) {
+			uint64_t ms = next > now ? next - now : 1;
+			struct timespec wait = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+			got = sigtimedwait(&signals, NULL, &wait);
+		} else {
+			got = sigwaitinfo(&signals, NULL);
+		}
+		if (got == SIGTERM || got == SIGINT) {
+			stop_all(children, n, &signals);
+			return 0;
+		}
+		if (reap(children, n)) {
+			stop_all(children, n, &signals);
+			return EXIT_FINAL;
+		}
+	}
+}
+
+int cmd_server(int argc, char **argv)
+{
+	struct options o;
+	struct err err = {0};
+	struct child children[2] = { { .name = "control plane", .wanted = true }, { .name = "agent" } };
+	int lock, r = options_parse(&o, OPT_SERVER, argc, argv);
+
+	if (r)
+		return r > 0 ? 0 : 2;
+	if (!o.no_agent && getuid() != 0) {
+		err_set(&err, -EPERM, "the agent needs root: run as root, or give --no-agent");
+		return cmd_fail("server", &err, EXIT_FINAL);
+	}
+	if (options_complete(&o, &err) < 0 || dir_make(o.data_dir, 0755, &err) < 0)
+		return cmd_fail("server", &err, EXIT_FINAL);
+	lock = lock_data_dir(&o, &err);
+	if (lock < 0 || find_user(&o, &children[0].uid, &children[0].gid, &err) < 0 ||
+		prepare_store_dir(&o, children[0].uid, children[0].gid, &err) < 0)
+		return cmd_fail("server", &err, EXIT_FINAL);
+	if (make_credentials_apart(&o, children[0].uid, children[0].gid) < 0)
+		return EXIT_FINAL;
+	children[0].argv = options_argv(&o, OPT_SERVER, "control-plane");
+	if (!o.no_agent) {
+		o.server = xasprintf("https://127.0.0.1:%d", o.listen_port);
+		children[1].argv = options_argv(&o, OPT_AGENT, "agent");
+		children[1].wanted = true;
+	}
+	log_info("supervisor", "kubeconfig: %s", o.kubeconfig);
+	return supervise(children, ARRAY_LEN(children));
+}
