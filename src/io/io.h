@@ -19,8 +19,10 @@ void loop_stop(struct loop *l);            /* any thread; pending posts still ru
 void loop_join(struct loop *l);            /* waits for loop_start's thread */
 void loop_free(struct loop *l);
 void loop_post(struct loop *l, task_fn fn, void *arg); /* any thread: runs fn on the loop, in order */
+void loop_at_turn_end(struct loop *l, task_fn fn, void *arg); /* on the loop: runs fn once before it next waits for events */
 bool loop_is_current(const struct loop *l);
 struct uv_loop_s *loop_uv(struct loop *l); /* for net/ */
+uint64_t loop_now_ms(struct loop *l);      /* on the loop: when this turn began, on a clock that never goes back */
 
 /* ---- timers of a loop; embedded in their owner ---- */
 struct timer;
@@ -34,7 +36,8 @@ enum { IO_READ = 1, IO_WRITE = 2 };
 struct fd_watch;
 typedef void (*fd_fn)(void *arg, int events);
 int fd_watch_new(struct loop *l, int fd, int events, fd_fn fn, void *arg, struct fd_watch **ret, struct err *err); /* fd stays the caller's */
-void fd_watch_free(struct fd_watch *w);
+void fd_watch_set(struct fd_watch *w, int events); /* 0: none for now */
+void fd_watch_free(struct fd_watch *w);    /* before the descriptor is closed */
 struct signal_watch;
 int signal_watch_new(struct loop *l, int signo, task_fn fn, void *arg, struct signal_watch **ret, struct err *err);
 void signal_watch_free(struct signal_watch *w);
