@@ -1,0 +1,287 @@
+/* The agent's process: engine, kubelet, service proxy and DNS, wired. The kubelet is system:node:NAME to the API server, proxy and DNS
+ * are system:kube-proxy, as upstream's are.
+ *
+ * The pod network of this node comes from its Node object (spec.podCIDR, given by the node IPAM controller) and is kept in a file, so that
+ * a restart needs no API server to run pods. */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "client/client.h"
+#include "cmd/cmd.h"
+#include "dns/dns.h"
+#include "engine/engine.h"
+#include "gen/types.h"
+#include "kubelet/kubelet.h"
+#include "proxy/proxy.h"
+
+#define DNS_HOST_NUMBER 10 /* the cluster DNS is the tenth address of the service network */
+
+struct agent {
+	struct options options;
+	struct loop *main, *loop;
+	struct client *node_client, *proxy_client;
+	struct engine *engine;
+	struct kubelet *kubelet;
+	struct proxy *proxy;
+	struct dns *dns;
+	struct tls_context *serving_tls;
+	char dns_address[64], pod_cidr[64];
+	bool stopping;
+};
+
+static int read_credential(const struct agent *a, const char *name, struct buf *ret, struct err *err)
+{
+	CLEAN_FREE char *path = xasprintf("%s/agent/%s", a->options.data_dir, name);
+	int r = file_read(path, 1 << 20, ret, err);
+
+	return r == -ENOENT ? err_set(err, r, "%s is missing: an agent beside a server gets it there; another joins with --server and --token", path) : r;
+}
+
+static int make_client(struct agent *a, const char *name, const char *user_agent, struct client **ret, struct err *err)
+{
+	CLEAN_FREE char *crt = xasprintf("%s.crt", name), *key_name = xasprintf("%s.key", name);
+	CLEAN_BUF struct buf ca = {0}, cert = {0}, key = {0};
+	struct tls_client_config tc;
+	struct tls_context *tls;
+	struct client_config cc = { .user_agent = user_agent };
+	int r = read_credential(a, "ca.crt", &ca, err);
+
+	if (r == 0)
+		r = read_credential(a, crt, &cert, err);
+	if (r == 0)
+		r = read_credential(a, key_name, &key, err);
+	if (r < 0)
+		return r;
+	tc = (struct tls_client_config){ .ca_pem = buf_str(&ca), .cert_pem = buf_str(&cert), .key_pem = buf_str(&key) };
+	r = tls_client_new(&tc, &tls, err);
+	if (r == 0)
+		r = http_client_new(a->options.server, tls, &cc.http, err);
+	if (r == 0)
+		*ret = client_new(&cc);
+	return r;
+}
+
+static int make_serving_tls(struct agent *a, struct err *err)
+{
+	CLEAN_BUF struct buf ca = {0}, cert = {0}, key = {0};
+	int r = read_credential(a, "ca.crt", &ca, err);
+
+	if (r == 0)
+		r = read_credential(a, "kubelet.crt", &cert, err);
+	if (r == 0)
+		r = read_credential(a, "kubelet.key", &key, err);
+	if (r < 0)
+		return r;
+	struct tls_server_config tc = { .cert_pem = buf_str(&cert), .key_pem = buf_str(&key), .client_ca_pem = buf_str(&ca), .http2 = true };
+
+	return tls_server_new(&tc, &a->serving_tls, err);
+}
+
+static int cidr_host(const char *cidr, uint32_t number, char out[64], struct err *err)
+{
+	unsigned b[4], bits;
+
+	if (sscanf(cidr, "%u.%u.%u.%u/%u", &b[0], &b[1], &b[2], &b[3], &bits) != 5 || bits > 30)
+		return err_set(err, -EINVAL, "%s: expected an IPv4 network, as in 10.43.0.0/16", cidr);
+	snprintf(out, 64, "%u.%u.%u.%u", b[0] & 255, b[1] & 255, b[2] & 255, (b[3] & 255) + number);
+	return 0;
+}
+
+/* ---- the node's share of the pod network ---- */
+
+struct cidr_wait {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	char cidr[64];
+};
+
+static void on_node(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct cidr_wait *w = arg;
+	const struct core_v1_node *n = now ? now->obj : NULL;
+
+	if (!n || !n->spec.pod_cidr.len)
+		return;
+	pthread_mutex_lock(&w->lock);
+	snprintf(w->cidr, sizeof(w->cidr), STR_FMT, STR_ARG(n->spec.pod_cidr));
+	pthread_cond_broadcast(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* A node that is not there is made with its name alone: the kubelet fills it in when it registers. */
+static int make_node(struct agent *a, struct err *err)
+{
+	CLEAN_ARENA struct arena *arena = arena_new(0);
+	struct core_v1_node *n = model_new(&core_v1_node_type, arena);
+	int r;
+
+	n->metadata.name = str_of(a->options.node_name);
+	str_map_set(arena, &n->metadata.labels, STR("kubernetes.io/hostname"), n->metadata.name);
+	r = client_create(a->node_client, &core_v1_node_type, STR_NONE, n, arena, NULL, err);
+	return r == CLIENT_EXISTS ? 0 : r;
+}
+
+/* Waits, by a watch, until the node has its pod network. The API server may still be starting: the first call is tried again with back-off. */
+static int ask_pod_cidr(struct agent *a, struct err *err)
+{
+	CLEAN_FREE char *selector = xasprintf("metadata.name=%s", a->options.node_name);
+	struct cidr_wait w = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, "" };
+	struct informer_config ic = { .client = a->node_client, .type = &core_v1_node_type, .field_selector = selector };
+	struct informer *i;
+	unsigned pause_ms = 20;
+	int r;
+
+	while ((r = make_node(a, err)) != 0) {
+		if (r == CLIENT_FORBIDDEN || r == CLIENT_UNAUTHORIZED || r == CLIENT_INVALID)
+			return -EACCES;
+		log_debug("agent", "the API server does not answer yet: %s", err->text);
+		usleep(pause_ms * 1000);
+		pause_ms = MIN(pause_ms * 2, 5000);
+	}
+	i = informer_new(&ic);
+	informer_add_handler(i, on_node, &w);
+	r = informer_start(i, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&w.lock);
+	while (!w.cidr[0])
+		pthread_cond_wait(&w.changed, &w.lock);
+	snprintf(a->pod_cidr, sizeof(a->pod_cidr), "%s", w.cidr);
+	pthread_mutex_unlock(&w.lock);
+	informer_stop(i);
+	informer_free(i);
+	return 0;
+}
+
+static int find_pod_cidr(struct agent *a, struct err *err)
+{
+	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
+	CLEAN_BUF struct buf kept = {0};
+	int r;
+
+	if (file_read(path, 63, &kept, err) == 0 && kept.len) {
+		snprintf(a->pod_cidr, sizeof(a->pod_cidr), STR_FMT, STR_ARG(str_trim(buf_str(&kept))));
+		return 0;
+	}
+	r = ask_pod_cidr(a, err);
+	return r < 0 ? r : file_write_atomic(path, str_of(a->pod_cidr), 0644, true, err);
+}
+
+static int start_engine(struct agent *a, struct err *err)
+{
+	CLEAN_FREE char *root = xasprintf("%s/engine", a->options.data_dir), *run = xasprintf("%s/engine", a->options.run_dir);
+	struct engine_local_config ec = { .root = root, .run = run, .pod_cidr = a->pod_cidr, .bridge = "skiff0",
+		.cluster_cidr = a->options.pod_cidr };
+
+	return engine_local_new(&ec, &a->engine, err);
+}
+
+static int start_kubelet(struct agent *a, struct err *err)
+{
+	CLEAN_FREE char *root = xasprintf("%s/kubelet", a->options.data_dir);
+	struct kubelet_config kc = { .client = a->node_client, .engine = a->engine, .loop = a->loop, .clock = &clock_real,
+		.node_name = a->options.node_name, .node_ip = a->options.node_ip, .root_dir = root, .pod_log_dir = a->options.pod_log_dir,
+		.static_pod_dir = a->options.static_pod_dir, .cluster_dns = a->dns_address, .cluster_domain = a->options.cluster_domain,
+		.port = (int)a->options.kubelet_port, .serving_tls = a->serving_tls, .version = SKIFF_VERSION, .labels = a->options.node_labels };
+	int r = dir_make(a->options.static_pod_dir, 0755, err);
+
+	if (r == 0)
+		r = kubelet_new(&kc, &a->kubelet, err);
+	return r < 0 ? r : kubelet_start(a->kubelet, err);
+}
+
+static int start_network(struct agent *a, struct err *err)
+{
+	struct proxy_config pc = { .client = a->proxy_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip,
+		.cluster_cidr = a->options.pod_cidr, .service_cidr = a->options.service_cidr };
+	struct dns_config dc = { .client = a->proxy_client, .address = a->dns_address, .port = 53, .domain = a->options.cluster_domain,
+		.upstreams = a->options.dns_upstreams };
+	int r = proxy_new(&pc, &a->proxy, err);
+
+	if (r == 0)
+		r = proxy_start(a->proxy, err);
+	if (r == 0)
+		r = dns_new(&dc, &a->dns, err);
+	return r < 0 ? r : dns_start(a->dns, err);
+}
+
+static void stop(void *arg)
+{
+	struct agent *a = arg;
+
+	loop_stop(a->main);
+}
+
+static int run(struct agent *a, struct err *err)
+{
+	struct signal_watch *term, *interrupt;
+	int r = loop_new("main", &a->main, err);
+
+	if (r == 0)
+		r = loop_new("node", &a->loop, err);
+	if (r == 0)
+		r = loop_start(a->loop, err);
+	if (r == 0)
+		r = cidr_host(a->options.service_cidr, DNS_HOST_NUMBER, a->dns_address, err);
+	if (r == 0)
+		r = make_client(a, "node", "skiff/" SKIFF_VERSION " kubelet", &a->node_client, err);
+	if (r == 0)
+		r = make_client(a, "proxy", "skiff/" SKIFF_VERSION " proxy", &a->proxy_client, err);
+	if (r == 0)
+		r = make_serving_tls(a, err);
+	if (r == 0)
+		r = find_pod_cidr(a, err);
+	if (r == 0)
+		r = start_engine(a, err);
+	if (r == 0)
+		r = start_kubelet(a, err);
+	if (r == 0)
+		r = start_network(a, err);
+	if (r == 0)
+		r = signal_watch_new(a->main, SIGTERM, stop, a, &term, err);
+	if (r == 0)
+		r = signal_watch_new(a->main, SIGINT, stop, a, &interrupt, err);
+	if (r < 0)
+		return r;
+	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip, a->pod_cidr);
+	loop_run(a->main);
+	log_info("agent", "stopping; containers keep running");
+	return 0;
+}
+
+static void deinit(struct agent *a)
+{
+	if (a->dns)
+		dns_stop(a->dns);
+	if (a->proxy)
+		proxy_stop(a->proxy);
+	if (a->kubelet)
+		kubelet_stop(a->kubelet);
+}
+
+int cmd_agent(int argc, char **argv)
+{
+	struct agent a = {0};
+	struct err err = {0};
+	int r = options_parse(&a.options, OPT_AGENT, argc, argv);
+
+	if (r)
+		return r > 0 ? 0 : 2;
+	signal(SIGPIPE, SIG_IGN);
+	if (getuid() != 0) {
+		err_set(&err, -EPERM, "containers need root: run as root");
+		return cmd_fail("agent", &err, EXIT_FINAL);
+	}
+	if (!a.options.server) {
+		err_set(&err, -EINVAL, "--server https://MASTER:6443 is missing");
+		return cmd_fail("agent", &err, 2);
+	}
+	r = options_complete(&a.options, &err);
+	if (r == 0)
+		r = run(&a, &err);
+	deinit(&a);
+	if (r == -EADDRINUSE || r == -EINVAL || r == -ENOENT || r == -EACCES)
+		return cmd_fail("agent", &err, EXIT_FINAL);
+	return r < 0 ? cmd_fail("agent", &err, 1) : 0;
+}

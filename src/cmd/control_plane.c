@@ -1,0 +1,184 @@
+/* The control plane's process: store, registry, API server, controllers and scheduler, wired. Parts reach the API through a client
+ * without sockets, as the users that upstream's parts are.
+ *
+ * Order: the store is loaded, the bootstrap objects are made, the API listens, then controllers and scheduler start on its watches. */
+#include <signal.h>
+#include <stdio.h>
+
+#include "apiserver/apiserver.h"
+#include "client/client.h"
+#include "cmd/cmd.h"
+#include "controllers/controllers.h"
+#include "scheduler/scheduler.h"
+
+#define N_LOOPS 2
+
+struct control_plane {
+	struct options options;
+	struct pki pki;
+	struct loop *main, *loops[N_LOOPS];
+	struct store *store;
+	struct registry *registry;
+	struct tls_context *tls, *kubelet_tls;
+	struct apiserver *apiserver;
+	struct client *controller_client, *scheduler_client;
+	struct informers *informers;
+	struct controllers *controllers;
+	struct scheduler *scheduler;
+};
+
+static int open_store(struct control_plane *cp, struct err *err)
+{
+	CLEAN_FREE char *path = xasprintf("%s/store/skiff.db", cp->options.data_dir);
+	struct store_config c = { .backend = cp->options.store, .path = path };
+
+	return store_open(&c, &cp->store, err);
+}
+
+static int open_tls(struct control_plane *cp, struct err *err)
+{
+	struct tls_server_config server = { .cert_pem = buf_str(&cp->pki.server_cert), .key_pem = buf_str(&cp->pki.server_key),
+		.client_ca_pem = buf_str(&cp->pki.ca_cert), .http2 = true };
+	struct tls_client_config kubelet = { .ca_pem = buf_str(&cp->pki.ca_cert), .cert_pem = buf_str(&cp->pki.kubelet_client_cert),
+		.key_pem = buf_str(&cp->pki.kubelet_client_key) };
+	int r = tls_server_new(&server, &cp->tls, err);
+
+	return r < 0 ? r : tls_client_new(&kubelet, &cp->kubelet_tls, err);
+}
+
+static int start_api(struct control_plane *cp, struct err *err)
+{
+	CLEAN_FREE char *issuer = xasprintf("https://kubernetes.default.svc.%s", cp->options.cluster_domain);
+	struct registry_config rc = { .store = cp->store, .clock = &clock_real, .service_cidr = cp->options.service_cidr,
+		.node_port_first = 30000, .node_port_last = 32767 };
+	int r = registry_new(&rc, &cp->registry, err);
+
+	if (r < 0)
+		return r;
+	struct apiserver_config ac = { .loops = cp->loops, .n_loops = N_LOOPS, .address = cp->options.listen_host,
+		.port = cp->options.listen_port, .tls = cp->tls, .registry = cp->registry,
+		.service_account_key = buf_str(&cp->pki.service_account_key), .issuer = issuer, .ca_pem = buf_str(&cp->pki.ca_cert),
+		.kubelet_tls = cp->kubelet_tls, .git_version = SKIFF_VERSION "+skiff" };
+
+	r = apiserver_new(&ac, &cp->apiserver, err);
+	if (r == 0)
+		r = registry_bootstrap(cp->registry, err);
+	return r < 0 ? r : apiserver_start(cp->apiserver, err);
+}
+
+/* A client in this process, as the given user. */
+static struct client *local_client(struct control_plane *cp, int loop, const char *user, const char *group, const char *agent)
+{
+	struct http_handler handler = apiserver_handler(cp->apiserver);
+	struct tls_identity who = { .common_name = str_of(user) };
+	struct client_config cc = { .user_agent = agent };
+
+	if (group) {
+		who.organizations[0] = str_of(group);
+		who.n_organizations = 1;
+	}
+	if (http_client_new_local(cp->loops[loop], &handler, &who, &cc.http) < 0)
+		abort();
+	return client_new(&cc);
+}
+
+static int start_controllers(struct control_plane *cp, struct err *err)
+{
+	struct controllers_config cc = { .clock = &clock_real, .ca_pem = buf_str(&cp->pki.ca_cert),
+		.signing_ca_cert_pem = buf_str(&cp->pki.ca_cert), .signing_ca_key_pem = buf_str(&cp->pki.ca_key),
+		.cluster_cidr = cp->options.pod_cidr, .node_monitor_grace_s = cp->options.node_monitor_grace };
+	struct scheduler_config sc = { .clock = &clock_real };
+	int r;
+
+	cp->controller_client = local_client(cp, 0, "system:kube-controller-manager", "system:masters", "skiff/" SKIFF_VERSION " controller-manager");
+	cp->scheduler_client = local_client(cp, 1 % N_LOOPS, "system:kube-scheduler", "system:authenticated", "skiff/" SKIFF_VERSION " scheduler");
+	cp->informers = informers_new(cp->controller_client);
+	cc.client = cp->controller_client;
+	cc.informers = sc.informers = cp->informers;
+	sc.client = cp->scheduler_client;
+	r = controllers_new(&cc, &cp->controllers, err);
+	if (r == 0)
+		r = scheduler_new(&sc, &cp->scheduler, err);
+	if (r == 0)
+		r = informers_start(cp->informers, err);
+	if (r == 0)
+		r = controllers_start(cp->controllers, err);
+	if (r == 0)
+		r = scheduler_start(cp->scheduler, err);
+	if (r == 0)
+		r = controllers_publish_apiserver(cp->controller_client, cp->options.advertise, apiserver_port(cp->apiserver), err);
+	return r;
+}
+
+static void stop(void *arg)
+{
+	struct control_plane *cp = arg;
+
+	loop_stop(cp->main);
+}
+
+/* Backwards through what was started; each part takes NULL. */
+static void deinit(struct control_plane *cp)
+{
+	if (cp->scheduler)
+		scheduler_stop(cp->scheduler);
+	if (cp->controllers)
+		controllers_stop(cp->controllers);
+	if (cp->apiserver)
+		apiserver_stop(cp->apiserver);
+	store_close(cp->store);
+}
+
+static int run(struct control_plane *cp, struct err *err)
+{
+	struct signal_watch *term, *interrupt;
+	uint64_t began = mono_now_ns();
+	int r = pki_load(&cp->options, &cp->pki, err);
+
+	if (r == 0)
+		r = loop_new("main", &cp->main, err);
+	for (int i = 0; r == 0 && i < N_LOOPS; i++) {
+		r = loop_new("api", &cp->loops[i], err);
+		if (r == 0)
+			r = loop_start(cp->loops[i], err);
+	}
+	if (r == 0)
+		r = signal_watch_new(cp->main, SIGTERM, stop, cp, &term, err);
+	if (r == 0)
+		r = signal_watch_new(cp->main, SIGINT, stop, cp, &interrupt, err);
+	if (r == 0)
+		r = open_store(cp, err);
+	if (r == 0)
+		r = open_tls(cp, err);
+	if (r == 0)
+		r = start_api(cp, err);
+	if (r < 0)
+		return r;
+	log_info("control-plane", "the API is served on %s:%d after %llu ms", cp->options.listen_host, apiserver_port(cp->apiserver),
+		(unsigned long long)(mono_now_ns() - began) / 1000000);
+	r = start_controllers(cp, err);
+	if (r < 0)
+		return r;
+	loop_run(cp->main);
+	log_info("control-plane", "stopping");
+	return 0;
+}
+
+int cmd_control_plane(int argc, char **argv)
+{
+	struct control_plane cp = {0};
+	struct err err = {0};
+	int r = options_parse(&cp.options, OPT_SERVER, argc, argv);
+
+	if (r)
+		return r > 0 ? 0 : 2;
+	signal(SIGPIPE, SIG_IGN);
+	r = options_complete(&cp.options, &err);
+	if (r == 0)
+		r = run(&cp, &err);
+	deinit(&cp);
+	/* What the operator must mend fails the same way again; anything else is worth another try. */
+	if (r == -EADDRINUSE || r == -EBADMSG || r == -EPROTO || r == -ENOENT || r == -EINVAL || r == -EADDRNOTAVAIL)
+		return cmd_fail("server", &err, EXIT_FINAL);
+	return r < 0 ? cmd_fail("server", &err, 1) : 0;
+}
