@@ -33,10 +33,6 @@ struct meta_v1_status *status_success(struct arena *a, const struct resource *r,
 int status_code(enum status_reason reason);
 
 /* ---- the table ---- */
-enum verb {
-	VERB_GET = 1 << 0, VERB_LIST = 1 << 1, VERB_WATCH = 1 << 2, VERB_CREATE = 1 << 3, VERB_UPDATE = 1 << 4, VERB_PATCH = 1 << 5,
-	VERB_DELETE = 1 << 6, VERB_DELETECOLLECTION = 1 << 7,
-};
 struct kind;
 struct resource {
 	const struct resource_row *row;      /* names, type, verbs, subresources, columns: from the schema */
@@ -64,7 +60,7 @@ struct registry_request {
 	struct arena *arena;                 /* lives until done was called and its caller is finished */
 	const struct resource *resource;
 	const struct subresource_row *sub;   /* NULL: the object itself */
-	enum verb verb;
+	enum resource_verb verb;
 	struct str ns, name;                 /* ns empty: cluster scope, or all namespaces for list and watch */
 	const struct user_info *user;
 	/* body, decoded by the caller: CREATE, UPDATE: obj (of the resource's or the subresource's type; notes from strict decoding are the
@@ -134,7 +130,7 @@ struct str registry_object_proto(const struct resource *r, struct object *o);
 struct admission_attributes {
 	struct registry *registry;
 	struct registry_request *req;
-	enum verb operation;                 /* CREATE, UPDATE (patches too), DELETE */
+	enum resource_verb operation;                 /* CREATE, UPDATE (patches too), DELETE */
 	const struct type *type;
 	void *obj;                           /* mutable in admit; NULL on delete */
 	const void *old;                     /* NULL on create */
