@@ -222,7 +222,7 @@ void model_default(const struct type *t, void *obj, struct arena *a);     /* fil
 /* Grows a list by one zeroed item and returns it: LIST_ADD(arena, &spec->containers) */
 void *model_list_add(struct arena *a, void *list, size_t item_size);
 #define LIST_ADD(a, l) ((__typeof__((l)->items))model_list_add((a), (l), sizeof(*(l)->items)))
-#define LIST_EACH(it, l) for (__typeof__((l)->items) it = (l)->items; it && it < (l)->items + (l)->len; it++)
+#define LIST_EACH(it, l) for (__typeof__((l)->items + 0) it = (l)->items; it && it < (l)->items + (l)->len; it++)
 /* Maps of text. */
 struct str str_map_get(const struct str_map *m, struct str key);  /* p NULL: not there */
 bool str_map_has(const struct str_map *m, struct str key);
