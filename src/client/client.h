@@ -43,9 +43,18 @@ struct client_delete {
 	const char *propagation;             /* NULL, Background, Foreground, Orphan */
 };
 int client_delete(struct client *c, const struct type *t, struct str ns, struct str name, const struct client_delete *o, struct err *err);
-/* list: struct of t's List type. selectors may be NULL. */
+/* list: struct of t's List type, the whole of it. selectors may be NULL. */
 int client_list(struct client *c, const struct type *t, struct str ns, const char *label_selector, const char *field_selector, struct arena *a, void **ret_list,
 	struct err *err);
+struct client_list_query {
+	struct str ns;                       /* empty: all */
+	const char *label_selector, *field_selector; /* NULL: none */
+	int64_t limit;                       /* 0: no limit */
+	struct str continue_token;           /* of the page before; in the list's metadata */
+};
+int client_list_page(struct client *c, const struct type *t, const struct client_list_query *q, struct arena *a, void **ret_list, struct err *err);
+const struct resource_row *client_resource_row(const struct type *t);                      /* NULL: no resource */
+const struct meta_v1_owner_reference *client_controller_of(const struct meta_v1_object_meta *m); /* the owner that controls; NULL: none */
 /* Any path: status code in *ret_code; outcome as above. */
 int client_raw(struct client *c, const char *method, const char *target, struct str content_type, struct str body, struct arena *a, struct str *ret_body,
 	int *ret_code, struct err *err);
@@ -59,6 +68,7 @@ struct cached {                          /* immutable, shared */
 	struct str key;                      /* "ns/name", or "name" at cluster scope */
 	struct arena *arena;
 };
+/* managedFields are not kept: an update sent without them keeps the stored ones. */
 struct cached *cached_ref(struct cached *c);
 void cached_unref(struct cached *c);
 struct informer;
@@ -84,6 +94,7 @@ struct cached_list { struct cached **items; size_t len; };
 void informer_list(struct informer *i, struct str ns, struct cached_list *ret);            /* references; ns empty: all */
 void informer_by_index(struct informer *i, struct str value, struct cached_list *ret);     /* references */
 void cached_list_deinit(struct cached_list *l);
+size_t informer_len(struct informer *i);
 
 /* Informers shared by the components of one process: one a type. */
 struct informers;
@@ -114,6 +125,9 @@ struct event_recorder *event_recorder_new(struct client *c, const char *componen
 void event_recorder_free(struct event_recorder *r); /* sends what waits, at most 2 s */
 void event_record(struct event_recorder *r, const struct type *t, const void *obj, const char *type /* Normal, Warning */, const char *reason, const char *fmt, ...)
 	PRINTF_LIKE(6, 7);
+/* As event_record, about what the reference names (its field_path: spec.containers{web}). */
+void event_record_ref(struct event_recorder *r, const struct core_v1_object_reference *ref, const char *type, const char *reason, const char *fmt, ...)
+	PRINTF_LIKE(5, 6);
 
 /* ---- leader lease ---- */
 struct lease;

@@ -1,0 +1,442 @@
+/* An informer: one thread that lists a resource page by page, then watches it from there, and keeps a cache. Upstream: Reflector
+ * and sharedIndexInformer.
+ *
+ * 1. The cache changes first, then the handlers hear of it; both on this thread, in the server's order.
+ * 2. A broken watch resumes after the last revision seen (events and bookmarks tell it); only 410 makes a new list.
+ * 3. A new list is compared with the cache: handlers hear the difference and nothing twice.
+ * 4. Whatever goes wrong is tried again, from 100 ms doubling to 10 s; stopping interrupts every wait.
+ * 5. managedFields are not kept (an update without them keeps the stored ones). */
+#include "client/internal.h"
+
+#include <stdio.h>
+
+#include "io/io.h"
+
+#define PAGE 500
+#define BACKOFF_FIRST_MS 100
+#define BACKOFF_MOST_MS 10000
+#define WATCH_SECONDS 420        /* a little at random is added: not all reconnect at once */
+#define SILENCE_MS 180000        /* bookmarks come each minute; a server that says nothing for this long is gone */
+#define KEEP_BUFFER 16384
+
+struct handler {
+	informer_fn fn;
+	void *arg;
+};
+
+struct informer {
+	struct informer_config config;
+	char *ns, *label_selector, *field_selector;
+	struct handler *handlers;
+	size_t n_handlers;
+	struct cache *cache;
+	pthread_t thread;
+	bool started;
+
+	pthread_mutex_t lock;        /* what follows */
+	pthread_cond_t changed;
+	bool synced, stopping;
+	struct http_reader *reader;  /* while a watch is open: stopping cancels it */
+
+	/* the thread's own */
+	struct buf revision;         /* where the next watch begins; empty: list first */
+	struct arena *decoded, *copied;
+};
+
+struct informer *informer_new(const struct informer_config *c)
+{
+	struct informer *i = xcalloc(1, sizeof(*i));
+
+	i->config = *c;
+	i->ns = str_dup(c->ns);
+	i->config.ns = str_of(i->ns);
+	i->config.label_selector = i->label_selector = c->label_selector ? xstrdup(c->label_selector) : NULL;
+	i->config.field_selector = i->field_selector = c->field_selector ? xstrdup(c->field_selector) : NULL;
+	i->cache = cache_new(c->index);
+	pthread_mutex_init(&i->lock, NULL);
+	cond_init_mono(&i->changed);
+	return i;
+}
+
+void informer_free(struct informer *i)
+{
+	if (!i)
+		return;
+	informer_stop(i);
+	cache_free(i->cache);
+	free(i->ns);
+	free(i->label_selector);
+	free(i->field_selector);
+	free(i->handlers);
+	buf_deinit(&i->revision);
+	pthread_cond_destroy(&i->changed);
+	pthread_mutex_destroy(&i->lock);
+	free(i);
+}
+
+void informer_add_handler(struct informer *i, informer_fn fn, void *arg)
+{
+	i->handlers = xrealloc(i->handlers, (i->n_handlers + 1) * sizeof(*i->handlers));
+	i->handlers[i->n_handlers++] = (struct handler){ fn, arg };
+}
+
+static bool stopping(struct informer *i)
+{
+	pthread_mutex_lock(&i->lock);
+	bool r = i->stopping;
+
+	pthread_mutex_unlock(&i->lock);
+	return r;
+}
+
+static void pause_ms(struct informer *i, uint64_t ms)
+{
+	uint64_t until = mono_now_ns() + ms * 1000000;
+
+	pthread_mutex_lock(&i->lock);
+	while (!i->stopping && cond_wait_until(&i->changed, &i->lock, until))
+		;
+	pthread_mutex_unlock(&i->lock);
+}
+
+static void tell(struct informer *i, enum informer_event ev, const struct cached *old,
+	const struct cached *now)
+{
+	for (size_t k = 0; k < i->n_handlers; k++)
+		i->handlers[k].fn(i->handlers[k].arg, ev, old, now);
+}
+
+/* The object was seen in this state. */
+static void seen(struct informer *i, const void *obj)
+{
+	struct cached *now = cached_new(i->config.type, obj, i->copied);
+	struct cached *old = cache_get(i->cache, now->key);
+
+	if (old && str_eq(old->meta->resource_version, now->meta->resource_version)) {
+		cached_unref(now);
+	} else {
+		cached_ref(now);
+		cached_unref(cache_set(i->cache, now));
+		if (old && !str_eq(old->meta->uid, now->meta->uid)) {
+			tell(i, INFORMER_DELETED, old, NULL); /* and another came under its name, unseen */
+			tell(i, INFORMER_ADDED, NULL, now);
+		} else {
+			tell(i, old ? INFORMER_MODIFIED : INFORMER_ADDED, old, now);
+		}
+		cached_unref(now);
+	}
+	cached_unref(old);
+}
+
+static void gone(struct informer *i, struct str key)
+{
+	struct cached *old = cache_remove(i->cache, key);
+
+	if (old)
+		tell(i, INFORMER_DELETED, old, NULL);
+	cached_unref(old);
+}
+
+/* The last state that a DELETED event carries is what handlers get: it may be newer than the cache's. */
+static void deleted(struct informer *i, const void *obj)
+{
+	struct cached *last = cached_new(i->config.type, obj, i->copied);
+	struct cached *old = cache_remove(i->cache, last->key);
+
+	if (old)
+		tell(i, INFORMER_DELETED, last, NULL);
+	cached_unref(old);
+	cached_unref(last);
+}
+
+static void keep_revision(struct informer *i, struct str revision)
+{
+	if (!revision.len)
+		return;
+	buf_clear(&i->revision);
+	buf_add_str(&i->revision, revision);
+}
+
+static void remove_unseen(struct informer *i, const struct map *keys)
+{
+	struct cached_list all;
+
+	cache_list(i->cache, STR_NONE, &all);
+	for (size_t k = 0; k < all.len; k++)
+		if (!map_get(keys, all.items[k]->key))
+			gone(i, all.items[k]->key);
+	cached_list_deinit(&all);
+}
+
+static void set_synced(struct informer *i)
+{
+	pthread_mutex_lock(&i->lock);
+	i->synced = true;
+	pthread_cond_broadcast(&i->changed);
+	pthread_mutex_unlock(&i->lock);
+}
+
+struct list_view {
+	struct meta_v1_list_meta *meta;
+	char *items;
+	size_t len;
+};
+
+static struct list_view view_list(const struct type *list_type, void *list)
+{
+	struct any_list { char *items; size_t len; };
+	const struct any_list *l = (void *)((char *)list + model_field(list_type, STR("items"))->offset);
+
+	return (struct list_view){ .items = l->items, .len = l->len,
+		.meta = (void *)((char *)list + model_field(list_type, STR("metadata"))->offset) };
+}
+
+static void note_page(struct informer *i, const struct list_view *page, struct map *keys)
+{
+	for (size_t k = 0; k < page->len; k++) {
+		void *obj = page->items + k * i->config.type->size;
+		const struct meta_v1_object_meta *m = model_meta(i->config.type, obj);
+		struct buf key CLEAN_BUF = { 0 };
+
+		if (m->namespace.len)
+			buf_addf(&key, STR_FMT "/", STR_ARG(m->namespace));
+		buf_add_str(&key, m->name);
+		map_set(keys, buf_str(&key), i);
+		seen(i, obj);
+	}
+}
+
+static int list_all(struct informer *i, struct err *err)
+{
+	const struct type *list_type = client_resource_row(i->config.type)->list_type;
+	struct buf token CLEAN_BUF = { 0 }, revision CLEAN_BUF = { 0 };
+	struct map keys = { 0 };
+	int r;
+
+	do {
+		const struct client_list_query q = { .ns = i->config.ns, .limit = PAGE,
+			.label_selector = i->label_selector, .field_selector = i->field_selector,
+			.continue_token = buf_str(&token) };
+		void *list;
+
+		arena_reset(i->decoded);
+		r = client_list_page(i->config.client, i->config.type, &q, i->decoded, &list, err);
+		if (r)
+			break;
+		struct list_view page = view_list(list_type, list);
+
+		note_page(i, &page, &keys);
+		buf_clear(&token);
+		buf_add_str(&token, page.meta->continue_);
+		buf_clear(&revision);
+		buf_add_str(&revision, page.meta->resource_version);
+	} while (token.len && !stopping(i));
+	if (!r && !stopping(i)) {
+		remove_unseen(i, &keys);
+		keep_revision(i, buf_str(&revision));
+		set_synced(i);
+	}
+	map_deinit(&keys, NULL);
+	arena_reset(i->decoded);
+	arena_reset(i->copied);
+	return r;
+}
+
+/* One line of a watch. CLIENT_GONE: the revision fell off the server's log. */
+static int on_line(struct informer *i, struct str line, struct err *err)
+{
+	struct meta_v1_watch_event *ev;
+	void *obj;
+	int r;
+
+	arena_reset(i->decoded);
+	r = json_decode(&meta_v1_watch_event_type, line, i->decoded, NULL, (void **)&ev, err);
+	if (r)
+		return err_prefix(err, r, "watch event");
+	if (str_eqz(ev->type, "ERROR")) {
+		struct meta_v1_status *st;
+
+		if (json_decode(&meta_v1_status_type, ev->object, i->decoded, NULL, (void **)&st, NULL))
+			return err_set(err, -EBADMSG, "watch ended with an error that is no Status");
+		return client_outcome(st->code ? st->code : 500, ev->object, STR("watch"), err);
+	}
+	r = json_decode(i->config.type, ev->object, i->decoded, NULL, &obj, err);
+	if (r)
+		return err_prefix(err, r, "object of a watch event");
+	keep_revision(i, model_meta(i->config.type, obj)->resource_version);
+	if (str_eqz(ev->type, "DELETED"))
+		deleted(i, obj);
+	else if (!str_eqz(ev->type, "BOOKMARK"))
+		seen(i, obj);
+	return 0;
+}
+
+static int on_bytes(struct informer *i, struct buf *in, struct err *err)
+{
+	size_t begin = 0;
+	char *nl;
+
+	while (begin < in->len && (nl = memchr(in->p + begin, '\n', in->len - begin))) {
+		struct str line = str_trim(str_n(in->p + begin, (size_t)(nl - in->p) - begin));
+		int r = line.len ? on_line(i, line, err) : 0;
+
+		if (r)
+			return r;
+		begin = (size_t)(nl - in->p) + 1;
+	}
+	if (begin) {
+		in->len -= begin;
+		memmove(in->p, in->p + begin, in->len);
+	}
+	if (!in->len && in->cap > KEEP_BUFFER)
+		buf_deinit(in);
+	return 0;
+}
+
+static int read_watch(struct informer *i, struct http_reader *reader, struct err *err)
+{
+	struct buf in CLEAN_BUF = { 0 };
+	int r = 0;
+
+	while (!r) {
+		buf_reserve(&in, 4096);
+		ssize_t n = http_reader_read(reader, in.p + in.len, in.cap - in.len - 1, err);
+
+		if (n <= 0)
+			return (int)n;
+		in.len += (size_t)n;
+		r = on_bytes(i, &in, err);
+	}
+	return r;
+}
+
+static int watch(struct informer *i, struct err *err)
+{
+	struct buf target CLEAN_BUF = { 0 };
+	struct arena *head CLEAN_ARENA = arena_new(2048);
+	struct http_reader *reader = NULL;
+	uint8_t spread;
+	char seconds[16];
+
+	random_bytes(&spread, 1);
+	snprintf(seconds, sizeof(seconds), "%d", WATCH_SECONDS + spread / 2);
+	int r = client_path(i->config.type, i->config.ns, STR_NONE, STR_NONE, &target, err);
+
+	if (r)
+		return r;
+	client_query(&target, "watch", STR("true"));
+	client_query(&target, "allowWatchBookmarks", STR("true"));
+	client_query(&target, "resourceVersion", buf_str(&i->revision));
+	client_query(&target, "timeoutSeconds", str_of(seconds));
+	client_query(&target, "labelSelector", str_of(i->label_selector));
+	client_query(&target, "fieldSelector", str_of(i->field_selector));
+	r = client_open(i->config.client, buf_str(&target), SILENCE_MS, head, &reader, err);
+	if (r)
+		return r;
+	pthread_mutex_lock(&i->lock);
+	bool stop = i->stopping;
+
+	i->reader = reader;
+	pthread_mutex_unlock(&i->lock);
+	if (!stop)
+		r = read_watch(i, reader, err);
+	pthread_mutex_lock(&i->lock);
+	i->reader = NULL;
+	pthread_mutex_unlock(&i->lock);
+	http_reader_free(reader);
+	return r;
+}
+
+static void *run(void *arg)
+{
+	struct informer *i = arg;
+	uint64_t backoff = 0;
+
+	i->decoded = arena_new(0);
+	i->copied = arena_new(0);
+	while (!stopping(i)) {
+		struct err err = { "" };
+		uint64_t began = mono_now_ns();
+		bool listing = !i->revision.len;
+		int r = listing ? list_all(i, &err) : watch(i, &err);
+
+		if (stopping(i))
+			break;
+		if (!r && (listing || mono_now_ns() - began > 1000000000)) {
+			backoff = 0;
+			continue;
+		}
+		if (r == CLIENT_GONE)
+			buf_clear(&i->revision);
+		backoff = backoff ? MIN(backoff * 2, (uint64_t)BACKOFF_MOST_MS) : BACKOFF_FIRST_MS;
+		if (r && r != CLIENT_GONE)
+			log_write(r == -ECONNREFUSED || r == -ECONNRESET ? LOG_DEBUG : LOG_WARN, "informer",
+				"%s %s: %s; again in %llu ms", listing ? "list" : "watch", i->config.type->name,
+				err.text, (unsigned long long)backoff);
+		pause_ms(i, backoff);
+	}
+	arena_free(i->decoded);
+	arena_free(i->copied);
+	return NULL;
+}
+
+int informer_start(struct informer *i, struct err *err)
+{
+	char name[16];
+
+	if (!client_resource_row(i->config.type))
+		return err_set(err, -EINVAL, "%s is no resource: it cannot be watched", i->config.type->name);
+	snprintf(name, sizeof(name), "i-%s", i->config.type->name);
+	int r = thread_start(&i->thread, name, run, i);
+
+	if (r)
+		return err_errno(err, r, "start the informer of %s", i->config.type->name);
+	i->started = true;
+	return 0;
+}
+
+bool informer_wait_synced(struct informer *i, unsigned timeout_ms)
+{
+	uint64_t until = mono_now_ns() + (uint64_t)timeout_ms * 1000000;
+
+	pthread_mutex_lock(&i->lock);
+	while (!i->synced && !i->stopping && cond_wait_until(&i->changed, &i->lock, until))
+		;
+	bool r = i->synced;
+
+	pthread_mutex_unlock(&i->lock);
+	return r;
+}
+
+void informer_stop(struct informer *i)
+{
+	pthread_mutex_lock(&i->lock);
+	i->stopping = true;
+	if (i->reader)
+		http_reader_cancel(i->reader);
+	pthread_cond_broadcast(&i->changed);
+	pthread_mutex_unlock(&i->lock);
+	if (i->started)
+		pthread_join(i->thread, NULL);
+	i->started = false;
+}
+
+struct cached *informer_get(struct informer *i, struct str key)
+{
+	return cache_get(i->cache, key);
+}
+
+void informer_list(struct informer *i, struct str ns, struct cached_list *ret)
+{
+	cache_list(i->cache, ns, ret);
+}
+
+void informer_by_index(struct informer *i, struct str value, struct cached_list *ret)
+{
+	cache_by_index(i->cache, value, ret);
+}
+
+size_t informer_len(struct informer *i)
+{
+	return cache_len(i->cache);
+}

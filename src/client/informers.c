@@ -1,0 +1,92 @@
+/* One informer a type for all components of a process. */
+#include "client/internal.h"
+
+struct informers {
+	struct client *client;
+	struct informer **items;
+	const struct type **types;
+	size_t len;
+	bool started;
+};
+
+struct informers *informers_new(struct client *c)
+{
+	struct informers *f = xcalloc(1, sizeof(*f));
+
+	f->client = c;
+	return f;
+}
+
+const struct meta_v1_owner_reference *client_controller_of(const struct meta_v1_object_meta *m)
+{
+	LIST_EACH(o, &m->owner_references)
+		if (o->controller.set && o->controller.value)
+			return o;
+	return NULL;
+}
+
+static size_t index_values(const struct type *t, const void *obj, struct str ret_values[8], struct arena *a)
+{
+	const struct meta_v1_owner_reference *owner = client_controller_of(model_meta(t, obj));
+	size_t n = 0;
+
+	if (owner)
+		ret_values[n++] = arena_fmt(a, "uid:" STR_FMT, STR_ARG(owner->uid));
+	if (t == &core_v1_pod_type) {
+		const struct core_v1_pod *pod = obj;
+
+		if (pod->spec.node_name.len)
+			ret_values[n++] = arena_fmt(a, "node:" STR_FMT, STR_ARG(pod->spec.node_name));
+	}
+	return n;
+}
+
+struct informer *informers_get(struct informers *f, const struct type *t)
+{
+	for (size_t k = 0; k < f->len; k++)
+		if (f->types[k] == t)
+			return f->items[k];
+	const struct informer_config c = { .client = f->client, .type = t, .index = index_values };
+
+	f->items = xrealloc(f->items, (f->len + 1) * sizeof(struct informer *));
+	f->types = xrealloc(f->types, (f->len + 1) * sizeof(struct type *));
+	f->types[f->len] = t;
+	return f->items[f->len++] = informer_new(&c);
+}
+
+int informers_start(struct informers *f, struct err *err)
+{
+	for (size_t k = 0; k < f->len; k++) {
+		int r = informer_start(f->items[k], err);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+bool informers_wait_synced(struct informers *f, unsigned timeout_ms)
+{
+	uint64_t until = mono_now_ns() + (uint64_t)timeout_ms * 1000000;
+
+	for (size_t k = 0; k < f->len; k++) {
+		uint64_t now = mono_now_ns();
+
+		if (!informer_wait_synced(f->items[k], now < until ? (unsigned)((until - now) / 1000000) : 0))
+			return false;
+	}
+	return true;
+}
+
+void informers_free(struct informers *f)
+{
+	if (!f)
+		return;
+	for (size_t k = 0; k < f->len; k++)
+		informer_stop(f->items[k]);
+	for (size_t k = 0; k < f->len; k++)
+		informer_free(f->items[k]);
+	free(f->items);
+	free(f->types);
+	free(f);
+}
