@@ -1,0 +1,202 @@
+/* Versions of the index, and whose garbage may go.
+ *
+ * A version is a root; a snapshot is a reference to one. The versions that somebody still holds form a list by age, the
+ * current one last. When a version is published, what it replaced becomes the garbage of the one before. When a version goes,
+ * each piece of its garbage that the next older version also holds (it was born before it) moves there; the rest is freed.
+ * So a snapshot held for long keeps alive what it can see, and nothing else. */
+#include "base/values.h"
+#include "store/internal.h"
+
+enum { KEPT_MAX = 64, KEPT_SECONDS = 300 };
+
+static struct store_snapshot *version_new(struct store *s, struct node *root, uint64_t revision)
+{
+	struct store_snapshot *v = xcalloc(1, sizeof(*v));
+	v->store = s;
+	v->root = root;
+	v->revision = revision;
+	atomic_init(&v->refs, 1);
+	list_init(&v->kept);
+	list_insert(&s->versions, &v->versions);
+	return v;
+}
+
+void versions_init(struct store *s, struct node *root, uint64_t revision)
+{
+	list_init(&s->versions);
+	list_init(&s->kept);
+	s->current = version_new(s, root, revision);
+	atomic_store(&s->revision, revision);
+}
+
+/* Moves what an older version holds to that one; what is left is to be freed. Under versions_lock. */
+static void sort_garbage(struct store *s, struct store_snapshot *v, struct garbage *g)
+{
+	struct store_snapshot *older =
+		v->versions.prev == &s->versions ? NULL : list_entry(v->versions.prev, struct store_snapshot, versions);
+	size_t left = 0;
+	for (size_t i = 0; i < g->len; i++) {
+		if (older && garbage_birth(g->items[i]) <= older->revision)
+			garbage_add(&older->dead, g->items[i]);
+		else
+			g->items[left++] = g->items[i];
+	}
+	g->len = left;
+}
+
+static void free_garbage(struct garbage *g)
+{
+	for (size_t i = 0; i < g->len; i++)
+		garbage_free_item(g->items[i]);
+	free(g->items);
+	*g = (struct garbage){ 0 };
+}
+
+void store_snapshot_free(struct store_snapshot *v)
+{
+	if (!v || atomic_fetch_sub(&v->refs, 1) != 1)
+		return;
+	/* The store holds the current version, so this one is older and nobody can find it any more. */
+	struct store *s = v->store;
+	pthread_mutex_lock(&s->versions_lock);
+	sort_garbage(s, v, &v->dead);
+	list_remove(&v->versions);
+	pthread_mutex_unlock(&s->versions_lock);
+	free_garbage(&v->dead);
+	free(v);
+}
+
+void versions_publish(struct store *s, struct index_edit *e, uint64_t revision)
+{
+	pthread_mutex_lock(&s->versions_lock);
+	struct store_snapshot *was = s->current;
+	/* Replaced by `e`: held by `was`, unless made within `e` itself. */
+	struct garbage now = { 0 };
+	for (size_t i = 0; i < e->dead.len; i++)
+		garbage_add(garbage_birth(e->dead.items[i]) <= was->revision ? &was->dead : &now, e->dead.items[i]);
+	s->current = version_new(s, e->root, revision);
+	atomic_store(&s->revision, revision);
+	pthread_mutex_unlock(&s->versions_lock);
+	free_garbage(&now);
+	free(e->fresh.items);
+	free(e->dead.items);
+	*e = (struct index_edit){ 0 };
+	store_snapshot_free(was);
+}
+
+struct store_snapshot *store_snapshot(struct store *s)
+{
+	pthread_mutex_lock(&s->versions_lock);
+	struct store_snapshot *v = s->current;
+	atomic_fetch_add(&v->refs, 1);
+	pthread_mutex_unlock(&s->versions_lock);
+	return v;
+}
+
+void store_snapshot_keep(struct store_snapshot *v)
+{
+	struct store *s = v->store;
+	struct store_snapshot *drop = NULL;
+	pthread_mutex_lock(&s->versions_lock);
+	if (list_empty(&v->kept)) {
+		atomic_fetch_add(&v->refs, 1);
+		s->n_kept++;
+	}
+	list_remove(&v->kept);
+	list_insert(&s->kept, &v->kept);
+	v->kept_at_s = mono_now_ns() / 1000000000;
+	if (s->n_kept > KEPT_MAX) {
+		drop = list_entry(s->kept.next, struct store_snapshot, kept);
+		list_remove(&drop->kept);
+		s->n_kept--;
+	}
+	pthread_mutex_unlock(&s->versions_lock);
+	store_snapshot_free(drop);
+}
+
+struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision)
+{
+	struct store_snapshot *found = NULL;
+	pthread_mutex_lock(&s->versions_lock);
+	if (s->current->revision == revision)
+		found = s->current;
+	list_for_each(it, &s->kept) {
+		struct store_snapshot *v = list_entry(it, struct store_snapshot, kept);
+		if (v->revision == revision)
+			found = v;
+	}
+	if (found)
+		atomic_fetch_add(&found->refs, 1);
+	pthread_mutex_unlock(&s->versions_lock);
+	return found;
+}
+
+uint64_t versions_expire(struct store *s, uint64_t now_s)
+{
+	for (;;) {
+		uint64_t next = 0;
+		struct store_snapshot *drop = NULL;
+		pthread_mutex_lock(&s->versions_lock);
+		if (!list_empty(&s->kept)) {
+			drop = list_entry(s->kept.next, struct store_snapshot, kept);
+			next = drop->kept_at_s + KEPT_SECONDS;
+			if (next > now_s) {
+				drop = NULL;
+			} else {
+				list_remove(&drop->kept);
+				s->n_kept--;
+			}
+		}
+		pthread_mutex_unlock(&s->versions_lock);
+		if (!drop)
+			return next > now_s ? next - now_s : 0;
+		store_snapshot_free(drop);
+	}
+}
+
+void versions_deinit(struct store *s)
+{
+	if (!s->current)
+		return;
+	versions_expire(s, UINT64_MAX);
+	struct store_snapshot *v = TAKE(s->current);
+	index_free(v->root);
+	free_garbage(&v->dead);
+	list_remove(&v->versions);
+	free(v);
+}
+
+uint64_t store_snapshot_revision(const struct store_snapshot *v)
+{
+	return v->revision;
+}
+
+struct object *store_snapshot_get(const struct store_snapshot *v, struct str key)
+{
+	return index_get(v->root, key);
+}
+
+void store_snapshot_each(const struct store_snapshot *v, struct str prefix, struct str start, store_each_fn fn, void *arg)
+{
+	index_each(v->root, prefix, start, fn, arg);
+}
+
+size_t store_snapshot_count(const struct store_snapshot *v, struct str prefix, struct str start)
+{
+	return index_count(v->root, prefix, start);
+}
+
+int store_get(struct store *s, struct str key, struct object **ret)
+{
+	struct store_snapshot *v = store_snapshot(s);
+	struct object *o = index_get(v->root, key);
+	if (o)
+		*ret = object_ref(o);
+	store_snapshot_free(v);
+	return o ? 0 : STORE_NOT_FOUND;
+}
+
+uint64_t store_revision(struct store *s)
+{
+	return atomic_load(&s->revision);
+}
