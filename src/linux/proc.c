@@ -1,0 +1,161 @@
+/* Sysctls, pidfds, and what /proc says about a process. */
+#include "linux/linux.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Which module or setting brings a sysctl that is not there: prefix, remedy. */
+static const struct {
+	const char *prefix, *remedy;
+} sysctl_remedies[] = {
+	{ "net/bridge/", "load the module br_netfilter (modprobe br_netfilter)" },
+	{ "net/netfilter/", "load the module nf_conntrack (modprobe nf_conntrack)" },
+	{ "net/ipv6/", "IPv6 is switched off in this kernel" },
+};
+
+static int sysctl_path(const char *name, char path[PATH_MAX], struct err *err)
+{
+	if (strstr(name, "..") || name[0] == '/' || strlen(name) > 256)
+		return err_set(err, -EINVAL, "\"%s\" is not the name of a sysctl", name);
+	/* A name with slashes may hold dots (net/ipv4/conf/eth0.1/forwarding); one without uses them as separators. */
+	snprintf(path, PATH_MAX, "/proc/sys/%s", name);
+	if (!strchr(name, '/'))
+		for (char *p = path + strlen("/proc/sys/"); *p; p++)
+			if (*p == '.')
+				*p = '/';
+	return 0;
+}
+
+static int sysctl_open(const char *name, int flags, int *ret_fd, struct err *err)
+{
+	char path[PATH_MAX];
+	int r = sysctl_path(name, path, err);
+
+	if (r < 0)
+		return r;
+	*ret_fd = open(path, flags | O_CLOEXEC);
+	if (*ret_fd >= 0)
+		return 0;
+	r = -errno;
+	for (size_t i = 0; r == -ENOENT && i < ARRAY_LEN(sysctl_remedies); i++)
+		if (str_has_prefix(str_of(path + strlen("/proc/sys/")), str_of(sysctl_remedies[i].prefix)))
+			return err_set(err, r, "sysctl %s is not there: %s", name, sysctl_remedies[i].remedy);
+	return err_errno(err, r, "cannot open sysctl %s", name);
+}
+
+int sysctl_get(const char *name, struct buf *ret, struct err *err)
+{
+	char text[4096];
+	CLEAN_FD int fd = -1;
+	int r = sysctl_open(name, O_RDONLY, &fd, err);
+
+	if (r < 0)
+		return r;
+	ssize_t n = read(fd, text, sizeof(text));
+	if (n < 0)
+		return err_errno(err, -errno, "cannot read sysctl %s", name);
+	buf_add_str(ret, str_trim(str_n(text, (size_t)n)));
+	return 0;
+}
+
+int sysctl_set(const char *name, const char *value, struct err *err)
+{
+	CLEAN_BUF struct buf now = { 0 };
+	CLEAN_FD int fd = -1;
+	int r;
+
+	/* Already so: no need for a writable /proc/sys, which containers seldom have. */
+	if (sysctl_get(name, &now, NULL) == 0 && str_eqz(buf_str(&now), value))
+		return 0;
+	r = sysctl_open(name, O_WRONLY, &fd, err);
+	if (r < 0)
+		return r;
+	if (write(fd, value, strlen(value)) < 0)
+		return err_errno(err, -errno, "cannot set sysctl %s to \"%s\"", name, value);
+	return 0;
+}
+
+int pidfd_of(pid_t pid)
+{
+	int fd = pidfd_open(pid, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int pidfd_signal(int pidfd, int signo)
+{
+	return pidfd_send_signal(pidfd, signo, NULL, 0) < 0 ? -errno : 0;
+}
+
+int pidfd_wait(int pidfd, int64_t timeout_ms)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	struct timespec now, end = { 0 };
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	int64_t until = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + timeout_ms;
+	for (;;) {
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		int64_t left = until - ((int64_t)end.tv_sec * 1000 + end.tv_nsec / 1000000);
+		int n = poll(&p, 1, timeout_ms < 0 ? -1 : (int)MAX(0, MIN(left, (int64_t)INT_MAX)));
+		if (n > 0)
+			return 0;
+		if (n == 0 && left <= INT_MAX)
+			return -ETIMEDOUT;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+	}
+}
+
+static int process_stat(pid_t pid, char *ret_state, uint64_t *ret_start)
+{
+	char path[64], text[1024];
+	unsigned long long start;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return -ESRCH;
+	text[n] = '\0';
+	/* The name stands in parentheses and may hold anything; what follows the last one is plain. */
+	char *p = strrchr(text, ')');
+	if (!p || sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", ret_state, &start) != 2)
+		return -ESRCH;
+	*ret_start = start;
+	return 0;
+}
+
+int process_start_time(pid_t pid, uint64_t *ret)
+{
+	char state;
+
+	return process_stat(pid, &state, ret);
+}
+
+bool process_alive(pid_t pid, uint64_t start_time)
+{
+	uint64_t start;
+	char state;
+
+	return pid > 0 && process_stat(pid, &state, &start) == 0 && start == start_time && state != 'Z' && state != 'X';
+}
+
+int boot_id(char ret[37], struct err *err)
+{
+	CLEAN_BUF struct buf b = { 0 };
+	int r = sysctl_get("kernel/random/boot_id", &b, err);
+
+	if (r < 0)
+		return r;
+	if (b.len != 36)
+		return err_set(err, -EBADMSG, "/proc/sys/kernel/random/boot_id holds no boot id");
+	memcpy(ret, b.p, 37);
+	return 0;
+}
