@@ -5,7 +5,8 @@
  *   bool, int32_t, int64_t, double         T: zero is "not there"
  *   struct opt_bool, opt_int32, opt_int64  *T: `.set` tells whether it is there, `.value` is it
  *   struct str              string, bytes (decoded), quantity (canonical text), raw (JSON text): NUL-terminated.
- *                           p == NULL is "not there"; for *string a p with len 0 is an empty string that is there
+ *                           p == NULL is "not there"; a plain string is never empty and there, as codecs make it;
+ *                           for *string (and bytes) a p with len 0 is an empty one that is there
  *   struct timestamp        Time, MicroTime: {0,0} is "not there"
  *   int64_t / opt_int64     Duration, in ns
  *   struct int_or_str       .kind IOS_NONE is "not there"
@@ -61,6 +62,7 @@ enum field_flags {
 	FIELD_PATCH_RETAIN_KEYS = 1 << 9,
 	FIELD_NO_PROTO = 1 << 10,         /* TypeMeta's members: not in protobuf */
 	FIELD_PATCH_REPLACE = 1 << 11,    /* strategic merge replaces this struct or list whole */
+	FIELD_PROTO_WRAPPED = 1 << 13,    /* a list that protobuf holds in a message of its own: {1 repeated} */
 	FIELD_REQUIRED_UNCHECKED = 1 << 12, /* with FIELD_REQUIRED: published as required, yet the server takes it empty */
 };
 
@@ -209,7 +211,8 @@ static inline uint32_t model_name_hash(const char *p, size_t n)
 }
 const struct type *model_type(struct str group, struct str version, struct str kind); /* NULL: unknown */
 const struct type *model_type_by_proto(struct str proto_name);
-const struct field *model_field(const struct type *t, struct str json_name); /* NULL: none; inlined ones are found in their own type */
+const struct field *model_field(const struct type *t, struct str json_name); /* NULL: none; inlined ones too */
+const struct flat_field *model_flat_field(const struct type *t, struct str json_name); /* with its offset in the outer struct */
 const struct type *const *model_types(size_t *ret_n);                       /* all of them */
 
 /* ---- whole objects, one loop over the rows each ---- */
@@ -219,7 +222,13 @@ bool model_equal(const struct type *t, const void *a, const void *b);     /* nil
 bool model_is_zero(const struct type *t, const void *obj);
 void model_default(const struct type *t, void *obj, struct arena *a);     /* fills what the schema says; twice is once */
 
-/* Grows a list by one zeroed item and returns it: LIST_ADD(arena, &spec->containers) */
+/* Grows a list by one zeroed item and returns it: LIST_ADD(arena, &spec->containers). Lists carry no capacity: those that
+ * codecs, model_copy and LIST_ADD make have room for a power of two of items, and LIST_ADD counts on it. A list built by
+ * hand must have that room too before it is grown (model_list_room), or never be grown. */
+static inline size_t model_list_room(size_t len)
+{
+	return len < 2 ? len : (size_t)1 << (64 - __builtin_clzll(len - 1));
+}
 void *model_list_add(struct arena *a, void *list, size_t item_size);
 #define LIST_ADD(a, l) ((__typeof__((l)->items))model_list_add((a), (l), sizeof(*(l)->items)))
 #define LIST_EACH(it, l) for (__typeof__((l)->items + 0) it = (l)->items; it && it < (l)->items + (l)->len; it++)

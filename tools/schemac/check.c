@@ -188,6 +188,8 @@ static void check_field(const struct field_def *f)
 	for (size_t i = 0; f->map && f->ref && i < f->keys.n; i++)
 		if (!type_has(f->ref, f->keys.v[i]))
 			complain(f->at, "field %s: list key %s is no field of %s", f->name, f->keys.v[i], f->ref->name);
+	if (f->wrapped && !list)
+		complain(f->at, "field %s: only a list can be wrapped", f->name);
 	if (f->merge_key && (!list || !f->ref || !type_has(f->ref, f->merge_key)))
 		complain(f->at, "field %s: merge key %s is no field of %s", f->name, f->merge_key, f->type_text);
 	if (f->has_min && f->has_max && f->min > f->max)

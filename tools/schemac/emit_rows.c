@@ -105,7 +105,6 @@ static void emit_flags(FILE *out, const struct field_def *f)
 		{ f->omitempty, "FIELD_OMIT_EMPTY" },
 		{ f->omitzero, "FIELD_OMIT_ZERO" },
 		{ f->required || f->required_unchecked, "FIELD_REQUIRED" },
-		{ f->required_unchecked, "FIELD_REQUIRED_UNCHECKED" },
 		{ f->inlined, "FIELD_INLINE" },
 		{ f->immutable, "FIELD_IMMUTABLE" },
 		{ f->atomic || (f->kind == MESSAGE && f->ref->atomic && f->shape <= PTR), "FIELD_ATOMIC" },
@@ -115,6 +114,8 @@ static void emit_flags(FILE *out, const struct field_def *f)
 		{ f->retain_keys, "FIELD_PATCH_RETAIN_KEYS" },
 		{ f->patch_replace, "FIELD_PATCH_REPLACE" },
 		{ f->type_meta, "FIELD_NO_PROTO" },
+		{ f->required_unchecked, "FIELD_REQUIRED_UNCHECKED" },
+		{ f->wrapped, "FIELD_PROTO_WRAPPED" },
 	};
 	const char *sep = "";
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
@@ -279,7 +280,7 @@ static void emit_type(FILE *out, const struct type_def *d)
 	size_t n_tags = emit_tags(out, d, &max_tag);
 
 	fprintf(out, "const struct type %s_type = {\n\t.name = \"%s\", .group = \"%s\", .version = \"%s\", .proto = \"%s.%s\",\n", d->cname,
-		d->name, d->file->served, d->file->version, d->file->proto, d->name);
+		d->name, d->served ? d->served : d->file->served, d->file->version, d->file->proto, d->name);
 	fprintf(out, "\t.fields = fields_%s, .n_fields = %zu, .flat = flat_%s, .n_flat = %zu,\n", d->cname, d->n, d->cname, n_flat);
 	fprintf(out, "\t.is_typed = %d, .is_object = %d, .is_list = %d, .is_atomic = %d, .is_either = %d,\n", d->typed,
 		d->typed && holds(d, "metadata", "meta_v1_object_meta"),

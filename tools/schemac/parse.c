@@ -117,6 +117,8 @@ static void parse_type(struct parser *p, struct token *t, size_t n)
 			d->atomic = true;
 		else if (is(t[i], "either"))
 			d->either = true;
+		else if (!strncmp(t[i].text, "served=", 7))
+			d->served = t[i].text + 7;
 		else
 			complain(p->at, "type %s: unknown word %s", d->name, t[i].text);
 	}
@@ -239,6 +241,7 @@ static bool field_flag(struct field_def *f, const char *word)
 		{ "set", &f->set },
 		{ "retain-keys", &f->retain_keys },
 		{ "patch-replace", &f->patch_replace },
+		{ "wrapped", &f->wrapped },
 	};
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
 		if (!strcmp(word, flags[i].word)) {

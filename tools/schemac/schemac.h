@@ -41,7 +41,7 @@ struct field_def {
 	struct type_def *ref;
 	struct enum_def *values;
 	bool type_meta; /* kind and apiVersion, put in by the compiler */
-	bool inlined, omitempty, omitzero, required, required_unchecked, immutable, atomic, set, map, patch, retain_keys, patch_replace;
+	bool inlined, omitempty, omitzero, required, required_unchecked, immutable, atomic, set, map, patch, retain_keys, patch_replace, wrapped;
 	bool has_min, has_max;
 	long long min, max;
 	char *format, *merge_key, *def, *doc;
@@ -52,6 +52,7 @@ struct type_def {
 	struct where at;
 	struct schema *file;
 	char *name, *cname; /* PodSpec; core_v1_pod_spec */
+	char *served; /* NULL: as the file */
 	bool typed, atomic, either;
 	char *doc;
 	struct field_def *fields;
