@@ -119,7 +119,8 @@ bool map_next(const struct map *m, size_t *i, struct str *ret_key, void **ret_va
 
 		if (!slot_live(s))
 			continue;
-		*ret_key = str_n(s->key, s->len);
+		if (ret_key)
+			*ret_key = str_n(s->key, s->len);
 		*ret_value = s->value;
 		return true;
 	}

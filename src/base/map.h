@@ -36,7 +36,8 @@ void map_deinit(struct map *m, void (*free_value)(void *)); /* free_value may be
 void *map_get(const struct map *m, struct str key);         /* NULL: not there */
 void *map_set(struct map *m, struct str key, void *value);  /* returns the former value or NULL; value is not NULL */
 void *map_remove(struct map *m, struct str key);            /* returns what was there or NULL */
-/* Iterates in no order: size_t i = 0; while (map_next(&m, &i, &key, &value)) … Removing the current key is allowed. */
+/* Iterates in no order: size_t i = 0; while (map_next(&m, &i, &key, &value)) … Removing the current key is allowed;
+ * ret_key may be NULL. */
 bool map_next(const struct map *m, size_t *i, struct str *ret_key, void **ret_value);
 
 /* ---- heap: smallest first by `less`; entries carry their own index so that they can be removed or moved ---- */

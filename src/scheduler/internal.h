@@ -1,0 +1,139 @@
+/* What the scheduler's files share: nodes as arrays, pods as they wait, plugins as rows.
+ *
+ * 1. One lock (scheduler.lock) guards queue, nodes and placed pods; informer handlers and the scheduling thread take it. Calls to the API are
+ *    made without it, on the binder's pool.
+ * 2. A pod that was decided counts on its node at once (assumed), until the informer shows the binding or the binding failed.
+ * 3. A decision walks arrays of numbers: bit i of a filter's set, and column i of every array, is node i. */
+#ifndef SKIFF_SCHEDULER_INTERNAL_H
+#define SKIFF_SCHEDULER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/map.h"
+#include "client/client.h"
+#include "gen/types.h"
+#include "io/io.h"
+#include "model/placement.h"
+#include "scheduler/scheduler.h"
+
+/* ---- resources: columns of the node arrays; the first three are always there, others come as they are asked for ---- */
+enum { RES_CPU, RES_MEMORY, RES_EPHEMERAL, RES_FIXED, RES_MAX = 16 };
+
+struct requests {
+	int64_t amount[RES_MAX];
+	int64_t scored_cpu, scored_memory; /* with 100m and 200 MiB for containers that ask for nothing, as upstream scores */
+};
+
+struct host_port {
+	int32_t port;
+	char protocol[8];
+	char ip[46];
+};
+
+/* ---- nodes ---- */
+struct nodes {
+	size_t n, cap;
+	struct map by_name;            /* -> index + 1 */
+	char **name;
+	struct cached **object;        /* NULL: pods stand on it, its Node is not there (yet) */
+	int64_t *allocatable[RES_MAX], *used[RES_MAX];
+	int64_t *scored_cpu, *scored_memory;
+	int32_t *pods, *max_pods;
+	uint8_t *unschedulable, *tainted;
+	struct { struct host_port *items; size_t len; } *ports;
+	char *resource_name[RES_MAX];
+	size_t n_resources;
+};
+#define NO_NODE SIZE_MAX
+void nodes_init(struct nodes *t);
+void nodes_deinit(struct nodes *t);
+size_t nodes_find(const struct nodes *t, struct str name);          /* NO_NODE */
+size_t nodes_find_or_add(struct nodes *t, struct str name);
+void nodes_set(struct nodes *t, size_t i, struct cached *object);   /* takes the reference; NULL: the Node went */
+/* Column of a resource, -1 when there are RES_MAX already. */
+int nodes_resource(struct nodes *t, struct str name);
+void nodes_requests(struct nodes *t, const struct core_v1_pod *pod, struct requests *ret);
+
+/* ---- pods ---- */
+enum pod_place { POD_ACTIVE, POD_BACKOFF, POD_UNSCHEDULABLE, POD_ASSUMED, POD_PLACED, POD_GATED };
+struct sched_pod {
+	char *key;                     /* "ns/name" */
+	char *uid;
+	struct cached *object;
+	enum pod_place place;
+	struct heap_node active, backoff;
+	struct list parked;
+	int32_t priority;
+	uint64_t queued_at, ready_at_ns; /* order within a priority; end of the back-off */
+	uint32_t attempts;
+	uint32_t refused_by;           /* bits of plugins, of the last try */
+	size_t node;                   /* ASSUMED, PLACED */
+	struct requests requests;
+};
+void nodes_place(struct nodes *t, struct sched_pod *p, size_t node, int sign); /* +1 counts it, -1 takes it away */
+
+/* ---- plugins ---- */
+struct state {                         /* of one decision */
+	struct nodes *nodes;
+	const struct core_v1_pod *pod;
+	const struct requests *requests;
+	size_t words;
+	uint64_t *fits;                /* filters clear bits */
+	double *score;                 /* sums of weight * 0..100 */
+	double *raw;                   /* a plugin's own scores, before they are normalized */
+};
+static inline bool bit_test(const uint64_t *set, size_t i) { return set[i / 64] >> (i % 64) & 1; }
+static inline void bit_clear(uint64_t *set, size_t i) { set[i / 64] &= ~(1ULL << (i % 64)); }
+#define EACH_FIT(i, st) for (size_t i = 0; i < (st)->nodes->n; i++) if (bit_test((st)->fits, i))
+
+enum cluster_event {                   /* what can make a refused pod fit */
+	EVENT_NODE = 1 << 0,           /* added; allocatable, labels, taints or unschedulable changed */
+	EVENT_POD_GONE = 1 << 1,       /* room and ports became free */
+	EVENT_POD_UPDATE = 1 << 2,     /* the pod itself changed */
+};
+
+/* Refusals of a node are counted by text: refuse() is called once for each reason of a node. */
+struct refusals;
+void refuse(struct refusals *r, const char *reason);
+struct plugin {
+	const char *name;
+	uint32_t events;
+	/* Clears the bit of each node that cannot take the pod and tells why. NULL: does not filter. */
+	void (*filter)(struct state *st, struct refusals *r);
+	/* Fills st->raw for the nodes that fit; NULL: does not score. */
+	void (*score)(struct state *st);
+	enum { SCORE_PLAIN, SCORE_NORMALIZE, SCORE_REVERSE } shape; /* PLAIN: 0..100 already; else scaled by the highest */
+	int weight;
+};
+extern const struct plugin *const plugins[];
+extern const size_t n_plugins;
+extern const struct plugin node_unschedulable, node_name_plugin, taint_toleration, node_affinity, node_ports, resources_fit, balanced_allocation;
+
+struct verdict {
+	size_t node;                   /* NO_NODE: none fits */
+	uint32_t refused_by;           /* bits of `plugins` */
+	char *message;                 /* owned; set when none fits */
+};
+/* Needs the lock. */
+void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q, uint64_t *seed, struct verdict *ret);
+
+/* ---- queue: active pods by priority and age, others until an event or a time ---- */
+struct queue {
+	struct heap active, backoff;
+	struct list parked;
+	uint64_t next;                 /* queued_at */
+};
+void queue_init(struct queue *q);
+void queue_deinit(struct queue *q);
+void queue_add(struct queue *q, struct sched_pod *p);                /* to active */
+void queue_remove(struct queue *q, struct sched_pod *p);
+struct sched_pod *queue_pop(struct queue *q);                        /* NULL: none active */
+/* After a refusal: waits for an event of a plugin that refused. */
+void queue_park(struct queue *q, struct sched_pod *p, uint32_t refused_by);
+/* Parked pods that one of these events may help: to active, or to back-off while that lasts. */
+void queue_wake(struct queue *q, struct sched_pod *p, uint32_t events, uint64_t now_ns);
+void queue_wake_all(struct queue *q, uint32_t events, uint64_t now_ns);
+uint64_t queue_expire(struct queue *q, uint64_t now_ns);             /* ends back-offs; returns when the next one ends, 0: none */
+uint64_t backoff_ns(uint32_t attempts);                              /* 1 s doubling to 10 s */
+
+#endif

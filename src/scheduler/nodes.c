@@ -1,0 +1,199 @@
+/* Nodes as arrays of numbers. An index stays a node's for as long as the node, or a pod on it, is there; the last node moves into a gap. */
+#include "scheduler/internal.h"
+
+#define SCORED_CPU_MILLI 100
+#define SCORED_MEMORY (200LL * 1024 * 1024)
+
+static const char *const fixed_resources[RES_FIXED] = { "cpu", "memory", "ephemeral-storage" };
+
+void nodes_init(struct nodes *t)
+{
+	*t = (struct nodes){0};
+	for (size_t i = 0; i < RES_FIXED; i++)
+		t->resource_name[i] = xstrdup(fixed_resources[i]);
+	t->n_resources = RES_FIXED;
+}
+
+static void grow(struct nodes *t)
+{
+	size_t cap = t->cap ? t->cap * 2 : 16;
+
+#define GROW(array) t->array = xrealloc(t->array, cap * sizeof(*t->array))
+	GROW(name);
+	GROW(object);
+	GROW(scored_cpu);
+	GROW(scored_memory);
+	GROW(pods);
+	GROW(max_pods);
+	GROW(unschedulable);
+	GROW(tainted);
+	GROW(ports);
+	for (size_t r = 0; r < t->n_resources; r++) {
+		GROW(allocatable[r]);
+		GROW(used[r]);
+	}
+#undef GROW
+	t->cap = cap;
+}
+
+void nodes_deinit(struct nodes *t)
+{
+	for (size_t i = 0; i < t->n; i++) {
+		free(t->name[i]);
+		free(t->ports[i].items);
+		cached_unref(t->object[i]);
+	}
+	for (size_t r = 0; r < t->n_resources; r++) {
+		free(t->resource_name[r]);
+		free(t->allocatable[r]);
+		free(t->used[r]);
+	}
+	free(t->name);
+	free(t->object);
+	free(t->scored_cpu);
+	free(t->scored_memory);
+	free(t->pods);
+	free(t->max_pods);
+	free(t->unschedulable);
+	free(t->tainted);
+	free(t->ports);
+	map_deinit(&t->by_name, NULL);
+}
+
+size_t nodes_find(const struct nodes *t, struct str name)
+{
+	void *v = map_get(&t->by_name, name);
+
+	return v ? (size_t)v - 1 : NO_NODE;
+}
+
+size_t nodes_find_or_add(struct nodes *t, struct str name)
+{
+	size_t i = nodes_find(t, name);
+
+	if (i != NO_NODE)
+		return i;
+	if (t->n == t->cap)
+		grow(t);
+	i = t->n++;
+	t->name[i] = str_dup(name);
+	t->object[i] = NULL;
+	t->scored_cpu[i] = t->scored_memory[i] = 0;
+	t->pods[i] = t->max_pods[i] = 0;
+	t->unschedulable[i] = t->tainted[i] = 0;
+	t->ports[i].items = NULL;
+	t->ports[i].len = 0;
+	for (size_t r = 0; r < t->n_resources; r++)
+		t->allocatable[r][i] = t->used[r][i] = 0;
+	map_set(&t->by_name, name, (void *)(i + 1));
+	return i;
+}
+
+int nodes_resource(struct nodes *t, struct str name)
+{
+	for (size_t r = 0; r < t->n_resources; r++)
+		if (str_eqz(name, t->resource_name[r]))
+			return (int)r;
+	if (t->n_resources == RES_MAX)
+		return -1;
+	size_t r = t->n_resources++;
+
+	t->resource_name[r] = str_dup(name);
+	t->allocatable[r] = xcalloc(MAX(t->cap, (size_t)1), sizeof(int64_t));
+	t->used[r] = xcalloc(MAX(t->cap, (size_t)1), sizeof(int64_t));
+	for (size_t i = 0; i < t->n; i++)
+		if (t->object[i]) {
+			const struct core_v1_node *node = t->object[i]->obj;
+			struct str q = str_map_get(&node->status.allocatable, name);
+
+			t->allocatable[r][i] = q.p ? resource_amount(name, q) : 0;
+		}
+	return (int)r;
+}
+
+void nodes_set(struct nodes *t, size_t i, struct cached *object)
+{
+	const struct core_v1_node *node = object ? object->obj : NULL;
+
+	cached_unref(t->object[i]);
+	t->object[i] = object;
+	t->unschedulable[i] = node && node->spec.unschedulable;
+	t->tainted[i] = node && node->spec.taints.len > 0;
+	t->max_pods[i] = 0;
+	for (size_t r = 0; r < t->n_resources; r++) {
+		struct str name = str_of(t->resource_name[r]);
+		struct str q = node ? str_map_get(&node->status.allocatable, name) : STR_NONE;
+
+		t->allocatable[r][i] = q.p ? resource_amount(name, q) : 0;
+	}
+	if (node) {
+		struct str q = str_map_get(&node->status.allocatable, STR("pods"));
+
+		t->max_pods[i] = q.p ? (int32_t)resource_amount(STR("pods"), q) : 0;
+	}
+}
+
+struct request_fill {
+	struct nodes *nodes;
+	const struct core_v1_pod_spec *spec;
+	struct requests *to;
+};
+
+static void fill_one(void *arg, struct str resource)
+{
+	struct request_fill *f = arg;
+	int r = nodes_resource(f->nodes, resource);
+
+	if (r >= 0)
+		f->to->amount[r] = pod_request(f->spec, resource, 0);
+}
+
+void nodes_requests(struct nodes *t, const struct core_v1_pod *pod, struct requests *ret)
+{
+	struct request_fill f = { t, &pod->spec, ret };
+
+	*ret = (struct requests){0};
+	pod_each_resource(&pod->spec, fill_one, &f);
+	ret->scored_cpu = pod_request(&pod->spec, STR("cpu"), SCORED_CPU_MILLI);
+	ret->scored_memory = pod_request(&pod->spec, STR("memory"), SCORED_MEMORY);
+}
+
+static void ports_add(struct nodes *t, size_t node, const struct core_v1_container_port *p)
+{
+	struct host_port *hp;
+
+	t->ports[node].items = xrealloc(t->ports[node].items, (t->ports[node].len + 1) * sizeof(*hp));
+	hp = &t->ports[node].items[t->ports[node].len++];
+	*hp = (struct host_port){ .port = p->host_port };
+	memcpy(hp->protocol, p->protocol.len ? p->protocol.p : "TCP", MIN(p->protocol.len ? p->protocol.len : 3, sizeof(hp->protocol) - 1));
+	memcpy(hp->ip, p->host_ip.p ? p->host_ip.p : "", MIN(p->host_ip.len, sizeof(hp->ip) - 1));
+}
+
+static void ports_remove(struct nodes *t, size_t node, const struct core_v1_container_port *p)
+{
+	for (size_t i = 0; i < t->ports[node].len; i++) {
+		struct host_port *hp = &t->ports[node].items[i];
+
+		if (hp->port == p->host_port && str_eqz(p->protocol.len ? p->protocol : STR("TCP"), hp->protocol) && str_eqz(p->host_ip, hp->ip)) {
+			*hp = t->ports[node].items[--t->ports[node].len];
+			return;
+		}
+	}
+}
+
+void nodes_place(struct nodes *t, struct sched_pod *p, size_t node, int sign)
+{
+	const struct core_v1_pod *pod = p->object->obj;
+
+	t->pods[node] += sign;
+	t->scored_cpu[node] += sign * p->requests.scored_cpu;
+	t->scored_memory[node] += sign * p->requests.scored_memory;
+	for (size_t r = 0; r < t->n_resources; r++)
+		t->used[r][node] += sign * p->requests.amount[r];
+	LIST_EACH(c, &pod->spec.containers) {
+		LIST_EACH(port, &c->ports) {
+			if (port->host_port > 0)
+				(sign > 0 ? ports_add : ports_remove)(t, node, port);
+		}
+	}
+}

@@ -1,0 +1,403 @@
+/* Life of the scheduler: informer handlers keep queue and nodes; one thread decides; a pool binds.
+ * Events and conditions are upstream's: Scheduled, FailedScheduling, PodScheduled=False/Unschedulable. */
+#include <stdio.h>
+
+#include "codec/codec.h"
+#include "scheduler/internal.h"
+
+#define BINDERS 16
+#define FLUSH_NS (300ULL * 1000000000) /* refused pods are tried again after five minutes, whatever happened */
+
+struct scheduler {
+	struct scheduler_config c;
+	struct informer *pod_informer, *node_informer;
+	struct event_recorder *events;
+	struct pool *binders;
+	pthread_t thread;
+	bool started, stopping;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct nodes nodes;
+	struct queue queue;
+	struct map pods; /* uid -> struct sched_pod: waiting, assumed and placed ones */
+	uint64_t seed, last_flush_ns;
+};
+
+/* What the binder needs; lives apart from sched_pod, which may go meanwhile. */
+struct job {
+	struct scheduler *s;
+	struct cached *pod;
+	char *node;    /* NULL: report `message` instead */
+	char *message;
+};
+
+static uint64_t now_ns(const struct scheduler *s)
+{
+	return s->c.clock->mono_ns(s->c.clock);
+}
+
+/* ---- pods ---- */
+
+static bool is_over(const struct core_v1_pod *p)
+{
+	return str_eqz(p->status.phase, "Succeeded") || str_eqz(p->status.phase, "Failed");
+}
+
+static bool is_mine(const struct scheduler *s, const struct core_v1_pod *p)
+{
+	return p->spec.scheduler_name.len ? str_eqz(p->spec.scheduler_name, s->c.name) : !strcmp(s->c.name, "default-scheduler");
+}
+
+static void wake_refused(struct scheduler *s, uint32_t events)
+{
+	queue_wake_all(&s->queue, events, now_ns(s));
+	pthread_cond_signal(&s->changed);
+}
+
+static void unplace(struct scheduler *s, struct sched_pod *p)
+{
+	if (p->place == POD_ASSUMED || p->place == POD_PLACED)
+		nodes_place(&s->nodes, p, p->node, -1);
+}
+
+static void pod_forget(struct scheduler *s, struct sched_pod *p)
+{
+	bool was_on_node = p->place == POD_ASSUMED || p->place == POD_PLACED;
+
+	unplace(s, p);
+	queue_remove(&s->queue, p);
+	map_remove(&s->pods, str_of(p->uid));
+	cached_unref(p->object);
+	free(p->key);
+	free(p->uid);
+	free(p);
+	if (was_on_node)
+		wake_refused(s, EVENT_POD_GONE);
+}
+
+static struct sched_pod *pod_take(struct scheduler *s, const struct cached *c)
+{
+	struct sched_pod *p = map_get(&s->pods, c->meta->uid);
+	const struct core_v1_pod *pod = c->obj;
+
+	if (!p) {
+		p = xcalloc(1, sizeof(*p));
+		p->uid = str_dup(c->meta->uid);
+		p->key = str_dup(c->key);
+		p->place = POD_GATED;
+		list_init(&p->parked);
+		map_set(&s->pods, c->meta->uid, p);
+	}
+	cached_unref(p->object);
+	p->object = cached_ref((struct cached *)c);
+	p->priority = pod->spec.priority.set ? pod->spec.priority.value : 0;
+	return p;
+}
+
+/* The pod stands on a node, by us or by others. */
+static void pod_placed(struct scheduler *s, const struct cached *c)
+{
+	struct sched_pod *p = map_get(&s->pods, c->meta->uid);
+	const struct core_v1_pod *pod = c->obj;
+
+	if (p)
+		unplace(s, p);
+	p = pod_take(s, c);
+	queue_remove(&s->queue, p);
+	p->node = nodes_find_or_add(&s->nodes, pod->spec.node_name);
+	nodes_requests(&s->nodes, pod, &p->requests);
+	p->place = POD_PLACED;
+	nodes_place(&s->nodes, p, p->node, 1);
+}
+
+static void pod_waits(struct scheduler *s, const struct cached *c, const struct cached *old)
+{
+	const struct core_v1_pod *pod = c->obj, *before = old ? old->obj : NULL;
+	struct sched_pod *p = map_get(&s->pods, c->meta->uid);
+
+	if (p && p->place == POD_ASSUMED)
+		return; /* an echo from before our binding */
+	p = pod_take(s, c);
+	nodes_requests(&s->nodes, pod, &p->requests);
+	if (pod->spec.scheduling_gates.len) {
+		queue_remove(&s->queue, p);
+		p->place = POD_GATED;
+	} else if (p->place == POD_GATED) {
+		queue_add(&s->queue, p);
+	} else if (before && !model_equal(&core_v1_pod_spec_type, &before->spec, &pod->spec)) {
+		queue_wake(&s->queue, p, EVENT_POD_UPDATE, now_ns(s));
+	}
+	pthread_cond_signal(&s->changed);
+}
+
+static void on_pod(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct scheduler *s = arg;
+	const struct core_v1_pod *pod = now ? now->obj : NULL;
+
+	pthread_mutex_lock(&s->lock);
+	if (!now || is_over(pod) || (pod->metadata.deletion_timestamp.sec && !pod->spec.node_name.len)) {
+		struct sched_pod *p = map_get(&s->pods, (now ? now : old)->meta->uid);
+
+		if (p)
+			pod_forget(s, p);
+	} else if (pod->spec.node_name.len) {
+		pod_placed(s, now);
+	} else if (is_mine(s, pod)) {
+		pod_waits(s, now, old);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- nodes ---- */
+
+/* Only what a plugin looks at: a heartbeat wakes nobody. */
+static bool node_changed(const struct core_v1_node *a, const struct core_v1_node *b)
+{
+	return a->spec.unschedulable != b->spec.unschedulable ||
+		!model_equal(&core_v1_node_spec_type, &a->spec, &b->spec) ||
+		a->metadata.labels.len != b->metadata.labels.len ||
+		!model_equal(&meta_v1_object_meta_type, &(struct meta_v1_object_meta){ .labels = a->metadata.labels },
+			&(struct meta_v1_object_meta){ .labels = b->metadata.labels }) ||
+		!model_equal(&core_v1_node_status_type, &(struct core_v1_node_status){ .allocatable = a->status.allocatable },
+			&(struct core_v1_node_status){ .allocatable = b->status.allocatable });
+}
+
+static void on_node(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct scheduler *s = arg;
+	size_t i;
+
+	pthread_mutex_lock(&s->lock);
+	i = nodes_find_or_add(&s->nodes, (now ? now : old)->meta->name);
+	nodes_set(&s->nodes, i, now ? cached_ref((struct cached *)now) : NULL);
+	if (now && (!old || node_changed(old->obj, now->obj)))
+		wake_refused(s, EVENT_NODE);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- binding ---- */
+
+static void write_condition(struct scheduler *s, const struct cached *c, const char *message)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_BUF struct buf patch = {0};
+	const struct core_v1_pod *pod = c->obj;
+	char now[TIME_TEXT_MAX];
+	struct err err;
+
+	LIST_EACH(cond, &pod->status.conditions) {
+		if (str_eqz(cond->type, "PodScheduled") && str_eqz(cond->status, "False") && str_eqz(cond->message, message))
+			return;
+	}
+	time_format(s->c.clock->wall(s->c.clock), now);
+	buf_addf(&patch, "{\"status\":{\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\","
+			 "\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\",\"message\":", now);
+	json_write_text(str_of(message), &patch);
+	buf_addz(&patch, "}]}}");
+	if (client_patch(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name, "status", CLIENT_PATCH_STRATEGIC, buf_str(&patch), a,
+		    NULL, &err) < 0)
+		log_warn("scheduler", "cannot tell pod " STR_FMT " that it was refused: %s", STR_ARG(c->key), err.text);
+}
+
+/* The binding failed: room is given back and the pod tried again after its back-off. */
+static void binding_failed(struct scheduler *s, const struct cached *c)
+{
+	struct sched_pod *p;
+
+	pthread_mutex_lock(&s->lock);
+	p = map_get(&s->pods, c->meta->uid);
+	if (p && p->place == POD_ASSUMED) {
+		unplace(s, p);
+		queue_park(&s->queue, p, 0);
+		p->ready_at_ns = now_ns(s) + backoff_ns(p->attempts);
+		queue_wake(&s->queue, p, 0, now_ns(s));
+		pthread_cond_signal(&s->changed);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void bind(struct scheduler *s, const struct cached *c, const char *node)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct core_v1_binding *b = model_new(&core_v1_binding_type, a);
+	struct err err = {0};
+	int r;
+
+	b->metadata.name = c->meta->name;
+	b->metadata.namespace = c->meta->namespace;
+	b->metadata.uid = c->meta->uid;
+	b->target.kind = STR("Node");
+	b->target.name = str_of(node);
+	r = client_create_sub(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name, "binding", &core_v1_binding_type, b, a, NULL, &err);
+	if (r == 0) {
+		event_record(s->events, &core_v1_pod_type, c->obj, "Normal", "Scheduled", "Successfully assigned " STR_FMT "/" STR_FMT " to %s",
+			STR_ARG(c->meta->namespace), STR_ARG(c->meta->name), node);
+		return;
+	}
+	if (r != CLIENT_NOT_FOUND && r != CLIENT_CONFLICT)
+		log_warn("scheduler", "binding pod " STR_FMT " to %s: %s", STR_ARG(c->key), node, err.text);
+	binding_failed(s, c);
+}
+
+static void run_job(void *arg)
+{
+	struct job *j = arg;
+
+	if (j->node) {
+		bind(j->s, j->pod, j->node);
+	} else {
+		event_record(j->s->events, &core_v1_pod_type, j->pod->obj, "Warning", "FailedScheduling", "%s", j->message);
+		write_condition(j->s, j->pod, j->message);
+	}
+	cached_unref(j->pod);
+	free(j->node);
+	free(j->message);
+	free(j);
+}
+
+/* ---- the scheduling thread ---- */
+
+/* Needs the lock. */
+static struct job *schedule_one(struct scheduler *s, struct sched_pod *p)
+{
+	struct job *j = xcalloc(1, sizeof(*j));
+	struct verdict v;
+
+	*j = (struct job){ .s = s, .pod = cached_ref(p->object) };
+	p->attempts++;
+	nodes_requests(&s->nodes, p->object->obj, &p->requests);
+	decide(&s->nodes, p->object->obj, &p->requests, &s->seed, &v);
+	if (v.node == NO_NODE) {
+		p->ready_at_ns = now_ns(s) + backoff_ns(p->attempts);
+		queue_park(&s->queue, p, v.refused_by);
+		j->message = v.message;
+		return j;
+	}
+	p->place = POD_ASSUMED;
+	p->node = v.node;
+	nodes_place(&s->nodes, p, v.node, 1);
+	j->node = xstrdup(s->nodes.name[v.node]);
+	return j;
+}
+
+/* Needs the lock. Waits for a pod, at most until the next back-off ends. */
+static void wait_for_work(struct scheduler *s, uint64_t until_ns)
+{
+	struct timespec ts;
+	uint64_t now = now_ns(s), ns = until_ns ? (until_ns > now ? until_ns - now : 1) : FLUSH_NS;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ns = MIN(ns, FLUSH_NS);
+	ts.tv_sec += (time_t)(ns / 1000000000);
+	ts.tv_nsec += (long)(ns % 1000000000);
+	if (ts.tv_nsec >= 1000000000) {
+		ts.tv_nsec -= 1000000000;
+		ts.tv_sec++;
+	}
+	pthread_cond_timedwait(&s->changed, &s->lock, &ts);
+}
+
+static void *scheduling_thread(void *arg)
+{
+	struct scheduler *s = arg;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->stopping) {
+		uint64_t until = queue_expire(&s->queue, now_ns(s));
+		struct sched_pod *p = queue_pop(&s->queue);
+
+		if (p) {
+			struct job *j = schedule_one(s, p);
+
+			pthread_mutex_unlock(&s->lock);
+			pool_submit(s->binders, run_job, j);
+			pthread_mutex_lock(&s->lock);
+			continue;
+		}
+		if (now_ns(s) - s->last_flush_ns > FLUSH_NS) {
+			s->last_flush_ns = now_ns(s);
+			wake_refused(s, ~0U);
+			continue;
+		}
+		wait_for_work(s, until);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+int scheduler_new(const struct scheduler_config *c, struct scheduler **ret, struct err *err)
+{
+	struct scheduler *s = xcalloc(1, sizeof(*s));
+	pthread_condattr_t attr;
+
+	s->c = *c;
+	if (!s->c.name)
+		s->c.name = "default-scheduler";
+	s->seed = c->seed;
+	while (!s->seed)
+		random_bytes(&s->seed, sizeof(s->seed));
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	nodes_init(&s->nodes);
+	queue_init(&s->queue);
+	s->last_flush_ns = now_ns(s);
+	s->pod_informer = informers_get(c->informers, &core_v1_pod_type);
+	s->node_informer = informers_get(c->informers, &core_v1_node_type);
+	informer_add_handler(s->node_informer, on_node, s);
+	informer_add_handler(s->pod_informer, on_pod, s);
+	*ret = s;
+	return 0;
+}
+
+int scheduler_start(struct scheduler *s, struct err *err)
+{
+	int r;
+
+	s->events = event_recorder_new(s->c.client, s->c.name, NULL);
+	s->binders = pool_new("binder", BINDERS);
+	if (!informer_wait_synced(s->node_informer, 30000) || !informer_wait_synced(s->pod_informer, 30000))
+		return err_set(err, -ETIMEDOUT, "the scheduler's caches of pods and nodes did not fill within 30 s");
+	r = thread_start(&s->thread, "scheduler", scheduling_thread, s);
+	if (r < 0)
+		return err_errno(err, r, "cannot start the scheduler's thread");
+	s->started = true;
+	return 0;
+}
+
+void scheduler_stop(struct scheduler *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->stopping = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	if (s->started)
+		pthread_join(s->thread, NULL);
+	s->started = false;
+}
+
+void scheduler_free(struct scheduler *s)
+{
+	void *v;
+
+	if (!s)
+		return;
+	scheduler_stop(s);
+	if (s->binders)
+		pool_free(s->binders);
+	if (s->events)
+		event_recorder_free(s->events);
+	for (size_t i = 0; map_next(&s->pods, &i, NULL, &v);)
+		pod_forget(s, v);
+	map_deinit(&s->pods, NULL);
+	queue_deinit(&s->queue);
+	nodes_deinit(&s->nodes);
+	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
