@@ -16,16 +16,16 @@ struct fixture {
 
 static struct core_v1_node *add_node(struct fixture *f, const char *name, const char *cpu, const char *memory)
 {
-	struct cached *c = xcalloc(1, sizeof(*c));
+	struct cached *c = arena_alloc(f->a, sizeof(*c));
 	struct core_v1_node *n;
 
-	c->arena = arena_new(0);
+	c->arena = f->a;
 	n = model_new(&core_v1_node_type, c->arena);
 	n->metadata.name = arena_strz(c->arena, name);
 	str_map_set(c->arena, &n->status.allocatable, STR("cpu"), str_of(cpu));
 	str_map_set(c->arena, &n->status.allocatable, STR("memory"), str_of(memory));
 	str_map_set(c->arena, &n->status.allocatable, STR("pods"), STR("3"));
-	c->refs = 1;
+	c->refs = 1000; /* never the last: it lives in the fixture's arena */
 	c->type = &core_v1_node_type;
 	c->obj = n;
 	c->meta = &n->metadata;
