@@ -20,7 +20,7 @@ enum {
 	FORMAT = 1,
 	WAL_MAX = 16 << 20,            /* checkpoint at once */
 	WAL_IDLE = 1 << 20,            /* checkpoint when idle */
-	PAGE = 4096,
+	PAGE = 8192,
 };
 
 enum statement { BEGIN, COMMIT, ROLLBACK, INSERT, DELETE, SET_META, N_STATEMENTS };

@@ -1,0 +1,248 @@
+/* Cursors over the log: each event once and in order, quiet cursors never fall off, wakes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "store/internal.h"
+#include "store/store_test.h"
+
+static uint64_t seed = 7;
+
+static uint32_t rnd(uint32_t n)
+{
+	seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (uint32_t)(seed >> 33) % n;
+}
+
+static struct store *open_memory(uint64_t history)
+{
+	struct store_config c = { .backend = "memory" };
+	return test_open(&c, history);
+}
+
+static int write_on(struct store *s, int verb, const char *key, const char *node)
+{
+	struct object_pair field = { STR("spec.nodeName"), str_of(node) };
+	struct store_op op = { .verb = (__typeof__(op.verb))verb, .key = str_of(key), .json_head = STR("{\""), .json_tail = STR("\"}"),
+		.fields = &field, .n_fields = 1 };
+	return store_write(s, &op, NULL);
+}
+
+static void count_wake(void *arg)
+{
+	atomic_fetch_add((_Atomic int *)arg, 1);
+}
+
+static void assert_next(struct store_watch *w, uint64_t revision, enum store_event_type type)
+{
+	struct store_event *ev;
+	assert_int_equal(store_watch_next(w, &ev), 0);
+	assert_int_equal(ev->revision, revision);
+	assert_int_equal(ev->type, type);
+}
+
+static void assert_end(struct store_watch *w)
+{
+	struct store_event *ev;
+	assert_int_equal(store_watch_next(w, &ev), STORE_NOT_FOUND);
+}
+
+static void wakes_once_for_what_it_wants(void **state)
+{
+	struct store *s = open_memory(0);
+	_Atomic int wakes = 0;
+	struct store_watch *w;
+	assert_int_equal(store_watch(s, STR("/a/"), 0, count_wake, &wakes, &w), 0);
+	write_on(s, STORE_CREATE, "/b/1", "n");
+	assert_int_equal(wakes, 0);
+	assert_end(w);
+	assert_int_equal(store_watch_revision(w), 2);
+	write_on(s, STORE_CREATE, "/a/1", "n");
+	write_on(s, STORE_CREATE, "/a/2", "n");
+	assert_int_equal(wakes, 1);
+	assert_int_equal(store_watch_revision(w), 2);
+	assert_next(w, 3, STORE_ADDED);
+	assert_int_equal(store_watch_revision(w), 3);
+	assert_next(w, 4, STORE_ADDED);
+	assert_end(w);
+	write_on(s, STORE_UPDATE, "/b/1", "n");
+	assert_int_equal(wakes, 1);
+	write_on(s, STORE_DELETE, "/a/1", "n");
+	assert_int_equal(wakes, 2);
+	assert_next(w, 6, STORE_DELETED);
+	assert_end(w);
+	store_watch_close(w);
+	write_on(s, STORE_UPDATE, "/a/2", "n");
+	assert_int_equal(wakes, 2);
+	assert_int_equal(s->log.groups.len, 0);
+	store_close(s);
+}
+
+static void by_field_sees_arrival_and_departure(void **state)
+{
+	struct store *s = open_memory(0);
+	_Atomic int wakes = 0;
+	struct store_watch *w;
+	struct object_pair n1 = { STR("spec.nodeName"), STR("n1") };
+	assert_int_equal(store_watch_field(s, STR("/pods/"), n1, 0, count_wake, &wakes, &w), 0);
+	write_on(s, STORE_CREATE, "/pods/d/a", "");
+	write_on(s, STORE_CREATE, "/pods/d/b", "n2");
+	write_on(s, STORE_CREATE, "/other/d/b", "n1");
+	assert_int_equal(wakes, 0);
+	assert_end(w);
+	write_on(s, STORE_UPDATE, "/pods/d/a", "n1");
+	assert_int_equal(wakes, 1);
+	write_on(s, STORE_UPDATE, "/pods/d/a", "n3");
+	write_on(s, STORE_UPDATE, "/pods/d/a", "n4");
+	write_on(s, STORE_CREATE, "/pods/e/c", "n1");
+	assert_next(w, 5, STORE_MODIFIED);
+	assert_next(w, 6, STORE_MODIFIED);
+	assert_next(w, 8, STORE_ADDED);
+	assert_end(w);
+	store_watch_close(w);
+	assert_int_equal(s->log.groups.len, 0);
+	store_close(s);
+}
+
+static void falls_off_only_when_it_missed_something(void **state)
+{
+	struct store *s = open_memory(50);
+	struct store_watch *quiet, *slow, *late;
+	char key[32];
+	assert_int_equal(store_watch(s, STR("/quiet/"), 0, test_wake_nothing, NULL, &quiet), 0);
+	assert_int_equal(store_watch(s, STR("/busy/"), 0, test_wake_nothing, NULL, &slow), 0);
+	assert_end(quiet);
+	for (int i = 0; i < 200; i++) {
+		snprintf(key, sizeof(key), "/busy/%d", i);
+		write_on(s, STORE_CREATE, key, "n");
+	}
+	struct store_event *ev;
+	assert_int_equal(store_watch_next(slow, &ev), STORE_COMPACTED);
+	assert_int_equal(store_watch_next(slow, &ev), STORE_COMPACTED);
+	assert_end(quiet);
+	assert_int_equal(store_watch_revision(quiet), 201);
+	write_on(s, STORE_CREATE, "/quiet/1", "n");
+	assert_next(quiet, 202, STORE_ADDED);
+	assert_end(quiet);
+
+	struct store_stats st;
+	store_stats(s, &st);
+	assert_int_equal(st.oldest_event, 202 - 50 + 1);
+	assert_int_equal(store_watch(s, STR("/"), st.oldest_event - 2, test_wake_nothing, NULL, &late), STORE_COMPACTED);
+	assert_int_equal(store_watch(s, STR("/"), st.revision + 1, test_wake_nothing, NULL, &late), STORE_COMPACTED);
+	assert_int_equal(store_watch(s, STR("/"), st.oldest_event - 1, test_wake_nothing, NULL, &late), 0);
+	for (uint64_t r = st.oldest_event; r <= st.revision; r++)
+		assert_next(late, r, STORE_ADDED);
+	assert_end(late);
+	store_watch_close(late);
+	store_watch_close(slow);
+	store_watch_close(quiet);
+	store_close(s);
+}
+
+static void an_event_outlives_its_cursor(void **state)
+{
+	struct store *s = open_memory(1);
+	struct store_watch *w;
+	struct store_event *ev;
+	assert_int_equal(store_watch(s, STR(""), 0, test_wake_nothing, NULL, &w), 0);
+	write_on(s, STORE_CREATE, "/a", "n");
+	assert_int_equal(store_watch_next(w, &ev), 0);
+	store_event_ref(ev);
+	void *first = xstrdup("first");
+	assert_ptr_equal(store_cache_set(&ev->encoded[1], first), first);
+	assert_ptr_equal(store_cache_set(&ev->encoded[1], xstrdup("second")), first);
+	store_watch_close(w);
+	write_on(s, STORE_UPDATE, "/a", "n");
+	write_on(s, STORE_UPDATE, "/a", "n");
+	store_close(s);
+	assert_string_equal(ev->encoded[1], "first");
+	assert_string_equal(ev->object->key.p, "/a");
+	store_event_unref(ev);
+}
+
+/* Random writes over folders of differing depth; random cursors, drained at random times, against the list of all writes. */
+enum { WRITES = 20000, CURSORS = 40 };
+struct written {
+	char key[24], node[4], before[4];
+};
+static struct written all[WRITES + 2];
+
+static bool model_wants(const struct written *x, const char *prefix, const char *node)
+{
+	return !strncmp(x->key, prefix, strlen(prefix)) && (!*node || !strcmp(x->node, node) || !strcmp(x->before, node));
+}
+
+struct cursor {
+	struct store_watch *w;
+	const char *prefix, *node;
+	uint64_t at; /* all up to this revision were checked */
+};
+
+static void cursor_drain(struct cursor *c, uint64_t upto, int limit)
+{
+	struct store_event *ev;
+	while (limit-- > 0) {
+		int r = store_watch_next(c->w, &ev);
+		uint64_t next = r ? upto + 1 : ev->revision;
+		for (uint64_t v = c->at + 1; v < next; v++)
+			assert_false(model_wants(&all[v], c->prefix, c->node));
+		c->at = MIN(next, upto);
+		if (r) {
+			assert_int_equal(r, STORE_NOT_FOUND);
+			return;
+		}
+		assert_true(model_wants(&all[next], c->prefix, c->node));
+		assert_string_equal(ev->object->key.p, all[next].key);
+		assert_int_equal(store_watch_revision(c->w), next);
+	}
+}
+
+static void random_cursors(void **state)
+{
+	static const char *const prefixes[] = { "", "/", "/a/", "/a/b/", "/a/b/3", "/c/b/", "/c/b/1", "/zz/" };
+	static const char *const nodes[] = { "", "", "n1", "n2" };
+	struct store *s = open_memory(WRITES);
+	struct cursor cursors[CURSORS] = { 0 };
+	for (uint64_t v = 2; v < WRITES + 2; v++) {
+		struct written *x = &all[v];
+		snprintf(x->key, sizeof(x->key), "/%c/%c/%u", "ac"[rnd(2)], "bd"[rnd(2)], rnd(20));
+		snprintf(x->node, sizeof(x->node), "n%u", rnd(4));
+		CLEAN_OBJECT struct object *was = NULL;
+		bool there = store_get(s, str_of(x->key), &was) == 0;
+		int verb = !there ? STORE_CREATE : rnd(3) ? STORE_UPDATE : STORE_DELETE;
+		if (was)
+			strcpy(x->before, was->fields[0].value.p);
+		assert_int_equal(write_on(s, verb, x->key, x->node), 0);
+		struct cursor *c = &cursors[rnd(CURSORS)];
+		if (rnd(50) == 0 || !c->w) {
+			store_watch_close(c->w);
+			c->prefix = prefixes[rnd(ARRAY_LEN(prefixes))];
+			c->node = nodes[rnd(ARRAY_LEN(nodes))];
+			c->at = rnd(2) ? v : 1 + rnd((uint32_t)v);
+			struct object_pair f = { *c->node ? STR("spec.nodeName") : STR_NONE, str_of(c->node) };
+			assert_int_equal(store_watch_field(s, str_of(c->prefix), f, c->at, test_wake_nothing, NULL, &c->w), 0);
+		}
+		cursor_drain(c, v, rnd(3) ? 1000000 : (int)rnd(30));
+	}
+	for (int i = 0; i < CURSORS; i++) {
+		cursor_drain(&cursors[i], WRITES + 1, 1000000);
+		store_watch_close(cursors[i].w);
+	}
+	assert_int_equal(s->log.groups.len, 0);
+	store_close(s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(wakes_once_for_what_it_wants),
+		cmocka_unit_test(by_field_sees_arrival_and_departure),
+		cmocka_unit_test(falls_off_only_when_it_missed_something),
+		cmocka_unit_test(an_event_outlives_its_cursor),
+		cmocka_unit_test(random_cursors),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
