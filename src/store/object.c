@@ -100,6 +100,16 @@ struct object *object_new_whole(const struct object_parts *parts, struct str jso
 	return o;
 }
 
+struct object *object_with_json(const struct object *o, struct str json, uint64_t revision)
+{
+	struct object_parts parts = {
+		.key = o->key, .labels = o->labels, .n_labels = o->n_labels, .fields = o->fields, .n_fields = o->n_fields,
+	};
+	struct object *r = object_new_whole(&parts, json, revision);
+	r->create_revision = o->create_revision;
+	return r;
+}
+
 struct object *object_ref(struct object *o)
 {
 	atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);

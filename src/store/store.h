@@ -44,6 +44,8 @@ struct object *object_ref(struct object *o);
 void object_unref(struct object *o);
 void object_unrefp(struct object **o);
 #define CLEAN_OBJECT CLEANUP(object_unrefp)
+/* The same key, labels and fields with other bytes: an object in another version of its kind, or as a watcher is told of it. */
+struct object *object_with_json(const struct object *o, struct str json, uint64_t revision);
 /* Puts a block from malloc into a cache slot (object.proto, store_event.encoded[i]) when it is empty, and returns what is in it
  * now: another thread may have been first, then `block` is freed. Lives as long as its object or event. */
 void *store_cache_set(_Atomic(void *) *slot, void *block);
