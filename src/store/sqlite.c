@@ -8,6 +8,7 @@
  * 2. Each row carries a CRC-32 over all its columns, checked at load; the pages are checked by SQLite's quick_check.
  * 3. The database is opened for this connection alone (locking_mode EXCLUSIVE): no shared memory file.
  * Only the writer thread calls in here once the store is open, `size` excepted. */
+#include <endian.h>
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -93,7 +94,7 @@ static uint32_t sum_add(uint32_t sum, const void *p, size_t n)
 
 static uint32_t row_sum(uint64_t revision, int type, uint64_t created, struct str key, struct str pairs, struct str json)
 {
-	uint64_t head[] = { revision, (uint64_t)type, created, key.len, pairs.len };
+	uint64_t head[] = { htole64(revision), htole64((uint64_t)type), htole64(created), htole64(key.len), htole64(pairs.len) };
 	uint32_t sum = sum_add(0, head, sizeof(head));
 	sum = sum_add(sum, key.p, key.len);
 	sum = sum_add(sum, pairs.p, pairs.len);
@@ -171,6 +172,7 @@ static bool decode_pairs(struct str blob, struct object_pair **ret_pairs, uint32
 /* ---- meta: numbers by name, each with a checksum ---- */
 static uint32_t meta_sum(const char *name, uint64_t value)
 {
+	value = htole64(value);
 	return sum_add(sum_add(0, name, strlen(name)), &value, sizeof(value));
 }
 

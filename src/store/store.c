@@ -2,6 +2,8 @@
 #include "base/values.h"
 #include "store/internal.h"
 
+enum { DROPPED_MAX = 4096 };
+
 static const struct backend_type *const backends[] = { &backend_sqlite, &backend_memory };
 
 static const struct backend_type *backend_find(const char *name)
@@ -106,6 +108,7 @@ int store_open(const struct store_config *c, struct store **ret, struct err *err
 			c->backend ? c->backend : "");
 	struct store *s = xcalloc(1, sizeof(*s));
 	s->type = type;
+	s->dropped_max = DROPPED_MAX;
 	pthread_mutex_init(&s->versions_lock, NULL);
 	log_init(&s->log, c->history);
 	int r = type->open(c, &s->backend, err);

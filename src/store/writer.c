@@ -13,7 +13,6 @@
 enum {
 	BATCH_OPS = 1024,
 	BATCH_BYTES = 8 << 20,
-	DROPPED_MAX = 4096,            /* rows to forget that are worth a commit of their own */
 	IDLE_SECONDS = 1,              /* without a write before housekeeping */
 	EXIT_IO = 74,                  /* sysexits.h: EX_IOERR */
 };
@@ -180,7 +179,7 @@ static void tidy(struct store *s, bool idle)
 	struct err err = { 0 };
 	int r = 0;
 	bool untidy = s->type->untidy(s->backend, idle);
-	if (s->dropped.len >= DROPPED_MAX || (untidy && idle && s->dropped.len > 0)) {
+	if (s->dropped.len >= s->dropped_max || (untidy && idle && s->dropped.len > 0)) {
 		r = s->type->compact(s->backend, s->log.compacted, &s->dropped, &err);
 		if (r == 0)
 			s->dropped.len = 0;
