@@ -23,6 +23,7 @@ struct agent {
 	struct client *node_client, *proxy_client;
 	struct engine *engine;
 	struct kubelet *kubelet;
+	struct service_view view;
 	struct proxy *proxy;
 	struct dns *dns;
 	struct tls_context *serving_tls;
@@ -193,16 +194,20 @@ static int start_kubelet(struct agent *a, struct err *err)
 
 static int start_network(struct agent *a, struct err *err)
 {
-	struct proxy_config pc = { .client = a->proxy_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip,
+	struct proxy_config pc = { .view = &a->view, .node_name = a->options.node_name, .node_ip = a->options.node_ip,
 		.cluster_cidr = a->options.pod_cidr, .service_cidr = a->options.service_cidr };
-	struct dns_config dc = { .client = a->proxy_client, .address = a->dns_address, .port = 53, .domain = a->options.cluster_domain,
+	struct dns_config dc = { .view = &a->view, .address = a->dns_address, .port = 53, .domain = a->options.cluster_domain,
 		.upstreams = a->options.dns_upstreams };
-	int r = proxy_new(&pc, &a->proxy, err);
+	int r;
 
-	if (r == 0)
-		r = proxy_start(a->proxy, err);
+	service_view_init(&a->view, a->proxy_client);
+	r = proxy_new(&pc, &a->proxy, err);
 	if (r == 0)
 		r = dns_new(&dc, &a->dns, err);
+	if (r == 0)
+		r = service_view_start(&a->view, err);
+	if (r == 0)
+		r = proxy_start(a->proxy, err);
 	return r < 0 ? r : dns_start(a->dns, err);
 }
 

@@ -3,10 +3,10 @@
 #ifndef SKIFF_DNS_H
 #define SKIFF_DNS_H
 
-#include "client/client.h"
+#include "client/services.h"
 
 struct dns_config {
-	struct client *client;
+	struct service_view *view;         /* shared; the owner starts it after this part was made, and stops it last */
 	const char *address;               /* to listen on; the cluster DNS address, on a link of the node */
 	int port;                          /* 53 */
 	const char *domain;                /* cluster.local */

@@ -2,10 +2,10 @@
 #ifndef SKIFF_PROXY_H
 #define SKIFF_PROXY_H
 
-#include "client/client.h"
+#include "client/services.h"
 
 struct proxy_config {
-	struct client *client;
+	struct service_view *view;         /* shared; the owner starts it after this part was made, and stops it last */
 	const char *node_name, *node_ip;
 	const char *cluster_cidr, *service_cidr;
 };
