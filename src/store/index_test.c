@@ -65,7 +65,7 @@ static void check(const struct store_snapshot *v, const struct model *m)
 	assert_int_equal(store_snapshot_count(v, STR("/"), STR_NONE), all);
 	/* From a random start inside a random group. */
 	int start = (int)rnd(KEYS), group = KEYS / PREFIXES + 1, end = MIN((start / group + 1) * group, KEYS);
-	char key[32], prefix[8];
+	char key[32], prefix[16];
 	key_text(start, key);
 	snprintf(prefix, sizeof(prefix), "/%d/", start / group);
 	e.at = start;

@@ -146,6 +146,7 @@ struct store {
 	struct event_log log;
 	struct revisions dropped;      /* rows that the backend may forget; the writer's */
 	size_t dropped_max;            /* so many are worth a commit of their own */
+	bool full;                     /* the last commit found no room; the writer's */
 	_Atomic uint64_t objects, bytes, commits, writes;
 };
 void writer_start(struct store *s);

@@ -441,13 +441,33 @@ static int roll_back(struct backend *b, const char *doing, struct err *err)
 	return r == -ENOSPC ? r : -EIO;
 }
 
-static int sqlite_commit(struct backend *b, struct store_event *const *events, size_t n, struct err *err)
+static int sqlite_tidy(struct backend *b, struct err *err)
+{
+	if (sqlite3_wal_checkpoint_v2(b->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
+		return roll_back(b, "checkpointing the store", err);
+	b->wal_bytes = 0;
+	return 0;
+}
+
+static int commit_once(struct backend *b, struct store_event *const *events, size_t n, struct err *err)
 {
 	bool good = run(b, BEGIN);
 	for (size_t i = 0; good && i < n; i++)
 		good = insert(b, events[i]);
-	if (!good || !run(b, COMMIT))
-		return roll_back(b, "writing to the store", err);
+	return good && run(b, COMMIT) ? 0 : roll_back(b, "writing to the store", err);
+}
+
+static int sqlite_commit(struct backend *b, struct store_event *const *events, size_t n, struct err *err)
+{
+	int r = commit_once(b, events, n, err);
+	if (r == -ENOSPC && b->wal_bytes > 0) {
+		/* After a checkpoint the log is written from its beginning again: that may need no more room. */
+		r = sqlite_tidy(b, err);
+		if (r == 0)
+			r = commit_once(b, events, n, err);
+	}
+	if (r)
+		return r;
 	b->witness = events[n - 1]->revision;
 	lock_write(b->lock_fd, b->witness);
 	return 0;
@@ -473,14 +493,6 @@ static int sqlite_compact(struct backend *b, uint64_t compacted, const struct re
 static bool sqlite_untidy(const struct backend *b, bool idle)
 {
 	return b->wal_bytes > (idle ? WAL_IDLE : WAL_MAX);
-}
-
-static int sqlite_tidy(struct backend *b, struct err *err)
-{
-	if (sqlite3_wal_checkpoint_v2(b->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
-		return roll_back(b, "checkpointing the store", err);
-	b->wal_bytes = 0;
-	return 0;
 }
 
 static uint64_t sqlite_size(const struct backend *b)

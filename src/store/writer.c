@@ -131,14 +131,17 @@ static void commit(struct batch *b)
 		return;
 	struct err err = { 0 };
 	int r = b->s->type->commit(b->s->backend, b->events, b->n_events, &err);
-	if (r == 0) {
-		publish(b);
-		return;
-	}
-	if (r != -ENOSPC)
+	if (r && r != -ENOSPC)
 		die(&err);
-	log_error("store", "%s. The writes were refused", err.text);
-	undo(b, r);
+	if (r && !b->s->full)
+		log_error("store", "%s. Writes are refused until there is room", err.text);
+	else if (!r && b->s->full)
+		log_info("store", "there is room on the disk again: writes go on");
+	b->s->full = r != 0;
+	if (r)
+		undo(b, r);
+	else
+		publish(b);
 }
 
 static void answer(struct pending *p)
