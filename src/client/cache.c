@@ -54,14 +54,16 @@ void cached_list_deinit(struct cached_list *l)
 	*l = (struct cached_list){ 0 };
 }
 
-static struct entry *entry_build(const struct type *t, const void *obj, struct arena *a)
+/* obj NULL: only meta is kept. */
+static struct entry *entry_build(const struct type *t, const void *obj,
+	const struct meta_v1_object_meta *meta, struct arena *a)
 {
 	struct entry *e = arena_alloc(a, sizeof(*e));
 
 	e->c.refs = 1;
 	e->c.type = t;
-	e->c.obj = model_copy(t, obj, a);
-	e->c.meta = model_meta(t, e->c.obj);
+	e->c.obj = obj ? model_copy(t, obj, a) : NULL;
+	e->c.meta = obj ? model_meta(t, e->c.obj) : model_copy(&meta_v1_object_meta_type, meta, a);
 	e->c.arena = a;
 	e->c.key = e->c.meta->namespace.len
 		? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(e->c.meta->namespace), STR_ARG(e->c.meta->name))
@@ -69,15 +71,19 @@ static struct entry *entry_build(const struct type *t, const void *obj, struct a
 	return e;
 }
 
-struct cached *cached_new(const struct type *t, const void *obj, struct arena *scratch)
+struct cached *cached_new(const struct type *t, const void *obj, bool meta_only, struct arena *scratch)
 {
 	struct meta_v1_object_meta *m = model_meta(t, obj);
 
 	m->managed_fields.items = NULL;
 	m->managed_fields.len = 0;
+	if (meta_only) {
+		m->labels = m->annotations = (struct str_map){ 0 };
+		obj = NULL;
+	}
 	arena_reset(scratch);
-	entry_build(t, obj, scratch);
-	return &entry_build(t, obj, arena_new(arena_used(scratch)))->c;
+	entry_build(t, obj, m, scratch);
+	return &entry_build(t, obj, m, arena_new(arena_used(scratch)))->c;
 }
 
 struct cache *cache_new(cache_index_fn index)
@@ -162,7 +168,7 @@ static void index_entry(struct cache *c, struct entry *e)
 	if (!c->scratch)
 		c->scratch = arena_new(512);
 	arena_reset(c->scratch);
-	if (c->index)
+	if (c->index && e->c.obj)
 		n = c->index(e->c.type, e->c.obj, values, c->scratch);
 	if (e->c.meta->namespace.len)
 		values[n++] = namespace_value(e->c.meta->namespace, c->scratch);

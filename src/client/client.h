@@ -63,7 +63,7 @@ int client_raw(struct client *c, const char *method, const char *target, struct 
 struct cached {                          /* immutable, shared */
 	_Atomic uint32_t refs;
 	const struct type *type;
-	void *obj;
+	void *obj;                           /* NULL in an informer of metadata only */
 	struct meta_v1_object_meta *meta;
 	struct str key;                      /* "ns/name", or "name" at cluster scope */
 	struct arena *arena;
@@ -77,6 +77,7 @@ struct informer_config {
 	const struct type *type;
 	struct str ns;                       /* empty: all */
 	const char *label_selector, *field_selector; /* NULL: none */
+	bool meta_only;                      /* keeps metadata alone, without labels, annotations and managed fields */
 	/* Optional index: the values under which an object is found by informer_by_index (at most 8 an object). Values are copied. */
 	size_t (*index)(const struct type *t, const void *obj, struct str ret_values[8], struct arena *a);
 };
@@ -100,7 +101,10 @@ size_t informer_len(struct informer *i);
 struct informers;
 struct informers *informers_new(struct client *c);
 struct informer *informers_get(struct informers *f, const struct type *t); /* made on first use; indexed by controller owner's uid ("uid:…") and by
-                                                                               namespace; pods also by "node:NAME" */
+                                                                               namespace; pods also by "node:NAME"; pods, replica sets, jobs and
+                                                                               controller revisions that nobody controls by "orphan:NAMESPACE" */
+struct informer *informers_get_meta(struct informers *f, const struct type *t); /* whoever needs no more than metadata; the same informer when
+                                                                               someone else wants it whole */
 int informers_start(struct informers *f, struct err *err);
 bool informers_wait_synced(struct informers *f, unsigned timeout_ms);
 void informers_free(struct informers *f);
@@ -122,6 +126,8 @@ void workqueue_free(struct workqueue *q);
  * too many wait. ---- */
 struct event_recorder;
 struct event_recorder *event_recorder_new(struct client *c, const char *component, const char *host);
+/* One that speaks as another component through the same thread and queue; freed before its parent. */
+struct event_recorder *event_recorder_for(struct event_recorder *parent, const char *component);
 void event_recorder_free(struct event_recorder *r); /* sends what waits, at most 2 s */
 void event_record(struct event_recorder *r, const struct type *t, const void *obj, const char *type /* Normal, Warning */, const char *reason, const char *fmt, ...)
 	PRINTF_LIKE(6, 7);

@@ -24,7 +24,7 @@ struct pending {
 	struct list link;
 	struct arena *arena;
 	struct core_v1_object_reference ref;
-	struct str type, reason, message;
+	struct str component, type, reason, message;
 	struct timestamp when;
 };
 
@@ -46,6 +46,7 @@ struct memories {
 };
 
 struct event_recorder {
+	struct event_recorder *parent; /* NULL: the one with the thread */
 	struct client *client;
 	char *component, *host;
 	pthread_t thread;
@@ -95,7 +96,8 @@ static struct memory *remember(struct memories *ms, struct str key, bool *ret_ne
 
 static struct str source_key(const struct pending *p, struct arena *a)
 {
-	return arena_fmt(a, STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT, STR_ARG(p->ref.kind),
+	return arena_fmt(a, STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT,
+		STR_ARG(p->component), STR_ARG(p->ref.kind),
 		STR_ARG(p->ref.namespace), STR_ARG(p->ref.name), STR_ARG(p->ref.uid),
 		STR_ARG(p->ref.api_version));
 }
@@ -155,9 +157,9 @@ static int send_new(struct event_recorder *r, const struct pending *p, struct me
 	e->reason = p->reason;
 	e->message = message;
 	e->type = p->type;
-	e->source.component = str_of(r->component);
+	e->source.component = p->component;
 	e->source.host = str_of(r->host);
-	e->reporting_component = str_of(r->component);
+	e->reporting_component = p->component;
 	e->reporting_instance = str_of(r->host);
 	e->first_timestamp = m->first;
 	e->last_timestamp = p->when;
@@ -262,10 +264,24 @@ struct event_recorder *event_recorder_new(struct client *c, const char *componen
 	return r;
 }
 
+struct event_recorder *event_recorder_for(struct event_recorder *parent, const char *component)
+{
+	struct event_recorder *r = xcalloc(1, sizeof(*r));
+
+	r->parent = parent;
+	r->component = xstrdup(component);
+	return r;
+}
+
 void event_recorder_free(struct event_recorder *r)
 {
 	if (!r)
 		return;
+	if (r->parent) {
+		free(r->component);
+		free(r);
+		return;
+	}
 	pthread_mutex_lock(&r->lock);
 	r->stopping = true;
 	r->stop_at = mono_now_ns() + FLUSH_NS;
@@ -313,12 +329,13 @@ static void record(struct event_recorder *r, const struct core_v1_object_referen
 
 	p->arena = a;
 	p->ref = *copy;
+	p->component = arena_strz(a, r->component);
 	p->type = arena_strz(a, type);
 	p->reason = arena_strz(a, reason);
 	p->message = arena_vfmt(a, fmt, ap);
 	p->when = time_now();
 	list_init(&p->link);
-	queue_event(r, p);
+	queue_event(r->parent ? r->parent : r, p);
 }
 
 void event_record_ref(struct event_recorder *r, const struct core_v1_object_reference *ref, const char *type,

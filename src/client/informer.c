@@ -80,6 +80,11 @@ void informer_add_handler(struct informer *i, informer_fn fn, void *arg)
 	i->handlers[i->n_handlers++] = (struct handler){ fn, arg };
 }
 
+void informer_set_meta_only(struct informer *i, bool meta_only)
+{
+	i->config.meta_only = meta_only;
+}
+
 static bool stopping(struct informer *i)
 {
 	pthread_mutex_lock(&i->lock);
@@ -109,7 +114,7 @@ static void tell(struct informer *i, enum informer_event ev, const struct cached
 /* The object was seen in this state. */
 static void seen(struct informer *i, const void *obj)
 {
-	struct cached *now = cached_new(i->config.type, obj, i->copied);
+	struct cached *now = cached_new(i->config.type, obj, i->config.meta_only, i->copied);
 	struct cached *old = cache_get(i->cache, now->key);
 
 	if (old && str_eq(old->meta->resource_version, now->meta->resource_version)) {
@@ -140,7 +145,7 @@ static void gone(struct informer *i, struct str key)
 /* The last state that a DELETED event carries is what handlers get: it may be newer than the cache's. */
 static void deleted(struct informer *i, const void *obj)
 {
-	struct cached *last = cached_new(i->config.type, obj, i->copied);
+	struct cached *last = cached_new(i->config.type, obj, i->config.meta_only, i->copied);
 	struct cached *old = cache_remove(i->cache, last->key);
 
 	if (old)
@@ -206,6 +211,19 @@ static void note_page(struct informer *i, const struct list_view *page, struct m
 	}
 }
 
+/* Scratch memory lives as long as a burst of work: an idle informer keeps none. */
+static void scratch_begin(struct informer *i)
+{
+	i->decoded = arena_new(8192);
+	i->copied = arena_new(4096);
+}
+
+static void scratch_end(struct informer *i)
+{
+	arena_free(TAKE(i->decoded));
+	arena_free(TAKE(i->copied));
+}
+
 static int list_all(struct informer *i, struct err *err)
 {
 	const struct type *list_type = client_resource_row(i->config.type)->list_type;
@@ -213,6 +231,7 @@ static int list_all(struct informer *i, struct err *err)
 	struct map keys = { 0 };
 	int r;
 
+	scratch_begin(i);
 	do {
 		const struct client_list_query q = { .ns = i->config.ns, .limit = PAGE,
 			.label_selector = i->label_selector, .field_selector = i->field_selector,
@@ -237,8 +256,7 @@ static int list_all(struct informer *i, struct err *err)
 		set_synced(i);
 	}
 	map_deinit(&keys, NULL);
-	arena_reset(i->decoded);
-	arena_reset(i->copied);
+	scratch_end(i);
 	return r;
 }
 
@@ -250,6 +268,7 @@ static int on_line(struct informer *i, struct str line, struct err *err)
 	int r;
 
 	arena_reset(i->decoded);
+	arena_reset(i->copied);
 	r = json_decode(&meta_v1_watch_event_type, line, i->decoded, NULL, (void **)&ev, err);
 	if (r)
 		return err_prefix(err, r, "watch event");
@@ -275,22 +294,23 @@ static int on_bytes(struct informer *i, struct buf *in, struct err *err)
 {
 	size_t begin = 0;
 	char *nl;
+	int r = 0;
 
-	while (begin < in->len && (nl = memchr(in->p + begin, '\n', in->len - begin))) {
+	scratch_begin(i);
+	while (!r && begin < in->len && (nl = memchr(in->p + begin, '\n', in->len - begin))) {
 		struct str line = str_trim(str_n(in->p + begin, (size_t)(nl - in->p) - begin));
-		int r = line.len ? on_line(i, line, err) : 0;
 
-		if (r)
-			return r;
+		r = line.len ? on_line(i, line, err) : 0;
 		begin = (size_t)(nl - in->p) + 1;
 	}
+	scratch_end(i);
 	if (begin) {
 		in->len -= begin;
 		memmove(in->p, in->p + begin, in->len);
 	}
 	if (!in->len && in->cap > KEEP_BUFFER)
 		buf_deinit(in);
-	return 0;
+	return r;
 }
 
 static int read_watch(struct informer *i, struct http_reader *reader, struct err *err)
@@ -352,8 +372,6 @@ static void *run(void *arg)
 	struct informer *i = arg;
 	uint64_t backoff = 0;
 
-	i->decoded = arena_new(0);
-	i->copied = arena_new(0);
 	while (!stopping(i)) {
 		struct err err = { "" };
 		uint64_t began = mono_now_ns();
@@ -375,8 +393,6 @@ static void *run(void *arg)
 				err.text, (unsigned long long)backoff);
 		pause_ms(i, backoff);
 	}
-	arena_free(i->decoded);
-	arena_free(i->copied);
 	return NULL;
 }
 

@@ -32,6 +32,9 @@ static size_t index_values(const struct type *t, const void *obj, struct str ret
 
 	if (owner)
 		ret_values[n++] = arena_fmt(a, "uid:" STR_FMT, STR_ARG(owner->uid));
+	else if (t == &core_v1_pod_type || t == &apps_v1_replica_set_type || t == &batch_v1_job_type ||
+		t == &apps_v1_controller_revision_type)
+		ret_values[n++] = arena_fmt(a, "orphan:" STR_FMT, STR_ARG(model_meta(t, obj)->namespace));
 	if (t == &core_v1_pod_type) {
 		const struct core_v1_pod *pod = obj;
 
@@ -41,17 +44,35 @@ static size_t index_values(const struct type *t, const void *obj, struct str ret
 	return n;
 }
 
-struct informer *informers_get(struct informers *f, const struct type *t)
+static struct informer *find(struct informers *f, const struct type *t)
 {
 	for (size_t k = 0; k < f->len; k++)
 		if (f->types[k] == t)
 			return f->items[k];
-	const struct informer_config c = { .client = f->client, .type = t, .index = index_values };
+	return NULL;
+}
+
+struct informer *informers_get_meta(struct informers *f, const struct type *t)
+{
+	struct informer *i = find(f, t);
+
+	if (i)
+		return i;
+	const struct informer_config c = { .client = f->client, .type = t, .meta_only = true,
+		.index = index_values };
 
 	f->items = xrealloc(f->items, (f->len + 1) * sizeof(struct informer *));
 	f->types = xrealloc(f->types, (f->len + 1) * sizeof(struct type *));
 	f->types[f->len] = t;
 	return f->items[f->len++] = informer_new(&c);
+}
+
+struct informer *informers_get(struct informers *f, const struct type *t)
+{
+	struct informer *i = informers_get_meta(f, t);
+
+	informer_set_meta_only(i, false);
+	return i;
 }
 
 int informers_start(struct informers *f, struct err *err)

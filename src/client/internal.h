@@ -31,9 +31,9 @@ typedef size_t (*cache_index_fn)(const struct type *t, const void *obj, struct s
 	struct arena *a);
 struct cache *cache_new(cache_index_fn index);
 void cache_free(struct cache *c);
-/* A cached object with one reference, copied from obj into memory of its exact size. managedFields are left out. scratch is
- * reset. */
-struct cached *cached_new(const struct type *t, const void *obj, struct arena *scratch);
+/* A cached object with one reference, copied from obj into memory of its exact size. managedFields are left out; meta_only: all
+ * but the metadata that owners and deletion need. scratch is reset. */
+struct cached *cached_new(const struct type *t, const void *obj, bool meta_only, struct arena *scratch);
 /* Takes over the reference of `now`; the former object's reference goes to the caller (NULL: none). */
 struct cached *cache_set(struct cache *c, struct cached *now);
 struct cached *cache_remove(struct cache *c, struct str key);
@@ -41,6 +41,8 @@ struct cached *cache_get(struct cache *c, struct str key);
 void cache_list(struct cache *c, struct str ns, struct cached_list *ret);
 void cache_by_index(struct cache *c, struct str value, struct cached_list *ret);
 size_t cache_len(struct cache *c);
+
+void informer_set_meta_only(struct informer *i, bool meta_only); /* before start */
 
 /* ---- waiting on CLOCK_MONOTONIC ---- */
 void cond_init_mono(pthread_cond_t *c);

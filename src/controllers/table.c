@@ -1,0 +1,4 @@
+#include "controllers/table.h"
+
+#define CONTROLLER_ROW(c) &c,
+const struct controller *const controller_rows[N_CONTROLLERS] = { CONTROLLERS(CONTROLLER_ROW) };

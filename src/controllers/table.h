@@ -1,0 +1,21 @@
+/* The list of all controllers, in the order in which they get their first turn. */
+#ifndef SKIFF_CONTROLLERS_TABLE_H
+#define SKIFF_CONTROLLERS_TABLE_H
+
+#include "controllers/internal.h"
+
+#define CONTROLLERS(X) \
+	X(deployment_controller) \
+	X(replicaset_controller) \
+	X(replication_controller)
+
+#define DECLARE_CONTROLLER(c) extern const struct controller c;
+CONTROLLERS(DECLARE_CONTROLLER)
+#undef DECLARE_CONTROLLER
+
+#define COUNT_CONTROLLER(c) +1
+enum { N_CONTROLLERS = 0 CONTROLLERS(COUNT_CONTROLLER) };
+#undef COUNT_CONTROLLER
+extern const struct controller *const controller_rows[N_CONTROLLERS];
+
+#endif
