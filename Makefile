@@ -1,6 +1,8 @@
 # skiff: `make` builds build/skiff; `make test-FOLDER` its unit tests; `make unit` all of them; `make SAN=1 …` with ASan and UBSan.
 # BUILD=DIR puts the outcome elsewhere.
 
+# V=1 shows the commands.
+Q = $(if $(V),,@)
 BUILD ?= build$(if $(SAN),-san)
 CC = $(if $(shell command -v ccache),ccache )gcc
 PKGS = libuv openssl libnghttp2 sqlite3 yaml-0.1 libarchive libnftables libmnl libcap libknot zlib libzstd
@@ -32,7 +34,7 @@ all: $(BUILD)/skiff
 
 $(BUILD)/schemac: tools/schemac.c $(wildcard tools/schemac/*.c tools/schemac/*.h)
 	@mkdir -p $(@D)
-	gcc -std=gnu17 -g -O1 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
+	$(Q)gcc -std=gnu17 -g -O1 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
 
 # One run makes types.h and types.c.
 $(GEN): $(BUILD)/schemac $(SCHEMAS)
@@ -41,16 +43,16 @@ $(GEN): $(BUILD)/schemac $(SCHEMAS)
 $(GEN_C): $(GEN)
 
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
-	$(CC) $(CFLAGS) -c -o $@ $<
+	$(Q)echo "  cc $<"; $(CC) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)echo "  cc $<"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 define folder_rules
 $(BUILD)/lib$(1).a: $(call obj,$(call lib_src,$(1)))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$(Q)ar rcs $$@ $$^
 lib-$(1): $(BUILD)/lib$(1).a
 test-$(1): $(patsubst src/%.c,$(BUILD)/test/%,$(filter src/$(1)/%,$(TESTS)))
 	@set -e; for t in $$^; do echo "# $$$$t"; $$$$t; done
@@ -59,7 +61,7 @@ $(foreach f,$(FOLDERS),$(eval $(call folder_rules,$(f))))
 
 $(BUILD)/libgen.a: $(BUILD)/gen/types.o
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 # What a folder's tests link: itself and what LAYERS lets it include, all the way down.
 layers_of = $(shell awk -v want=$(1) 'BEGIN { FS = ":" } /^[a-z]/ { dep[$$1] = $$2 } \
@@ -69,14 +71,14 @@ test_libs = $(foreach f,$(FOLDERS) gen,$(if $(filter $(f),$(call layers_of,$(1))
 define test_rules
 $(BUILD)/test/$(1)/%: $(BUILD)/src/$(1)/%.o $(call test_libs,$(1))
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LIBS) -lcmocka
+	$(Q)echo "  ld $$(@F)"; $(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LIBS) -lcmocka
 endef
 $(foreach f,$(FOLDERS),$(eval $(call test_rules,$(f))))
 
 unit: $(foreach f,$(FOLDERS),test-$(f))
 
 $(BUILD)/skiff: $(call obj,src/cmd/main.c) $(foreach f,$(FOLDERS) gen,$(BUILD)/lib$(f).a)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+	$(Q)echo "  ld skiff"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
 check:
 	tools/check-layers
