@@ -305,6 +305,7 @@ struct value_member {
 };
 struct value *value_get(const struct value *object, struct str key);           /* NULL: none */
 struct value *value_set(struct arena *a, struct value *object, struct str key); /* found or added (null) */
+struct value *value_add_member(struct arena *a, struct value *object, struct str key); /* without looking whether it is there */
 bool value_remove(struct value *object, struct str key);
 struct value *value_append(struct arena *a, struct value *list);
 struct value value_copy(struct arena *a, const struct value *v);
