@@ -87,6 +87,9 @@ struct http_server;
 struct http_handler {
 	/* The whole request is there (body included; not for upgrades). Called on the connection's loop. Answer now or later. */
 	void (*on_request)(void *arg, struct http_stream *s);
+	/* A request that cannot be served as it came: status is 400, 405, 413, 431 or 501. Answer as to on_request, with this status; of the request
+	 * only what was read is there (method and path may be empty). NULL: the text goes out as text/plain. */
+	void (*on_refused)(void *arg, struct http_stream *s, int status, const char *text);
 	void *arg;
 };
 struct http_server_config {
@@ -102,7 +105,8 @@ struct http_server_config {
 };
 int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err); /* -EADDRINUSE named in words */
 int http_server_port(const struct http_server *s);
-void http_server_stop(struct http_server *s); /* closes the listener, then every connection after its running responses (at most 5 s) */
+/* Closes the listener, then every connection after its running responses (at most 5 s); waits for that. The loops run meanwhile; not on one of them. */
+void http_server_stop(struct http_server *s);
 
 const struct http_request *http_stream_request(const struct http_stream *s);
 struct arena *http_stream_arena(const struct http_stream *s); /* lives until the last reference is gone */

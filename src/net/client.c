@@ -1,0 +1,376 @@
+/* The blocking client: calls, and responses that are read piece by piece.
+ *
+ * A kept connection may have died unnoticed. When it did, and no byte of an answer came, the call is made once more on a new
+ * connection, provided that doing it twice is harmless or that the request cannot have arrived. */
+#include "net/client_internal.h"
+
+#include <sys/eventfd.h>
+
+#define DEFAULT_TIMEOUT_MS 30000
+#define REPLY_MAX ((size_t)1 << 40)
+
+/* ---- the client ---- */
+
+static int parse_url(struct http_client *c, struct str url, bool *ret_secure, struct err *err)
+{
+	struct str rest, authority, base = STR_NONE, host, port;
+	bool secure = str_has_prefix(url, STR("https://"));
+
+	if (!secure && !str_has_prefix(url, STR("http://")))
+		return err_set(err, -EINVAL, STR_FMT ": not a URL of http:// or https://", STR_ARG(url));
+	rest = str_from(url, secure ? 8 : 7);
+	ssize_t slash = str_find(rest, '/');
+
+	authority = slash < 0 ? rest : str_n(rest.p, (size_t)slash);
+	base = slash < 0 ? base : str_from(rest, (size_t)slash);
+	while (base.len && base.p[base.len - 1] == '/')
+		base.len--;
+	if (authority.len && authority.p[0] == '[') {
+		ssize_t end = str_find(authority, ']');
+
+		if (end < 0)
+			return err_set(err, -EINVAL, STR_FMT ": the address has no closing ]", STR_ARG(url));
+		host = str_n(authority.p + 1, (size_t)end - 1);
+		port = str_from(authority, (size_t)end + 1);
+		port = str_from(port, port.len && port.p[0] == ':');
+	} else {
+		str_cut(authority, ':', &host, &port);
+	}
+	if (!host.len || str_find(authority, '@') >= 0)
+		return err_set(err, -EINVAL, STR_FMT ": the URL names no host", STR_ARG(url));
+	c->host = str_dup(host);
+	c->port = port.len ? str_dup(port) : xstrdup(secure ? "443" : "80");
+	c->base = str_dup(base);
+	c->host_header = str_dup(authority);
+	*ret_secure = secure;
+	return 0;
+}
+
+int http_client_new(const char *url, struct tls_context *tls, struct http_client **ret, struct err *err)
+{
+	struct http_client *c = xcalloc(1, sizeof(*c));
+	struct tls_client_config system = { 0 };
+	bool secure = false;
+	int r = parse_url(c, str_of(url), &secure, err);
+
+	if (r == 0 && secure)
+		r = tls ? (c->tls = tls_context_ref(tls), 0) : tls_client_new(&system, &c->tls, err);
+	c->url = xstrdup(url);
+	atomic_init(&c->refs, 1);
+	pthread_mutex_init(&c->lock, NULL);
+	if (r < 0) {
+		http_client_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+struct http_client *http_client_ref(struct http_client *c)
+{
+	atomic_fetch_add(&c->refs, 1);
+	return c;
+}
+
+void http_client_free(struct http_client *c)
+{
+	if (!c || atomic_fetch_sub(&c->refs, 1) != 1)
+		return;
+	for (struct client_conn *conn; (conn = c->idle); client_conn_free(conn))
+		c->idle = conn->next;
+	tls_context_free(c->tls);
+	pthread_mutex_destroy(&c->lock);
+	free(c->url);
+	free(c->host);
+	free(c->port);
+	free(c->base);
+	free(c->host_header);
+	free(c->bearer);
+	free(c);
+}
+
+void http_client_set_bearer(struct http_client *c, struct str token)
+{
+	char *bearer = token.len ? str_dup(str_trim(token)) : NULL;
+
+	pthread_mutex_lock(&c->lock);
+	char *former = c->bearer;
+
+	c->bearer = bearer;
+	pthread_mutex_unlock(&c->lock);
+	free(former);
+}
+
+/* ---- requests ---- */
+
+static void put_header(struct buf *out, const char *name, struct str value)
+{
+	buf_addf(out, "%s: " STR_FMT "\r\n", name, STR_ARG(value));
+}
+
+void client_put_head(struct http_client *c, struct buf *out, const struct http_call *call, int64_t length)
+{
+	buf_addf(out, STR_FMT " %s" STR_FMT " HTTP/1.1\r\nhost: %s\r\nuser-agent: skiff\r\n", STR_ARG(call->method), c->base,
+		STR_ARG(call->target), c->host_header);
+	pthread_mutex_lock(&c->lock);
+	if (c->bearer)
+		buf_addf(out, "authorization: Bearer %s\r\n", c->bearer);
+	pthread_mutex_unlock(&c->lock);
+	if (call->accept.len)
+		put_header(out, "accept", call->accept);
+	if (call->content_type.len)
+		put_header(out, "content-type", call->content_type);
+	for (size_t i = 0; i < call->n_headers; i++) {
+		buf_add_str(out, call->headers[i].name);
+		buf_addz(out, ": ");
+		buf_add_str(out, call->headers[i].value);
+		buf_addz(out, "\r\n");
+	}
+	if (length >= 0)
+		buf_addf(out, "content-length: %lld\r\n", (long long)length);
+	buf_addz(out, "\r\n");
+}
+
+int client_read_head(struct client_conn *conn, struct patience p, struct http1 *h, struct buf *ret_rest, struct err *err)
+{
+	char bytes[CLIENT_READ_SIZE];
+
+	while (!h->head_done) {
+		ssize_t n = client_read(conn, p, bytes, sizeof(bytes), err);
+		size_t taken = 0;
+
+		if (n == 0)
+			return err_set(err, -ECONNRESET, "the server closed the connection before it answered");
+		if (n < 0)
+			return (int)n;
+		conn->reused = false; /* it lives */
+		int r = http1_feed(h, bytes, (size_t)n, &taken);
+
+		if (r < 0)
+			return err_set(err, -EPROTO, "the answer is not HTTP: %s", h->error_text);
+		if (taken < (size_t)n)
+			buf_add(ret_rest, bytes + taken, (size_t)n - taken);
+	}
+	return 0;
+}
+
+static bool is_harmless_twice(struct str method)
+{
+	return !str_eqz(method, "POST") && !str_eqz(method, "PATCH");
+}
+
+struct exchange {
+	struct http_client *client;
+	const struct http_call *call;
+	struct client_conn *conn;
+	struct message m;
+	struct http1 h;
+	struct buf rest;
+};
+
+static int try_once(struct exchange *x, bool fresh, struct patience p, struct arena *a, struct err *err, bool *ret_again)
+{
+	const struct http_call *call = x->call;
+	CLEAN_BUF struct buf out = { 0 };
+	bool has_body = call->body.len || !(str_eqz(call->method, "GET") || str_eqz(call->method, "HEAD"));
+	int r = client_connect(x->client, fresh, p, &x->conn, err);
+
+	*ret_again = false;
+	if (r < 0)
+		return r;
+	client_put_head(x->client, &out, call, has_body ? (int64_t)call->body.len : -1);
+	buf_add_str(&out, call->body);
+	message_init(&x->m, a, REPLY_MAX);
+	http1_start(&x->h, &x->m);
+	buf_clear(&x->rest);
+	r = client_write(x->conn, p, out.p, out.len, err);
+	if (r < 0 && r != -ETIMEDOUT && r != -ECANCELED)
+		*ret_again = x->conn->reused;
+	if (r == 0) {
+		r = client_read_head(x->conn, p, &x->h, &x->rest, err);
+		if (r == -ECONNRESET || r == -EPIPE)
+			*ret_again = x->conn->reused && is_harmless_twice(call->method);
+	}
+	if (r < 0) {
+		client_conn_free(x->conn);
+		x->conn = NULL;
+	}
+	return r;
+}
+
+/* Sends the request and reads the answer's head. */
+static int start_exchange(struct exchange *x, struct patience p, struct arena *a, struct err *err)
+{
+	bool again;
+	void (*on_body)(struct http1 *h, const char *bytes, size_t n) = x->h.on_body;
+	void *arg = x->h.arg;
+	int r;
+
+	for (int attempt = 0; attempt < 2; attempt++) {
+		http1_init(&x->h, true);
+		x->h.bodyless = str_eqz(x->call->method, "HEAD");
+		x->h.on_body = on_body;
+		x->h.arg = arg;
+		r = try_once(x, attempt > 0, p, a, err, &again);
+		if (r == 0 || !again)
+			break;
+	}
+	if (r < 0)
+		return err_prefix(err, r, STR_FMT " %s" STR_FMT, STR_ARG(x->call->method), x->client->url, STR_ARG(x->call->target));
+	return 0;
+}
+
+/* Takes the next bytes of the body. 0: more will come; HTTP1_DONE. */
+static int read_more(struct exchange *x, struct patience p, struct err *err)
+{
+	char bytes[CLIENT_READ_SIZE];
+	size_t taken = 0;
+	ssize_t n;
+	int r;
+
+	if (x->rest.len) {
+		r = http1_feed(&x->h, x->rest.p, x->rest.len, &taken);
+		buf_deinit(&x->rest);
+	} else {
+		n = client_read(x->conn, p, bytes, sizeof(bytes), err);
+		if (n < 0)
+			return (int)n;
+		r = http1_feed(&x->h, bytes, (size_t)n, &taken);
+		if (n == 0 && r != HTTP1_DONE)
+			return err_set(err, -ECONNRESET, "the server closed the connection in the middle of its answer");
+	}
+	if (r < 0)
+		return err_set(err, -EPROTO, "the answer is not HTTP: %s", x->h.error_text ? x->h.error_text : "unknown reason");
+	return r;
+}
+
+static void end_exchange(struct exchange *x)
+{
+	if (x->conn && x->h.done && !x->rest.len && http1_keep_alive(&x->h) && !x->h.parser.upgrade)
+		client_keep(x->client, x->conn);
+	else
+		client_conn_free(x->conn);
+	x->conn = NULL;
+	buf_deinit(&x->rest);
+}
+
+static void fill_reply(const struct exchange *x, struct http_reply *ret)
+{
+	*ret = (struct http_reply){
+		.status = x->m.status,
+		.headers = x->m.headers,
+		.n_headers = x->m.n_headers,
+		.body = { x->m.body ? x->m.body : "", x->m.body_len },
+	};
+}
+
+int http_client_call(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret, struct err *err)
+{
+	struct exchange x = { .client = c, .call = call };
+	struct patience p = { (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), -1 };
+	int r = start_exchange(&x, p, a, err);
+
+	if (r < 0)
+		return r;
+	while (r == 0 && !x.h.done)
+		r = read_more(&x, p, err);
+	if (r >= 0)
+		fill_reply(&x, ret);
+	else
+		err_prefix(err, r, STR_FMT " %s" STR_FMT, STR_ARG(call->method), c->url, STR_ARG(call->target));
+	end_exchange(&x);
+	return MIN(r, 0);
+}
+
+/* ---- readers ---- */
+
+struct http_reader {
+	struct exchange x;
+	struct http_call call;
+	struct patience patience;
+	struct buf body;  /* decoded, not read yet */
+	size_t body_read;
+	char *method, *target;
+};
+
+static void keep_body(struct http1 *h, const char *p, size_t n)
+{
+	struct http_reader *r = h->arg;
+
+	buf_add(&r->body, p, n);
+}
+
+int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct http_reader **ret,
+	struct err *err)
+{
+	struct http_reader *r = xcalloc(1, sizeof(*r));
+	int cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (cancel_fd < 0) {
+		free(r);
+		return err_errno(err, -errno, "cannot read from %s", c->url);
+	}
+	r->call = *call;
+	r->method = str_dup(call->method);
+	r->target = str_dup(call->target);
+	r->x = (struct exchange){ .client = http_client_ref(c), .call = call };
+	r->x.h.on_body = keep_body;
+	r->x.h.arg = r;
+	r->patience = (struct patience){ (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), cancel_fd };
+	int e = start_exchange(&r->x, r->patience, a, err);
+
+	if (e < 0) {
+		http_reader_free(r);
+		return e;
+	}
+	if (!call->timeout_ms)
+		r->patience.timeout_ms = -1;
+	/* The head is the caller's; what is still read needs no arena. */
+	fill_reply(&r->x, ret_head);
+	r->x.call = NULL;
+	*ret = r;
+	return 0;
+}
+
+ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *err)
+{
+	while (r->body_read == r->body.len) {
+		buf_clear(&r->body);
+		r->body_read = 0;
+		if (r->x.h.done)
+			return 0;
+		int e = read_more(&r->x, r->patience, err);
+
+		if (e < 0)
+			return err_prefix(err, e, "%s %s%s", r->method, r->x.client->url, r->target);
+	}
+	size_t take = MIN(n, r->body.len - r->body_read);
+
+	memcpy(p, r->body.p + r->body_read, take);
+	r->body_read += take;
+	if (r->body_read == r->body.len) {
+		r->body_read = 0;
+		if (r->body.cap > CLIENT_READ_SIZE)
+			buf_deinit(&r->body);
+		buf_clear(&r->body);
+	}
+	return (ssize_t)take;
+}
+
+void http_reader_cancel(struct http_reader *r)
+{
+	eventfd_write(r->patience.cancel_fd, 1);
+}
+
+void http_reader_free(struct http_reader *r)
+{
+	if (!r)
+		return;
+	end_exchange(&r->x);
+	close(r->patience.cancel_fd);
+	buf_deinit(&r->body);
+	http_client_free(r->x.client);
+	free(r->method);
+	free(r->target);
+	free(r);
+}

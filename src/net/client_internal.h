@@ -1,0 +1,54 @@
+/* The blocking client's connection; used by client.c and tunnel.c. A connection is used by one thread at a time. */
+#ifndef SKIFF_NET_CLIENT_INTERNAL_H
+#define SKIFF_NET_CLIENT_INTERNAL_H
+
+#include "net/internal.h"
+
+#define CLIENT_READ_SIZE (8 * 1024)
+
+struct http_client {
+	atomic_uint refs;
+	char *url, *host, *port, *base; /* base: path before every target, without a slash at its end */
+	char *host_header;
+	struct tls_context *tls;        /* NULL: plain */
+	pthread_mutex_t lock;           /* guards bearer and idle */
+	char *bearer;
+	struct client_conn *idle;
+	size_t n_idle;
+};
+
+struct client_conn {
+	struct client_conn *next;
+	int fd;
+	bool secure, reused;
+	uint64_t idle_since_ms;
+	struct tls_conn tls;
+	struct buf out;    /* waiting to be sent */
+	size_t out_sent;
+	char *in;          /* CLIENT_READ_SIZE; there while something is read */
+};
+
+/* How long, and what ends the waiting early. */
+struct patience {
+	int timeout_ms;    /* between bytes; -1: for ever */
+	int cancel_fd;     /* readable: -ECANCELED; -1: none */
+};
+
+struct http_client *http_client_ref(struct http_client *c);
+/* A kept connection when fresh is false and there is one, else a new one. */
+int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret, struct err *err);
+void client_keep(struct http_client *c, struct client_conn *conn); /* for the next call */
+void client_conn_free(struct client_conn *conn);
+int client_write(struct client_conn *conn, struct patience p, const void *bytes, size_t n, struct err *err);
+/* 0: the peer closed. */
+ssize_t client_read(struct client_conn *conn, struct patience p, void *out, size_t n, struct err *err);
+/* Puts plaintext into conn->out; client_try_send sends what the kernel takes now. For the tunnel, which does its own waiting. */
+int client_queue(struct client_conn *conn, const void *bytes, size_t n);
+int client_try_send(struct client_conn *conn);  /* 0: all sent; -EAGAIN; else the connection is broken */
+ssize_t client_try_read(struct client_conn *conn, void *out, size_t n); /* as client_read, or -EAGAIN */
+/* The head of a request, with what every request of this client carries. length < 0: no content-length. */
+void client_put_head(struct http_client *c, struct buf *out, const struct http_call *call, int64_t length);
+/* Reads up to the end of the head; what lies behind it stays in *ret_rest. */
+int client_read_head(struct client_conn *conn, struct patience p, struct http1 *h, struct buf *ret_rest, struct err *err);
+
+#endif

@@ -1,0 +1,308 @@
+/* The listener, and what a server has on each of its loops. Connections are dealt out in turn.
+ *
+ * Stopping: the listener goes first, so that no connection is on its way to a loop; then each loop lets its running answers
+ * end, STOP_MS at most. */
+#include "net/internal.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define STOP_MS 5000
+#define IDLE_MS (5 * 60 * 1000)
+#define CONNECTIONS_MAX 10000
+#define ACCEPT_PAUSE_MS 100
+#define ACCEPT_BATCH 64
+
+const char *net_loop_date(struct net_loop *nl)
+{
+	time_t now = time(NULL);
+
+	if (now != nl->date_second) {
+		struct tm tm;
+
+		gmtime_r(&now, &tm);
+		strftime(nl->date, sizeof(nl->date), "date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
+		nl->date_second = now;
+	}
+	return nl->date;
+}
+
+/* ---- accepting ---- */
+
+struct accepted {
+	struct net_loop *nl;
+	int fd;
+	char remote[64];
+};
+
+static void deliver(void *arg)
+{
+	struct accepted *a = arg;
+
+	conn_new(a->nl, a->fd, a->remote);
+	free(a);
+}
+
+static void format_address(const struct sockaddr_storage *ss, char *out, size_t size)
+{
+	char text[INET6_ADDRSTRLEN] = "?";
+
+	if (ss->ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)ss;
+
+		inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
+		snprintf(out, size, "%s:%u", text, ntohs(in->sin_port));
+		return;
+	}
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)ss;
+
+	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+		inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], text, sizeof(text));
+		snprintf(out, size, "%s:%u", text, ntohs(in6->sin6_port));
+		return;
+	}
+	inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
+	snprintf(out, size, "[%s]:%u", text, ntohs(in6->sin6_port));
+}
+
+static void tune(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} options[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 }, { SOL_SOCKET, SO_KEEPALIVE, 1 },   { IPPROTO_TCP, TCP_KEEPIDLE, 30 },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, 15 }, { IPPROTO_TCP, TCP_KEEPCNT, 4 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(options); i++)
+		setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
+static void take_connection(struct http_server *s, int fd, const struct sockaddr_storage *from)
+{
+	if (atomic_fetch_add(&s->n_conns, 1) >= s->config.max_connections) {
+		atomic_fetch_sub(&s->n_conns, 1);
+		close(fd);
+		return;
+	}
+	struct accepted *a = xmalloc(sizeof(*a));
+
+	tune(fd);
+	a->nl = &s->loops[s->next_loop++ % s->config.n_loops];
+	a->fd = fd;
+	format_address(from, a->remote, sizeof(a->remote));
+	if (loop_is_current(a->nl->loop))
+		deliver(a);
+	else
+		loop_post(a->nl->loop, deliver, a);
+}
+
+static void on_accept(void *arg, int events)
+{
+	struct http_server *s = arg;
+
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		struct sockaddr_storage from;
+		socklen_t n = sizeof(from);
+		int fd = accept4(s->listen_fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			take_connection(s, fd, &from);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			/* The waiting connection would wake us again at once. */
+			fd_watch_set(s->listen_watch, 0);
+			timer_start(s->accept_again, ACCEPT_PAUSE_MS, 0);
+		}
+		if (errno != ECONNABORTED && errno != EINTR)
+			return;
+	}
+}
+
+static void accept_again(void *arg)
+{
+	struct http_server *s = arg;
+
+	fd_watch_set(s->listen_watch, IO_READ);
+}
+
+/* ---- starting ---- */
+
+static void start_listening(void *arg)
+{
+	struct http_server *s = arg;
+
+	s->accept_again = timer_new(s->config.loops[0], accept_again, s);
+	fd_watch_new(s->config.loops[0], s->listen_fd, IO_READ, on_accept, s, &s->listen_watch, NULL);
+}
+
+static int bind_socket(const struct http_server_config *c, int *ret_fd, struct err *err)
+{
+	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *ai;
+	char port[16];
+	int on = 1, off = 0;
+
+	snprintf(port, sizeof(port), "%d", c->port);
+	if (getaddrinfo(c->address, port, &hints, &ai))
+		return err_set(err, -EINVAL, "cannot listen on %s: not an IP address", c->address);
+	CLEAN_FD int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r = 0;
+
+	if (fd >= 0) {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		if (ai->ai_family == AF_INET6)
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+	}
+	if (fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
+		r = -errno;
+	freeaddrinfo(ai);
+	if (r == -EADDRINUSE)
+		return err_set(err, r, "cannot listen on %s port %d: another process uses it; stop that or choose another port",
+			c->address, c->port);
+	if (r < 0)
+		return err_errno(err, r, "cannot listen on %s port %d", c->address, c->port);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int bound_port(int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t n = sizeof(ss);
+
+	if (getsockname(fd, (struct sockaddr *)&ss, &n) < 0)
+		return 0;
+	return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port : ((struct sockaddr_in *)&ss)->sin_port);
+}
+
+int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err)
+{
+	int fd = -1, r = bind_socket(c, &fd, err);
+
+	if (r < 0)
+		return r;
+	struct http_server *s = xcalloc(1, sizeof(*s));
+
+	s->config = *c;
+	s->config.loops = memcpy(xcalloc(c->n_loops, sizeof(*c->loops)), c->loops, c->n_loops * sizeof(*c->loops));
+	s->config.tls = tls_context_ref(c->tls);
+	s->config.idle_timeout_ms = c->idle_timeout_ms ? c->idle_timeout_ms : IDLE_MS;
+	s->config.max_connections = c->max_connections ? c->max_connections : CONNECTIONS_MAX;
+	s->config.body_max = c->body_max ? c->body_max : NET_BODY_MAX;
+	s->config.address = NULL;
+	s->listen_fd = fd;
+	s->port = bound_port(fd);
+	s->running = c->n_loops;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->ended, NULL);
+	s->loops = xcalloc(c->n_loops, sizeof(*s->loops));
+	for (size_t i = 0; i < c->n_loops; i++) {
+		struct net_loop *nl = &s->loops[i];
+
+		nl->server = s;
+		nl->loop = c->loops[i];
+		for (size_t j = 0; j < ARRAY_LEN(nl->states); j++)
+			list_init(&nl->states[j]);
+		nl->in = xmalloc(READ_SIZE);
+		nl->plain = xmalloc(TLS_RECORD);
+		loop_post(nl->loop, net_loop_start, nl);
+	}
+	loop_post(c->loops[0], start_listening, s);
+	*ret = s;
+	return 0;
+}
+
+int http_server_port(const struct http_server *s)
+{
+	return s->port;
+}
+
+/* ---- stopping ---- */
+
+static void one_ended(struct http_server *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->running--;
+	pthread_cond_signal(&s->ended);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void end_when_empty(struct net_loop *nl)
+{
+	if (!nl->stopping || nl->n_conns)
+		return;
+	timer_free(nl->sweep);
+	timer_free(nl->stop_timer);
+	nl->sweep = nl->stop_timer = NULL;
+	stream_free_spares(nl);
+	one_ended(nl->server);
+}
+
+void net_loop_conn_gone(struct net_loop *nl)
+{
+	atomic_fetch_sub(&nl->server->n_conns, 1);
+	end_when_empty(nl);
+}
+
+static void kill_all(void *arg)
+{
+	struct net_loop *nl = arg;
+
+	for (size_t i = 0; i < ARRAY_LEN(nl->states); i++)
+		list_for_each(it, &nl->states[i])
+			conn_kill(list_entry(it, struct http_conn, link));
+}
+
+static void stop_loop(void *arg)
+{
+	struct net_loop *nl = arg;
+
+	nl->stopping = true;
+	nl->stop_timer = timer_new(nl->loop, kill_all, nl);
+	timer_start(nl->stop_timer, STOP_MS, 0);
+	for (size_t i = 0; i < ARRAY_LEN(nl->states); i++)
+		list_for_each(it, &nl->states[i])
+			conn_stop(list_entry(it, struct http_conn, link));
+	end_when_empty(nl);
+}
+
+static void stop_listening(void *arg)
+{
+	struct http_server *s = arg;
+
+	fd_watch_free(s->listen_watch);
+	timer_free(s->accept_again);
+	close(s->listen_fd);
+	for (size_t i = 0; i < s->config.n_loops; i++)
+		loop_post(s->loops[i].loop, stop_loop, &s->loops[i]);
+}
+
+void http_server_stop(struct http_server *s)
+{
+	if (!s)
+		return;
+	loop_post(s->config.loops[0], stop_listening, s);
+	pthread_mutex_lock(&s->lock);
+	while (s->running)
+		pthread_cond_wait(&s->ended, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+	for (size_t i = 0; i < s->config.n_loops; i++) {
+		struct net_loop *nl = &s->loops[i];
+
+		free(nl->in);
+		free(nl->plain);
+		buf_deinit(&nl->out);
+		buf_deinit(&nl->spare);
+	}
+	tls_context_free(s->config.tls);
+	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->ended);
+	free((void *)s->config.loops);
+	free(s->loops);
+	free(s);
+}
