@@ -16,15 +16,6 @@ const struct plugin *const plugins[] = { /* cheapest first; a pod's refused_by h
 const size_t n_plugins = ARRAY_LEN(plugins);
 _Static_assert(ARRAY_LEN(plugins) <= 32, "refused_by has 32 bits");
 
-#define REASONS_MAX 32
-struct refusals {
-	struct {
-		char text[128];
-		size_t n;
-	} reasons[REASONS_MAX];
-	size_t len;
-};
-
 void refuse(struct refusals *r, const char *reason)
 {
 	for (size_t i = 0; i < r->len; i++)

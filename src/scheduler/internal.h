@@ -93,7 +93,14 @@ enum cluster_event {                   /* what can make a refused pod fit */
 };
 
 /* Refusals of a node are counted by text: refuse() is called once for each reason of a node. */
-struct refusals;
+#define REASONS_MAX 32
+struct refusals {
+	struct {
+		char text[128];
+		size_t n;
+	} reasons[REASONS_MAX];
+	size_t len;
+};
 void refuse(struct refusals *r, const char *reason);
 struct plugin {
 	const char *name;

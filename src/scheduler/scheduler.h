@@ -16,4 +16,13 @@ int scheduler_new(const struct scheduler_config *c, struct scheduler **ret, stru
 int scheduler_start(struct scheduler *s, struct err *err);
 void scheduler_stop(struct scheduler *s);
 void scheduler_free(struct scheduler *s);
+
+/* What the filters say of one pod and each node, from lists as the API gives them; nothing runs. For `skiff why`. */
+struct scheduler_verdict {
+	struct str node;
+	const char *plugin;                /* the first that refuses; NULL: the node fits */
+	struct str reasons;                /* its reasons, joined by ", " */
+};
+struct scheduler_verdict *scheduler_explain(const struct core_v1_node_list *nodes, const struct core_v1_pod_list *pods, const struct core_v1_pod *pod,
+	struct arena *a, size_t *ret_n);
 #endif
