@@ -50,6 +50,8 @@ static const struct {
 } codes[] = {
 	{ SQLITE_FULL, -ENOSPC }, { SQLITE_CORRUPT, -EBADMSG }, { SQLITE_NOTADB, -EBADMSG }, { SQLITE_BUSY, -EBUSY },
 	{ SQLITE_CANTOPEN, -ENOENT }, { SQLITE_READONLY, -EROFS }, { SQLITE_PERM, -EACCES },
+	/* Our statements are right, so the schema is not. */
+	{ SQLITE_ERROR, -EBADMSG }, { SQLITE_RANGE, -EBADMSG }, { SQLITE_CONSTRAINT, -EBADMSG }, { SQLITE_MISMATCH, -EBADMSG },
 };
 
 static int damaged(const struct backend *b, struct err *err, const char *what)
@@ -75,7 +77,7 @@ static int fail(const struct backend *b, struct err *err, const char *doing)
 
 static int exec(struct backend *b, const char *sql, struct err *err)
 {
-	return sqlite3_exec(b->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(b, err, sql);
+	return sqlite3_exec(b->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(b, err, "opening");
 }
 
 /* Runs a statement that returns no rows. The step's result decides; reset would only repeat it. */
@@ -242,7 +244,7 @@ static int prepare(struct backend *b, struct err *err)
 {
 	for (int i = 0; i < N_STATEMENTS; i++)
 		if (sqlite3_prepare_v3(b->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &b->stmt[i], NULL) != SQLITE_OK)
-			return fail(b, err, statements[i]);
+			return fail(b, err, "opening");
 	return 0;
 }
 

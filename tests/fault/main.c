@@ -10,7 +10,7 @@ static const struct {
 } tests[] = {
 	{ "kill", test_kill, 250 },    /* kills */
 	{ "nth", test_nth, 24 },       /* writes of which each one's I/O fails */
-	{ "rot", test_rot, 1500 },     /* flipped bits for each file */
+	{ "rot", test_rot, 1000 },     /* flipped bits for each file */
 	{ "full", test_full, 0 },
 };
 
