@@ -28,7 +28,7 @@ SCHEMAS = $(shell find api -name '*.schema' 2>/dev/null)
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 lib_src = $(filter-out %_test.c src/cmd/main.c,$(wildcard src/$(1)/*.c src/$(1)/*/*.c))
 
-.PHONY: all unit check clean $(foreach f,$(FOLDERS),lib-$(f) test-$(f))
+.PHONY: all unit unit-build unit-list check clean $(foreach f,$(FOLDERS),lib-$(f) test-$(f))
 .SECONDARY:
 all: $(BUILD)/skiff
 
@@ -76,6 +76,10 @@ endef
 $(foreach f,$(FOLDERS),$(eval $(call test_rules,$(f))))
 
 unit: $(foreach f,$(FOLDERS),test-$(f))
+UNIT = $(patsubst src/%.c,$(BUILD)/test/%,$(TESTS))
+unit-build: $(UNIT)
+unit-list:
+	@echo $(UNIT)
 
 $(BUILD)/skiff: $(call obj,src/cmd/main.c) $(foreach f,$(FOLDERS) gen,$(BUILD)/lib$(f).a)
 	$(Q)echo "  ld skiff"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)

@@ -1,0 +1,84 @@
+#!/bin/bash
+# Every test: `sudo ./test.sh`. A part: `./test.sh unit|san|check|fuzz|fault|e2e [pytest words…]`. Last line: N passed, N failed.
+#   check  layers and style      unit   cmocka tests beside the code, recorded bytes included
+#   san    the same under ASan and UBSan     fuzz  replay of every fuzzer's inputs
+#   fault  kill -9, failing disks            e2e   real clients against real nodes, each in namespaces of its own
+set -u
+cd "$(dirname "$0")"
+. scripts/packages.sh
+passed=0 failed=0 failures=
+out=build/test-output
+mkdir -p "$out"
+
+note() { printf '\n== %s\n' "$*"; }
+count() { # count NAME PASSED FAILED
+	passed=$((passed + $2)) failed=$((failed + $3))
+	[ "$3" = 0 ] || failures="$failures $1"
+	printf '   %s: %s passed, %s failed\n' "$1" "$2" "$3"
+}
+# one NAME COMMAND…: a check that passes or fails as a whole; its output is shown when it fails.
+one() {
+	name=$1; shift
+	if "$@" >"$out/$name.log" 2>&1; then count "$name" 1 0; else tail -n 60 "$out/$name.log"; count "$name" 0 1; fi
+}
+# cmocka NAME BINARY…: counts the tests of each; a binary that dies or counts nothing is a failure.
+cmocka() {
+	name=$1; shift
+	for t in "$@"; do
+		log=$out/$name-$(basename "$t").log
+		"$t" >"$log" 2>&1
+		status=$?
+		ok=$(grep -c '^\[       OK \]' "$log")
+		bad=$(grep -c '^\[  FAILED  \] [a-zA-Z_]' "$log")
+		bad=$((bad / 2 + bad % 2)) # each failure is named twice
+		if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+		if [ "$status" = 0 ] && [ "$ok" = 0 ] && ! grep -q '^\[  SKIPPED \]' "$log"; then bad=1; fi
+		[ "$bad" = 0 ] || tail -n 40 "$log"
+		count "$name $(basename "$t")" "$ok" "$bad"
+	done
+}
+pytest_part() { # NAME ARGUMENTS…
+	name=$1; shift
+	python3 -m pytest -q -rs -p no:cacheprovider "$@" >"$out/$name.log" 2>&1
+	status=$?
+	tail -n 60 "$out/$name.log"
+	ok=$(tail -n 3 "$out/$name.log" | grep -oE '[0-9]+ passed' | grep -oE '[0-9]+' | tail -n 1)
+	bad=$(tail -n 3 "$out/$name.log" | grep -oE '[0-9]+ (failed|error)' | grep -oE '[0-9]+' | paste -sd+ | bc 2>/dev/null)
+	ok=${ok:-0} bad=${bad:-0}
+	if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+	count "$name" "$ok" "$bad"
+}
+
+part_build() { note build; one build make -j"$(nproc)" all unit-build; [ "$failed" = 0 ]; }
+part_check() {
+	note check
+	one layers tools/check-layers
+	one style tools/check-style
+}
+part_unit() { note unit; one unit-build make -j"$(nproc)" unit-build; cmocka unit $(make -s unit-list); }
+part_san() { note "unit tests under ASan and UBSan"; one san-build make -j"$(nproc)" SAN=1 unit-build; cmocka san $(make -s SAN=1 unit-list); }
+part_fuzz() { note "fuzzers' inputs"; one fuzz-replay make -j"$(nproc)" fuzz-replay; }
+part_fault() { note fault; tests/fault/run.sh >"$out/fault.log" 2>&1; s=$?; tail -n 30 "$out/fault.log"
+	ok=$(grep -c '^ok ' "$out/fault.log"); bad=$(grep -c '^not ok ' "$out/fault.log"); [ "$s" = 0 ] || [ "$bad" != 0 ] || bad=1; count fault "$ok" "$bad"; }
+part_e2e() { note e2e; one clients tests/tools/fetch-clients.sh; pytest_part e2e tests/e2e "$@"; }
+
+begin=$(date +%s)
+if [ "$(id -u)" = 0 ]; then
+	install_packages $run_packages $build_packages $test_packages || exit 1
+	install_kubectl && make_user || exit 1
+fi
+case "${1:-all}" in
+all)
+	part_check
+	if part_build; then
+		part_unit; part_fuzz; part_fault; part_e2e; part_san
+	fi
+	;;
+check | unit | san | fuzz) "part_$1" ;;
+fault | e2e) part=$1; shift; part_build && "part_$part" "$@" ;;
+*) echo "usage: $0 [check|unit|san|fuzz|fault|e2e]" >&2; exit 2 ;;
+esac
+[ -z "$failures" ] || printf '\nfailed:%s\n' "$failures"
+printf '\ntook %s s\n' $(($(date +%s) - begin))
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ] && [ "$passed" != 0 ]

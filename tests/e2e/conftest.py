@@ -1,0 +1,56 @@
+"""One machine with a running cluster, shared by the tests of a file; each test has a namespace of its own."""
+
+import os
+import sys
+import uuid
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+from machine import Machine  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    if os.geteuid() != 0:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="needs root: machines are namespaces"))
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    m = Machine()
+    try:
+        m.start()
+        m.wait_node()
+        m.import_busybox()
+        yield m
+    finally:
+        m.close()
+
+
+@pytest.fixture
+def machine():
+    """A machine of the test's own, nothing started on it."""
+    m = Machine(name="own" + uuid.uuid4().hex[:6])
+    try:
+        yield m
+    finally:
+        m.close()
+
+
+@pytest.fixture
+def ns(cluster):
+    name = "t-" + uuid.uuid4().hex[:8]
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """The server's last lines beside a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    m = item.funcargs.get("cluster") or item.funcargs.get("machine") if hasattr(item, "funcargs") else None
+    if report.when == "call" and report.failed and m is not None and hasattr(m, "log"):
+        report.sections.append(("skiff.log", m.log_text(40)))
