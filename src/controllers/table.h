@@ -5,9 +5,14 @@
 #include "controllers/internal.h"
 
 #define CONTROLLERS(X) \
+	X(namespace_controller) \
+	X(serviceaccount_controller) \
+	X(root_ca_controller) \
 	X(deployment_controller) \
 	X(replicaset_controller) \
-	X(replication_controller)
+	X(replication_controller) \
+	X(endpoints_controller) \
+	X(endpointslice_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)
