@@ -50,7 +50,7 @@ class Machine:
             ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--propagation", "private", "--kill-child",
              "sh", "-c", f"hostname {name} && exec sleep infinity"], stdin=subprocess.DEVNULL)
         self.init = eventually(self._find_init, 5, "the machine's first process")
-        self.sh("ip link set lo up && ip link add eth0 type dummy && ip link set eth0 up && "
+        self.sh("ip link set lo up && ip link add eth0 type veth peer name wire0 && ip link set wire0 up && ip link set eth0 up && "
                 f"ip addr add {ip}/24 dev eth0 && ip route add default dev eth0")
 
     def _find_init(self):
