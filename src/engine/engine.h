@@ -164,6 +164,17 @@ struct engine {
 	const struct engine_vtable *v;
 };
 
+/* ---- the image store alone: what `skiff image` works on, beside a running engine or without one ---- */
+struct image_store;
+int image_store_open(const char *root, struct image_store **ret, struct err *err); /* made when it is not there */
+void image_store_free(struct image_store *s);
+/* Docker's save format, an OCI layout (folder or archive), or a plain root file system as tar; gzip, zstd, xz or bzip2 around any of them. tag NULL: the
+ * names inside; a plain tar needs one. Every digest is checked. */
+int image_store_import(struct image_store *s, const char *file, const char *tag, struct arena *a, struct engine_image *ret, struct err *err);
+int image_store_status(struct image_store *s, struct str ref, struct arena *a, struct engine_image *ret, struct err *err); /* ENGINE_NOT_FOUND */
+int image_store_list(struct image_store *s, struct arena *a, struct engine_image **ret, size_t *ret_n, struct err *err);
+int image_store_remove(struct image_store *s, struct str ref, struct err *err);    /* ENGINE_NOT_FOUND; -EBUSY: a container uses it */
+
 struct engine_local_config {
 	const char *root;              /* /var/lib/skiff/engine: images, snapshots, container records */
 	const char *run;               /* /run/skiff/engine: sockets, pid files, network namespaces */
@@ -173,6 +184,8 @@ struct engine_local_config {
 	const char *cluster_cidr;      /* traffic to it is never masqueraded */
 };
 int engine_local_new(const struct engine_local_config *c, struct engine **ret, struct err *err); /* names the program or kernel feature that is missing */
+/* Sets or changes the node's address range (engine_local_config.pod_cidr may be NULL until the node has one). */
+int engine_local_set_pod_cidr(struct engine *e, const char *cidr, struct err *err);
 struct engine *engine_fake_new(const struct clock *clock);
 
 #endif
