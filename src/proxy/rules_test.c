@@ -1,0 +1,230 @@
+/* From services to nft commands; and, as root, that a real kernel takes them and sends packets to the right endpoints. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <sched.h>
+#include <stdio.h>
+
+#include "linux/linux.h"
+#include "proxy/internal.h"
+
+struct fixture {
+	struct arena *a;
+	struct applied applied;
+	struct core_v1_service *service;
+	struct discovery_v1_endpoint_slice *slice;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+	struct core_v1_service_port *p;
+	struct discovery_v1_endpoint_port *ep;
+
+	f->a = arena_new(0);
+	f->service = model_new(&core_v1_service_type, f->a);
+	f->service->spec.cluster_ip = STR("10.43.0.20");
+	p = LIST_ADD(f->a, &f->service->spec.ports);
+	p->name = STR("http");
+	p->port = 80;
+	f->slice = model_new(&discovery_v1_endpoint_slice_type, f->a);
+	f->slice->address_type = STR("IPv4");
+	ep = LIST_ADD(f->a, &f->slice->ports);
+	ep->name = STR("http");
+	ep->port = (struct opt_int32)SOME(8080);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	applied_deinit(&f->applied);
+	arena_free(f->a);
+	free(f);
+	return 0;
+}
+
+static struct discovery_v1_endpoint *add_endpoint(struct fixture *f, const char *ip, const char *node)
+{
+	struct discovery_v1_endpoint *e = LIST_ADD(f->a, &f->slice->endpoints);
+
+	*LIST_ADD(f->a, &e->addresses) = str_of(ip);
+	e->node_name = str_of(node);
+	return e;
+}
+
+static struct rules *build(struct fixture *f)
+{
+	const struct discovery_v1_endpoint_slice *slices[] = { f->slice };
+	struct rules *r = arena_alloc(f->a, sizeof(*r));
+
+	r->arena = f->a;
+	rules_build(r, f->service, slices, 1, "here");
+	return r;
+}
+
+/* Whether the rules have "set key : value" (value "" for sets). */
+static bool has(const struct rules *r, const char *set, const char *key, const char *value)
+{
+	for (size_t i = 0; i < r->len; i++)
+		if (!strcmp(r->items[i].set, set) && str_eqz(r->items[i].key, key) && str_eqz(r->items[i].value, value))
+			return true;
+	return false;
+}
+
+static void two_endpoints(void **state)
+{
+	struct fixture *f = *state;
+	struct rules *r;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	add_endpoint(f, "10.42.1.6", "there");
+	r = build(f);
+	assert_true(has(r, "services", "10.43.0.20 . tcp . 80", "goto pick_2"));
+	assert_true(has(r, "endpoints", "10.43.0.20 . tcp . 80 . 0", "10.42.0.5 . 8080"));
+	assert_true(has(r, "endpoints", "10.43.0.20 . tcp . 80 . 1", "10.42.1.6 . 8080"));
+	assert_true(has(r, "hairpin", "10.42.0.5 . 10.42.0.5", ""));
+	assert_false(has(r, "hairpin", "10.42.1.6 . 10.42.1.6", ""));
+	assert_int_equal(r->len, 4);
+}
+
+static void none_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct discovery_v1_endpoint *e = add_endpoint(f, "10.42.0.5", "here");
+	struct rules *r;
+
+	e->conditions.ready = (struct opt_bool)SOME(false);
+	r = build(f);
+	assert_true(has(r, "no_endpoints", "10.43.0.20 . tcp . 80", ""));
+	assert_int_equal(r->len, 1);
+	/* A terminating one that still serves is better than none. */
+	e->conditions.serving = e->conditions.terminating = (struct opt_bool)SOME(true);
+	r = build(f);
+	assert_true(has(r, "endpoints", "10.43.0.20 . tcp . 80 . 0", "10.42.0.5 . 8080"));
+}
+
+static void policies_keep_to_the_node(void **state)
+{
+	struct fixture *f = *state;
+	struct rules *r;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	add_endpoint(f, "10.42.1.6", "there");
+	f->service->spec.ports.items[0].node_port = 30080;
+	f->service->spec.external_traffic_policy = STR("Local");
+	f->service->spec.session_affinity = STR("ClientIP");
+	r = build(f);
+	assert_true(has(r, "services", "10.43.0.20 . tcp . 80", "goto sticky_2"));
+	assert_true(has(r, "node_ports", "tcp . 30080", "goto local_sticky_1"));
+	assert_true(has(r, "node_port_endpoints", "tcp . 30080 . 0", "10.42.0.5 . 8080"));
+	f->service->spec.external_traffic_policy = STR("Cluster");
+	r = build(f);
+	assert_true(has(r, "node_ports", "tcp . 30080", "goto node_sticky_2"));
+	assert_true(has(r, "node_port_endpoints", "tcp . 30080 . 65537", "10.42.1.6 . 8080"));
+}
+
+static void headless_and_foreign_have_none(void **state)
+{
+	struct fixture *f = *state;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	f->service->spec.cluster_ip = STR("None");
+	assert_int_equal(build(f)->len, 0);
+	f->service->spec.cluster_ip = STR("10.43.0.20");
+	str_map_set(f->a, &f->service->metadata.annotations, STR(PROXY_SKIP_ANNOTATION), STR("dns"));
+	assert_int_equal(build(f)->len, 0);
+}
+
+static void change_is_only_the_difference(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf first = {0}, same = {0}, second = {0}, gone = {0};
+	struct rules *one, *two;
+
+	add_endpoint(f, "10.42.0.5", "there");
+	one = build(f);
+	rules_change(&f->applied, NULL, one, &first);
+	assert_non_null(strstr(first.p, "add chain " PROXY_TABLE " pick_1\n"));
+	assert_non_null(strstr(first.p, "add element " PROXY_TABLE " services { 10.43.0.20 . tcp . 80 : goto pick_1 }\n"));
+	rules_change(&f->applied, one, build(f), &same);
+	assert_int_equal(same.len, 0);
+	add_endpoint(f, "10.42.0.6", "there");
+	two = build(f);
+	rules_change(&f->applied, one, two, &second);
+	assert_null(strstr(second.p, "10.42.0.5")); /* untouched */
+	assert_non_null(strstr(second.p, "delete element " PROXY_TABLE " services { 10.43.0.20 . tcp . 80 }\n"));
+	assert_non_null(strstr(second.p, "add element " PROXY_TABLE " endpoints { 10.43.0.20 . tcp . 80 . 1 : 10.42.0.6 . 8080 }\n"));
+	rules_change(&f->applied, two, NULL, &gone);
+	assert_int_equal(f->applied.elements.len, 0);
+}
+
+static void shared_elements_are_counted(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf out = {0};
+	struct rules *one, *two;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	one = build(f);
+	f->service->spec.cluster_ip = STR("10.43.0.21"); /* another service with the same pod */
+	two = build(f);
+	rules_change(&f->applied, NULL, one, &out);
+	rules_change(&f->applied, NULL, two, &out);
+	buf_clear(&out);
+	rules_change(&f->applied, one, NULL, &out);
+	assert_null(strstr(out.p, "hairpin"));
+	buf_clear(&out);
+	rules_change(&f->applied, two, NULL, &out);
+	assert_non_null(strstr(out.p, "delete element " PROXY_TABLE " hairpin { 10.42.0.5 . 10.42.0.5 }"));
+}
+
+/* In a network namespace of this process alone. */
+static void the_kernel_takes_them(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf text = {0}, listing = {0};
+	struct rules *one, *two;
+	struct err err = {0};
+
+	if (getuid() != 0)
+		skip(); /* nftables needs root */
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	f->service->spec.ports.items[0].node_port = 30080;
+	add_endpoint(f, "10.42.0.5", "here");
+	add_endpoint(f, "10.42.1.6", "there");
+	one = build(f);
+	table_write(&text);
+	rules_change(&f->applied, NULL, one, &text);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s", err.text);
+	f->service->spec.session_affinity = STR("ClientIP");
+	f->slice->endpoints.len = 1;
+	two = build(f);
+	buf_clear(&text);
+	rules_change(&f->applied, one, two, &text);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s\n%s", err.text, text.p);
+	assert_int_equal(nft_read("list map " PROXY_TABLE " endpoints", false, &listing, &err), 0);
+	assert_non_null(strstr(listing.p, "10.43.0.20 . tcp . 80 . 0x00000000 : 10.42.0.5 . 8080"));
+	assert_null(strstr(listing.p, "10.42.1.6"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(two_endpoints, setup, teardown),
+		cmocka_unit_test_setup_teardown(none_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(policies_keep_to_the_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(headless_and_foreign_have_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(change_is_only_the_difference, setup, teardown),
+		cmocka_unit_test_setup_teardown(shared_elements_are_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_kernel_takes_them, setup, teardown),
+	};
+
+	return cmocka_run_group_tests_name("proxy rules", tests, NULL, NULL);
+}
