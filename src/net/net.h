@@ -148,6 +148,7 @@ bool channel_is_spdy(const struct channel_conn *c);
 void channel_write(struct channel_conn *c, int channel, struct str bytes); /* copies */
 void channel_close(struct channel_conn *c, int channel);                   /* half-close towards the client (v5: close message) */
 void channel_conn_close(struct channel_conn *c);                           /* after what was written went out */
+void channel_hold(struct channel_conn *c, bool hold); /* while held nothing is delivered and, soon, nothing read: the client waits */
 size_t channel_pending(const struct channel_conn *c);
 void channel_on_drain(struct channel_conn *c, task_fn fn, void *arg);
 

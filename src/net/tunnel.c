@@ -1,0 +1,619 @@
+/* Forwarding: an upgraded connection as it is (tunnel), or one request with its streamed answer (forward). Each has a thread
+ * that talks to the upstream server with the blocking client; the stream's side stays on its loop.
+ *
+ * Tunnel: bytes from the client wait in to_upstream (at most HIGH, then the client's connection is not fed), bytes to the
+ * client are counted in flight (at most HIGH, then the upstream is not read). lock guards what both sides touch; whoever
+ * changes something the thread waits for writes to wake_fd. The last of the two sides frees. */
+#include "net/client_internal.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#define HIGH (256 * 1024)
+#define CHUNK (16 * 1024)
+#define REFUSAL_MAX (1024 * 1024)
+#define HEAD_TIMEOUT_MS 30000
+
+/* ---- what is passed on of a request ---- */
+
+struct forwarded {
+	struct arena *arena;
+	struct http_call call;
+};
+
+static bool named_in(struct str name, const char *const *names)
+{
+	for (; *names; names++)
+		if (str_eqz(name, *names))
+			return true;
+	return false;
+}
+
+/* Who the client is was settled here; its credentials are not for the next server. */
+static const char *const kept_from_upstream[] = { "host", "authorization", "content-length", "transfer-encoding", "expect", NULL };
+static const char *const of_one_hop[] = { "connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", NULL };
+static const char *const remade[] = { "content-length", "date", NULL };
+
+static struct forwarded copy_request(struct http_stream *s, struct str target, const struct http_header *extra, size_t n_extra, bool upgrade)
+{
+	const struct http_request *r = http_stream_request(s);
+	struct forwarded f = { .arena = arena_new(0) };
+	struct http_header *headers = arena_alloc(f.arena, (r->n_headers + n_extra) * sizeof(*headers));
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->n_headers; i++) {
+		const struct http_header *h = &r->headers[i];
+
+		if (named_in(h->name, kept_from_upstream) || (!upgrade && named_in(h->name, of_one_hop)))
+			continue;
+		headers[n++] = (struct http_header){ arena_str(f.arena, h->name), arena_str(f.arena, h->value) };
+	}
+	for (size_t i = 0; i < n_extra; i++)
+		headers[n++] = (struct http_header){ arena_str(f.arena, extra[i].name), arena_str(f.arena, extra[i].value) };
+	f.call = (struct http_call){
+		.method = arena_str(f.arena, r->method),
+		.target = arena_str(f.arena, target),
+		.headers = headers,
+		.n_headers = n,
+		.body = arena_str(f.arena, r->body),
+	};
+	return f;
+}
+
+static void respond_bad_gateway(struct http_stream *s, const struct err *err)
+{
+	struct http_header type = { STR("content-type"), STR("text/plain; charset=utf-8") };
+
+	http_respond(s, 502, &type, 1, arena_fmt(http_stream_arena(s), "%s\n", err->text), NULL, NULL);
+}
+
+/* ---- tunnel ---- */
+
+struct tunnel {
+	atomic_uint refs;
+	struct http_stream *stream;   /* a reference */
+	struct http_client *client;
+	struct forwarded request;
+	int wake_fd;
+	struct client_conn *conn;     /* the thread's */
+	struct http1 h1;
+	struct message head;
+	struct buf rest;              /* what came behind the head */
+	struct err err;
+	pthread_mutex_t lock;
+	struct buf to_upstream;       /* guarded by lock, as are the next three */
+	size_t in_flight;
+	bool client_gone, starved;    /* starved: the client's connection waits for room in to_upstream */
+};
+
+static void tunnel_unref(struct tunnel *t)
+{
+	if (atomic_fetch_sub(&t->refs, 1) != 1)
+		return;
+	client_conn_free(t->conn);
+	http_client_free(t->client);
+	http_stream_unref(t->stream);
+	arena_free(t->request.arena);
+	close(t->wake_fd);
+	buf_deinit(&t->rest);
+	buf_deinit(&t->to_upstream);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+static struct tunnel *tunnel_ref(struct tunnel *t)
+{
+	atomic_fetch_add(&t->refs, 1);
+	return t;
+}
+
+static void wake(struct tunnel *t)
+{
+	eventfd_write(t->wake_fd, 1);
+}
+
+/* -- on the loop -- */
+
+static size_t tunnel_feed(struct http_conn *c, const char *p, size_t n)
+{
+	struct tunnel *t = c->upgraded;
+
+	pthread_mutex_lock(&t->lock);
+	bool room = t->to_upstream.len < HIGH;
+
+	if (room)
+		buf_add(&t->to_upstream, p, n);
+	t->starved = !room;
+	pthread_mutex_unlock(&t->lock);
+	wake(t);
+	return room ? n : 0;
+}
+
+static void set_client_gone(struct tunnel *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->client_gone = true;
+	pthread_mutex_unlock(&t->lock);
+	wake(t);
+}
+
+static void tunnel_drained(struct http_conn *c)
+{
+}
+
+static void tunnel_stop(struct http_conn *c)
+{
+}
+
+static void tunnel_closed(struct http_conn *c)
+{
+	struct tunnel *t = c->upgraded;
+	struct http_stream *s = c->stream;
+
+	c->stream = NULL;
+	set_client_gone(t);
+	stream_finish(s);
+	tunnel_unref(t);
+}
+
+const struct conn_protocol tunnel_protocol = {
+	.feed = tunnel_feed,
+	.drained = tunnel_drained,
+	.stop = tunnel_stop,
+	.closed = tunnel_closed,
+};
+
+/* The client went away before the upstream answered. */
+static void on_early_close(struct http_stream *s, void *arg)
+{
+	struct tunnel *t = arg;
+
+	set_client_gone(t);
+	tunnel_unref(t);
+}
+
+static void put_switching_head(struct buf *out, const struct message *m)
+{
+	buf_addz(out, "HTTP/1.1 101 Switching Protocols\r\n");
+	for (size_t i = 0; i < m->n_headers; i++)
+		buf_addf(out, STR_FMT ": " STR_FMT "\r\n", STR_ARG(m->headers[i].name), STR_ARG(m->headers[i].value));
+	buf_addz(out, "\r\n");
+}
+
+static void on_switched(struct http_stream *s, void *arg)
+{
+	struct tunnel *t = arg;
+	struct http_conn *c = s->conn;
+	CLEAN_BUF struct buf out = { 0 };
+
+	if (c && !c->dead) {
+		put_switching_head(&out, &t->head);
+		buf_add_str(&out, buf_str(&t->rest));
+		s->begun = true;
+		/* The reference that on_close held is the connection's now. */
+		s->on_close = NULL;
+		c->protocol = &tunnel_protocol;
+		c->upgraded = t;
+		conn_send(c, out.p, out.len);
+		conn_schedule(c, DUE_RESUME);
+	}
+	tunnel_unref(t);
+}
+
+static void on_refused(struct http_stream *s, void *arg)
+{
+	struct tunnel *t = arg;
+	struct arena *a = http_stream_arena(s);
+
+	if (t->err.text[0]) {
+		respond_bad_gateway(s, &t->err);
+	} else {
+		struct http_header *headers = arena_alloc(a, (t->head.n_headers + 1) * sizeof(*headers));
+		size_t n = 0;
+
+		for (size_t i = 0; i < t->head.n_headers; i++) {
+			const struct http_header *h = &t->head.headers[i];
+
+			if (!named_in(h->name, of_one_hop) && !named_in(h->name, remade))
+				headers[n++] = (struct http_header){ arena_str(a, h->name), arena_str(a, h->value) };
+		}
+		http_respond(s, t->head.status, headers, n, arena_str(a, str_n(t->head.body, t->head.body_len)), NULL, NULL);
+	}
+	tunnel_unref(t);
+}
+
+struct chunk {
+	struct tunnel *tunnel;
+	size_t len;
+	char bytes[];
+};
+
+static void chunk_sent(void *arg)
+{
+	struct chunk *k = arg;
+	struct tunnel *t = k->tunnel;
+
+	pthread_mutex_lock(&t->lock);
+	bool was_high = t->in_flight >= HIGH;
+
+	t->in_flight -= k->len;
+	bool low = t->in_flight < HIGH;
+
+	pthread_mutex_unlock(&t->lock);
+	if (was_high && low)
+		wake(t);
+	tunnel_unref(t);
+	free(k);
+}
+
+static void deliver(struct http_stream *s, void *arg)
+{
+	struct chunk *k = arg;
+
+	if (!s->conn || s->conn->dead) {
+		chunk_sent(k);
+		return;
+	}
+	sendq_add(&s->conn->q, str_n(k->bytes, k->len), chunk_sent, k);
+	conn_schedule(s->conn, DUE_FLUSH);
+}
+
+static void on_upstream_end(struct http_stream *s, void *arg)
+{
+	if (s->conn)
+		conn_close_when_sent(s->conn);
+}
+
+static void feed_again(struct http_stream *s, void *arg)
+{
+	if (s->conn && !s->conn->dead)
+		conn_schedule(s->conn, DUE_RESUME);
+}
+
+/* -- on the thread -- */
+
+/* Moves what the client sent into the connection, when that has nothing left to send. */
+static int send_to_upstream(struct tunnel *t)
+{
+	struct buf bytes = { 0 };
+	bool starved = false;
+	int r = client_try_send(t->conn);
+
+	if (r < 0)
+		return r == -EAGAIN ? 0 : r;
+	pthread_mutex_lock(&t->lock);
+	bytes = t->to_upstream;
+	t->to_upstream = (struct buf){ 0 };
+	starved = t->starved;
+	t->starved = false;
+	pthread_mutex_unlock(&t->lock);
+	r = bytes.len ? client_queue(t->conn, bytes.p, bytes.len) : 0;
+	buf_deinit(&bytes);
+	if (starved)
+		http_stream_post(t->stream, feed_again, NULL);
+	if (r == 0)
+		r = client_try_send(t->conn);
+	return r == -EAGAIN ? 0 : r;
+}
+
+/* 0: nothing more for now; 1: the upstream ended. */
+static int read_from_upstream(struct tunnel *t)
+{
+	for (;;) {
+		pthread_mutex_lock(&t->lock);
+		bool full = t->in_flight >= HIGH;
+
+		pthread_mutex_unlock(&t->lock);
+		if (full)
+			return 0;
+		struct chunk *k = xmalloc(sizeof(*k) + CHUNK);
+		ssize_t n = client_try_read(t->conn, k->bytes, CHUNK);
+
+		if (n <= 0) {
+			free(k);
+			return n == -EAGAIN ? 0 : 1;
+		}
+		k = xrealloc(k, sizeof(*k) + (size_t)n);
+		k->tunnel = tunnel_ref(t);
+		k->len = (size_t)n;
+		pthread_mutex_lock(&t->lock);
+		t->in_flight += k->len;
+		pthread_mutex_unlock(&t->lock);
+		http_stream_post(t->stream, deliver, k);
+	}
+}
+
+static void pump(struct tunnel *t)
+{
+	eventfd_t ignored;
+
+	for (;;) {
+		pthread_mutex_lock(&t->lock);
+		bool full = t->in_flight >= HIGH, gone = t->client_gone && !t->to_upstream.len;
+
+		pthread_mutex_unlock(&t->lock);
+		if (gone && !t->conn->out.len)
+			return;
+		short events = (short)((full ? 0 : POLLIN) | (t->conn->out.len ? POLLOUT : 0));
+		/* Asked for nothing, poll would still report a hang-up, again and again. */
+		struct pollfd fds[2] = {
+			{ events ? t->conn->fd : -1, events, 0 },
+			{ t->wake_fd, POLLIN, 0 },
+		};
+
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			return;
+		if (fds[1].revents)
+			eventfd_read(t->wake_fd, &ignored);
+		/* Waking may mean that there is room again for what TLS holds already. */
+		if (send_to_upstream(t) < 0 || read_from_upstream(t))
+			return;
+	}
+}
+
+static int open_upstream(struct tunnel *t)
+{
+	/* The wake descriptor doubles as the end of patience: before the answer only a client that leaves writes to it. */
+	struct patience p = { HEAD_TIMEOUT_MS, t->wake_fd };
+	CLEAN_BUF struct buf out = { 0 };
+	char bytes[4096];
+	int r = client_connect(t->client, true, p, &t->conn, &t->err);
+
+	if (r < 0)
+		return r;
+	client_put_head(t->client, &out, &t->request.call, (int64_t)t->request.call.body.len);
+	buf_add_str(&out, t->request.call.body);
+	http1_init(&t->h1, true);
+	message_init(&t->head, t->request.arena, REFUSAL_MAX);
+	http1_start(&t->h1, &t->head);
+	r = client_write(t->conn, p, out.p, out.len, &t->err);
+	if (r == 0)
+		r = client_read_head(t->conn, p, &t->h1, &t->rest, &t->err);
+	/* A refusal has a body. */
+	while (r == 0 && !t->h1.done) {
+		size_t taken;
+		ssize_t n = client_read(t->conn, p, bytes, sizeof(bytes), &t->err);
+
+		if (n < 0)
+			return (int)n;
+		r = http1_feed(&t->h1, bytes, (size_t)n, &taken);
+		if (r < 0 || (n == 0 && !t->h1.done))
+			return err_set(&t->err, -EPROTO, "the answer is cut short, or larger than 1 MiB");
+	}
+	return MIN(r, 0);
+}
+
+static void *tunnel_thread(void *arg)
+{
+	struct tunnel *t = arg;
+
+	int r = open_upstream(t);
+
+	if (r < 0)
+		err_prefix(&t->err, r, "%s" STR_FMT, t->client->url, STR_ARG(t->request.call.target));
+	else
+		t->err.text[0] = '\0';
+	tunnel_ref(t);
+	if (r < 0 || t->head.status != 101) {
+		http_stream_post(t->stream, on_refused, t);
+	} else {
+		http_stream_post(t->stream, on_switched, t);
+		pump(t);
+		http_stream_post(t->stream, on_upstream_end, NULL);
+	}
+	tunnel_unref(t);
+	return NULL;
+}
+
+void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
+{
+	struct tunnel *t = xcalloc(1, sizeof(*t));
+	struct err err;
+	pthread_t thread;
+
+	/* One for the thread, one for on_close and then the connection. */
+	atomic_init(&t->refs, 2);
+	t->stream = http_stream_ref(s);
+	t->client = http_client_ref(c);
+	t->request = copy_request(s, target, extra_headers, n_extra, true);
+	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_mutex_init(&t->lock, NULL);
+	http_stream_on_close(s, on_early_close, t);
+	int r = t->wake_fd < 0 ? -errno : thread_start(&thread, "tunnel", tunnel_thread, t);
+
+	if (r < 0) {
+		err_errno(&err, r, "cannot start a tunnel");
+		respond_bad_gateway(s, &err);
+		tunnel_unref(t);
+		return;
+	}
+	pthread_detach(thread);
+}
+
+/* ---- forward ---- */
+
+struct forward {
+	atomic_uint refs;
+	struct http_stream *stream;  /* a reference */
+	struct http_client *client;
+	struct forwarded request;
+	struct http_reply head;
+	struct err err;
+	pthread_mutex_t lock;
+	pthread_cond_t room;
+	struct http_reader *reader;  /* guarded by lock, as are the next two */
+	size_t in_flight;
+	bool client_gone;
+};
+
+struct piece {
+	struct forward *forward;
+	size_t len;
+	char bytes[];
+};
+
+static void forward_unref(struct forward *f)
+{
+	if (atomic_fetch_sub(&f->refs, 1) != 1)
+		return;
+	http_client_free(f->client);
+	http_stream_unref(f->stream);
+	arena_free(f->request.arena);
+	pthread_mutex_destroy(&f->lock);
+	pthread_cond_destroy(&f->room);
+	free(f);
+}
+
+static void post_forward(struct forward *f, void (*fn)(struct http_stream *s, void *arg))
+{
+	atomic_fetch_add(&f->refs, 1);
+	http_stream_post(f->stream, fn, f);
+}
+
+static void begin_answer(struct http_stream *s, void *arg)
+{
+	struct forward *f = arg;
+	struct arena *a = http_stream_arena(s);
+	struct http_header *headers = arena_alloc(a, (f->head.n_headers + 1) * sizeof(*headers));
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->head.n_headers; i++) {
+		const struct http_header *h = &f->head.headers[i];
+
+		if (!named_in(h->name, of_one_hop) && !named_in(h->name, remade))
+			headers[n++] = (struct http_header){ arena_str(a, h->name), arena_str(a, h->value) };
+	}
+	http_stream_begin(s, f->head.status, headers, n);
+	forward_unref(f);
+}
+
+static void piece_sent(void *arg)
+{
+	struct piece *k = arg;
+	struct forward *f = k->forward;
+
+	pthread_mutex_lock(&f->lock);
+	f->in_flight -= k->len;
+	pthread_cond_signal(&f->room);
+	pthread_mutex_unlock(&f->lock);
+	forward_unref(f);
+	free(k);
+}
+
+static void write_piece(struct http_stream *s, void *arg)
+{
+	struct piece *k = arg;
+
+	http_stream_write(s, str_n(k->bytes, k->len), piece_sent, k);
+}
+
+static void end_answer(struct http_stream *s, void *arg)
+{
+	struct forward *f = arg;
+
+	if (!f->err.text[0])
+		http_stream_end(s);
+	else if (s->begun)
+		http_stream_abort(s);
+	else
+		respond_bad_gateway(s, &f->err);
+	forward_unref(f);
+}
+
+static void on_client_gone(struct http_stream *s, void *arg)
+{
+	struct forward *f = arg;
+
+	pthread_mutex_lock(&f->lock);
+	f->client_gone = true;
+	if (f->reader)
+		http_reader_cancel(f->reader);
+	pthread_cond_signal(&f->room);
+	pthread_mutex_unlock(&f->lock);
+	forward_unref(f);
+}
+
+/* Waits until the client took most of what it was sent; false: it is gone. */
+static bool wait_for_room(struct forward *f)
+{
+	pthread_mutex_lock(&f->lock);
+	while (!f->client_gone && f->in_flight >= HIGH)
+		pthread_cond_wait(&f->room, &f->lock);
+	bool gone = f->client_gone;
+
+	pthread_mutex_unlock(&f->lock);
+	return !gone;
+}
+
+static int copy_answer(struct forward *f, struct http_reader *reader)
+{
+	while (wait_for_room(f)) {
+		struct piece *k = xmalloc(sizeof(*k) + CHUNK);
+		ssize_t n = http_reader_read(reader, k->bytes, CHUNK, &f->err);
+
+		if (n <= 0) {
+			free(k);
+			return (int)n;
+		}
+		k = xrealloc(k, sizeof(*k) + (size_t)n);
+		k->forward = f;
+		k->len = (size_t)n;
+		atomic_fetch_add(&f->refs, 1);
+		pthread_mutex_lock(&f->lock);
+		f->in_flight += k->len;
+		pthread_mutex_unlock(&f->lock);
+		http_stream_post(f->stream, write_piece, k);
+	}
+	return -ECANCELED;
+}
+
+static void *forward_thread(void *arg)
+{
+	struct forward *f = arg;
+	struct http_reader *reader = NULL;
+	int r = http_client_open(f->client, &f->request.call, f->request.arena, &f->head, &reader, &f->err);
+
+	if (r == 0) {
+		pthread_mutex_lock(&f->lock);
+		f->reader = reader;
+		pthread_mutex_unlock(&f->lock);
+		post_forward(f, begin_answer);
+		r = copy_answer(f, reader);
+		pthread_mutex_lock(&f->lock);
+		f->reader = NULL;
+		pthread_mutex_unlock(&f->lock);
+		http_reader_free(reader);
+	}
+	if (r == 0)
+		f->err.text[0] = '\0';
+	else if (!f->err.text[0])
+		err_set(&f->err, r, "the client went away");
+	post_forward(f, end_answer);
+	forward_unref(f);
+	return NULL;
+}
+
+void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
+{
+	struct forward *f = xcalloc(1, sizeof(*f));
+	struct err err;
+	pthread_t thread;
+
+	/* One for the thread, one for on_close. */
+	atomic_init(&f->refs, 2);
+	f->stream = http_stream_ref(s);
+	f->client = http_client_ref(c);
+	f->request = copy_request(s, target, extra_headers, n_extra, false);
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->room, NULL);
+	http_stream_on_close(s, on_client_gone, f);
+	int r = thread_start(&thread, "forward", forward_thread, f);
+
+	if (r < 0) {
+		err_errno(&err, r, "cannot forward a request");
+		respond_bad_gateway(s, &err);
+		forward_unref(f);
+		return;
+	}
+	pthread_detach(thread);
+}
