@@ -186,6 +186,17 @@ struct engine_local_config {
 int engine_local_new(const struct engine_local_config *c, struct engine **ret, struct err *err); /* names the program or kernel feature that is missing */
 /* Sets or changes the node's address range (engine_local_config.pod_cidr may be NULL until the node has one). */
 int engine_local_set_pod_cidr(struct engine *e, const char *cidr, struct err *err);
+
+/* ---- the fake engine, for tests and simulation: all in memory, nothing runs, every image can be pulled. Containers run from start until they are
+ * stopped or made to end; a stopped one ends at once with 143 (137 when the grace is 0). Times are the clock's. ---- */
 struct engine *engine_fake_new(const struct clock *clock);
+void engine_fake_exit(struct engine *e, const char *container_id, int exit_code, bool oom_killed); /* ends a running one; its event is sent */
+/* The next `times` calls of the vtable's function of that name ("container_start", "image_pull", …) fail with -EIO and this text; times -1: all, 0: none. */
+void engine_fake_fail(struct engine *e, const char *function, int times, const char *text);
+/* Answers exec_sync; the default is code 0 and no output. */
+typedef int (*engine_fake_exec_fn)(void *arg, const char *container_id, const char *const *argv, struct buf *ret_output, int *ret_code, struct err *err);
+void engine_fake_set_exec(struct engine *e, engine_fake_exec_fn fn, void *arg);
+void engine_fake_lose_sandbox(struct engine *e, const char *sandbox_id); /* as a reboot does: not ready, its containers ended with 255 */
+size_t engine_fake_calls(struct engine *e, const char *function);        /* how often it was called */
 
 #endif
