@@ -67,6 +67,8 @@ struct store_snapshot {
 	uint64_t revision;
 	struct node *root;
 	struct garbage dead;           /* in this version, not in the next */
+	struct store_snapshot *base;   /* rebuilt from this one by undoing events; then it is in no list of versions */
+	struct index_edit edit;        /* what was made for it, freed with it */
 };
 void versions_init(struct store *s, struct node *root, uint64_t revision);
 /* Makes the edit the current version. Its garbage is freed as soon as no version holds it. */
@@ -90,6 +92,8 @@ struct event_log {
 struct store_event *event_new(enum store_event_type type, struct object *o, struct object *prev); /* references both */
 void log_init(struct event_log *l, uint64_t history); /* 0: the default */
 void log_deinit(struct event_log *l);
+/* The events after `revision` up to `upto`, referenced, oldest first. STORE_COMPACTED; -EAGAIN: they are on their way. */
+int log_since(struct event_log *l, uint64_t revision, uint64_t upto, struct store_event ***ret, size_t *ret_n);
 /* Takes the references, wakes cursors. dropped gets, for each event that fell off, the revisions of the rows that nobody needs
  * any more (see backend compact). */
 struct revisions {

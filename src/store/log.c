@@ -260,6 +260,26 @@ static uint64_t seek(const struct event_log *l, uint64_t revision)
 	return lo;
 }
 
+int log_since(struct event_log *l, uint64_t revision, uint64_t upto, struct store_event ***ret, size_t *ret_n)
+{
+	int r = 0;
+	pthread_mutex_lock(&l->lock);
+	if (l->newest < upto) {
+		r = -EAGAIN;
+	} else if (revision < l->compacted) {
+		r = STORE_COMPACTED;
+	} else {
+		uint64_t from = seek(l, revision), to = seek(l, upto);
+		struct store_event **events = xcalloc(to - from + 1, sizeof(*events));
+		for (uint64_t i = from; i < to; i++)
+			events[i - from] = store_event_ref(at(l, i));
+		*ret = events;
+		*ret_n = to - from;
+	}
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
 int store_watch_field(struct store *s, struct str prefix, struct object_pair field, uint64_t revision, store_wake_fn wake,
 	void *arg, struct store_watch **ret)
 {

@@ -3,7 +3,12 @@
  * A version is a root; a snapshot is a reference to one. The versions that somebody still holds form a list by age, the
  * current one last. When a version is published, what it replaced becomes the garbage of the one before. When a version goes,
  * each piece of its garbage that the next older version also holds (it was born before it) moves there; the rest is freed.
- * So a snapshot held for long keeps alive what it can see, and nothing else. */
+ * So a snapshot held for long keeps alive what it can see, and nothing else.
+ *
+ * A version that is gone is rebuilt, as long as the log reaches back to it: an edit of the current one in which the events since
+ * are undone. It belongs to its holder, and no other version shares its new nodes. */
+#include <sched.h>
+
 #include "base/values.h"
 #include "store/internal.h"
 
@@ -56,6 +61,12 @@ void store_snapshot_free(struct store_snapshot *v)
 {
 	if (!v || atomic_fetch_sub(&v->refs, 1) != 1)
 		return;
+	if (v->base) {
+		index_edit_undo(&v->edit);
+		store_snapshot_free(v->base);
+		free(v);
+		return;
+	}
 	/* The store holds the current version, so this one is older and nobody can find it any more. */
 	struct store *s = v->store;
 	pthread_mutex_lock(&s->versions_lock);
@@ -114,7 +125,7 @@ void store_snapshot_keep(struct store_snapshot *v)
 	store_snapshot_free(drop);
 }
 
-struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision)
+static struct store_snapshot *find_version(struct store *s, uint64_t revision)
 {
 	struct store_snapshot *found = NULL;
 	pthread_mutex_lock(&s->versions_lock);
@@ -129,6 +140,59 @@ struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision)
 		atomic_fetch_add(&found->refs, 1);
 	pthread_mutex_unlock(&s->versions_lock);
 	return found;
+}
+
+static void undo_event(struct index_edit *e, const struct store_event *ev)
+{
+	if (ev->type == STORE_ADDED)
+		index_remove(e, ev->object->key);
+	else if (ev->type == STORE_MODIFIED)
+		index_replace(e, object_ref(ev->prev));
+	else
+		index_insert(e, object_ref(ev->prev));
+}
+
+/* Takes the base. NULL: the log does not reach back so far. */
+static struct store_snapshot *rebuild(struct store_snapshot *base, uint64_t revision)
+{
+	struct store *s = base->store;
+	CLEAN_FREE struct store_event **events = NULL;
+	size_t n = 0;
+	int r;
+	/* The index is published a moment before the log. */
+	while ((r = log_since(&s->log, revision, base->revision, &events, &n)) == -EAGAIN)
+		sched_yield();
+	if (r) {
+		store_snapshot_free(base);
+		return NULL;
+	}
+	struct store_snapshot *v = xcalloc(1, sizeof(*v));
+	v->store = s;
+	v->base = base;
+	v->revision = revision;
+	v->edit.root = base->root;
+	v->edit.birth = UINT64_MAX;
+	atomic_init(&v->refs, 1);
+	list_init(&v->versions);
+	list_init(&v->kept);
+	for (size_t i = n; i > 0; i--) {
+		undo_event(&v->edit, events[i - 1]);
+		store_event_unref(events[i - 1]);
+	}
+	v->root = v->edit.root;
+	return v;
+}
+
+struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision)
+{
+	struct store_snapshot *v = find_version(s, revision);
+	if (v)
+		return v;
+	v = store_snapshot(s);
+	if (revision > 0 && revision < v->revision)
+		return rebuild(v, revision);
+	store_snapshot_free(v);
+	return NULL;
 }
 
 uint64_t versions_expire(struct store *s, uint64_t now_s)

@@ -19,7 +19,7 @@
 
 enum {
 	FORMAT = 1,
-	WAL_MAX = 16 << 20,            /* checkpoint at once */
+	WAL_MAX = 4 << 20,             /* checkpoint at once */
 	WAL_IDLE = 1 << 20,            /* checkpoint when idle */
 	PAGE = 8192,
 };

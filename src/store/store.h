@@ -75,8 +75,8 @@ struct object *store_snapshot_get(const struct store_snapshot *sn, struct str ke
 typedef bool (*store_each_fn)(void *arg, struct object *o);
 void store_snapshot_each(const struct store_snapshot *sn, struct str prefix, struct str start, store_each_fn fn, void *arg);
 size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix, struct str start); /* objects from start on */
-/* A snapshot as of an older revision for list continuation: kept alive while the store remembers it (5 minutes or so).
- * NULL: no longer there (410, or the caller goes on with the newest). */
+/* A snapshot as of an older revision, for list continuation and exact lists: a kept one, or one rebuilt from the log of events
+ * (a microsecond for each event since). NULL: no longer there (410, or the caller goes on with the newest). */
 struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision);
 /* Remembers this snapshot for store_snapshot_at. Call it when a continue token for it is handed out (only then: a kept snapshot
  * holds what was replaced since). Kept for 5 minutes after the last call, the newest 64 at most. */

@@ -57,6 +57,12 @@ static bool collect(void *arg, struct object *o)
 	return true;
 }
 
+static bool collect_versions(void *arg, struct object *o)
+{
+	buf_addf(arg, STR_FMT "@%llu ", STR_ARG(o->key), (unsigned long long)o->revision);
+	return true;
+}
+
 static void lists_by_prefix(void **state)
 {
 	struct store *s = test_open(*state, 0);
@@ -77,18 +83,63 @@ static void lists_by_prefix(void **state)
 	assert_int_equal(store_snapshot_count(sn, STR("/z/"), STR_NONE), 0);
 	assert_int_equal(store_snapshot_revision(sn), 7);
 	assert_non_null(store_snapshot_get(sn, STR("/b/2")));
-	/* Not kept, and no longer the newest. */
-	assert_null(store_snapshot_at(s, 7));
 	store_snapshot_keep(sn);
-	store_snapshot_free(sn);
-	sn = store_snapshot_at(s, 7);
-	assert_non_null(sn);
-	assert_int_equal(store_snapshot_count(sn, STR("/b/"), STR_NONE), 3);
+	struct store_snapshot *kept = store_snapshot_at(s, 7);
+	assert_ptr_equal(kept, sn);
+	store_snapshot_free(kept);
 	store_snapshot_free(sn);
 	sn = store_snapshot_at(s, store_revision(s));
 	store_snapshot_each(sn, STR("/b/"), STR_NONE, collect, &now);
 	assert_string_equal(now.p, "/b/1 /b/3 /b/4 ");
 	store_snapshot_free(sn);
+	store_close(s);
+}
+
+/* Kept snapshots outlive the log; others are rebuilt from it while it reaches back. */
+static void older_revisions(void **state)
+{
+	enum { HISTORY = 100 };
+	struct store *s = test_open(*state, HISTORY);
+	struct store_snapshot *was[HISTORY + 1] = { 0 };
+	uint64_t seed = 3;
+	for (int i = 0; i < 2000; i++) {
+		char key[32];
+		seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+		snprintf(key, sizeof(key), "/k/%d", (int)(seed >> 58));
+		if (put(s, STORE_CREATE, key, 0, "", NULL) == STORE_EXISTS)
+			assert_int_equal(put(s, seed >> 40 & 1 ? STORE_UPDATE : STORE_DELETE, key, 0, "", NULL), 0);
+		struct store_snapshot **slot = &was[store_revision(s) % (HISTORY + 1)];
+		store_snapshot_free(*slot);
+		*slot = store_snapshot(s);
+		if (i % 20 != 0 || i < HISTORY)
+			continue;
+		for (uint64_t v = store_revision(s) - HISTORY; v <= store_revision(s); v++) {
+			CLEAN_BUF struct buf expected = { 0 }, rebuilt = { 0 };
+			struct store_snapshot *sn = store_snapshot_at(s, v);
+			assert_int_equal(store_snapshot_revision(sn), v);
+			store_snapshot_each(was[v % (HISTORY + 1)], STR("/"), STR_NONE, collect_versions, &expected);
+			store_snapshot_each(sn, STR("/"), STR_NONE, collect_versions, &rebuilt);
+			assert_true(str_eq(buf_str(&expected), buf_str(&rebuilt)));
+			store_snapshot_free(sn);
+		}
+		assert_null(store_snapshot_at(s, store_revision(s) - HISTORY - 1));
+		assert_null(store_snapshot_at(s, store_revision(s) + 1));
+	}
+	uint64_t oldest = store_revision(s) - HISTORY;
+	store_snapshot_keep(was[oldest % (HISTORY + 1)]);
+	struct store_snapshot *rebuilt = store_snapshot_at(s, oldest + 1);
+	store_snapshot_keep(rebuilt);
+	store_snapshot_free(rebuilt);
+	for (size_t i = 0; i < ARRAY_LEN(was); i++)
+		store_snapshot_free(was[i]);
+	for (int i = 0; i < HISTORY; i++)
+		put(s, STORE_CREATE, "/other", 0, "", NULL), put(s, STORE_DELETE, "/other", 0, "", NULL);
+	for (uint64_t v = oldest; v <= oldest + 1; v++) {
+		struct store_snapshot *sn = store_snapshot_at(s, v);
+		assert_int_equal(store_snapshot_revision(sn), v);
+		store_snapshot_free(sn);
+	}
+	assert_null(store_snapshot_at(s, oldest + 2));
 	store_close(s);
 }
 
@@ -139,6 +190,7 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(outcomes, test_folder, test_folder_remove, &sqlite),
 		cmocka_unit_test_prestate_setup_teardown(lists_by_prefix, test_folder, test_folder_remove, &memory),
 		cmocka_unit_test_prestate_setup_teardown(lists_by_prefix, test_folder, test_folder_remove, &sqlite),
+		cmocka_unit_test_prestate_setup_teardown(older_revisions, test_folder, test_folder_remove, &memory),
 		cmocka_unit_test_prestate_setup_teardown(restart, test_folder, test_folder_remove, &memory),
 		cmocka_unit_test_prestate_setup_teardown(restart, test_folder, test_folder_remove, &sqlite),
 	};
