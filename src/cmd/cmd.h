@@ -65,6 +65,7 @@ int cmd_status(int argc, char **argv);
 int cmd_why(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_uninstall(int argc, char **argv);
 
 /* The admin's client from --kubeconfig, $KUBECONFIG, or the default place. */
 int cmd_client(const struct options *o, struct client **ret, struct err *err);
