@@ -91,4 +91,29 @@ check:
 clean:
 	rm -rf build build-san
 
+# ---- fuzzers: fuzz/FOLDER_WHAT.c holds LLVMFuzzerTestOneInput and links FOLDER and what lies below it; its inputs are fuzz/corpus/FOLDER_WHAT/*.
+# fuzz-replay runs each over its inputs (any compiler, SAN=1 too); fuzz-FOLDER_WHAT fuzzes (clang; FUZZ_SECONDS=60). ----
+FUZZERS = $(filter-out replay,$(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c)))
+FUZZ_SECONDS ?= 60
+fuzz_layers = $(call layers_of,$(firstword $(subst _, ,$(1))))
+fuzz_libs = $(foreach f,$(FOLDERS) gen,$(if $(filter $(f),$(call fuzz_layers,$(1))),$(BUILD)/lib$(f).a))
+fuzz_src = $(foreach f,$(FOLDERS),$(if $(filter $(f),$(call fuzz_layers,$(1))),$(call lib_src,$(f)))) $(if $(filter gen,$(call fuzz_layers,$(1))),$(GEN_C))
+define fuzz_rules
+$(BUILD)/fuzz/$(1): $(BUILD)/fuzz/$(1).o $(BUILD)/fuzz/replay.o $(call fuzz_libs,$(1))
+	$(Q)echo "  ld fuzz/$(1)"; $(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LIBS)
+fuzz-replay-$(1): $(BUILD)/fuzz/$(1)
+	@echo "# fuzz-replay $(1)"; $(BUILD)/fuzz/$(1) fuzz/corpus/$(1)
+fuzz-$(1): | $(GEN)
+	@mkdir -p $(BUILD)/fuzz/found-$(1)
+	clang -std=gnu17 -g -O1 -w -D_GNU_SOURCE -Isrc -I$(BUILD) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -pthread \
+		-o $(BUILD)/fuzz/$(1)-clang fuzz/$(1).c $$(call fuzz_src,$(1)) $(LIBS)
+	$(BUILD)/fuzz/$(1)-clang -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/fuzz/found-$(1)/ $(BUILD)/fuzz/found-$(1) fuzz/corpus/$(1)
+endef
+$(foreach f,$(FUZZERS),$(eval $(call fuzz_rules,$(f))))
+.PHONY: fuzz-replay $(foreach f,$(FUZZERS),fuzz-$(f) fuzz-replay-$(f))
+fuzz-replay: $(foreach f,$(FUZZERS),fuzz-replay-$(f))
+
+# ---- benchmarks: each bench/NAME.mk adds a target bench-NAME. ----
+include $(wildcard bench/*.mk)
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
