@@ -61,6 +61,7 @@ struct kind {
 	const char *resource;                /* pods, deployments.apps */
 	uint32_t flags;
 	enum name_rule name_rule;
+	write_run_fn create;                 /* instead of the generic create: what is not stored under its own name */
 	void (*fill)(struct write *w, void *obj); /* defaults that the schema cannot say; on create, update and patch; twice is once */
 	void (*prepare_create)(struct write *w);
 	void (*prepare_update)(struct write *w); /* of the object itself; status is the old one already */

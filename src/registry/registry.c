@@ -30,6 +30,11 @@ void registry_set_admission(struct registry *r, const struct admission *ad)
 	r->config.admission = *ad;
 }
 
+void registry_set_tokens(struct registry *r, const struct token_issuer *t)
+{
+	r->config.tokens = *t;
+}
+
 void registry_free(struct registry *r)
 {
 	if (!r)

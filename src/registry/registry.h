@@ -156,6 +156,7 @@ struct registry_config {
 };
 int registry_new(const struct registry_config *c, struct registry **ret, struct err *err);
 void registry_set_admission(struct registry *r, const struct admission *ad);
+void registry_set_tokens(struct registry *r, const struct token_issuer *t); /* as registry_config.tokens: the apiserver comes later */
 void registry_free(struct registry *r);
 /* Creates what a cluster must have and does not: namespaces default, kube-system, kube-public, kube-node-lease; service default/kubernetes; bootstrap RBAC
  * objects (roles, bindings: rows of a table, reconciled as upstream does); priority classes system-*. Blocking; not on a loop. */

@@ -106,6 +106,13 @@ void write_again(struct write *w)
 
 /* ---- commit ---- */
 
+static void finish(struct write *w, int code);
+
+static void finish_create(struct write *w)
+{
+	finish(w, 201);
+}
+
 static struct str ref_name(struct write *w)
 {
 	struct meta_v1_object_meta *m = w->obj ? write_meta(w) : write_old_meta(w);
@@ -123,7 +130,7 @@ static void commit_failed(struct write *w, int result)
 	if (w->operation == VERB_CREATE && result == STORE_EXISTS && w->req->verb != VERB_UPDATE) {
 		if (w->generated && ++w->attempts < GENERATE_MAX) {
 			meta_generate_name(w);
-			w->run = write_commit;
+			w->run = finish_create;
 			retry_push(w->r->retry, w);
 			return;
 		}
@@ -354,6 +361,10 @@ static void *to_storage(struct write *w, void *obj)
 
 void write_run_create(struct write *w)
 {
+	if (w->res->kind && w->res->kind->create) {
+		w->res->kind->create(w);
+		return;
+	}
 	w->obj = to_storage(w, w->req->obj);
 	write_create(w);
 }

@@ -1,0 +1,19 @@
+/* Addresses and node ports of services: who holds which. Thread-safe. */
+#ifndef SKIFF_REGISTRY_CLAIMS_H
+#define SKIFF_REGISTRY_CLAIMS_H
+
+#include "registry/kinds/kinds.h"
+
+enum { CLAIM_TAKEN = 1, CLAIM_OUT_OF_RANGE, CLAIM_FULL };
+
+int claims_new(const char *cidr, int port_first, int port_last, struct service_claims **ret, struct err *err);
+void claims_free(struct service_claims *c);
+const char *claims_cidr(const struct service_claims *c);
+int claims_take_address(struct service_claims *c, struct str ip);
+int claims_choose_address(struct service_claims *c, struct arena *a, struct str *ret);
+void claims_drop_address(struct service_claims *c, struct str ip);
+int claims_take_port(struct service_claims *c, struct str protocol, int port);
+int claims_choose_port(struct service_claims *c, struct str protocol, int *ret);
+void claims_drop_port(struct service_claims *c, struct str protocol, int port);
+
+#endif

@@ -1,0 +1,118 @@
+/* Small checks that several kinds share. */
+#include <arpa/inet.h>
+
+#include "registry/kinds/kinds.h"
+
+static void add_text(const struct at *at, struct buf *b)
+{
+	if (at->up) {
+		add_text(at->up, b);
+		if (*at->name)
+			buf_addc(b, '.');
+	}
+	buf_addz(b, at->name);
+	if (at->index >= 0)
+		buf_addf(b, "[%zd]", at->index);
+	else if (at->key.p)
+		buf_addf(b, "[" STR_FMT "]", STR_ARG(at->key));
+}
+
+struct str at_text(const struct at *at, struct arena *a)
+{
+	CLEAN_BUF struct buf b = { 0 };
+	add_text(at, &b);
+	return arena_str(a, buf_str(&b));
+}
+
+void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struct str value, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	struct str text = arena_vfmt(cs->arena, fmt, ap);
+	va_end(ap);
+	cause_add(cs, r, at_text(at, cs->arena), value, STR_FMT, STR_ARG(text));
+}
+
+struct str number_text(struct causes *cs, int64_t v)
+{
+	return arena_fmt(cs->arena, "%lld", (long long)v);
+}
+
+const char *valid_config_key(struct str s)
+{
+	if (s.len > 253)
+		return "must be no more than 253 characters";
+	if (str_eqz(s, "."))
+		return "must not be '.'";
+	if (str_eqz(s, ".."))
+		return "must not be '..'";
+	if (str_has_prefix(s, STR("..")))
+		return "must not start with '..'";
+	for (size_t i = 0; i < s.len; i++) {
+		char c = s.p[i];
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'))
+			return "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used "
+			       "for validation is '[-._a-zA-Z0-9]+')";
+	}
+	return s.len ? NULL : "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', "
+			      "regex used for validation is '[-._a-zA-Z0-9]+')";
+}
+
+const char *valid_port_name(struct str s)
+{
+	bool letter = false;
+	if (s.len > 15)
+		return "must be no more than 15 characters";
+	for (size_t i = 0; i < s.len; i++) {
+		char c = s.p[i];
+		if (c >= 'a' && c <= 'z')
+			letter = true;
+		else if (c == '-' && i > 0 && s.p[i - 1] == '-')
+			return "must not contain consecutive hyphens";
+		else if (c != '-' && !(c >= '0' && c <= '9'))
+			return "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
+	}
+	if (!letter)
+		return "must contain at least one letter (a-z)";
+	if (s.p[0] == '-' || s.p[s.len - 1] == '-')
+		return "must not begin or end with a hyphen";
+	return NULL;
+}
+
+bool parse_ipv4(struct str s, uint32_t *ret)
+{
+	char z[INET_ADDRSTRLEN];
+	struct in_addr in;
+	if (s.len >= sizeof(z))
+		return false;
+	memcpy(z, s.p ? s.p : "", s.len);
+	z[s.len] = '\0';
+	if (inet_pton(AF_INET, z, &in) != 1)
+		return false;
+	*ret = ntohl(in.s_addr);
+	return true;
+}
+
+const char *valid_ip(struct str s)
+{
+	char z[INET6_ADDRSTRLEN];
+	struct in6_addr in;
+	uint32_t v4;
+	if (parse_ipv4(s, &v4))
+		return NULL;
+	if (s.len && s.len < sizeof(z)) {
+		memcpy(z, s.p, s.len);
+		z[s.len] = '\0';
+		if (inet_pton(AF_INET6, z, &in) == 1)
+			return NULL;
+	}
+	return "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+}
+
+bool text_among(struct str s, const char *const *values)
+{
+	for (; *values; values++)
+		if (str_eqz(s, *values))
+			return true;
+	return false;
+}
