@@ -12,7 +12,8 @@
 	X(replicaset_controller) \
 	X(replication_controller) \
 	X(endpoints_controller) \
-	X(endpointslice_controller)
+	X(endpointslice_controller) \
+	X(garbage_collector)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)
