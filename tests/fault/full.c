@@ -1,4 +1,4 @@
-/* A disk that is really full: a tmpfs of 3 MB in a mount namespace of its own. Needs root; says so and passes otherwise. */
+/* A disk that is really full: a tmpfs of 8 MB in a mount namespace of its own. Needs root; says so and passes otherwise. */
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@ static int fill(struct world *w, const char *folder, unsigned seed)
 	struct store *s = NULL;
 	struct err err = { 0 };
 	CLEAN_FD int fd = open(ballast, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || posix_fallocate(fd, 0, 1 << 20) != 0) {
+	if (fd < 0 || posix_fallocate(fd, 0, 5 << 20) != 0) {
 		world_error(w, "no ballast");
 		return 1;
 	}
@@ -57,7 +57,7 @@ int test_full(int unused, unsigned seed)
 	pid_t pid = fork();
 	if (pid == 0) {
 		if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-			mount("tmpfs", folder, "tmpfs", 0, "size=3m") != 0) {
+			mount("tmpfs", folder, "tmpfs", 0, "size=8m") != 0) {
 			printf("full: not run, it needs root to mount a tmpfs\n");
 			_exit(0);
 		}

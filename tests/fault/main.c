@@ -24,7 +24,7 @@ int main(int argc, char **argv)
 		unsigned seed = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : (unsigned)getpid();
 		printf("%s: seed %u\n", argv[1], seed);
 		int errors = tests[i].run(number, seed);
-		printf("%s: %s\n", argv[1], errors ? "FAILED" : "passed");
+		printf("%s store-%s\n", errors ? "not ok" : "ok", argv[1]);
 		return errors ? 1 : 0;
 	}
 	fprintf(stderr, "usage: fault-store kill|nth|rot|full [NUMBER [SEED]]\n");
