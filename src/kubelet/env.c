@@ -1,0 +1,351 @@
+/* The environment of a container: envFrom, env with references and $(NAME), then the services of its namespace as variables. Sources: the API pages of
+ * EnvVar and EnvFromSource, and the task page on environment variables of services. Later entries win; a service never overrides what the pod says. */
+#include "gen/types.h"
+#include "kubelet/internal.h"
+
+struct env_list {
+	struct arena *a;
+	struct engine_env *items;
+	size_t len, cap;
+};
+
+static void env_set(struct env_list *l, struct str name, struct str value)
+{
+	if (l->len == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 16;
+		l->items = arena_grow(l->a, l->items, l->cap * sizeof(*l->items), cap * sizeof(*l->items));
+		l->cap = cap;
+	}
+	l->items[l->len++] = (struct engine_env){ name, value };
+}
+
+static const struct str *env_get(const struct engine_env *items, size_t n, struct str name)
+{
+	for (size_t i = n; i-- > 0;)
+		if (str_eq(items[i].name, name))
+			return &items[i].value;
+	return NULL;
+}
+
+struct str env_expand(struct str text, const struct engine_env *env, size_t n_env, struct arena *a)
+{
+	CLEAN_BUF struct buf out = { 0 };
+
+	if (str_find(text, '$') < 0)
+		return text;
+	for (size_t i = 0; i < text.len; i++) {
+		if (text.p[i] != '$' || i + 1 == text.len) {
+			buf_addc(&out, text.p[i]);
+			continue;
+		}
+		if (text.p[i + 1] == '$') {
+			buf_addc(&out, '$');
+			i++;
+			continue;
+		}
+		ssize_t close = text.p[i + 1] == '(' ? str_find(str_from(text, i + 2), ')') : -1;
+		if (close < 0) {
+			buf_addc(&out, '$');
+			if (text.p[i + 1] == '(') {
+				buf_addc(&out, '(');
+				i++;
+			}
+			continue;
+		}
+		struct str name = str_n(text.p + i + 2, (size_t)close);
+		const struct str *v = env_get(env, n_env, name);
+		if (v)
+			buf_add_str(&out, *v);
+		else
+			buf_addf(&out, "$(" STR_FMT ")", STR_ARG(name));
+		i += (size_t)close + 2;
+	}
+	return arena_str(a, buf_str(&out));
+}
+
+/* ---- services ---- */
+
+static struct str variable_name(struct str s, struct arena *a)
+{
+	struct str r = arena_str(a, s);
+	char *p = (char *)r.p;
+
+	for (size_t i = 0; i < r.len; i++)
+		p[i] = p[i] == '-' ? '_' : p[i] >= 'a' && p[i] <= 'z' ? (char)(p[i] - 32) : p[i];
+	return r;
+}
+
+static void service_vars(struct env_list *l, const struct core_v1_service *svc)
+{
+	struct arena *a = l->a;
+	struct str ip = arena_str(a, svc->spec.cluster_ip), name = variable_name(svc->metadata.name, a);
+	bool v6 = str_find(ip, ':') >= 0;
+
+	env_set(l, arena_fmt(a, STR_FMT "_SERVICE_HOST", STR_ARG(name)), ip);
+	if (!svc->spec.ports.len)
+		return;
+	env_set(l, arena_fmt(a, STR_FMT "_SERVICE_PORT", STR_ARG(name)), arena_fmt(a, "%d", svc->spec.ports.items[0].port));
+	LIST_EACH(p, &svc->spec.ports)
+		if (p->name.len)
+			env_set(l, arena_fmt(a, STR_FMT "_SERVICE_PORT_" STR_FMT, STR_ARG(name), STR_ARG(variable_name(p->name, a))),
+				arena_fmt(a, "%d", p->port));
+	LIST_EACH(p, &svc->spec.ports) {
+		struct str proto = arena_str(a, p->protocol.len ? p->protocol : STR("TCP")), upper = variable_name(proto, a);
+		for (char *c = (char *)proto.p; *c; c++)
+			*c |= 32;
+		struct str prefix = arena_fmt(a, STR_FMT "_PORT_%d_" STR_FMT, STR_ARG(name), p->port, STR_ARG(upper));
+		struct str url = arena_fmt(a, STR_FMT "://%s" STR_FMT "%s:%d", STR_ARG(proto), v6 ? "[" : "", STR_ARG(ip), v6 ? "]" : "", p->port);
+		if (p == svc->spec.ports.items)
+			env_set(l, arena_fmt(a, STR_FMT "_PORT", STR_ARG(name)), url);
+		env_set(l, prefix, url);
+		env_set(l, arena_fmt(a, STR_FMT "_PROTO", STR_ARG(prefix)), proto);
+		env_set(l, arena_fmt(a, STR_FMT "_PORT", STR_ARG(prefix)), arena_fmt(a, "%d", p->port));
+		env_set(l, arena_fmt(a, STR_FMT "_ADDR", STR_ARG(prefix)), ip);
+	}
+}
+
+static bool has_cluster_ip(const struct core_v1_service *svc)
+{
+	return svc->spec.cluster_ip.len && !str_eqz(svc->spec.cluster_ip, "None");
+}
+
+static void add_services(struct sync *s, struct env_list *l, struct str ns, const char *only)
+{
+	struct cached_list all = { 0 };
+
+	informer_list(s->k->services, ns, &all);
+	for (size_t i = 0; i < all.len; i++) {
+		const struct core_v1_service *svc = all.items[i]->obj;
+		if (has_cluster_ip(svc) && (!only || str_eqz(svc->metadata.name, only)))
+			service_vars(l, svc);
+	}
+	cached_list_deinit(&all);
+}
+
+static void services_env(struct sync *s, struct env_list *l)
+{
+	bool links = !s->pod->spec.enable_service_links.set || s->pod->spec.enable_service_links.value;
+	struct str ns = s->pod->metadata.namespace;
+
+	if (!s->k->services)
+		return;
+	if (!links || !str_eqz(ns, "default"))
+		add_services(s, l, STR("default"), "kubernetes");
+	if (links)
+		add_services(s, l, ns, NULL);
+}
+
+/* ---- fields ---- */
+
+/* metadata.labels['x'] -> x */
+static bool subscript(struct str path, const char *map, struct str *ret)
+{
+	size_t n = strlen(map);
+
+	if (path.len < n + 4 || memcmp(path.p, map, n) || path.p[n] != '[' || path.p[n + 1] != '\'' || memcmp(path.p + path.len - 2, "']", 2))
+		return false;
+	*ret = str_n(path.p + n + 2, path.len - n - 4);
+	return true;
+}
+
+static struct str map_text(const struct str_map *m, struct arena *a)
+{
+	CLEAN_BUF struct buf b = { 0 };
+
+	LIST_EACH(p, m) {
+		if (b.len)
+			buf_addc(&b, '\n');
+		buf_addf(&b, STR_FMT "=", STR_ARG(p->key));
+		json_write_text(p->value, &b);
+	}
+	return arena_str(a, buf_str(&b));
+}
+
+int field_value(struct sync *s, struct str path, const char *pod_ip, struct str *ret, struct err *err)
+{
+	const struct core_v1_pod *pod = s->pod;
+	struct str ip = str_of(pod_ip ? pod_ip : ""), host = str_of(s->k->c.node_ip), key;
+	const struct {
+		const char *path;
+		struct str value;
+	} plain[] = {
+		{ "metadata.name", pod->metadata.name },
+		{ "metadata.namespace", pod->metadata.namespace },
+		{ "metadata.uid", pod->metadata.uid },
+		{ "spec.nodeName", str_of(s->k->c.node_name) },
+		{ "spec.serviceAccountName", pod->spec.service_account_name },
+		{ "status.podIP", ip },
+		{ "status.podIPs", ip },
+		{ "status.hostIP", host },
+		{ "status.hostIPs", host },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+		if (str_eqz(path, plain[i].path)) {
+			*ret = plain[i].value.p ? plain[i].value : STR("");
+			return 0;
+		}
+	if (subscript(path, "metadata.labels", &key) || subscript(path, "metadata.annotations", &key)) {
+		const struct str_map *m = str_has_prefix(path, STR("metadata.labels")) ? &pod->metadata.labels : &pod->metadata.annotations;
+		struct str v = str_map_get(m, key);
+		*ret = v.p ? v : STR("");
+		return 0;
+	}
+	if (str_eqz(path, "metadata.labels") || str_eqz(path, "metadata.annotations")) {
+		*ret = map_text(str_eqz(path, "metadata.labels") ? &pod->metadata.labels : &pod->metadata.annotations, s->a);
+		return 0;
+	}
+	return err_set(err, -EINVAL, "unsupported fieldPath: " STR_FMT, STR_ARG(path));
+}
+
+int resource_field_value(struct sync *s, const struct core_v1_resource_field_selector *r, const struct core_v1_container *self, struct str *ret,
+	struct err *err)
+{
+	const struct core_v1_container *c = self;
+	struct quantity q = { 0 }, divisor = { .nano = 1000000000, .format = 'D' };
+	struct str which, name;
+
+	if (r->container_name.len) {
+		const struct container_spec *spec = container_specs_find(&s->specs, r->container_name);
+		if (!spec)
+			return err_set(err, -EINVAL, "container " STR_FMT " not found", STR_ARG(r->container_name));
+		c = spec->c;
+	}
+	if (!c || !str_cut(r->resource, '.', &which, &name))
+		return err_set(err, -EINVAL, "unsupported container resource: " STR_FMT, STR_ARG(r->resource));
+	bool limits = str_eqz(which, "limits");
+	CLEAN_FREE char *resource = str_dup(name);
+	if (!resource_quantity(limits ? &c->resources.limits : &c->resources.requests, resource, &q)) {
+		/* No limit: all that the node has to give. No request: none. */
+		if (limits)
+			node_allocatable(s->k, resource, &q);
+		else
+			resource_quantity(&c->resources.limits, resource, &q);
+	}
+	if (r->divisor.len && !quantity_parse(r->divisor, &divisor) && !divisor.nano)
+		divisor.nano = 1000000000;
+	__int128 n = (q.nano + divisor.nano - 1) / divisor.nano;
+	*ret = arena_fmt(s->a, "%lld", (long long)n);
+	return 0;
+}
+
+/* ---- references ---- */
+
+static int from_config_map(struct sync *s, const struct core_v1_config_map_key_selector *r, struct str *ret, bool *ret_skip, struct err *err)
+{
+	struct core_v1_config_map *m;
+	struct str name = r->local_object_reference.name;
+	bool optional = r->optional.set && r->optional.value;
+
+	int got = object_get(s, &core_v1_config_map_type, name, (void **)&m, err);
+	if (got == CLIENT_NOT_FOUND && optional) {
+		*ret_skip = true;
+		return 0;
+	}
+	if (got)
+		return got < 0 ? got : -ENOENT;
+	*ret = str_map_get(&m->data, r->key);
+	if (ret->p)
+		return 0;
+	*ret_skip = optional;
+	return optional ? 0 : err_set(err, -ENOENT, "couldn't find key " STR_FMT " in ConfigMap " STR_FMT "/" STR_FMT, STR_ARG(r->key),
+		STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
+}
+
+static int from_secret(struct sync *s, const struct core_v1_secret_key_selector *r, struct str *ret, bool *ret_skip, struct err *err)
+{
+	struct core_v1_secret *m;
+	struct str name = r->local_object_reference.name;
+	bool optional = r->optional.set && r->optional.value;
+
+	int got = object_get(s, &core_v1_secret_type, name, (void **)&m, err);
+	if (got == CLIENT_NOT_FOUND && optional) {
+		*ret_skip = true;
+		return 0;
+	}
+	if (got)
+		return got < 0 ? got : -ENOENT;
+	*ret = str_map_get(&m->data, r->key);
+	if (ret->p)
+		return 0;
+	*ret_skip = optional;
+	return optional ? 0 : err_set(err, -ENOENT, "couldn't find key " STR_FMT " in Secret " STR_FMT "/" STR_FMT, STR_ARG(r->key),
+		STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
+}
+
+static int value_from(struct sync *s, const struct core_v1_container *c, const struct core_v1_env_var_source *v, const char *pod_ip, struct str *ret,
+	bool *ret_skip, struct err *err)
+{
+	if (v->field_ref)
+		return field_value(s, v->field_ref->field_path, pod_ip, ret, err);
+	if (v->resource_field_ref)
+		return resource_field_value(s, v->resource_field_ref, c, ret, err);
+	if (v->config_map_key_ref)
+		return from_config_map(s, v->config_map_key_ref, ret, ret_skip, err);
+	if (v->secret_key_ref)
+		return from_secret(s, v->secret_key_ref, ret, ret_skip, err);
+	return err_set(err, -ENOSYS, "environment variable from a file (fileKeyRef) is not supported by this kubelet");
+}
+
+static int env_from(struct sync *s, struct env_list *l, const struct core_v1_env_from_source *e, struct err *err)
+{
+	const struct str_map *data;
+	bool optional;
+	void *obj;
+	int r;
+
+	if (e->config_map_ref) {
+		optional = e->config_map_ref->optional.set && e->config_map_ref->optional.value;
+		r = object_get(s, &core_v1_config_map_type, e->config_map_ref->local_object_reference.name, &obj, err);
+		data = r ? NULL : &((struct core_v1_config_map *)obj)->data;
+	} else if (e->secret_ref) {
+		optional = e->secret_ref->optional.set && e->secret_ref->optional.value;
+		r = object_get(s, &core_v1_secret_type, e->secret_ref->local_object_reference.name, &obj, err);
+		data = r ? NULL : &((struct core_v1_secret *)obj)->data;
+	} else {
+		return 0;
+	}
+	if (r == CLIENT_NOT_FOUND && optional)
+		return 0;
+	if (r)
+		return r < 0 ? r : -ENOENT;
+	LIST_EACH(p, data)
+		env_set(l, e->prefix.len ? arena_fmt(s->a, STR_FMT STR_FMT, STR_ARG(e->prefix), STR_ARG(p->key)) : p->key, p->value);
+	return 0;
+}
+
+int env_make(struct sync *s, const struct core_v1_container *c, const char *pod_ip, struct engine_env **ret, size_t *ret_n, struct err *err)
+{
+	struct env_list l = { .a = s->a };
+
+	services_env(s, &l);
+	LIST_EACH(e, &c->env_from) {
+		int r = env_from(s, &l, e, err);
+		if (r)
+			return r;
+	}
+	LIST_EACH(e, &c->env) {
+		struct str value = e->value;
+		bool skip = false;
+		if (e->value_from && !e->value.len) {
+			int r = value_from(s, c, e->value_from, pod_ip, &value, &skip, err);
+			if (r)
+				return r;
+		} else {
+			value = env_expand(value, l.items, l.len, s->a);
+		}
+		if (!skip)
+			env_set(&l, e->name, value.p ? value : STR(""));
+	}
+	/* One entry a name: the last value, at the place of its first mention. */
+	size_t n = 0;
+	for (size_t i = 0; i < l.len; i++) {
+		if (env_get(l.items, n, l.items[i].name))
+			continue;
+		struct str value = *env_get(l.items, l.len, l.items[i].name);
+		l.items[n++] = (struct engine_env){ l.items[i].name, value };
+	}
+	*ret = l.items;
+	*ret_n = n;
+	return 0;
+}

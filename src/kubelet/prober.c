@@ -1,0 +1,221 @@
+/* Asking a container how it is: exec, httpGet, tcpSocket, grpc. Blocking, on a slow thread. The texts are those that upstream's events carry. */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "gen/types.h"
+#include "kubelet/internal.h"
+
+#define BODY_MAX 10240
+
+int port_resolve(const struct int_or_str *port, const struct core_v1_container *c, int *ret, struct err *err)
+{
+	int64_t n = port->num;
+
+	if (port->kind == IOS_STR) {
+		n = 0;
+		LIST_EACH(p, &c->ports)
+			if (str_eq(p->name, port->text))
+				n = p->container_port;
+		if (!n && str_to_i64(port->text, &n))
+			return err_set(err, -EINVAL, "strconv.Atoi: parsing \"" STR_FMT "\": invalid syntax", STR_ARG(port->text));
+	}
+	if (n <= 0 || n > 65535)
+		return err_set(err, -EINVAL, "invalid port number: %lld", (long long)n);
+	*ret = (int)n;
+	return 0;
+}
+
+/* ---- httpGet ---- */
+
+static int http_headers(const struct core_v1_http_get_action *h, struct http_header *ret, size_t max)
+{
+	size_t n = 0;
+	bool agent = false, accept = false;
+
+	LIST_EACH(x, &h->http_headers) {
+		if (n + 2 >= max)
+			break;
+		agent |= !strcasecmp(x->name.p, "user-agent");
+		accept |= !strcasecmp(x->name.p, "accept");
+		ret[n++] = (struct http_header){ x->name, x->value };
+	}
+	if (!agent)
+		ret[n++] = (struct http_header){ STR("user-agent"), STR("kube-probe/1.36") };
+	if (!accept)
+		ret[n++] = (struct http_header){ STR("accept"), STR("*/*") };
+	return (int)n;
+}
+
+int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *pod_ip, unsigned timeout_ms, int *ret_status,
+	struct buf *ret_body, struct buf *ret_url, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct tls_context *tls = NULL;
+	struct tls_client_config tc = { .insecure_skip_verify = true };
+	struct http_client *client;
+	struct http_header headers[32];
+	struct http_reply reply;
+	int port;
+
+	int r = port_resolve(&h->port, c, &port, err);
+	if (r)
+		return r;
+	bool https = str_eqz(h->scheme, "HTTPS");
+	struct str host = h->host.len ? h->host : str_of(pod_ip), path = h->path.len ? h->path : STR("/");
+	bool v6 = str_find(host, ':') >= 0;
+	struct str base = arena_fmt(a, "%s://%s" STR_FMT "%s:%d", https ? "https" : "http", v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
+	struct str target = path.p[0] == '/' ? path : arena_fmt(a, "/" STR_FMT, STR_ARG(path));
+	buf_addf(ret_url, STR_FMT STR_FMT, STR_ARG(base), STR_ARG(target));
+	if (https && (r = tls_client_new(&tc, &tls, err)))
+		return r;
+	r = http_client_new(base.p, tls, &client, err);
+	if (r) {
+		tls_context_free(tls);
+		return r;
+	}
+	struct http_call call = { .method = STR("GET"), .target = target, .headers = headers, .n_headers = (size_t)http_headers(h, headers, ARRAY_LEN(headers)),
+		.timeout_ms = timeout_ms };
+	r = http_client_call(client, &call, a, &reply, err);
+	if (!r) {
+		*ret_status = reply.status;
+		buf_add(ret_body, reply.body.p, MIN(reply.body.len, BODY_MAX));
+	}
+	http_client_free(client);
+	tls_context_free(tls);
+	return r;
+}
+
+static enum probe_result ask_http(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *ip, unsigned timeout_ms,
+	struct buf *out)
+{
+	CLEAN_BUF struct buf body = { 0 }, url = { 0 };
+	struct err err;
+	int status, port;
+
+	if (port_resolve(&h->port, c, &port, &err)) {
+		buf_addz(out, err.text);
+		return PROBE_UNKNOWN;
+	}
+	int r = http_get_action(h, c, ip, timeout_ms, &status, &body, &url, &err);
+	if (r == -ETIMEDOUT) {
+		buf_addf(out, "Get \"" STR_FMT "\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", STR_ARG(buf_str(&url)));
+		return PROBE_FAILURE;
+	}
+	if (r) {
+		buf_addf(out, "Get \"" STR_FMT "\": %s", STR_ARG(buf_str(&url)), err.text);
+		return PROBE_FAILURE;
+	}
+	if (status >= 200 && status < 400) {
+		buf_addf(out, "HTTP %d", status);
+		return PROBE_SUCCESS;
+	}
+	buf_addf(out, "HTTP probe failed with statuscode: %d", status);
+	return PROBE_FAILURE;
+}
+
+/* ---- tcpSocket ---- */
+
+/* A connected socket; *ret_why in the words of the usual dialer. */
+static int dial(struct str host, int port, unsigned timeout_ms, int *ret_fd, struct buf *out)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
+	char service[16];
+	CLEAN_FREE char *name = str_dup(host);
+	bool v6 = str_find(host, ':') >= 0;
+
+	snprintf(service, sizeof(service), "%d", port);
+	int g = getaddrinfo(name, service, &hints, &list);
+	if (g || !list) {
+		buf_addf(out, "dial tcp: lookup %s: %s", name, gai_strerror(g));
+		return -EHOSTUNREACH;
+	}
+	CLEAN_FD int fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int r = fd < 0 ? -errno : connect(fd, list->ai_addr, list->ai_addrlen) ? -errno : 0;
+	freeaddrinfo(list);
+	if (r == -EINPROGRESS) {
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
+		int e = 0;
+		socklen_t len = sizeof(e);
+		int n = poll(&p, 1, (int)timeout_ms);
+		r = n == 0 ? -ETIMEDOUT : n < 0 ? -errno : getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) ? -errno : -e;
+	}
+	if (r) {
+		const char *why = r == -ETIMEDOUT ? "i/o timeout" : r == -ECONNREFUSED ? "connect: connection refused" : r == -EHOSTUNREACH ?
+			"connect: no route to host" : strerror(-r);
+		buf_addf(out, "dial tcp %s%s%s:%d: %s", v6 ? "[" : "", name, v6 ? "]" : "", port, why);
+		return r;
+	}
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static enum probe_result ask_tcp(const struct core_v1_tcp_socket_action *t, const struct core_v1_container *c, const char *ip, unsigned timeout_ms,
+	struct buf *out)
+{
+	struct err err;
+	int port, fd;
+
+	if (port_resolve(&t->port, c, &port, &err)) {
+		buf_addz(out, err.text);
+		return PROBE_UNKNOWN;
+	}
+	if (dial(t->host.len ? t->host : str_of(ip), port, timeout_ms, &fd, out))
+		return PROBE_FAILURE;
+	close(fd);
+	return PROBE_SUCCESS;
+}
+
+/* ---- exec ---- */
+
+static enum probe_result ask_exec(struct kubelet *k, const struct core_v1_exec_action *e, const char *id, unsigned timeout_ms, struct buf *out)
+{
+	struct err err;
+	int code = 0;
+	const char **argv = xcalloc(e->command.len + 1, sizeof(*argv));
+	char limit[DURATION_TEXT_MAX];
+
+	for (size_t i = 0; i < e->command.len; i++)
+		argv[i] = e->command.items[i].p;
+	int r = k->c.engine->v->exec_sync(k->c.engine, id, argv, timeout_ms, out, &code, &err);
+	free(argv);
+	if (r == -ETIMEDOUT) {
+		duration_format((int64_t)timeout_ms * (int64_t)NS_PER_MS, limit);
+		buf_clear(out);
+		buf_addz(out, "command timed out: \"");
+		for (size_t i = 0; i < e->command.len; i++)
+			buf_addf(out, "%s" STR_FMT, i ? " " : "", STR_ARG(e->command.items[i]));
+		buf_addf(out, "\" timed out after %s", limit);
+		return PROBE_FAILURE;
+	}
+	if (r) {
+		buf_clear(out);
+		buf_addz(out, err.text);
+		return PROBE_UNKNOWN;
+	}
+	return code ? PROBE_FAILURE : PROBE_SUCCESS;
+}
+
+enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p, const struct core_v1_container *c, const char *container_id, const char *pod_ip,
+	struct buf *ret_output)
+{
+	unsigned timeout_ms = (unsigned)(p->timeout_seconds > 0 ? p->timeout_seconds : 1) * 1000;
+
+	if (p->handler.exec)
+		return ask_exec(k, p->handler.exec, container_id, timeout_ms, ret_output);
+	if (p->handler.http_get)
+		return ask_http(p->handler.http_get, c, pod_ip, timeout_ms, ret_output);
+	if (p->handler.tcp_socket)
+		return ask_tcp(p->handler.tcp_socket, c, pod_ip, timeout_ms, ret_output);
+	if (p->handler.grpc) {
+		int fd;
+		if (dial(str_of(pod_ip), p->handler.grpc->port, timeout_ms, &fd, ret_output))
+			return PROBE_FAILURE;
+		return grpc_health(fd, pod_ip, p->handler.grpc, timeout_ms, ret_output);
+	}
+	buf_addz(ret_output, "missing probe handler");
+	return PROBE_UNKNOWN;
+}

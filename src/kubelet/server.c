@@ -1,0 +1,255 @@
+/* The node API on port 10250: who may ask what, and the way to whoever answers (server_*.c). Paths and answers are upstream's kubelet's.
+ *
+ * 1. No request is answered without an identity: a client certificate of the cluster's CA, or a bearer token that TokenReview knows.
+ * 2. system:masters and the API server's own client may do everything; others are asked about with SubjectAccessReview (nodes/log, nodes/stats …).
+ * 3. Reviews and whatever else may block run on the slow pool; the stream is answered on its loop. */
+#include <stdio.h>
+
+#include "gen/types.h"
+#include "kubelet/internal.h"
+
+struct node_server {
+	struct kubelet *k;
+	struct http_server *http;
+};
+
+void respond_text(struct http_stream *s, int status, const char *type, struct str body)
+{
+	struct arena *a = http_stream_arena(s);
+	struct http_header h = { STR("content-type"), str_of(type) };
+
+	http_respond(s, status, arena_memdup(a, &h, sizeof(h)), 1, arena_str(a, body), NULL, NULL);
+}
+
+void respond_error(struct http_stream *s, int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	struct str text = arena_vfmt(http_stream_arena(s), fmt, ap);
+	va_end(ap);
+	respond_text(s, status, "text/plain; charset=utf-8", arena_fmt(http_stream_arena(s), STR_FMT "\n", STR_ARG(text)));
+}
+
+bool query_has(struct http_stream *s, const char *name, struct str *ret)
+{
+	struct str rest = http_stream_request(s)->query, k, v;
+	bool found = false;
+
+	while (url_query_next(&rest, http_stream_arena(s), &k, &v))
+		if (str_eqz(k, name)) {
+			*ret = v;
+			found = true;
+		}
+	return found;
+}
+
+/* ---- routes ---- */
+
+static void get_healthz(struct route *r)
+{
+	respond_text(r->stream, 200, "text/plain; charset=utf-8", STR("ok"));
+}
+
+static void get_pods(struct route *r)
+{
+	serve_pods(r->k, r->stream);
+}
+
+static void get_logs(struct route *r)
+{
+	serve_logs(r->k, r->stream, r->parts[1], r->parts[2], r->parts[3]);
+}
+
+/* /exec/NS/POD[/UID]/CONTAINER */
+static void exec(struct route *r)
+{
+	serve_exec(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1], false);
+}
+
+static void attach(struct route *r)
+{
+	serve_exec(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1], true);
+}
+
+static void port_forward(struct route *r)
+{
+	serve_port_forward(r->k, r->stream, r->parts[1], r->parts[2]);
+}
+
+static void get_stats(struct route *r)
+{
+	serve_stats(r->k, r->stream);
+}
+
+static void get_metrics(struct route *r)
+{
+	serve_metrics(r->k, r->stream, r->n_parts > 1 && str_eqz(r->parts[1], "resource"));
+}
+
+static void get_why(struct route *r)
+{
+	serve_why(r->k, r->stream, r->parts[3], r->parts[4]);
+}
+
+static void run_command(struct route *r)
+{
+	serve_run(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1]);
+}
+
+/* clang-format off */
+static const struct {
+	const char *first;
+	size_t min, max;                  /* parts of the path */
+	const char *subresource;          /* of nodes, for authorization */
+	bool slow;                        /* asks the engine: not on the loop */
+	void (*fn)(struct route *r);
+} routes[] = {
+	{ "healthz",       1, 2, "healthz", false, get_healthz },
+	{ "pods",          1, 1, "pods",    false, get_pods },
+	{ "runningpods",   1, 1, "pods",    false, get_pods },
+	{ "containerLogs", 4, 4, "proxy",   true,  get_logs },
+	{ "exec",          4, 5, "proxy",   true,  exec },
+	{ "attach",        4, 5, "proxy",   true,  attach },
+	{ "portForward",   3, 4, "proxy",   true,  port_forward },
+	{ "run",           4, 5, "proxy",   true,  run_command },
+	{ "stats",         1, 2, "stats",   true,  get_stats },
+	{ "metrics",       1, 2, "metrics", true,  get_metrics },
+	{ "skiff",         5, 5, "proxy",   true,  get_why },
+};
+/* clang-format on */
+
+static bool split(struct route *r, struct str path)
+{
+	struct arena *a = http_stream_arena(r->stream);
+	struct str part, rest = path;
+
+	if (rest.len && rest.p[0] == '/')
+		rest = str_from(rest, 1);
+	while (rest.len && r->n_parts < ARRAY_LEN(r->parts)) {
+		str_cut(rest, '/', &part, &rest);
+		if (url_decode(part, false, a, &r->parts[r->n_parts++]))
+			return false;
+	}
+	return r->n_parts && !rest.len;
+}
+
+struct job {
+	struct route route;
+	size_t row;
+};
+
+static const char *verb_of(struct str method)
+{
+	static const struct {
+		const char *method, *verb;
+	} verbs[] = { { "GET", "get" }, { "HEAD", "get" }, { "POST", "create" }, { "PUT", "update" }, { "PATCH", "patch" }, { "DELETE", "delete" } };
+
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (str_eqz(method, verbs[i].method))
+			return verbs[i].verb;
+	return "get";
+}
+
+/* On the loop again: the answer of a check that took its time. */
+static void go_on(struct http_stream *s, void *arg)
+{
+	struct job *job = arg;
+
+	routes[job->row].fn(&job->route);
+	http_stream_unref(s);
+	free(job);
+}
+
+struct refusal {
+	int status;
+	struct err err;
+};
+
+static void refuse(struct http_stream *s, void *arg)
+{
+	struct refusal *r = arg;
+
+	respond_error(s, r->status, "%s", r->err.text);
+	http_stream_unref(s);
+	free(r);
+}
+
+static void check_and_go(void *arg)
+{
+	struct job *job = arg;
+	struct http_stream *s = job->route.stream;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct refusal no = { .status = 500 };
+
+	if (server_authorize(job->route.k, http_stream_request(s), verb_of(http_stream_request(s)->method), routes[job->row].subresource, a, &no.status, &no.err)) {
+		if (routes[job->row].slow) {
+			routes[job->row].fn(&job->route);
+			http_stream_unref(s);
+			free(job);
+		} else {
+			http_stream_post(s, go_on, job);
+		}
+		return;
+	}
+	struct refusal *keep = xmalloc(sizeof(*keep));
+	*keep = no;
+	http_stream_post(s, refuse, keep);
+	free(job);
+}
+
+static void on_request(void *arg, struct http_stream *s)
+{
+	struct node_server *server = arg;
+	struct route r = { .k = server->k, .stream = s };
+	const struct http_request *q = http_stream_request(s);
+
+	if (split(&r, q->path))
+		for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
+			if (!str_eqz(r.parts[0], routes[i].first) || r.n_parts < routes[i].min || r.n_parts > routes[i].max)
+				continue;
+			struct job *job = xmalloc(sizeof(*job));
+			*job = (struct job){ r, i };
+			http_stream_ref(s);
+			pool_submit(server->k->slow, check_and_go, job);
+			return;
+		}
+	respond_error(s, 404, "404 page not found");
+}
+
+int node_server_start(struct kubelet *k, struct err *err)
+{
+	struct node_server *server = xcalloc(1, sizeof(*server));
+	struct http_server_config c = {
+		.loops = &k->c.loop,
+		.n_loops = 1,
+		.address = k->c.address,
+		.port = k->c.port < 0 ? 0 : k->c.port,
+		.tls = k->c.serving_tls,
+		.handler = { on_request, server },
+	};
+
+	server->k = k;
+	k->server = server;
+	int r = http_server_start(&c, &server->http, err);
+	if (r) {
+		k->server = NULL;
+		free(server);
+		return err_prefix(err, r, "node API");
+	}
+	k->c.port = http_server_port(server->http);
+	return 0;
+}
+
+void node_server_stop(struct kubelet *k)
+{
+	if (k->server && k->server->http)
+		http_server_stop(k->server->http);
+	if (k->server)
+		k->server->http = NULL;
+}
+
+int node_server_port(const struct kubelet *k)
+{
+	return k->server && k->server->http ? http_server_port(k->server->http) : 0;
+}
