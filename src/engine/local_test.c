@@ -159,6 +159,562 @@ static void test_exit_codes_and_logs(void **state)
 	remove_sandbox(&s);
 }
 
+static struct str run_to_end(const struct engine_sandbox *s, struct engine_container_config *c, int code)
+{
+	char id[ENGINE_ID];
+
+	start(s, c, id);
+	struct engine_container k = wait_exit(id);
+	struct str log = read_log(&k);
+	if (k.exit_code != code)
+		fail_msg("%s ended with %d (%s): %s", k.name.p, k.exit_code, k.reason.p, log.p);
+	return log;
+}
+
+#define assert_has(text, part) do { if (str_find_str(text, STR(part)) < 0) fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); } while (0)
+#define assert_lacks(text, part) do { if (str_find_str(text, STR(part)) >= 0) fail_msg("\"%s\" is in:\n" STR_FMT, part, STR_ARG(text)); } while (0)
+
+static void test_surroundings(void **state)
+{
+	struct engine_sandbox s = run_sandbox("around");
+	struct engine_container_config c = shell("around", "hostname; cat /etc/hostname /etc/resolv.conf; env; id; pwd; ip addr show eth0; ip route; ls -ld /; "
+		"grep -c . /proc/self/mountinfo; grep CapEff /proc/self/status; mount | grep -E ' /(proc|dev/mqueue|sys/fs/cgroup/memory|sys/fs/cgroup) '; "
+		"echo x > /proc/sys/kernel/hostname || echo ro-sysctl; cat /proc/kcore | wc -c; cat /proc/1/oom_score_adj");
+	struct engine_env env[] = { { STR("A"), STR("b c\"d") }, { STR("PATH"), STR("/bin") } };
+
+	c.env = env;
+	c.n_env = 2;
+	c.working_dir = "/made/for/it";
+	c.resources.oom_score_adj = 123;
+	struct str log = run_to_end(&s, &c, 0);
+	assert_has(log, "F around\n");
+	assert_has(log, "nameserver 10.43.0.10");
+	assert_has(log, "F A=b c\"d\n");
+	assert_has(log, "F PATH=/bin\n");
+	assert_has(log, "F HOSTNAME=around\n");
+	assert_has(log, "uid=0(root) gid=0(root)");
+	assert_has(log, "F /made/for/it\n");
+	assert_has(log, "CapEff:\t00000000a80425fb\n");
+	assert_has(log, "ro-sysctl");
+	assert_has(log, "F 123\n");
+	assert_has(log, "default via 10.199.7.1 dev eth0");
+	assert_true(str_find_str(log, s.ip) > 0);
+	assert_has(log, "on /proc type proc");
+	remove_sandbox(&s);
+}
+
+static void test_users(void **state)
+{
+	struct engine_sandbox s = run_sandbox("users");
+	static const char *const drop[] = { "ALL", NULL }, *const add[] = { "NET_ADMIN", NULL };
+	const int64_t more[] = { 77 };
+	struct engine_container_config c = shell("named", "id; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status");
+
+	c.run_as_username = "user";
+	c.supplemental_groups = more;
+	c.n_supplemental_groups = 1;
+	c.no_new_privs = true;
+	struct str log = run_to_end(&s, &c, 0);
+	assert_has(log, "uid=1000(user) gid=1001(user) groups=77,1001(user),1005(extra)");
+	assert_has(log, "CapEff:\t0000000000000000\n");
+	assert_has(log, "NoNewPrivs:\t1\n");
+
+	c = shell("numbered", "id; grep -E 'CapEff|CapBnd' /proc/self/status; touch /x || echo read-only");
+	c.run_as_user = 0;
+	c.run_as_group = 5;
+	c.drop_capabilities = drop;
+	c.add_capabilities = add;
+	c.read_only_rootfs = true;
+	log = run_to_end(&s, &c, 0);
+	assert_has(log, "uid=0(root) gid=5");
+	assert_has(log, "CapBnd:\t0000000000001000\n");
+	assert_has(log, "read-only");
+
+	c = shell("privileged", "grep CapEff /proc/self/status; ls -l /dev/kmsg; mount -t tmpfs none /tmp && echo mounted");
+	c.privileged = true;
+	log = run_to_end(&s, &c, 0);
+	sh(arena_fmt(arena, "grep -q \"$(grep CapBnd /proc/self/status | cut -f2)\" %s", ROOT "/logs/privileged-*.log").p);
+	assert_has(log, "mounted");
+
+	c = shell("nobody", "true");
+	c.run_as_username = "ghost";
+	char id[ENGINE_ID];
+	assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -EINVAL);
+	assert_has(str_of(err.text), "/etc/passwd knows no user \"ghost\"");
+	remove_sandbox(&s);
+}
+
+static void test_start_error(void **state)
+{
+	struct engine_sandbox s = run_sandbox("nostart");
+	struct engine_container_config c = shell("nostart", "true");
+	struct str nothing = STR("/no/such/program");
+	struct engine_container k;
+	char id[ENGINE_ID];
+
+	c.command = (struct engine_strs){ &nothing, 1 };
+	must(engine->v->container_create(engine, s.id, &c, id, &err));
+	assert_true(engine->v->container_start(engine, id, &err) < 0);
+	assert_has(str_of(err.text), "/no/such/program");
+	must(engine->v->container_status(engine, id, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_EXITED);
+	assert_int_equal(k.exit_code, 128);
+	assert_string_equal(k.reason.p, "StartError");
+	print_message("%s\n", err.text);
+	must(engine->v->container_remove(engine, id, &err));
+	remove_sandbox(&s);
+}
+
+static void test_oom(void **state)
+{
+	struct engine_sandbox s = run_sandbox("oom");
+	struct engine_container_config c = shell("oom", "x=a; while true; do x=$x$x; done");
+	char id[ENGINE_ID];
+
+	c.resources.memory_limit = 16 << 20;
+	start(&s, &c, id);
+	struct engine_container k = wait_exit(id);
+	assert_true(k.oom_killed);
+	assert_string_equal(k.reason.p, "OOMKilled");
+	assert_int_equal(k.exit_code, 137);
+	remove_sandbox(&s);
+}
+
+/* In one sandbox over localhost, and between two by address; the hairpin to itself through its own address. */
+static void test_network(void **state)
+{
+	struct engine_sandbox s = run_sandbox("server"), other = run_sandbox("client");
+	struct engine_container_config c = shell("serve", "while true; do echo hello | nc -l -p 8080; done");
+	char id[ENGINE_ID];
+	int fd;
+
+	start(&s, &c, id);
+	/* The listener is there when it answers; nc tries until then. */
+	const char *fetch = arena_fmt(arena, "i=0; until nc -w 2 %s 8080; do i=$((i+1)); [ $i -lt 200 ] || exit 1; usleep 10000; done", s.ip.p).p;
+	c = shell("local", "i=0; until nc -w 2 127.0.0.1 8080; do i=$((i+1)); [ $i -lt 200 ] || exit 1; usleep 10000; done");
+	assert_has(run_to_end(&s, &c, 0), "hello");
+	c = shell("remote", fetch);
+	assert_has(run_to_end(&other, &c, 0), "hello");
+	c = shell("shm", "echo shared > /dev/shm/x");
+	run_to_end(&s, &c, 0);
+	c = shell("shm2", "cat /dev/shm/x; hostname");
+	assert_has(run_to_end(&s, &c, 0), "F shared\n");
+	must(engine->v->port_forward(engine, s.id, 8080, &fd, &err));
+	char text[16] = "";
+	assert_int_equal(read(fd, text, sizeof(text)), 6);
+	assert_string_equal(text, "hello\n");
+	close(fd);
+	assert_true(engine->v->port_forward(engine, s.id, 8081, &fd, &err) < 0);
+	assert_string_not_equal(s.ip.p, other.ip.p);
+	struct str used = s.ip;
+	remove_sandbox(&s);
+	remove_sandbox(&other);
+	struct engine_sandbox next = run_sandbox("next");
+	assert_string_not_equal(next.ip.p, used.p);
+	remove_sandbox(&next);
+}
+
+static void test_restart_of_engine(void **state)
+{
+	struct engine_sandbox s = run_sandbox("restart"), *sandboxes;
+	struct engine_container_config c = shell("lives", "trap 'exit 5' TERM; while true; do sleep 0.05; done"), d = shell("ends", "read x < /tmp/gate; exit 9");
+	struct engine_container before, after, ended;
+	char lives[ENGINE_ID], ends[ENGINE_ID], gate[256];
+	size_t n;
+
+	snprintf(gate, sizeof(gate), ROOT "/gate");
+	must(dir_make(gate, 0777, &err));
+	sh("mkfifo " ROOT "/gate/gate");
+	struct engine_mount m = { .container_path = "/tmp", .host_path = gate };
+	d.mounts = &m;
+	d.n_mounts = 1;
+	start(&s, &c, lives);
+	start(&s, &d, ends);
+	must(engine->v->container_status(engine, lives, arena, &before, &err));
+	close_engine();
+	sh("echo go > " ROOT "/gate/gate");
+	/* The exit file comes while no engine looks; its conmon ends after that. */
+	sh("while ! ls " ROOT "/root/exits | grep -q .; do sleep 0.005; done");
+	uint64_t t = mono_now_ns();
+	open_engine();
+	print_message("engine opened with 2 containers there: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	must(engine->v->container_status(engine, lives, arena, &after, &err));
+	assert_int_equal(after.state, CONTAINER_RUNNING);
+	assert_int_equal(after.pid, before.pid);
+	must(engine->v->container_status(engine, ends, arena, &ended, &err));
+	assert_int_equal(ended.state, CONTAINER_EXITED);
+	assert_int_equal(ended.exit_code, 9);
+	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
+	assert_int_equal(n, 1);
+	assert_int_equal(sandboxes[0].state, SANDBOX_READY);
+	assert_string_equal(sandboxes[0].ip.p, s.ip.p);
+	must(engine->v->container_stop(engine, lives, 0, 10000, &err));
+	assert_int_equal(wait_exit(lives).exit_code, 5);
+	remove_sandbox(&s);
+	must(dir_remove_tree(gate, &err));
+}
+
+static void test_stop(void **state)
+{
+	struct engine_sandbox s = run_sandbox("stop");
+	struct engine_container_config c = shell("polite", "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.02; done");
+	struct engine_container_config d = shell("stubborn", "trap '' TERM; echo up; while true; do sleep 0.02; done");
+	char polite[ENGINE_ID], stubborn[ENGINE_ID];
+	const char *ready[] = { "/bin/sh", "-c", "kill -0 1", NULL };
+	CLEAN_BUF struct buf out = { 0 };
+	int code;
+
+	start(&s, &c, polite);
+	start(&s, &d, stubborn);
+	/* The shell has set its traps once its first line is in the log. */
+	struct engine_container k;
+	for (int i = 0; i < 2; i++) {
+		must(engine->v->container_status(engine, i ? stubborn : polite, arena, &k, &err));
+		sh(arena_fmt(arena, "while ! grep -q up %s; do sleep 0.005; done", k.log_path.p).p);
+	}
+	must(engine->v->exec_sync(engine, polite, ready, 5000, &out, &code, &err));
+	uint64_t t = mono_now_ns();
+	must(engine->v->container_stop(engine, polite, 0, 10000, &err));
+	assert_true(mono_now_ns() - t < 5000000000ull);
+	k = wait_exit(polite);
+	assert_int_equal(k.exit_code, 3);
+	assert_has(read_log(&k), "bye");
+	t = mono_now_ns();
+	must(engine->v->container_stop(engine, stubborn, 0, 300, &err));
+	uint64_t took = (mono_now_ns() - t) / 1000000;
+	assert_true(took >= 300 && took < 5000);
+	assert_int_equal(wait_exit(stubborn).exit_code, 137);
+	must(engine->v->container_stop(engine, stubborn, 0, 300, &err));
+	must(engine->v->container_remove(engine, stubborn, &err));
+	must(engine->v->container_remove(engine, stubborn, &err));
+	assert_int_equal(engine->v->container_stop(engine, stubborn, 0, 300, &err), ENGINE_NOT_FOUND);
+	remove_sandbox(&s);
+	must(engine->v->sandbox_remove(engine, s.id, &err));
+}
+
+static void test_exec(void **state)
+{
+	struct engine_sandbox s = run_sandbox("exec");
+	struct engine_container_config c = shell("exec", "sleep 1000");
+	const char *talk[] = { "/bin/sh", "-c", "echo out; echo err >&2; pwd; id -u; echo $A; exit 4", NULL };
+	const char *dash[] = { "echo", "-n", "--help-me", "-c", NULL };
+	const char *slow[] = { "/bin/sh", "-c", "echo begun; sleep 1000", NULL };
+	const char *none[] = { "/nope", NULL };
+	const char *count[] = { "/bin/sh", "-c", "ps | grep -c 'sleep 1000'", NULL };
+	struct engine_env env = { STR("A"), STR("from env") };
+	CLEAN_BUF struct buf out = { 0 };
+	char id[ENGINE_ID];
+	int code;
+
+	c.env = &env;
+	c.n_env = 1;
+	c.working_dir = "/tmp";
+	start(&s, &c, id);
+	uint64_t t = mono_now_ns();
+	must(engine->v->exec_sync(engine, id, talk, 10000, &out, &code, &err));
+	print_message("exec_sync: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	assert_int_equal(code, 4);
+	assert_has(buf_str(&out), "out\n");
+	assert_has(buf_str(&out), "err\n");
+	assert_has(buf_str(&out), "/tmp\n0\nfrom env\n");
+	buf_clear(&out);
+	must(engine->v->exec_sync(engine, id, dash, 10000, &out, &code, &err));
+	assert_int_equal(code, 0);
+	assert_has(buf_str(&out), "--help-me -c");
+	buf_clear(&out);
+	assert_int_equal(engine->v->exec_sync(engine, id, slow, 300, &out, &code, &err), -ETIMEDOUT);
+	must(engine->v->exec_sync(engine, id, count, 10000, &out, &code, &err));
+	print_message("left: %s", out.p);
+	must(engine->v->exec_sync(engine, id, none, 10000, &out, &code, &err));
+	assert_int_not_equal(code, 0);
+	must(engine->v->container_stop(engine, id, 0, 0, &err));
+	assert_int_equal(engine->v->exec_sync(engine, id, talk, 10000, &out, &code, &err), -ESRCH);
+	remove_sandbox(&s);
+}
+
+static struct str read_all(int fd)
+{
+	struct buf b = { 0 };
+	char chunk[1024];
+	ssize_t n;
+
+	while ((n = read(fd, chunk, sizeof(chunk))) > 0)
+		buf_add(&b, chunk, (size_t)n);
+	struct str s = arena_str(arena, buf_str(&b));
+	buf_deinit(&b);
+	return s;
+}
+
+static void read_until(int fd, const char *text)
+{
+	CLEAN_BUF struct buf b = { 0 };
+	char chunk[256];
+	ssize_t n;
+
+	while (str_find_str(buf_str(&b), str_of(text)) < 0) {
+		if ((n = read(fd, chunk, sizeof(chunk))) <= 0)
+			fail_msg("\"%s\" did not come, only \"%s\"", text, b.p ? b.p : "");
+		buf_add(&b, chunk, (size_t)n);
+	}
+}
+
+static void test_exec_session(void **state)
+{
+	struct engine_sandbox s = run_sandbox("session");
+	struct engine_container_config c = shell("session", "sleep 1000");
+	const char *cat[] = { "/bin/sh", "-c", "cat; echo done >&2; exit 6", NULL }, *tty[] = { "/bin/sh", NULL };
+	struct engine_session x;
+	char id[ENGINE_ID];
+	int code;
+
+	start(&s, &c, id);
+	must(engine->v->exec(engine, id, cat, true, true, true, false, &x, &err));
+	assert_int_equal(write(x.in, "echo\n", 5), 5);
+	read_until(x.out, "echo\n");
+	close(x.in);
+	assert_has(read_all(x.err), "done");
+	must(engine->v->session_wait(engine, &x, &code, &err));
+	assert_int_equal(code, 6);
+	close(x.out);
+	close(x.err);
+
+	must(engine->v->exec(engine, id, tty, true, true, false, true, &x, &err));
+	assert_true(x.control >= 0);
+	assert_int_equal(write(x.control, "93 41\n", 6), 6);
+	/* The size is set by another thread: asked for until it is there. */
+	const char *ask = "until stty size | grep '41 93'; do sleep 0.005; done; tty; exit 8\n";
+	assert_int_equal(write(x.in, ask, strlen(ask)), (int)strlen(ask));
+	read_until(x.out, "\n41 93");
+	struct pollfd p = { x.pidfd, POLLIN, 0 };
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	close(x.in);
+	close(x.out);
+	must(engine->v->session_wait(engine, &x, &code, &err));
+	assert_int_equal(code, 8);
+	remove_sandbox(&s);
+}
+
+static void test_attach(void **state)
+{
+	struct engine_sandbox s = run_sandbox("attach");
+	struct engine_container_config c = shell("attach", "while read x; do echo got $x; echo also >&2; done; exit 2"), t = shell("tty", "read x; echo got $x; stty size");
+	struct engine_session x;
+	char id[ENGINE_ID];
+	int code;
+
+	c.stdin_open = c.stdin_once = true;
+	start(&s, &c, id);
+	must(engine->v->attach(engine, id, true, true, true, &x, &err));
+	assert_int_equal(write(x.in, "one\n", 4), 4);
+	read_until(x.out, "got one\n");
+	read_until(x.err, "also\n");
+	close(x.in);
+	must(engine->v->session_wait(engine, &x, &code, &err));
+	close(x.out);
+	close(x.err);
+	assert_int_equal(wait_exit(id).exit_code, 2);
+
+	t.stdin_open = t.tty = true;
+	start(&s, &t, id);
+	must(engine->v->attach(engine, id, true, true, false, &x, &err));
+	assert_int_equal(write(x.control, "81 25\n", 6), 6);
+	assert_int_equal(write(x.in, "two\n", 4), 4);
+	read_until(x.out, "got two");
+	close(x.in);
+	close(x.out);
+	must(engine->v->session_wait(engine, &x, &code, &err));
+	wait_exit(id);
+	remove_sandbox(&s);
+}
+
+static void test_mounts(void **state)
+{
+	struct engine_sandbox s = run_sandbox("mounts");
+	struct engine_container_config c = shell("mounts", "cat /in/file; echo new > /out/file; echo x > /in/file || echo refused; cat /one; read x < /in/gate; cat /prop/late/file");
+	struct engine_mount m[] = {
+		{ "/in", ROOT "/m/in", true, 0 }, { "/out", ROOT "/m/out", false, 0 }, { "/one", ROOT "/m/in/file", true, 0 },
+		{ "/prop", ROOT "/m/prop", false, 1 }, { "/etc/hosts", ROOT "/m/in/file", true, 0 },
+	};
+	char id[ENGINE_ID];
+
+	sh("mkdir -p " ROOT "/m/in " ROOT "/m/out " ROOT "/m/prop; echo content > " ROOT "/m/in/file; mkfifo " ROOT "/m/in/gate; "
+	   "mount --bind " ROOT "/m/prop " ROOT "/m/prop; mount --make-shared " ROOT "/m/prop; mkdir " ROOT "/m/prop/late");
+	c.mounts = m;
+	c.n_mounts = ARRAY_LEN(m);
+	start(&s, &c, id);
+	/* Mounted after the container was made: propagates into it. */
+	sh("mount -t tmpfs none " ROOT "/m/prop/late; echo late > " ROOT "/m/prop/late/file; echo go > " ROOT "/m/in/gate");
+	struct engine_container k = wait_exit(id);
+	struct str log = read_log(&k);
+	assert_has(log, "F content\n");
+	assert_has(log, "F refused\n");
+	assert_has(log, "F late\n");
+	sh("grep -q new " ROOT "/m/out/file");
+
+	/* Both ways: what it mounts is seen outside. */
+	c = shell("both", "mount -t tmpfs none /prop/back && echo in > /prop/back/file && read x < /in/gate");
+	c.mounts = m;
+	c.n_mounts = 4;
+	m[3].propagation = 2;
+	c.privileged = true;
+	sh("mkdir " ROOT "/m/prop/back");
+	start(&s, &c, id);
+	sh("while ! grep -q in " ROOT "/m/prop/back/file; do sleep 0.005; done; echo go > " ROOT "/m/in/gate");
+	assert_int_equal(wait_exit(id).exit_code, 0);
+	sh("umount " ROOT "/m/prop/back; umount " ROOT "/m/prop/late; umount " ROOT "/m/prop; rm -r " ROOT "/m");
+	remove_sandbox(&s);
+}
+
+static void test_log_reopen_stats_update(void **state)
+{
+	struct engine_sandbox s = run_sandbox("log");
+	struct engine_container_config c = shell("log", "echo first; i=0; while true; do i=$((i+1)); echo line $i; usleep 10000; done");
+	struct engine_resources r = { .memory_limit = 64 << 20, .cpu_shares = 512, .cpu_quota_us = 50000, .cpu_period_us = 100000 };
+	struct engine_container k;
+	struct engine_stats stats;
+	char id[ENGINE_ID];
+
+	start(&s, &c, id);
+	must(engine->v->container_status(engine, id, arena, &k, &err));
+	sh(arena_fmt(arena, "while ! grep -q line %s; do sleep 0.005; done; mv %s %s.1", k.log_path.p, k.log_path.p, k.log_path.p).p);
+	must(engine->v->container_reopen_log(engine, id, &err));
+	sh(arena_fmt(arena, "while ! grep -q line %s; do sleep 0.005; done; ! grep -q first %s", k.log_path.p, k.log_path.p).p);
+	must(engine->v->container_stats(engine, id, &stats, &err));
+	assert_true(stats.cpu_ns > 0 && stats.memory_bytes > 0 && stats.memory_working_set <= stats.memory_bytes && stats.pids >= 1);
+	must(engine->v->container_update(engine, id, &r, &err));
+	struct cgroup_stats ignored;
+	struct local *l = local_of(engine);
+	char name[PATH_MAX];
+	path_fmt(name, "%s", container_find(l, id)->cgroup);
+	assert_int_equal(cgroup_stats(l->cgroups, name, &ignored, &err), 0);
+	if (cgroup_mode(l->cgroups) != CGROUP_V2)
+		sh(arena_fmt(arena, "grep -qx 67108864 /sys/fs/cgroup/memory/%s/memory.limit_in_bytes; grep -qx 50000 /sys/fs/cgroup/cpu/%s/cpu.cfs_quota_us; "
+			"grep -qx 512 /sys/fs/cgroup/cpu/%s/cpu.shares", name, name, name).p);
+	remove_sandbox(&s);
+}
+
+static void test_conmon_dies(void **state)
+{
+	struct engine_sandbox s = run_sandbox("conmon");
+	struct engine_container_config c = shell("conmon", "sleep 1000");
+	char id[ENGINE_ID];
+
+	start(&s, &c, id);
+	pid_t pid = (pid_t)container_find(local_of(engine), id)->conmon_pid;
+	kill(pid, SIGKILL);
+	struct engine_container k = wait_exit(id);
+	assert_int_equal(k.exit_code, 137);
+	assert_has(k.message, "conmon");
+	remove_sandbox(&s);
+}
+
+static void test_images(void **state)
+{
+	struct engine_sandbox s = run_sandbox("images");
+	struct engine_container_config c = shell("images", "sleep 1000");
+	struct engine_image image;
+	char id[ENGINE_ID];
+
+	must(engine->v->image_status(engine, STR("test/busybox"), arena, &image, &err));
+	assert_string_equal(image.id.p, image_id);
+	assert_string_equal(image.repo_tags.items[0].p, "docker.io/test/busybox:latest");
+	assert_int_equal(engine->v->image_status(engine, STR("test/other"), arena, &image, &err), ENGINE_NOT_FOUND);
+	assert_true(engine->v->image_pull(engine, STR("test/other"), arena, &image, &err) < 0);
+	assert_has(str_of(err.text), "skiff image import FILE test/other");
+	must(engine->v->image_pull(engine, STR("docker.io/test/busybox:latest"), arena, &image, &err));
+	start(&s, &c, id);
+	assert_int_equal(engine->v->image_remove(engine, STR("test/busybox"), &err), -EBUSY);
+	assert_has(str_of(err.text), "in use by the container \"images\"");
+	remove_sandbox(&s);
+}
+
+/* A second process makes a sandbox and containers, and is killed with kill -9 a little later each time; the next engine must find or undo all of it. */
+static void test_killed_half_way(void **state)
+{
+	struct engine_sandbox *sandboxes;
+	struct engine_container *containers;
+	size_t n, found = 0;
+
+	close_engine();
+	for (unsigned delay_us = 0; delay_us <= 80000; delay_us += 2500) {
+		pid_t child = fork();
+		if (child == 0) {
+			open_engine();
+			struct engine_sandbox s = run_sandbox("half");
+			for (int i = 0; i < 2; i++) {
+				struct engine_container_config c = shell(i ? "half-b" : "half-a", "sleep 1000");
+				char id[ENGINE_ID];
+				start(&s, &c, id);
+			}
+			pause();
+		}
+		usleep(delay_us);
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+		open_engine();
+		must(engine->v->container_list(engine, NULL, arena, &containers, &n, &err));
+		found += n;
+		for (size_t i = 0; i < n; i++)
+			assert_true(containers[i].state != CONTAINER_UNKNOWN);
+		must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
+		assert_true(n <= 1);
+		for (size_t i = 0; i < n; i++)
+			remove_sandbox(&sandboxes[i]);
+		must(engine->v->container_list(engine, NULL, arena, &containers, &n, &err));
+		for (size_t i = 0; i < n; i++)
+			must(engine->v->container_remove(engine, containers[i].id, &err));
+		close_engine();
+	}
+	print_message("containers found over all rounds: %zu\n", found);
+	assert_true(found > 2);
+	open_engine();
+}
+
+static void test_many_at_once(void **state)
+{
+	struct engine_sandbox s = run_sandbox("many");
+	uint64_t t = mono_now_ns(), create = 0, begin;
+	char ids[20][ENGINE_ID];
+
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+		struct engine_container_config c = shell(arena_fmt(arena, "many%zu", i).p, "exit 0");
+		begin = mono_now_ns();
+		must(engine->v->container_create(engine, s.id, &c, ids[i], &err));
+		create += mono_now_ns() - begin;
+		must(engine->v->container_start(engine, ids[i], &err));
+	}
+	print_message("20 containers one after the other: %.1f ms each (create %.2f ms)\n", (double)(mono_now_ns() - t) / 20e6, (double)create / 20e6);
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+		assert_int_equal(wait_exit(ids[i]).exit_code, 0);
+	t = mono_now_ns();
+	remove_sandbox(&s);
+	print_message("sandbox with 20 ended containers removed: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	t = mono_now_ns();
+	struct engine_sandbox e[10];
+	for (size_t i = 0; i < 10; i++)
+		e[i] = run_sandbox("empty");
+	print_message("10 sandboxes: %.1f ms each\n", (double)(mono_now_ns() - t) / 10e6);
+	for (size_t i = 0; i < 10; i++)
+		remove_sandbox(&e[i]);
+}
+
+/* Last: all that the tests made is gone. */
+static void test_nothing_is_left(void **state)
+{
+	struct local *l = local_of(engine);
+
+	assert_int_equal(l->sandboxes.len, 0);
+	assert_int_equal(l->containers.len, 0);
+	must(engine->v->image_remove(engine, STR("test/busybox"), &err));
+	sh("! grep -E '" ROOT "/' /proc/self/mountinfo");
+	sh("! find /sys/fs/cgroup -type d -path '*" CGROUP "/*' | grep .");
+	sh("! ip -o link | grep skv");
+	sh("cd " ROOT "/root; ! find sandboxes containers exits layers addresses images ../run/ns ../run/crun ../run/attach -mindepth 1 -not -name .last | grep .");
+	sh("! pgrep conmon");
+	assert_int_equal(cgroup_remove(l->cgroups, CGROUP, &err), 0);
+	sh("! find /sys/fs/cgroup -type d -name " CGROUP " | grep .");
+}
+
 /* ---- the group ---- */
 static int setup(void **state)
 {
@@ -183,12 +739,34 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* With an argument: only the tests whose names fit it (test_st*). */
+static const char *only;
+
 static int run_group(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exit_codes_and_logs),
+		cmocka_unit_test(test_surroundings),
+		cmocka_unit_test(test_users),
+		cmocka_unit_test(test_start_error),
+		cmocka_unit_test(test_oom),
+		cmocka_unit_test(test_network),
+		cmocka_unit_test(test_restart_of_engine),
+		cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_exec_session),
+		cmocka_unit_test(test_attach),
+		cmocka_unit_test(test_mounts),
+		cmocka_unit_test(test_log_reopen_stats_update),
+		cmocka_unit_test(test_conmon_dies),
+		cmocka_unit_test(test_images),
+		cmocka_unit_test(test_killed_half_way),
+		cmocka_unit_test(test_many_at_once),
+		cmocka_unit_test(test_nothing_is_left),
 	};
 
+	if (only)
+		cmocka_set_test_filter(only);
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
 
@@ -215,8 +793,9 @@ static int init_main(void)
 	return result;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	only = argc > 1 ? argv[1] : NULL;
 	if (geteuid() != 0) {
 		fprintf(stderr, "skipped: the local engine's tests need root\n");
 		return 0;

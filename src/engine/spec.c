@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -21,6 +22,7 @@ static const char *const default_capabilities[] = {
 	"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT",
 	"KILL", "AUDIT_WRITE",
 };
+#define CAP_SYS_RESOURCE_NUMBER 24 /* an index of all_capabilities, as any capability's number is */
 static const char *const default_masked[] = {
 	"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
 	"/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap", NULL,
@@ -264,16 +266,26 @@ static bool is_default_capability(const char *name)
 	return false;
 }
 
-/* "ALL" goes first in either list; a name beats it. */
-static bool has_capability(const struct engine_container_config *c, const char *name)
+/* Does this process have it to give? Inside another container it may not. */
+static bool is_granted(size_t number)
 {
+	return prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1;
+}
+
+/* "ALL" goes first in either list; a name beats it. What is not named is given as far as we have it. */
+static bool has_capability(const struct engine_container_config *c, size_t number)
+{
+	const char *name = all_capabilities[number];
+
 	if (c->privileged)
-		return true;
+		return is_granted(number);
 	if (names_exactly(c->drop_capabilities, name))
 		return false;
-	if (names_capability(c->add_capabilities, name))
+	if (names_exactly(c->add_capabilities, name))
 		return true;
-	return is_default_capability(name) && !names_capability(c->drop_capabilities, name);
+	if (names_capability(c->add_capabilities, name))
+		return is_granted(number);
+	return is_default_capability(name) && is_granted(number) && !names_capability(c->drop_capabilities, name);
 }
 
 static int write_capabilities(const struct engine_container_config *c, struct buf *out, struct err *err)
@@ -288,7 +300,7 @@ static int write_capabilities(const struct engine_container_config *c, struct bu
 			return err_set(err, -EINVAL, "unknown capability \"%s\" to add", c->add_capabilities[i]);
 	}
 	for (size_t i = 0; i < ARRAY_LEN(all_capabilities); i++)
-		if (has_capability(c, all_capabilities[i]))
+		if (has_capability(c, i))
 			buf_addf(&list, "%s\"CAP_%s\"", list.len ? "," : "", all_capabilities[i]);
 	buf_addf(out, ",\"capabilities\":{\"bounding\":[%s],\"effective\":[%s],\"permitted\":[%s]}", list.len ? list.p : "", list.len ? list.p : "",
 		list.len ? list.p : "");
@@ -537,6 +549,18 @@ static int write_linux(const struct spec *s, struct buf *out, struct err *err)
 	return r;
 }
 
+/* Without CAP_SYS_RESOURCE nobody may go below what he has himself: crun would fail. */
+static int64_t oom_score_of(int64_t wanted)
+{
+	CLEAN_BUF struct buf text = { 0 };
+	int64_t own;
+
+	if (is_granted(CAP_SYS_RESOURCE_NUMBER) || file_read("/proc/self/oom_score_adj", 64, &text, NULL) < 0 ||
+		str_to_i64(str_trim(buf_str(&text)), &own) < 0)
+		return wanted;
+	return MAX(wanted, own);
+}
+
 static int write_process(const struct spec *s, struct arena *a, struct buf *out, struct err *err)
 {
 	const struct engine_container_config *c = s->config;
@@ -559,7 +583,7 @@ static int write_process(const struct spec *s, struct arena *a, struct buf *out,
 	write_env(s, out);
 	if ((r = write_capabilities(c, out, err)) < 0)
 		return r;
-	buf_addf(out, ",\"noNewPrivileges\":%s,\"oomScoreAdj\":%lld}", c->no_new_privs ? "true" : "false", (long long)c->resources.oom_score_adj);
+	buf_addf(out, ",\"noNewPrivileges\":%s,\"oomScoreAdj\":%lld}", c->no_new_privs ? "true" : "false", (long long)oom_score_of(c->resources.oom_score_adj));
 	return 0;
 }
 

@@ -15,13 +15,18 @@
 #include <sys/wait.h>
 
 #define OUTPUT_MAX (16 * 1024)
-#define MAX_ARGS 4096
+#define CONFIG_MAX (8 * 1024 * 1024)
+
+/* The files of one exec below run: attach/ID.pid and the like. */
+struct exec_files {
+	char process[PATH_MAX], pid[PATH_MAX], console[PATH_MAX];
+};
 
 struct session {
 	struct local *l;
 	char id[ENGINE_ID];
 	pid_t pid;                       /* crun exec; 0: attach */
-	char pid_file[PATH_MAX];
+	struct exec_files files;         /* of crun exec */
 	bool has_resizer, has_pump;
 	pthread_t resizer, pump;
 	int control, terminal;           /* resizer: reads control, sets terminal's size; attach: writes to conmon's fifo */
@@ -52,33 +57,49 @@ static int make_pipe(int *ret_read, int *ret_write, struct err *err)
 	return 0;
 }
 
-/* crun exec --pid-file F [--tty --console-socket S] ID argv… */
-static const char **exec_argv(const char *id, const char *pid_file, const char *console, const char *const *argv)
+/* The process to run: the container's own (user, environment, folder, capabilities) with another command. */
+static int write_process(struct local *l, const char *id, const char *const *argv, bool tty, const char *path, struct err *err)
 {
-	size_t n = 0, at = 0;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_BUF struct buf config = { 0 }, out = { 0 };
+	char bundle[PATH_MAX];
+	struct value root;
 
-	while (argv[n] && n < MAX_ARGS)
-		n++;
-	const char **out = xcalloc(n + 8, sizeof(*out));
-	out[at++] = "exec";
-	out[at++] = "--pid-file";
-	out[at++] = pid_file;
-	if (console) {
-		out[at++] = "--tty";
-		out[at++] = "--console-socket";
-		out[at++] = console;
-	}
-	out[at++] = id;
-	memcpy(out + at, argv, n * sizeof(*out));
-	return out;
+	path_fmt(bundle, "%s/containers/%s/config.json", l->root, id);
+	int r = file_read(bundle, CONFIG_MAX, &config, err);
+	if (r < 0)
+		return r;
+	struct value *process = json_parse(buf_str(&config), a, &root, err) == 0 ? value_get(&root, STR("process")) : NULL;
+	if (!process)
+		return err_set(err, -EBADMSG, "%s is damaged", bundle);
+	value_set(a, process, STR("terminal"))->kind = VALUE_BOOL;
+	value_get(process, STR("terminal"))->boolean = tty;
+	struct value *args = value_set(a, process, STR("args"));
+	*args = (struct value){ .kind = VALUE_LIST };
+	for (size_t i = 0; argv[i]; i++)
+		*value_append(a, args) = (struct value){ .kind = VALUE_TEXT, .text = str_of(argv[i]) };
+	json_write(process, &out);
+	return file_write_atomic(path, buf_str(&out), 0600, false, err);
 }
 
-static void exec_pid_file(const struct local *l, char ret[PATH_MAX])
+static int exec_prepare(struct local *l, const char *id, const char *const *argv, bool tty, struct exec_files *ret, struct err *err)
 {
-	char id[ENGINE_ID];
+	char name[ENGINE_ID];
 
-	new_id(id);
-	path_fmt(ret, "%s/attach/%.16s.pid", l->run, id);
+	if (!argv[0])
+		return err_set(err, -EINVAL, "no command to run in container %s", id);
+	new_id(name);
+	path_fmt(ret->process, "%s/attach/%.16s.process", l->run, name);
+	path_fmt(ret->pid, "%s/attach/%.16s.pid", l->run, name);
+	path_fmt(ret->console, "%s/attach/%.16s.tty", l->run, name);
+	return write_process(l, id, argv, tty, ret->process, err);
+}
+
+static void exec_cleanup(const struct exec_files *f)
+{
+	unlink(f->process);
+	unlink(f->pid);
+	unlink(f->console);
 }
 
 /* The process inside: killing crun alone would leave it running. */
@@ -142,25 +163,28 @@ int local_exec_sync(struct engine *e, const char *id, const char *const *argv, i
 	struct local *l = local_of(e);
 	CLEAN_FD int out = -1, out_write = -1, pidfd = -1;
 	CLEAN_BUF struct buf output = { 0 };
-	char pid_file[PATH_MAX];
+	struct exec_files files;
 	pid_t pid;
 	int r = running(l, id, &pid, err);
 
 	if (r == 0)
 		r = make_pipe(&out, &out_write, err);
+	if (r == 0)
+		r = exec_prepare(l, id, argv, false, &files, err);
 	if (r)
 		return r;
-	exec_pid_file(l, pid_file);
-	CLEAN_FREE const char **args = exec_argv(id, pid_file, NULL, argv);
+	const char *args[] = { "exec", "--pid-file", files.pid, "--process", files.process, id, NULL };
 	r = runtime_spawn(l, args, (int[3]){ -1, out_write, out_write }, &pid, &pidfd, err);
-	if (r < 0)
+	if (r < 0) {
+		exec_cleanup(&files);
 		return r;
+	}
 	close(TAKE_FD(out_write));
 	r = collect(pidfd, out, timeout_ms, &output);
 	if (r < 0)
-		kill_exec(pid_file, pid);
+		kill_exec(files.pid, pid);
 	int code = reap(pid);
-	unlink(pid_file);
+	exec_cleanup(&files);
 	if (r < 0)
 		return err_set(err, r, "the command \"%s\" did not end within %lld ms and was killed", argv[0], (long long)timeout_ms);
 	buf_add_str(ret_output, buf_str(&output));
@@ -220,8 +244,8 @@ static void session_free(struct session *s)
 		pthread_join(s->pump, NULL);
 	if (s->has_resizer)
 		pthread_join(s->resizer, NULL);
-	if (s->pid_file[0])
-		unlink(s->pid_file);
+	if (s->files.pid[0])
+		exec_cleanup(&s->files);
 	for (size_t i = 0; i < 6; i++)
 		clean_fd((int *[]){ &s->control, &s->terminal, &s->socket, &s->in, &s->out, &s->err }[i]);
 	free(s);
@@ -245,10 +269,10 @@ static void close_session(struct engine_session *s)
 		clean_fd((int *[]){ &s->in, &s->out, &s->err, &s->control, &s->pidfd }[i]);
 }
 
-static int exec_pipes(struct session *s, const char *const *argv, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err)
+static int exec_pipes(struct session *s, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err)
 {
 	CLEAN_FD int child_in = -1, child_out = -1, child_err = -1;
-	CLEAN_FREE const char **args = exec_argv(s->id, s->pid_file, NULL, argv);
+	const char *args[] = { "exec", "--pid-file", s->files.pid, "--process", s->files.process, s->id, NULL };
 	int r = in ? make_pipe(&child_in, &ret->in, err) : 0;
 
 	if (r == 0 && out)
@@ -298,20 +322,15 @@ static int receive_terminal(int listener, int pidfd, int *ret_fd, struct err *er
 	return 0;
 }
 
-static int exec_terminal(struct session *s, const char *const *argv, struct engine_session *ret, struct err *err)
+static int exec_terminal(struct session *s, struct engine_session *ret, struct err *err)
 {
-	char path[PATH_MAX], id[ENGINE_ID];
-
-	new_id(id);
-	path_fmt(path, "%s/attach/%.16s.tty", s->l->run, id);
-	CLEAN_FREE const char **args = exec_argv(s->id, s->pid_file, path, argv);
-	CLEAN_FD int listener = listen_console(path, err), terminal = -1;
+	const char *args[] = { "exec", "--pid-file", s->files.pid, "--console-socket", s->files.console, "--process", s->files.process, s->id, NULL };
+	CLEAN_FD int listener = listen_console(s->files.console, err), terminal = -1;
 	if (listener < 0)
 		return listener;
 	int r = runtime_spawn(s->l, args, (int[3]){ -1, -1, -1 }, &s->pid, &ret->pidfd, err);
 	if (r == 0)
 		r = receive_terminal(listener, ret->pidfd, &terminal, err);
-	unlink(path);
 	if (r < 0)
 		return r;
 	ret->in = fcntl(terminal, F_DUPFD_CLOEXEC, 0);
@@ -331,12 +350,13 @@ int local_exec(struct engine *e, const char *id, const char *const *argv, bool i
 	if (r)
 		return r;
 	struct session *s = session_new(l, id);
-	exec_pid_file(l, s->pid_file);
-	r = tty ? exec_terminal(s, argv, &session, err) : exec_pipes(s, argv, in, out, err_stream, &session, err);
+	r = exec_prepare(l, id, argv, tty, &s->files, err);
+	if (r == 0)
+		r = tty ? exec_terminal(s, &session, err) : exec_pipes(s, in, out, err_stream, &session, err);
 	if (r < 0) {
 		close_session(&session);
 		if (s->pid > 0) {
-			kill_exec(s->pid_file, s->pid);
+			kill_exec(s->files.pid, s->pid);
 			reap(s->pid);
 		}
 		session_free(s);
