@@ -96,6 +96,32 @@ static void bench_create(const char *backend, const char *path, int writers, int
 	remove_files(path);
 }
 
+static long rss_kb(void)
+{
+	long kb = 0;
+	char line[128];
+	FILE *f = fopen("/proc/self/status", "r");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "VmRSS: %ld", &kb);
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+static void bench_open_empty(const char *path)
+{
+	remove_files(path);
+	long before = rss_kb();
+	double wall = wall_s();
+	struct store *s = open_store("sqlite", path);
+	wall = wall_s() - wall;
+	struct store_op op = pod_op(STORE_CREATE, "/pods/a");
+	store_write(s, &op, NULL);
+	printf("open an empty one: %.1f ms wall; with one write %ld KB of memory\n", wall * 1e3, rss_kb() - before);
+	store_close(s);
+	remove_files(path);
+}
+
 static void fill(struct store *s, int n)
 {
 	struct job jobs[8];
@@ -199,6 +225,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	memset(padding, 'x', sizeof(padding));
 	static const int writers[] = { 1, 8, 32 };
+	bench_open_empty(path);
 	for (size_t i = 0; i < ARRAY_LEN(writers); i++)
 		bench_create("sqlite", path, writers[i], writers[i] == 1 ? 2000 : 20000);
 	bench_create("memory", path, 32, 100000);

@@ -3,5 +3,5 @@
 FAULT_STORE = $(patsubst %,$(BUILD)/tests/fault/%.o,main world vfs kill nth rot full)
 $(FAULT_STORE): CFLAGS += -Itests/fault
 $(BUILD)/fault-store: $(FAULT_STORE) $(BUILD)/libstore.a $(BUILD)/libbase.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)echo "  ld fault-store"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 fault-store: $(BUILD)/fault-store
