@@ -175,6 +175,10 @@ int sandbox_undo(struct local *l, struct sandbox *s, bool whole, struct err *err
 enum sandbox_ns { SANDBOX_NET = NS_NET, SANDBOX_UTS = NS_UTS, SANDBOX_IPC = NS_IPC };
 void sandbox_ns_path(const struct local *l, const struct sandbox *s, enum ns_kind kind, char ret[PATH_MAX]);
 
+/* pause.c: process 1 of a shared process namespace */
+int pause_start(struct local *l, struct sandbox *s, struct err *err);
+int pause_stop(struct local *l, const struct sandbox *s, struct err *err);
+
 /* spec.c: OCI config.json */
 struct spec {
 	const struct local *l;

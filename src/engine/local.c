@@ -72,7 +72,8 @@ static void load_sandbox(struct local *l, const char *id)
 		return;
 	}
 	sandbox_ns_path(l, s, NS_NET, netns);
-	bool lost = !s->boot_id || strcmp(s->boot_id, l->boot) != 0 || (!s->host_network && !ns_is_pinned(netns));
+	bool lost = !s->boot_id || strcmp(s->boot_id, l->boot) != 0 || (!s->host_network && !ns_is_pinned(netns)) ||
+		(s->share_pid && !process_alive((pid_t)s->pause_pid, (uint64_t)s->pause_start));
 	if (s->ready && lost) {
 		s->ready = false;
 		sandbox_save(l, s, NULL);

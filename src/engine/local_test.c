@@ -458,6 +458,29 @@ static void read_until(int fd, const char *text)
 	}
 }
 
+/* One process namespace: containers see each other; who is orphaned is reaped; the one that holds it gives nothing away. */
+static void test_shared_processes(void **state)
+{
+	struct engine_sandbox_config sc = { .name = "shared", .namespace_ = "default", .uid = "shared", .hostname = "shared", .log_directory = ROOT "/logs",
+		.cgroup_parent = CGROUP "/podshared", .share_process_namespace = true };
+	struct engine_sandbox s;
+	struct engine_container_config c = shell("first", "sleep 987"), d = shell("second", "ps; (sleep 0.01 &) ; sleep 0.1; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; "
+		"cat /proc/1/comm; ls /proc/1/root/; cat /proc/1/status | grep -E 'Uid|CapBnd'");
+	char id[ENGINE_ID];
+
+	must(engine->v->sandbox_run(engine, &sc, arena, &s, &err));
+	start(&s, &c, id);
+	start(&s, &d, id);
+	struct engine_container k = wait_exit(id);
+	struct str log = read_log(&k);
+	assert_has(log, "sleep 987");
+	assert_has(log, "stdout F 0\n");
+	assert_has(log, "stdout F pause\n");
+	assert_has(log, "Uid:\t65534");
+	assert_lacks(log, "stdout F usr\n");
+	remove_sandbox(&s);
+}
+
 static void test_exec_session(void **state)
 {
 	struct engine_sandbox s = run_sandbox("session");
@@ -754,6 +777,7 @@ static int run_group(void)
 		cmocka_unit_test(test_restart_of_engine),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_shared_processes),
 		cmocka_unit_test(test_exec_session),
 		cmocka_unit_test(test_attach),
 		cmocka_unit_test(test_mounts),
@@ -810,5 +834,11 @@ int main(int argc, char **argv)
 	int status;
 	waitpid(init, &status, 0);
 	rmdir(ROOT);
+	/* After a failure; cgroups know no namespace that would take them along. */
+	struct cgroups *cgroups;
+	if (cgroup_open(&cgroups, NULL) == 0) {
+		cgroup_remove(cgroups, CGROUP, NULL);
+		cgroup_close(cgroups);
+	}
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }

@@ -1,4 +1,5 @@
-/* Sandboxes: the namespaces, address and cgroup that the containers of a pod share. No process holds them: the namespaces are pinned by files.
+/* Sandboxes: the namespaces, address and cgroup that the containers of a pod share. No process holds them: the namespaces are pinned by files (but for a shared
+ * process namespace, see pause.c).
  * The record is written first (made: false) and last (made: true), so that whatever a crash left half-made is found and undone. */
 #include "engine/internal.h"
 
@@ -157,6 +158,8 @@ static int make_all(struct making *m, struct err *err)
 		r = make_namespaces(m, err);
 	if (r == 0 && !m->s->host_network)
 		r = network_connect(m->l, m->s, err);
+	if (r == 0 && m->s->share_pid)
+		r = pause_start(m->l, m->s, err);
 	if (r < 0)
 		return r;
 	m->s->ready = m->s->made = true;
@@ -287,10 +290,10 @@ static bool cgroup_is_shared(struct local *l, const struct sandbox *of)
 int sandbox_undo(struct local *l, struct sandbox *s, bool whole, struct err *err)
 {
 	char path[PATH_MAX];
-	int first = 0, r;
+	int first = pause_stop(l, s, err), r;
 
-	if (!s->host_network)
-		first = network_detach(l, s, err);
+	if (!s->host_network && (r = network_detach(l, s, first ? NULL : err)) < 0 && !first)
+		first = r;
 	for (int k = 0; k < NS_KINDS; k++) {
 		sandbox_ns_path(l, s, k, path);
 		if ((r = ns_unpin(path, first ? NULL : err)) < 0 && !first)
