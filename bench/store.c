@@ -236,7 +236,7 @@ int main(int argc, char **argv)
 	struct store_stats st;
 	store_stats(s, &st);
 	double each = (double)(in_use() - before) / OBJECTS;
-	printf("memory an object of %d bytes: %.0f bytes, of which not JSON %.0f (10,000 events of the log included)\n",
+	printf("memory an object of %d bytes: %.0f bytes, of which not JSON %.0f (an event of the log each included)\n",
 		JSON_BYTES, each, each - (double)st.bytes / OBJECTS);
 	printf("file: %.0f bytes an object\n", (double)st.file_bytes / OBJECTS);
 	bench_get(s);

@@ -83,7 +83,7 @@ struct event_log {
 	struct store_event **ring;     /* event number i stands at i % cap */
 	size_t cap;
 	uint64_t first, end;           /* numbers of the events held: first <= i < end */
-	uint64_t history, bytes;       /* bytes: JSON of the events held */
+	uint64_t history, bytes;       /* bytes: memory held by events alone */
 	uint64_t compacted;            /* every event after this revision is held */
 	uint64_t newest;               /* all events up to this revision were appended */
 	struct map groups;             /* watch_group by folder of the prefix, and by folder, field and value */

@@ -10,9 +10,9 @@
 #include "store/internal.h"
 
 enum {
-	HISTORY_DEFAULT = 10000,
-	OLD_SECONDS = 300,             /* older events go when more than a tenth of history is there */
-	BYTES_MAX = 64 << 20,          /* beyond, events go when more than a hundredth of history is there */
+	HISTORY_DEFAULT = 50000,
+	OLD_SECONDS = 300,             /* older events go when more than a 50th of history is there */
+	BYTES_MAX = 32 << 20,          /* beyond, events go when more than a 500th of history is there */
 	BATCH = 16,
 	SCAN = 1024,                   /* events looked at before the lock is let go once */
 };
@@ -88,6 +88,12 @@ static struct store_event *at(const struct event_log *l, uint64_t i)
 	return l->ring[i % l->cap];
 }
 
+/* What is in memory on behalf of this event alone: versions that are not the newest. */
+static size_t held_bytes(const struct store_event *ev)
+{
+	return sizeof(*ev) + (ev->prev ? ev->prev->json.len : 0) + (ev->type == STORE_DELETED ? ev->object->json.len : 0);
+}
+
 static void put(struct event_log *l, struct store_event *ev)
 {
 	if (l->end - l->first == l->cap) {
@@ -101,14 +107,14 @@ static void put(struct event_log *l, struct store_event *ev)
 	}
 	l->ring[l->end++ % l->cap] = ev;
 	l->newest = ev->revision;
-	l->bytes += ev->object->json.len;
+	l->bytes += held_bytes(ev);
 }
 
 static bool oldest_goes(const struct event_log *l, uint32_t now_s)
 {
 	uint64_t n = l->end - l->first;
-	return n > l->history || (n > l->history / 100 && l->bytes > BYTES_MAX) ||
-		(n > l->history / 10 && now_s - at(l, l->first)->age_s > OLD_SECONDS);
+	return n > l->history || (n > l->history / 500 && l->bytes > BYTES_MAX) ||
+		(n > l->history / 50 && now_s - at(l, l->first)->age_s > OLD_SECONDS);
 }
 
 /* ---- finding who wants an event ---- */
@@ -203,7 +209,7 @@ void log_append(struct event_log *l, struct store_event *const *events, size_t n
 	while (l->first < l->end && oldest_goes(l, now_s)) {
 		struct store_event *ev = at(l, l->first++);
 		l->compacted = ev->revision;
-		l->bytes -= ev->object->json.len;
+		l->bytes -= held_bytes(ev);
 		if (n_old == cap_old) {
 			cap_old = cap_old ? cap_old * 2 : 64;
 			old = xrealloc(old, cap_old * sizeof(struct store_event *));

@@ -54,8 +54,8 @@ struct store;
 struct store_config {
 	const char *backend;           /* "sqlite" or "memory" */
 	const char *path;              /* sqlite: the database file; PATH.lock keeps a second process away */
-	uint64_t history;              /* events kept for watches; 0: 10,000. Of those, events older than 5 minutes go early
-	                                * when there are more than a tenth of this */
+	uint64_t history;              /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there
+	                                * are more than a 50th of this, older versions in excess of 32 MB likewise */
 };
 /* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
  * and the remedy in err. */

@@ -142,6 +142,36 @@ static void falls_off_only_when_it_missed_something(void **state)
 	store_close(s);
 }
 
+static uint64_t held(struct store *s)
+{
+	struct store_stats st;
+	store_stats(s, &st);
+	return st.revision - st.oldest_event + 1;
+}
+
+static void old_and_heavy_events_go_early(void **state)
+{
+	struct store *s = open_memory(1000);
+	char key[32];
+	for (int i = 0; i < 200; i++) {
+		snprintf(key, sizeof(key), "/a/%d", i);
+		write_on(s, STORE_CREATE, key, "n");
+	}
+	assert_int_equal(held(s), 200);
+	for (uint64_t i = s->log.first; i < s->log.end - 10; i++)
+		s->log.ring[i % s->log.cap]->age_s -= 301;
+	write_on(s, STORE_CREATE, "/a/x", "n");
+	assert_int_equal(held(s), 1000 / 50);
+
+	CLEAN_FREE char *megabyte = xcalloc(1, (1 << 20) + 1);
+	memset(megabyte, ' ', 1 << 20);
+	struct store_op op = { .verb = STORE_UPDATE, .key = STR("/a/x"), .json_head = STR("{\""), .json_tail = str_of(megabyte) };
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(store_write(s, &op, NULL), 0);
+	assert_in_range(held(s), 28, 32);
+	store_close(s);
+}
+
 static void an_event_outlives_its_cursor(void **state)
 {
 	struct store *s = open_memory(1);
@@ -241,6 +271,7 @@ int main(void)
 		cmocka_unit_test(wakes_once_for_what_it_wants),
 		cmocka_unit_test(by_field_sees_arrival_and_departure),
 		cmocka_unit_test(falls_off_only_when_it_missed_something),
+		cmocka_unit_test(old_and_heavy_events_go_early),
 		cmocka_unit_test(an_event_outlives_its_cursor),
 		cmocka_unit_test(random_cursors),
 	};
