@@ -13,7 +13,11 @@
 	X(replication_controller) \
 	X(endpoints_controller) \
 	X(endpointslice_controller) \
-	X(garbage_collector)
+	X(garbage_collector) \
+	X(node_lifecycle_controller) \
+	X(taint_eviction_controller) \
+	X(pod_gc_controller) \
+	X(node_ipam_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)

@@ -1,0 +1,128 @@
+/* Deletes pods from nodes with NoExecute taints that they do not tolerate, or tolerate only for a time. Upstream: pkg/controller/tainteviction.
+ * The time counts from when the taint was set, so that a restart of this process forgets nothing. */
+#include "controllers/internal.h"
+
+#include "controllers/table.h"
+#include "model/placement.h"
+
+static bool has_no_execute(const struct core_v1_node *n)
+{
+	LIST_EACH(t, &n->spec.taints)
+		if (str_eqz(t->effect, "NoExecute"))
+			return true;
+	return false;
+}
+
+/* false: never. *ret_left_s: seconds until the pod must go, <= 0: now. */
+static bool must_go(const struct core_v1_pod *p, const struct core_v1_node *n, struct timestamp now, double *ret_left_s)
+{
+	bool any = false;
+
+	LIST_EACH(taint, &n->spec.taints) {
+		bool tolerated = false;
+		int64_t least = INT64_MAX;
+
+		if (!str_eqz(taint->effect, "NoExecute"))
+			continue;
+		LIST_EACH(t, &p->spec.tolerations) {
+			if (!toleration_tolerates(t, taint))
+				continue;
+			tolerated = true;
+			if (t->toleration_seconds.set)
+				least = MIN(least, MAX(t->toleration_seconds.value, (int64_t)0));
+		}
+		if (tolerated && least == INT64_MAX)
+			continue; /* without a limit */
+		double left = tolerated ? (double)least - time_diff_s(now, taint->time_added) : 0;
+
+		if (tolerated && time_is_zero(taint->time_added))
+			left = (double)least;
+		if (!any || left < *ret_left_s)
+			*ret_left_s = left;
+		any = true;
+	}
+	return any;
+}
+
+static int evict(struct run *r, const struct core_v1_pod *cached, struct err *err)
+{
+	struct core_v1_pod *p = model_copy(&core_v1_pod_type, cached, r->arena);
+	const struct client_delete o = { .grace_seconds = -1, .uid = p->metadata.uid };
+	struct core_v1_pod_condition *c = (struct core_v1_pod_condition *)pod_condition(p, "DisruptionTarget");
+
+	event_record(r->events, &core_v1_pod_type, p, "Normal", "TaintManagerEviction",
+		"Marking for deletion Pod " STR_FMT "/" STR_FMT, STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
+	if (!c || !str_eqz(c->status, "True")) {
+		c = c ? c : LIST_ADD(r->arena, &p->status.conditions);
+		*c = (struct core_v1_pod_condition){ .type = STR("DisruptionTarget"), .status = STR("True"),
+			.reason = STR("DeletionByTaintManager"), .message = STR("Taint manager: deleting due to NoExecute taint"),
+			.last_transition_time = r->now, .observed_generation = p->metadata.generation };
+		int ret = client_update(r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
+
+		if (ret)
+			return ret == CLIENT_NOT_FOUND ? 0 : ret;
+	}
+	int ret = client_delete(r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
+
+	return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
+}
+
+static int reconcile(struct run *r, struct str key, struct err *err)
+{
+	const struct core_v1_pod *p = cache_object(r, &core_v1_pod_type, key);
+	const struct core_v1_node *n;
+	double left = 0;
+
+	if (!p || !p->spec.node_name.len || !time_is_zero(p->metadata.deletion_timestamp) || pod_ended(p))
+		return 0;
+	n = cache_object(r, &core_v1_node_type, p->spec.node_name);
+	if (!n || !must_go(p, n, r->now, &left))
+		return 0;
+	if (left <= 0)
+		return evict(r, p, err);
+	requeue_within(r, (uint64_t)(left * 1000) + 1);
+	return 0;
+}
+
+static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct buf value CLEAN_BUF = { 0 };
+	struct cached_list pods;
+
+	if (!now || !has_no_execute(now->obj))
+		return;
+	if (old) {
+		const struct core_v1_node *a = old->obj, *b = now->obj;
+		const struct core_v1_node_spec x = { .taints = a->spec.taints }, y = { .taints = b->spec.taints };
+
+		if (model_equal(&core_v1_node_spec_type, &x, &y))
+			return;
+	}
+	buf_addf(&value, "node:" STR_FMT, STR_ARG(now->meta->name));
+	informer_by_index(run_informer(r, &core_v1_pod_type), buf_str(&value), &pods);
+	for (size_t i = 0; i < pods.len; i++)
+		enqueue(r, pods.items[i]->key);
+	cached_list_deinit(&pods);
+}
+
+/* A pod that just came to a node, or whose tolerations changed. */
+static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	const struct core_v1_pod *p = now ? now->obj : NULL, *was = old ? old->obj : NULL;
+
+	if (!p || !p->spec.node_name.len ||
+		(was && was->spec.node_name.len && was->spec.tolerations.len == p->spec.tolerations.len))
+		return;
+	struct cached *n = informer_get(run_informer(r, &core_v1_node_type), p->spec.node_name);
+
+	if (n && has_no_execute(n->obj))
+		enqueue(r, now->key);
+	cached_unref(n);
+}
+
+const struct controller taint_eviction_controller = {
+	.name = "taint-eviction",
+	.component = "taint-eviction-controller",
+	.watches = { { &core_v1_node_type, map_node }, { &core_v1_pod_type, map_pod } },
+	.reconcile = reconcile,
+};
