@@ -25,7 +25,8 @@ int json_parse(struct str text, struct arena *a, struct value *ret, struct err *
 void json_write(const struct value *v, struct buf *out);                                /* compact, members in order */
 void json_write_pretty(const struct value *v, struct buf *out, int indent);
 void json_write_text(struct str s, struct buf *out);                                    /* one string, quoted and escaped as encoding/json */
-/* Reads only apiVersion and kind of a JSON object. */
+/* Reads only apiVersion and kind of a JSON object, and stops when it has both: whether the rest is well-formed shows in
+ * json_decode. */
 int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_version, struct str *ret_kind, struct err *err);
 
 /* ---- YAML (libyaml) ---- */

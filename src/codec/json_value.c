@@ -287,46 +287,54 @@ void json_write_pretty(const struct value *v, struct buf *out, int indent)
 
 /* ---- type meta ---- */
 
+/* A member of the object; 1: it was read, 0: end, < 0 malformed. */
+static int peek_member(struct parse *s, struct str *ret_api_version, struct str *ret_kind, const char **ret_bad)
+{
+	struct str key;
+
+	if (*s->p != '"' || parse_text(s, &key) < 0)
+		return -EBADMSG;
+	s->p = skip_space(s->p, s->end);
+	if (s->p == s->end || *s->p != ':')
+		return -EBADMSG;
+	s->p = skip_space(s->p + 1, s->end);
+	bool is_kind = str_eqz(key, "kind");
+
+	if (s->p < s->end && *s->p != 'n' && (is_kind || str_eqz(key, "apiVersion"))) {
+		if (*s->p == '"')
+			return parse_text(s, is_kind ? ret_kind : ret_api_version);
+		*ret_bad = is_kind ? "kind" : "apiVersion";
+	}
+	s->p = json_skip(s->p, s->end, CODEC_MAX_DEPTH);
+	return s->p ? 0 : -EBADMSG;
+}
+
 int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_version, struct str *ret_kind, struct err *err)
 {
-	struct parse s = { .p = text.p, .end = text.p + text.len, .arena = a };
-	struct str version = STR_NONE, kind = STR_NONE, key;
-	int r;
+	struct parse s = { .p = skip_space(text.p, text.p + text.len), .end = text.p + text.len, .arena = a };
+	struct str version = STR_NONE, kind = STR_NONE;
+	const char *bad = NULL;
+	int r = -EBADMSG;
 
-	s.p = skip_space(s.p, s.end);
-	if (s.p == s.end || *s.p != '{') {
-		r = json_check(text, err);
-		return r < 0 ? r : err_set(err, -EBADMSG, "json: cannot unmarshal: the text is no JSON object");
-	}
-	for (r = parse_open(&s, '}'); r > 0; r = parse_next(&s, '}')) {
-		if (*s.p != '"' || parse_text(&s, &key) < 0)
-			break;
-		s.p = skip_space(s.p, s.end);
-		if (s.p == s.end || *s.p != ':')
-			break;
-		s.p = skip_space(s.p + 1, s.end);
-		bool is_kind = str_eqz(key, "kind");
-
-		if ((is_kind || str_eqz(key, "apiVersion")) && s.p < s.end && *s.p == '"') {
-			if (parse_text(&s, is_kind ? &kind : &version) < 0)
+	if (s.p < s.end && *s.p == '{') {
+		for (r = parse_open(&s, '}'); r > 0; r = parse_next(&s, '}')) {
+			if (version.p && kind.p) /* enough: what follows is for json_decode to judge */
 				break;
-			continue;
+			r = peek_member(&s, &version, &kind, &bad);
+			if (r < 0)
+				break;
 		}
-		if (is_kind || str_eqz(key, "apiVersion")) {
-			bool null = s.p < s.end && *s.p == 'n';
-
-			if (!null && !json_check(text, err))
-				return err_set(err, -EBADMSG, "couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct field ." STR_FMT " of type string", STR_ARG(key));
-		}
-		s.p = json_skip(s.p, s.end, CODEC_MAX_DEPTH);
-		if (!s.p)
-			break;
 	}
-	if (r != 0 || skip_space(s.p, s.end) != s.end) {
-		r = json_check(text, err);
-		return r < 0 ? r : err_set(err, -EBADMSG, "the JSON text cannot be read");
+	if (r >= 0 && !bad) {
+		*ret_api_version = version;
+		*ret_kind = kind;
+		return 0;
 	}
-	*ret_api_version = version;
-	*ret_kind = kind;
-	return 0;
+	r = json_check(text, err);
+	if (r < 0)
+		return r;
+	if (bad)
+		return err_set(err, -EBADMSG, "json: cannot unmarshal into Go struct field .%s of type string", bad);
+	return err_set(err, -EBADMSG, "json: cannot unmarshal %s into Go value of type struct { APIVersion string; Kind string }",
+		*s.p == '[' ? "array" : *s.p == '"' ? "string" : *s.p == 't' || *s.p == 'f' ? "bool" : "number");
 }
