@@ -52,6 +52,15 @@ int cert_issue(const struct cert_request *r, struct str key_pem, struct str ca_c
 int cert_sign_csr(struct str csr_pem, struct str ca_cert_pem, struct str ca_key_pem, int64_t valid_seconds, bool server_auth, bool client_auth,
 	struct buf *ret_cert_pem, struct err *err);
 int cert_make_csr(const struct cert_request *r, struct str key_pem, struct buf *ret_csr_pem, struct err *err);
+/* What a signing request asks for; texts in the arena. -EINVAL. */
+#define CSR_NAMES_MOST 16
+struct csr_info {
+	struct str common_name;
+	struct str organizations[CSR_NAMES_MOST], dns_names[CSR_NAMES_MOST], ip_addresses[CSR_NAMES_MOST];
+	size_t n_organizations, n_dns_names, n_ip_addresses;
+	size_t n_other_names;          /* subject alternative names of other kinds: e-mail, URI … */
+};
+int csr_read(struct str csr_pem, struct arena *a, struct csr_info *ret, struct err *err);
 int cert_not_after(struct str cert_pem, struct timestamp *ret, struct err *err);
 /* JWS over a compact payload, ES256: header.payload.signature; verification returns the payload's bytes. */
 int jwt_sign(struct str key_pem, struct str key_id, struct str payload_json, struct buf *ret, struct err *err);
