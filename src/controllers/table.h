@@ -17,7 +17,8 @@
 	X(node_lifecycle_controller) \
 	X(taint_eviction_controller) \
 	X(pod_gc_controller) \
-	X(node_ipam_controller)
+	X(node_ipam_controller) \
+	X(csr_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)
