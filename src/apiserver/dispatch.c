@@ -1,0 +1,231 @@
+/* The last phase: which handler. Paths that are no resources are rows of `paths`; resources go by verb. Upstream: endpoints/installer. */
+#include "apiserver/internal.h"
+
+static const struct path_row {
+	const char *path;
+	bool prefix;                /* and what stands below it */
+	bool (*serve)(struct request *q);
+} paths[] = {
+	{ "/", false, serve_index },
+	{ "/version", false, serve_version },
+	{ "/livez", true, serve_health },
+	{ "/readyz", true, serve_health },
+	{ "/healthz", true, serve_health },
+	{ "/metrics", false, serve_metrics },
+	{ "/openapi/v2", false, serve_openapi },
+	{ "/openapi/v3", true, serve_openapi },
+	{ "/.well-known/openid-configuration", false, serve_oidc },
+	{ "/openid/v1/jwks", false, serve_oidc },
+	{ "/api", true, serve_discovery },
+	{ "/apis", true, serve_discovery },
+};
+
+bool serve_index(struct request *q)
+{
+	size_t n;
+	const struct resource *const *rs = registry_resources(q->server->registry, &n);
+	CLEAN_BUF struct buf b = { 0 };
+	buf_addz(&b, "{\"paths\":[\"/.well-known/openid-configuration\",\"/api\",\"/api/v1\",\"/apis\"");
+	struct str group = STR_NONE, api_version = STR_NONE;
+	for (size_t i = 0; i < n; i++) {
+		if (!rs[i]->group.len)
+			continue;
+		if (!str_eq(rs[i]->group, group))
+			buf_addf(&b, ",\"/apis/" STR_FMT "\"", STR_ARG(rs[i]->group));
+		if (!str_eq(rs[i]->api_version, api_version))
+			buf_addf(&b, ",\"/apis/" STR_FMT "\"", STR_ARG(rs[i]->api_version));
+		group = rs[i]->group;
+		api_version = rs[i]->api_version;
+	}
+	for (size_t i = 1; i < ARRAY_LEN(paths) - 2; i++)
+		if (!str_eqz(STR("/.well-known/openid-configuration"), paths[i].path))
+			buf_addf(&b, ",\"%s\"", paths[i].path);
+	buf_addz(&b, "]}\n");
+	respond_text(q, 200, "application/json", arena_str(q->arena, buf_str(&b)));
+	return true;
+}
+
+static bool dispatch_path(struct request *q)
+{
+	struct str path = q->info.path;
+	while (path.len > 1 && path.p[path.len - 1] == '/')
+		path.len--;
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+		struct str want = str_of(paths[i].path);
+		bool hit = str_eq(path, want) || (paths[i].prefix && str_has_prefix(path, want) && path.p[want.len] == '/');
+		if (!hit)
+			continue;
+		if (!str_eqz(q->http->method, "GET") && !str_eqz(q->http->method, "HEAD")) {
+			respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
+			return true;
+		}
+		return paths[i].serve(q);
+	}
+	return false;
+}
+
+/* ---- resources ---- */
+
+static const struct subresource_row *sub_find(const struct resource *r, struct str name)
+{
+	for (size_t i = 0; i < r->row->n_subs; i++)
+		if (str_eqz(name, r->row->subs[i].name))
+			return &r->row->subs[i];
+	return NULL;
+}
+
+/* The path exists as such: scope and name fit the resource. */
+static bool shape_fits(const struct request *q)
+{
+	const struct request_info *i = &q->info;
+	bool is_namespace = q->resource == q->server->known.namespaces;
+	bool named = i->name.len && !(i->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION));
+	if (!q->resource->row->namespaced)
+		return !i->ns.len || is_namespace;
+	return i->ns.len || !named;
+}
+
+static int dry_run_of(struct request *q, struct str value)
+{
+	if (!value.p)
+		return 0;
+	if (str_eqz(value, "All")) {
+		q->reg.dry_run = true;
+		return 0;
+	}
+	respond_reason(q, REASON_BAD_REQUEST, "dryRun: Unsupported value: \"" STR_FMT "\": supported values: \"All\"", STR_ARG(value));
+	return 1;
+}
+
+static struct str field_manager(const struct request *q)
+{
+	if (q->options.field_manager.len)
+		return q->options.field_manager;
+	struct str agent = http_request_header(q->http, "user-agent"), first, rest;
+	str_cut(agent, '/', &first, &rest);
+	return first.len ? str_n(first.p, MIN(first.len, 128)) : STR("unknown");
+}
+
+static void fill(struct request *q)
+{
+	const struct request_options *o = &q->options;
+	bool collection = q->info.verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION);
+	q->reg = (struct registry_request){
+		.arena = q->arena, .resource = q->resource, .sub = q->sub, .verb = q->info.verb_bit, .user = &q->user,
+		.ns = q->resource->row->namespaced ? q->info.ns : STR_NONE, .name = collection ? STR_NONE : q->info.name,
+		.label_selector = o->label_selector, .field_selector = o->field_selector, .continue_token = o->continue_,
+		.resource_version = o->resource_version, .resource_version_match = o->resource_version_match, .limit = o->limit,
+		.field_validation = str_eqz(o->field_validation, "Strict") ? FIELD_VALIDATION_STRICT :
+			str_eqz(o->field_validation, "Ignore") ? FIELD_VALIDATION_IGNORE : FIELD_VALIDATION_WARN,
+	};
+	if (!(q->info.verb_bit & (VERB_GET | VERB_LIST | VERB_WATCH)))
+		q->reg.field_manager = field_manager(q);
+}
+
+static void answer(struct request *q)
+{
+	struct registry_result *r = &q->result;
+	if (r->status) {
+		respond_status(q, r->status);
+		return;
+	}
+	if (r->object)
+		respond_object(q, r->code, r->object);
+	else if (r->obj)
+		respond_struct(q, r->code, r->obj_type, r->obj);
+	else
+		respond_status(q, status_success(q->arena, q->resource, q->info.name, STR_NONE));
+}
+
+static void answer_posted(struct http_stream *s, void *arg)
+{
+	answer(arg);
+	http_stream_unref(s);
+}
+
+/* Calls back from the loop itself (reads, refusals) or from the writer's thread (commits). */
+static void executed(void *arg, struct registry_request *rr, struct registry_result *res)
+{
+	struct request *q = arg;
+	q->result = *res;
+	if (loop_is_current(http_stream_loop(q->stream))) {
+		answer(q);
+		http_stream_unref(q->stream);
+	} else {
+		http_stream_post(q->stream, answer_posted, q);
+	}
+}
+
+/* Reads what the verb needs of the body. > 0: answered. */
+static int take_body(struct request *q)
+{
+	const struct resource_row *row = q->resource->row;
+	const struct subresource_row *sub = q->sub;
+	int r;
+	switch (q->info.verb_bit) {
+	case VERB_CREATE:
+	case VERB_UPDATE:
+		r = sub && sub->type ? body_decode(q, sub->type, sub->group, sub->version, &q->reg.obj) :
+			body_decode(q, row->type, row->group, row->version, &q->reg.obj);
+		return r ? r : dry_run_of(q, q->options.dry_run);
+	case VERB_PATCH:
+		r = body_patch(q);
+		return r ? r : dry_run_of(q, q->options.dry_run);
+	case VERB_DELETE:
+	case VERB_DELETECOLLECTION:
+		r = body_delete_options(q, &q->reg.delete_options);
+		for (size_t i = 0; r == 0 && i < q->reg.delete_options->dry_run.len; i++)
+			r = dry_run_of(q, q->reg.delete_options->dry_run.items[i]);
+		return r;
+	default:
+		return 0;
+	}
+}
+
+void serve_execute(struct request *q)
+{
+	if (take_body(q))
+		return;
+	http_stream_ref(q->stream);
+	registry_execute(q->server->registry, &q->reg, executed, q);
+}
+
+static bool dispatch_resource(struct request *q)
+{
+	const struct request_info *i = &q->info;
+	q->resource = registry_resource(q->server->registry, i->group, i->version, i->resource);
+	if (!q->resource || !shape_fits(q))
+		return false;
+	if (i->subresource.len) {
+		q->sub = sub_find(q->resource, i->subresource);
+		if (!q->sub)
+			return false;
+	}
+	if (q->sub && serve_connect(q))
+		return true;
+	if (i->rest.len > 1)
+		return false;
+	uint32_t verbs = q->sub ? q->sub->verbs : q->resource->row->verbs;
+	if (!(verbs & i->verb_bit) || (q->resource->row->namespaced && i->verb_bit == VERB_CREATE && !i->ns.len)) {
+		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
+		return true;
+	}
+	fill(q);
+	if (serve_review(q))
+		return true;
+	if (i->verb_bit == VERB_LIST)
+		serve_list(q);
+	else if (i->verb_bit == VERB_WATCH)
+		serve_watch(q);
+	else
+		serve_execute(q);
+	return true;
+}
+
+bool dispatch(struct request *q)
+{
+	bool served = q->info.is_resource ? dispatch_resource(q) : dispatch_path(q);
+	if (!served)
+		respond_not_found(q);
+	return false;
+}

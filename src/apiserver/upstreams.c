@@ -1,0 +1,40 @@
+/* Clients to kubelets, pods and services that requests are proxied to: one a scheme, host and port, shared by all requests. */
+#include "apiserver/internal.h"
+
+struct upstreams {
+	pthread_mutex_t lock; /* guards clients */
+	struct map clients;
+};
+
+struct upstreams *upstreams_new(void)
+{
+	struct upstreams *u = xcalloc(1, sizeof(*u));
+	pthread_mutex_init(&u->lock, NULL);
+	return u;
+}
+
+static void client_free(void *c)
+{
+	http_client_free(c);
+}
+
+void upstreams_free(struct upstreams *u)
+{
+	if (!u)
+		return;
+	map_deinit(&u->clients, client_free);
+	pthread_mutex_destroy(&u->lock);
+	free(u);
+}
+
+struct http_client *upstream_get(struct upstreams *u, const char *scheme, struct str host, int port, struct tls_context *tls, struct err *err)
+{
+	bool v6 = str_find(host, ':') >= 0;
+	CLEAN_FREE char *url = xasprintf("%s://%s" STR_FMT "%s:%d", scheme, v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
+	pthread_mutex_lock(&u->lock);
+	struct http_client *c = map_get(&u->clients, str_of(url));
+	if (!c && http_client_new(url, tls, &c, err) == 0)
+		map_set(&u->clients, str_of(url), c);
+	pthread_mutex_unlock(&u->lock);
+	return c;
+}
