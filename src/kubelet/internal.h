@@ -232,6 +232,8 @@ struct kubelet {
 	uint64_t memory_bytes;            /* of the machine */
 	int n_cpus;
 	char *runtime_version;            /* crun://1.8.1 */
+	struct list followers;            /* of logs; the loop's */
+	_Atomic unsigned n_followers;
 	pthread_t api_waiter;
 	bool api_waiter_runs;
 	struct engine_sandbox *boot_sandboxes; /* at start, until the workers took theirs */

@@ -13,22 +13,43 @@ struct node_server {
 	struct http_server *http;
 };
 
+/* ---- answers: from any thread ---- */
+
+struct answer {
+	int status;
+	struct http_header type;
+	struct str body;
+};
+
+static void answer_now(struct http_stream *s, void *arg)
+{
+	struct answer *a = arg;
+
+	http_respond(s, a->status, &a->type, 1, a->body, NULL, NULL);
+}
+
 void respond_text(struct http_stream *s, int status, const char *type, struct str body)
 {
-	struct arena *a = http_stream_arena(s);
-	struct http_header h = { STR("content-type"), str_of(type) };
+	struct arena *arena = http_stream_arena(s);
+	struct answer *a = arena_alloc(arena, sizeof(*a));
 
-	http_respond(s, status, arena_memdup(a, &h, sizeof(h)), 1, arena_str(a, body), NULL, NULL);
+	*a = (struct answer){ status, { STR("content-type"), arena_strz(arena, type) }, arena_str(arena, body) };
+	if (loop_is_current(http_stream_loop(s)))
+		answer_now(s, a);
+	else
+		http_stream_post(s, answer_now, a);
 }
 
 void respond_error(struct http_stream *s, int status, const char *fmt, ...)
 {
+	CLEAN_BUF struct buf b = { 0 };
 	va_list ap;
 
 	va_start(ap, fmt);
-	struct str text = arena_vfmt(http_stream_arena(s), fmt, ap);
+	buf_vaddf(&b, fmt, ap);
 	va_end(ap);
-	respond_text(s, status, "text/plain; charset=utf-8", arena_fmt(http_stream_arena(s), STR_FMT "\n", STR_ARG(text)));
+	buf_addc(&b, '\n');
+	respond_text(s, status, "text/plain; charset=utf-8", buf_str(&b));
 }
 
 bool query_has(struct http_stream *s, const char *name, struct str *ret)
@@ -226,7 +247,7 @@ int node_server_start(struct kubelet *k, struct err *err)
 		.address = k->c.address,
 		.port = k->c.port < 0 ? 0 : k->c.port,
 		.tls = k->c.serving_tls,
-		.handler = { on_request, server },
+		.handler = { .on_request = on_request, .arg = server },
 	};
 
 	server->k = k;
