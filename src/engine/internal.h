@@ -191,7 +191,8 @@ struct spec {
 };
 int spec_write(const struct spec *s, struct arena *a, struct buf *ret, struct err *err);
 int spec_read_image_file(const struct local *l, const char *const *layers, size_t n, const char *path, struct buf *ret); /* -ENOENT */
-extern const char *const seccomp_default_json;
+/* seccomp.c: the profile RuntimeDefault, as OCI JSON, for a container that has these capabilities (names without CAP_) */
+void seccomp_default(bool (*has)(const void *arg, const char *capability), const void *arg, struct buf *out);
 
 /* container.c */
 int local_container_create(struct engine *e, const char *sandbox_id, const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err);

@@ -458,6 +458,39 @@ static void read_until(int fd, const char *text)
 	}
 }
 
+static void test_seccomp(void **state)
+{
+	struct engine_sandbox s = run_sandbox("seccomp");
+	struct engine_container_config c = shell("default", "grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare; chroot / /bin/true && echo chroot; "
+		"(sleep 0.01 & wait); nc -h 2>&1 | head -1; date; ping -c 1 127.0.0.1 >/dev/null && echo ping; reboot -f || echo no-reboot");
+	static const char *const add[] = { "SYS_ADMIN", NULL };
+
+	c.seccomp_profile = "RuntimeDefault";
+	uint64_t t = mono_now_ns();
+	struct str log = run_to_end(&s, &c, 0);
+	print_message("with the default seccomp profile, start to end: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	assert_has(log, "Seccomp:\t2");
+	assert_has(log, "no-unshare");
+	assert_has(log, "F chroot\n");
+	assert_has(log, "F ping\n");
+	assert_has(log, "no-reboot");
+	c = shell("admin", "unshare -m true && echo unshared; mount -t tmpfs none /tmp && echo mounted");
+	c.seccomp_profile = "RuntimeDefault";
+	c.add_capabilities = add;
+	log = run_to_end(&s, &c, 0);
+	assert_has(log, "unshared");
+	assert_has(log, "mounted");
+	sh("printf '{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"mkdir\"],\"action\":\"SCMP_ACT_ERRNO\"}]}' > " ROOT "/profile");
+	c = shell("own", "mkdir /x || echo no-mkdir");
+	c.seccomp_profile = ROOT "/profile";
+	assert_has(run_to_end(&s, &c, 0), "no-mkdir");
+	c.seccomp_profile = ROOT "/nowhere";
+	c.name = "nowhere";
+	char id[ENGINE_ID];
+	assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -ENOENT);
+	remove_sandbox(&s);
+}
+
 /* One process namespace: containers see each other; who is orphaned is reaped; the one that holds it gives nothing away. */
 static void test_shared_processes(void **state)
 {
@@ -777,6 +810,7 @@ static int run_group(void)
 		cmocka_unit_test(test_restart_of_engine),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_seccomp),
 		cmocka_unit_test(test_shared_processes),
 		cmocka_unit_test(test_exec_session),
 		cmocka_unit_test(test_attach),

@@ -495,6 +495,14 @@ static void write_namespaces(const struct spec *s, struct buf *out)
 	buf_addc(out, ']');
 }
 
+static bool has_capability_named(const void *arg, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(all_capabilities); i++)
+		if (!strcmp(all_capabilities[i], name))
+			return has_capability(arg, i);
+	return false;
+}
+
 static int write_seccomp(const struct spec *s, struct buf *out, struct err *err)
 {
 	const char *profile = s->config->seccomp_profile;
@@ -502,10 +510,9 @@ static int write_seccomp(const struct spec *s, struct buf *out, struct err *err)
 
 	if (!profile || s->config->privileged || !strcmp(profile, "Unconfined"))
 		return 0;
-	if (!strcmp(profile, "RuntimeDefault") && !seccomp_default_json)
-		return err_set(err, -ENOSYS, "the seccomp profile RuntimeDefault is not built in yet: use Unconfined or a Localhost profile");
 	if (!strcmp(profile, "RuntimeDefault")) {
-		buf_addf(out, ",\"seccomp\":%s", seccomp_default_json);
+		buf_addz(out, ",\"seccomp\":");
+		seccomp_default(has_capability_named, s->config, out);
 		return 0;
 	}
 	int r = file_read(profile, IMAGE_FILE_MAX, &text, err);
