@@ -286,7 +286,6 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 
 struct http_reader {
 	struct exchange x;
-	struct http_call call;
 	struct patience patience;
 	struct buf body;  /* decoded, not read yet */
 	size_t body_read;
@@ -300,36 +299,53 @@ static void keep_body(struct http1 *h, const char *p, size_t n)
 	buf_add(&r->body, p, n);
 }
 
-int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct http_reader **ret,
-	struct err *err)
+int reader_new(struct http_client *c, const struct http_call *call, struct http_reader **ret, struct err *err)
 {
-	struct http_reader *r = xcalloc(1, sizeof(*r));
 	int cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	if (cancel_fd < 0) {
-		free(r);
+	if (cancel_fd < 0)
 		return err_errno(err, -errno, "cannot read from %s", c->url);
-	}
-	r->call = *call;
+	struct http_reader *r = xcalloc(1, sizeof(*r));
+
 	r->method = str_dup(call->method);
 	r->target = str_dup(call->target);
-	r->x = (struct exchange){ .client = http_client_ref(c), .call = call };
+	r->x.client = http_client_ref(c);
 	r->x.h.on_body = keep_body;
 	r->x.h.arg = r;
 	r->patience = (struct patience){ (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), cancel_fd };
-	int e = start_exchange(&r->x, r->patience, a, err);
-
-	if (e < 0) {
-		http_reader_free(r);
-		return e;
-	}
-	if (!call->timeout_ms)
-		r->patience.timeout_ms = -1;
-	/* The head is the caller's; what is still read needs no arena. */
-	fill_reply(&r->x, ret_head);
-	r->x.call = NULL;
 	*ret = r;
 	return 0;
+}
+
+int reader_start(struct http_reader *r, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct err *err)
+{
+	r->x.call = call;
+	int e = start_exchange(&r->x, r->patience, a, err);
+
+	r->x.call = NULL;
+	if (e < 0)
+		return e;
+	/* What is read now is a stream that may be silent for hours, unless the caller said otherwise. */
+	if (!call->timeout_ms)
+		r->patience.timeout_ms = -1;
+	fill_reply(&r->x, ret_head);
+	return 0;
+}
+
+int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct http_reader **ret,
+	struct err *err)
+{
+	struct http_reader *r;
+	int e = reader_new(c, call, &r, err);
+
+	if (e < 0)
+		return e;
+	e = reader_start(r, call, a, ret_head, err);
+	if (e < 0)
+		http_reader_free(r);
+	else
+		*ret = r;
+	return e;
 }
 
 ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *err)

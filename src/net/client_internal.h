@@ -51,4 +51,8 @@ void client_put_head(struct http_client *c, struct buf *out, const struct http_c
 /* Reads up to the end of the head; what lies behind it stays in *ret_rest. */
 int client_read_head(struct client_conn *conn, struct patience p, struct http1 *h, struct buf *ret_rest, struct err *err);
 
+/* http_client_open in two steps, so that a reader can be cancelled while it waits for the head. */
+int reader_new(struct http_client *c, const struct http_call *call, struct http_reader **ret, struct err *err);
+int reader_start(struct http_reader *r, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct err *err);
+
 #endif

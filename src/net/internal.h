@@ -155,7 +155,7 @@ struct net_loop {
 	struct timer *sweep, *stop_timer;
 	uint64_t sweep_at_ms;
 	bool stopping;
-	size_t n_conns;
+	size_t n_conns, n_threads; /* threads: of tunnels and forwards */
 	char *in, *plain;          /* what read() and tls_read() fill: READ_SIZE and TLS_RECORD */
 	struct buf out;            /* ciphertext of the connection being flushed */
 	struct buf spare;          /* for the next connection that has something to send */
@@ -256,6 +256,7 @@ void conn_send(struct http_conn *c, const void *p, size_t n); /* copies, flushed
 
 /* server.c */
 void net_loop_conn_gone(struct net_loop *nl);
+void net_loop_thread_gone(void *arg);          /* a net_loop, on its loop */
 const char *net_loop_date(struct net_loop *nl); /* "date: …\r\n" */
 
 /* conn.c */

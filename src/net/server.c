@@ -234,7 +234,7 @@ static void one_ended(struct http_server *s)
 
 static void end_when_empty(struct net_loop *nl)
 {
-	if (!nl->stopping || nl->n_conns)
+	if (!nl->stopping || nl->n_conns || nl->n_threads)
 		return;
 	timer_free(nl->sweep);
 	timer_free(nl->stop_timer);
@@ -246,6 +246,14 @@ static void end_when_empty(struct net_loop *nl)
 void net_loop_conn_gone(struct net_loop *nl)
 {
 	atomic_fetch_sub(&nl->server->n_conns, 1);
+	end_when_empty(nl);
+}
+
+void net_loop_thread_gone(void *arg)
+{
+	struct net_loop *nl = arg;
+
+	nl->n_threads--;
 	end_when_empty(nl);
 }
 

@@ -71,6 +71,7 @@ static void respond_bad_gateway(struct http_stream *s, const struct err *err)
 
 struct tunnel {
 	atomic_uint refs;
+	struct net_loop *nl;          /* lives until it heard that the thread ended */
 	struct http_stream *stream;   /* a reference */
 	struct http_client *client;
 	struct forwarded request;
@@ -386,7 +387,7 @@ static int open_upstream(struct tunnel *t)
 static void *tunnel_thread(void *arg)
 {
 	struct tunnel *t = arg;
-
+	struct net_loop *nl = t->nl;
 	int r = open_upstream(t);
 
 	if (r < 0)
@@ -402,11 +403,14 @@ static void *tunnel_thread(void *arg)
 		http_stream_post(t->stream, on_upstream_end, NULL);
 	}
 	tunnel_unref(t);
+	loop_post(nl->loop, net_loop_thread_gone, nl);
 	return NULL;
 }
 
 void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
 {
+	if (!s->conn)
+		return;
 	struct tunnel *t = xcalloc(1, sizeof(*t));
 	struct err err;
 	pthread_t thread;
@@ -414,6 +418,7 @@ void http_tunnel(struct http_stream *s, struct http_client *c, struct str target
 	/* One for the thread, one for on_close and then the connection. */
 	atomic_init(&t->refs, 2);
 	t->stream = http_stream_ref(s);
+	t->nl = s->conn->nl;
 	t->client = http_client_ref(c);
 	t->request = copy_request(s, target, extra_headers, n_extra, true);
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -421,6 +426,8 @@ void http_tunnel(struct http_stream *s, struct http_client *c, struct str target
 	http_stream_on_close(s, on_early_close, t);
 	int r = t->wake_fd < 0 ? -errno : thread_start(&thread, "tunnel", tunnel_thread, t);
 
+	if (r == 0)
+		t->nl->n_threads++; /* only this loop counts it down */
 	if (r < 0) {
 		err_errno(&err, r, "cannot start a tunnel");
 		respond_bad_gateway(s, &err);
@@ -434,6 +441,7 @@ void http_tunnel(struct http_stream *s, struct http_client *c, struct str target
 
 struct forward {
 	atomic_uint refs;
+	struct net_loop *nl;         /* lives until it heard that the thread ended */
 	struct http_stream *stream;  /* a reference */
 	struct http_client *client;
 	struct forwarded request;
@@ -441,7 +449,7 @@ struct forward {
 	struct err err;
 	pthread_mutex_t lock;
 	pthread_cond_t room;
-	struct http_reader *reader;  /* guarded by lock, as are the next two */
+	struct http_reader *reader;  /* the thread reads from it; guarded by lock, as are the next two */
 	size_t in_flight;
 	bool client_gone;
 };
@@ -567,34 +575,40 @@ static int copy_answer(struct forward *f, struct http_reader *reader)
 	return -ECANCELED;
 }
 
+static void end_reader(struct forward *f)
+{
+	pthread_mutex_lock(&f->lock);
+	struct http_reader *reader = TAKE(f->reader);
+
+	pthread_mutex_unlock(&f->lock);
+	http_reader_free(reader);
+}
+
 static void *forward_thread(void *arg)
 {
 	struct forward *f = arg;
-	struct http_reader *reader = NULL;
-	int r = http_client_open(f->client, &f->request.call, f->request.arena, &f->head, &reader, &f->err);
+	struct net_loop *nl = f->nl;
+	int r = reader_start(f->reader, &f->request.call, f->request.arena, &f->head, &f->err);
 
 	if (r == 0) {
-		pthread_mutex_lock(&f->lock);
-		f->reader = reader;
-		pthread_mutex_unlock(&f->lock);
 		post_forward(f, begin_answer);
-		r = copy_answer(f, reader);
-		pthread_mutex_lock(&f->lock);
-		f->reader = NULL;
-		pthread_mutex_unlock(&f->lock);
-		http_reader_free(reader);
+		r = copy_answer(f, f->reader);
 	}
+	end_reader(f);
 	if (r == 0)
 		f->err.text[0] = '\0';
 	else if (!f->err.text[0])
 		err_set(&f->err, r, "the client went away");
 	post_forward(f, end_answer);
 	forward_unref(f);
+	loop_post(nl->loop, net_loop_thread_gone, nl);
 	return NULL;
 }
 
 void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
 {
+	if (!s->conn)
+		return;
 	struct forward *f = xcalloc(1, sizeof(*f));
 	struct err err;
 	pthread_t thread;
@@ -602,15 +616,20 @@ void http_forward(struct http_stream *s, struct http_client *c, struct str targe
 	/* One for the thread, one for on_close. */
 	atomic_init(&f->refs, 2);
 	f->stream = http_stream_ref(s);
+	f->nl = s->conn->nl;
 	f->client = http_client_ref(c);
 	f->request = copy_request(s, target, extra_headers, n_extra, false);
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->room, NULL);
 	http_stream_on_close(s, on_client_gone, f);
-	int r = thread_start(&thread, "forward", forward_thread, f);
+	int r = reader_new(c, &f->request.call, &f->reader, &err);
 
-	if (r < 0) {
+	if (r == 0 && (r = thread_start(&thread, "forward", forward_thread, f)) < 0)
 		err_errno(&err, r, "cannot forward a request");
+	if (r == 0)
+		f->nl->n_threads++; /* only this loop counts it down */
+	if (r < 0) {
+		end_reader(f);
 		respond_bad_gateway(s, &err);
 		forward_unref(f);
 		return;
