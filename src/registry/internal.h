@@ -218,4 +218,5 @@ struct object *object_convert(const struct resource *to, const struct object *o,
 /* ---- kinds' own ---- */
 int services_init(struct registry *r, struct err *err);
 void services_free(struct registry *r);
+struct str services_first_address(const struct registry *r, struct arena *a);
 #endif

@@ -151,6 +151,7 @@ struct registry_config {
 	const struct clock *clock;
 	const char *service_cidr;            /* 10.43.0.0/16; .1 is kubernetes, .10 dns */
 	int node_port_first, node_port_last; /* 30000, 32767 */
+	int api_port;                        /* target port of service default/kubernetes; 0: 6443 */
 	struct admission admission;
 	struct token_issuer tokens;
 };

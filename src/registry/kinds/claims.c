@@ -191,3 +191,9 @@ void claims_drop_port(struct service_claims *c, struct str protocol, int port)
 	drop(ports_of(c, protocol), (uint32_t)(port - c->port_first));
 	pthread_mutex_unlock(&c->lock);
 }
+
+struct str claims_first_address(const struct service_claims *c, struct arena *a)
+{
+	uint32_t v = c->network + 1;
+	return arena_fmt(a, "%u.%u.%u.%u", v >> 24, v >> 16 & 255, v >> 8 & 255, v & 255);
+}

@@ -458,6 +458,11 @@ int services_init(struct registry *r, struct err *err)
 	return 0;
 }
 
+struct str services_first_address(const struct registry *r, struct arena *a)
+{
+	return claims_first_address(r->services, a);
+}
+
 void services_free(struct registry *r)
 {
 	claims_free(r->services);
