@@ -16,7 +16,8 @@ struct job {
 	struct registry_request req;
 };
 
-static const struct user_info apiserver_user = { .name = { "system:apiserver", 16 } };
+static struct str apiserver_groups[] = { { "system:masters", 14 }, { "system:authenticated", 20 } };
+static const struct user_info apiserver_user = { .name = { "system:apiserver", 16 }, .groups = { apiserver_groups, 2 } };
 
 struct arena *bootstrap_arena(struct bootstrap *b)
 {
