@@ -277,7 +277,7 @@ void sync_terminated(struct sync *s);
 int view_load(struct sync *s, struct err *err);
 enum start_outcome { START_DONE, START_WAITING, START_FAILED };
 enum start_outcome container_start(struct sync *s, const struct container_spec *spec);
-bool container_kill(struct sync *s, const struct container_spec *spec, const struct engine_container *c, int64_t grace_s,
+bool kubelet_container_kill(struct sync *s, const struct container_spec *spec, const struct engine_container *c, int64_t grace_s,
 	const char *message);         /* true: it is already down. message NULL: "Stopping container NAME" */
 bool container_should_restart(const struct core_v1_pod *pod, const struct container_spec *spec, const struct engine_container *last);
 struct str container_hash(const struct core_v1_container *c, struct arena *a);
@@ -329,7 +329,7 @@ const struct core_v1_probe *container_probe(const struct core_v1_container *c, e
 bool admit_pod(struct sync *s, char **ret_reason, char **ret_message);
 
 /* resources.c */
-enum qos_class pod_qos(const struct core_v1_pod *pod);
+enum qos_class kubelet_pod_qos(const struct core_v1_pod *pod);
 const char *qos_text(enum qos_class q);                       /* Guaranteed … */
 struct str pod_cgroup(const struct core_v1_pod *pod, struct arena *a);
 void pod_resources(const struct core_v1_pod *pod, struct engine_resources *ret);
@@ -442,7 +442,7 @@ struct route {
 	size_t n_parts;
 	struct str query;
 };
-void respond_text(struct http_stream *s, int status, const char *type, struct str body);
+void node_respond_text(struct http_stream *s, int status, const char *type, struct str body);
 void respond_error(struct http_stream *s, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
 bool query_has(struct http_stream *s, const char *name, struct str *ret); /* last value */
 void serve_logs(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod, struct str container);
@@ -450,7 +450,7 @@ void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 void serve_port_forward(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod);
 void serve_pods(struct kubelet *k, struct http_stream *s);
 void serve_stats(struct kubelet *k, struct http_stream *s);
-void serve_metrics(struct kubelet *k, struct http_stream *s, bool resource);
+void node_serve_metrics(struct kubelet *k, struct http_stream *s, bool resource);
 void serve_why(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod);
 void serve_run(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod, struct str container);
 bool server_authorize(struct kubelet *k, const struct http_request *r, const char *verb, const char *subresource, struct arena *a, int *ret_status,

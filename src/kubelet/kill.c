@@ -17,7 +17,7 @@ int64_t pod_grace_s(const struct sync *s)
 	return MAX(grace, 1);
 }
 
-bool container_kill(struct sync *s, const struct container_spec *spec, const struct engine_container *c, int64_t grace_s, const char *message)
+bool kubelet_container_kill(struct sync *s, const struct container_spec *spec, const struct engine_container *c, int64_t grace_s, const char *message)
 {
 	struct slot *slot = worker_slot(s->w, spec->c->name);
 	struct slot_task *t = &slot->tasks[TASK_KILL];
@@ -68,7 +68,7 @@ static bool kill_group(struct sync *s, bool sidecars, int64_t grace_s)
 			continue;
 		for (size_t j = 0; j < s->view.len; j++)
 			if (str_eq(s->view.items[j].c->name, spec->c->name) &&
-			    !container_kill(s, spec, s->view.items[j].c, grace_s, NULL))
+			    !kubelet_container_kill(s, spec, s->view.items[j].c, grace_s, NULL))
 				down = false;
 		if (sidecars && !down)
 			return false;

@@ -42,7 +42,7 @@ static void qos_look(const struct core_v1_resource_requirements *r, bool *any, b
 	}
 }
 
-enum qos_class pod_qos(const struct core_v1_pod *pod)
+enum qos_class kubelet_pod_qos(const struct core_v1_pod *pod)
 {
 	bool any = false, all_same = true;
 
@@ -68,7 +68,7 @@ struct str pod_cgroup(const struct core_v1_pod *pod, struct arena *a)
 {
 	static const char *const folder[] = { "", "burstable/", "besteffort/" };
 
-	return arena_fmt(a, "kubepods/%spod" STR_FMT, folder[pod_qos(pod)], STR_ARG(pod->metadata.uid));
+	return arena_fmt(a, "kubepods/%spod" STR_FMT, folder[kubelet_pod_qos(pod)], STR_ARG(pod->metadata.uid));
 }
 
 static int64_t shares_of(int64_t milli)
@@ -165,7 +165,7 @@ void pod_resources(const struct core_v1_pod *pod, struct engine_resources *ret)
 static int64_t oom_score(const struct kubelet *k, const struct core_v1_pod *pod, const struct core_v1_container *c)
 {
 	struct quantity q;
-	enum qos_class qos = pod_qos(pod);
+	enum qos_class qos = kubelet_pod_qos(pod);
 
 	if (pod->spec.priority.set && pod->spec.priority.value >= 2000000000)
 		return -997;

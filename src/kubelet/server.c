@@ -28,7 +28,7 @@ static void answer_now(struct http_stream *s, void *arg)
 	http_respond(s, a->status, &a->type, 1, a->body, NULL, NULL);
 }
 
-void respond_text(struct http_stream *s, int status, const char *type, struct str body)
+void node_respond_text(struct http_stream *s, int status, const char *type, struct str body)
 {
 	struct arena *arena = http_stream_arena(s);
 	struct answer *a = arena_alloc(arena, sizeof(*a));
@@ -49,7 +49,7 @@ void respond_error(struct http_stream *s, int status, const char *fmt, ...)
 	buf_vaddf(&b, fmt, ap);
 	va_end(ap);
 	buf_addc(&b, '\n');
-	respond_text(s, status, "text/plain; charset=utf-8", buf_str(&b));
+	node_respond_text(s, status, "text/plain; charset=utf-8", buf_str(&b));
 }
 
 bool query_has(struct http_stream *s, const char *name, struct str *ret)
@@ -69,7 +69,7 @@ bool query_has(struct http_stream *s, const char *name, struct str *ret)
 
 static void get_healthz(struct route *r)
 {
-	respond_text(r->stream, 200, "text/plain; charset=utf-8", STR("ok"));
+	node_respond_text(r->stream, 200, "text/plain; charset=utf-8", STR("ok"));
 }
 
 static void get_pods(struct route *r)
@@ -105,7 +105,7 @@ static void get_stats(struct route *r)
 
 static void get_metrics(struct route *r)
 {
-	serve_metrics(r->k, r->stream, r->n_parts > 1 && str_eqz(r->parts[1], "resource"));
+	node_serve_metrics(r->k, r->stream, r->n_parts > 1 && str_eqz(r->parts[1], "resource"));
 }
 
 static void get_why(struct route *r)

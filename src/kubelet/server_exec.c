@@ -387,5 +387,5 @@ void serve_run(struct kubelet *k, struct http_stream *s, struct str ns, struct s
 	if (k->c.engine->v->exec_sync(k->c.engine, c.id, argv, 0, &out, &code, &err))
 		respond_error(s, 500, "%s", err.text);
 	else
-		respond_text(s, 200, "text/plain", buf_str(&out));
+		node_respond_text(s, 200, "text/plain", buf_str(&out));
 }

@@ -40,7 +40,7 @@ void serve_pods(struct kubelet *k, struct http_stream *s)
 	}
 	free(all);
 	buf_addz(&b, "]}");
-	respond_text(s, 200, "application/json", buf_str(&b));
+	node_respond_text(s, 200, "application/json", buf_str(&b));
 }
 
 static void measure(struct kubelet *k, struct pod_worker *w, struct usage *u, struct arena *a)
@@ -182,7 +182,7 @@ void serve_stats(struct kubelet *k, struct http_stream *s)
 	}
 	free(all);
 	buf_addz(&b, "]}");
-	respond_text(s, 200, "application/json", buf_str(&b));
+	node_respond_text(s, 200, "application/json", buf_str(&b));
 }
 
 static void resource_metrics(struct kubelet *k, struct buf *cpu_lines, struct buf *memory_lines)
@@ -209,7 +209,7 @@ static void resource_metrics(struct kubelet *k, struct buf *cpu_lines, struct bu
 	free(all);
 }
 
-void serve_metrics(struct kubelet *k, struct http_stream *s, bool resource)
+void node_serve_metrics(struct kubelet *k, struct http_stream *s, bool resource)
 {
 	CLEAN_BUF struct buf b = { 0 }, cpu_lines = { 0 }, memory_lines = { 0 };
 	uint64_t cpu, used, working;
@@ -237,5 +237,5 @@ void serve_metrics(struct kubelet *k, struct http_stream *s, bool resource)
 		for (int i = 0; i < N_POD_STATES; i++)
 			buf_addf(&b, "skiff_kubelet_pods{state=\"%s\"} %zu\n", pod_state_text[i], by_state[i]);
 	}
-	respond_text(s, 200, "text/plain; version=0.0.4", buf_str(&b));
+	node_respond_text(s, 200, "text/plain; version=0.0.4", buf_str(&b));
 }

@@ -417,7 +417,7 @@ struct core_v1_pod_status *status_make(struct sync *s, struct arena *out)
 	if (st->container_statuses.len)
 		qsort(st->container_statuses.items, st->container_statuses.len, sizeof(*st->container_statuses.items), by_name);
 	st->observed_generation = s->pod->metadata.generation;
-	st->qos_class = arena_strz(out, qos_text(pod_qos(s->pod)));
+	st->qos_class = arena_strz(out, qos_text(kubelet_pod_qos(s->pod)));
 	st->start_time = seconds(time_is_zero(old->start_time) ? s->w->seen_at : old->start_time);
 	addresses(s, st, out);
 	st->phase = phase_of(s->pod, st, s->w->state == POD_TERMINATED, s->w->is_static);

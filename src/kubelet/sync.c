@@ -227,7 +227,7 @@ static bool old_sandbox_clear(struct sync *s)
 		const struct engine_container *c = s->view.items[i].c;
 		const struct container_spec *spec = container_specs_find(&s->specs, c->name);
 		if (c->state == CONTAINER_RUNNING && spec)
-			down &= container_kill(s, spec, c, pod_grace_s(s), NULL);
+			down &= kubelet_container_kill(s, spec, c, pod_grace_s(s), NULL);
 	}
 	if (!down)
 		return false;
@@ -323,7 +323,7 @@ static void act(struct sync *s, const struct pod_plan *p)
 				a->container->id) ? PROBE_STARTUP : PROBE_LIVENESS);
 			if (probe && a->by_probe)
 				own = probe->termination_grace_period_seconds;
-			container_kill(s, a->spec, a->container, own.set ? own.value : pod_grace_s(s), a->message);
+			kubelet_container_kill(s, a->spec, a->container, own.set ? own.value : pod_grace_s(s), a->message);
 		} else if (hook_runs(s->w) || container_start(s, a->spec) == START_WAITING) {
 			break;
 		}

@@ -240,5 +240,5 @@ void serve_why(struct kubelet *k, struct http_stream *s, struct str ns, struct s
 	}
 	json_write(&top, &out);
 	pod_object_unref(o);
-	respond_text(s, 200, "application/json", buf_str(&out));
+	node_respond_text(s, 200, "application/json", buf_str(&out));
 }
