@@ -6,7 +6,8 @@
 
 #include "model/model.h"
 
-#define CODEC_MAX_DEPTH 1000
+/* No real object nests half as deep; at this depth decoding fits a thread with 256 KB of stack. */
+#define CODEC_MAX_DEPTH 200
 
 /* Unknown and duplicate fields, found while decoding: paths as upstream words them (unknown field "spec.foo",
  * duplicate field "spec.replicas"). They are collected, never fatal here; strict callers refuse when len > 0. */
@@ -32,7 +33,7 @@ int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_ve
 /* ---- YAML (libyaml) ---- */
 int yaml_parse(struct str text, struct arena *a, struct value *ret, struct err *err);   /* the first document; 1.1 scalars as upstream's sigs.k8s.io/yaml */
 int yaml_parse_all(struct str text, struct arena *a, struct value **ret_docs, size_t *ret_n, struct err *err);
-void yaml_write(const struct value *v, struct buf *out);
+void yaml_write(const struct value *v, struct buf *out);                                /* keys sorted, as kubectl shows it */
 
 /* ---- trees <-> objects ---- */
 int value_to_object(const struct type *t, const struct value *v, struct arena *a, struct decode_notes *notes, void **ret, struct err *err);
@@ -52,4 +53,9 @@ void proto_encode_object(const struct type *t, const void *obj, struct buf *out)
 /* ---- whole objects in any form ---- */
 enum codec_format { FORMAT_JSON, FORMAT_YAML, FORMAT_PROTOBUF };
 enum codec_format codec_detect(struct str bytes);
+/* Finds the type by what the bytes say. -ENOENT: no such kind here. */
+int codec_decode(struct str bytes, struct arena *a, struct decode_notes *notes, const struct type **ret_type, void **ret, struct err *err);
+void codec_encode(enum codec_format form, const struct type *t, const void *obj, struct buf *out);
+/* One object from whatever form it has into the one asked for (JSON: compact). */
+int codec_convert(struct str in, enum codec_format to, struct decode_notes *notes, struct buf *out, struct err *err);
 #endif

@@ -56,6 +56,15 @@ size_t utf8_sequence(const char *p, const char *end);
 struct str utf8_repair(struct str s, struct arena *a); /* invalid bytes become U+FFFD; s itself when there are none */
 bool text_is_ascii(struct str s);
 
+/* ---- json_value.c: objects read member by member ---- */
+#define FEW 24 /* members among which names are compared one by one */
+/* A place for the member: its own when it was there among few. When all are read, value_drop_duplicates. */
+static inline struct value *value_put(struct arena *a, struct value *o, struct str key)
+{
+	return o->object.len < FEW ? value_set(a, o, key) : value_add_member(a, o, key);
+}
+void value_drop_duplicates(struct value *o); /* of equal names the first place and the last value stay */
+
 /* ---- numbers.c ---- */
 size_t format_int(int64_t v, char *out);             /* up to 20 bytes, no NUL */
 size_t format_double(double v, char out[32]);        /* as encoding/json */

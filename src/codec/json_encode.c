@@ -110,7 +110,7 @@ static void put_escaped(struct buf *out, const char *p, const char *end, bool is
 	}
 }
 
-void json_write_text(struct str s, struct buf *out)
+static void write_text(struct str s, struct buf *out)
 {
 	char *p = room(out, s.len + 2);
 
@@ -125,6 +125,12 @@ void json_write_text(struct str s, struct buf *out)
 	if (s.len)
 		put_escaped(out, s.p, s.p + s.len, false);
 	put_char(out, '"');
+}
+
+void json_write_text(struct str s, struct buf *out)
+{
+	write_text(s, out);
+	out->p[out->len] = '\0';
 }
 
 static void write_raw(struct str s, struct buf *out)
@@ -169,7 +175,7 @@ static void write_bytes(struct buf *out, struct str s)
 static void write_int_or_str(struct buf *out, const struct int_or_str *v)
 {
 	if (v->kind == IOS_STR)
-		json_write_text(v->text, out);
+		write_text(v->text, out);
 	else
 		write_int(out, v->num);
 }
@@ -178,7 +184,7 @@ static void encode_value(const struct field *f, const void *v, struct buf *out)
 {
 	switch (f->kind) {
 	case KIND_STRING:
-		json_write_text(*(const struct str *)v, out);
+		write_text(*(const struct str *)v, out);
 		break;
 	case KIND_BOOL:
 		*(const bool *)v ? PUT(out, "true") : PUT(out, "false");
@@ -200,11 +206,11 @@ static void encode_value(const struct field *f, const void *v, struct buf *out)
 		char text[DURATION_TEXT_MAX];
 		size_t n = duration_format(*(const int64_t *)v, text);
 
-		json_write_text(str_n(text, n), out);
+		write_text(str_n(text, n), out);
 		break;
 	}
 	case KIND_QUANTITY:
-		json_write_text(((const struct str *)v)->len ? *(const struct str *)v : STR("0"), out);
+		write_text(((const struct str *)v)->len ? *(const struct str *)v : STR("0"), out);
 		break;
 	case KIND_BYTES:
 		write_bytes(out, *(const struct str *)v);
@@ -278,7 +284,7 @@ static void encode_map(const struct field *f, const struct any_list *l, struct b
 	for (size_t i = 0; i < l->len; i++) {
 		const char *entry = l->items + i * size;
 
-		json_write_text(*(const struct str *)entry, out);
+		write_text(*(const struct str *)entry, out);
 		put_char(out, ':');
 		if (f->shape == SHAPE_MAP_LIST)
 			encode_list(f, (const struct any_list *)(entry + MAP_VALUE_OFFSET), out);

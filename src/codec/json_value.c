@@ -110,7 +110,6 @@ static int parse_list(struct parse *s, struct value *ret)
 	return r;
 }
 
-#define FEW 24 /* members among which names are compared one by one */
 
 struct named {
 	struct str key;
@@ -126,9 +125,12 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Keeps of each name the first place and the last value. */
-static void drop_duplicates(struct value *o)
+void value_drop_duplicates(struct value *o)
 {
 	size_t n = o->object.len, kept = 0;
+
+	if (n <= FEW)
+		return;
 	struct named *names = xmalloc(n * sizeof(*names));
 	bool *gone = xcalloc(n, sizeof(*gone));
 
@@ -161,14 +163,14 @@ static int parse_object(struct parse *s, struct value *ret)
 		if (s->p == s->end || *s->p != ':')
 			return -EBADMSG;
 		s->p++;
-		struct value *v = ret->object.len < FEW ? value_set(s->arena, ret, key) : value_add_member(s->arena, ret, key);
+		struct value *v = value_put(s->arena, ret, key);
 
 		r = parse_value(s, v);
 		if (r < 0)
 			break;
 	}
-	if (!r && ret->object.len > FEW)
-		drop_duplicates(ret);
+	if (!r)
+		value_drop_duplicates(ret);
 	return r;
 }
 

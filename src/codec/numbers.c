@@ -49,6 +49,17 @@ size_t format_double(double v, char out[32])
 
 	int exponent = atoi(strchr(text, 'e') + 1);
 
+	if (exponent >= precision && exponent < 21) { /* digits, then zeros up to the point */
+		size_t len = (size_t)snprintf(out, 32, "%.*f", 0, v);
+		size_t keep = (size_t)precision + (*out == '-');
+
+		for (const char *d = text, *e = strchr(text, 'e'); d < e; d++)
+			if (*d != '.')
+				*out++ = *d;
+		memset(out, '0', len - keep);
+		out[len - keep] = '\0';
+		return len;
+	}
 	if (exponent >= -6 && exponent < 21)
 		return (size_t)snprintf(out, 32, "%.*f", MAX(0, precision - 1 - exponent), v);
 	size_t mantissa = (size_t)(strchr(text, 'e') - text);
