@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 void new_id(char ret[ENGINE_ID])
@@ -67,6 +66,7 @@ static void load_sandbox(struct local *l, const char *id)
 		log_warn("engine", "sandbox %s was left half-made and is removed%s%s", id, r < 0 ? ": " : "", r < 0 ? why.text : "");
 		if (!s->id)
 			s->id = xstrdup(id);
+		process_kill_by_argument(id, NULL);
 		sandbox_undo(l, s, true, NULL);
 		sandbox_free(s);
 		return;
@@ -97,6 +97,9 @@ static void catch_up(struct local *l, struct container *c)
 	if (c->exited || (!c->started && !c->starting))
 		return;
 	if (c->starting) {
+		/* conmon and crun may be at it still, and would go on making what is being removed. */
+		if (this_boot)
+			process_kill_by_argument(c->id, NULL);
 		path_fmt(path, "%s/crun/%s", l->run, c->id);
 		if (access(path, F_OK) == 0)
 			runtime_crun(l, argv, NULL);
@@ -264,7 +267,9 @@ static int lock_root(struct local *l, struct err *err)
 	l->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (l->lock_fd < 0)
 		return err_errno(err, -errno, "cannot open %s", path);
-	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0)
+	/* Of the process, not of the descriptor: a child that is between fork and exec when we are killed must not keep it. */
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	if (fcntl(l->lock_fd, F_SETLK, &whole) < 0)
 		return err_set(err, -EBUSY, "another skiff agent runs with the data folder %s: stop it first", l->root);
 	return 0;
 }

@@ -20,7 +20,8 @@
 #include "engine/internal.h"
 
 #define ROOT "/tmp/skiff-engine-test"
-#define CGROUP "skiff-engine-test"
+
+static char cgroup_name[64]; /* after the process: cgroups know no namespace */
 
 static struct engine *engine;
 static struct arena *arena;
@@ -71,9 +72,9 @@ static void sh(const char *command)
 static struct engine_sandbox run_sandbox(const char *name)
 {
 	static int counter;
-	char uid[64], cgroup[128];
+	char uid[64], cgroup[192];
 	snprintf(uid, sizeof(uid), "uid-%d", ++counter);
-	snprintf(cgroup, sizeof(cgroup), CGROUP "/pod%s", uid);
+	snprintf(cgroup, sizeof(cgroup), "%s/pod%s", cgroup_name, uid);
 	struct engine_sandbox_config c = { .name = name, .namespace_ = "default", .uid = uid, .hostname = name, .log_directory = ROOT "/logs",
 		.cgroup_parent = cgroup, .resolv_conf = "nameserver 10.43.0.10\n" };
 	struct engine_sandbox s;
@@ -495,7 +496,7 @@ static void test_seccomp(void **state)
 static void test_shared_processes(void **state)
 {
 	struct engine_sandbox_config sc = { .name = "shared", .namespace_ = "default", .uid = "shared", .hostname = "shared", .log_directory = ROOT "/logs",
-		.cgroup_parent = CGROUP "/podshared", .share_process_namespace = true };
+		.cgroup_parent = arena_fmt(arena, "%s/podshared", cgroup_name).p, .share_process_namespace = true };
 	struct engine_sandbox s;
 	struct engine_container_config c = shell("first", "sleep 987"), d = shell("second", "ps; (sleep 0.01 &) ; sleep 0.1; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; "
 		"cat /proc/1/comm; ls /proc/1/root/; cat /proc/1/status | grep -E 'Uid|CapBnd'");
@@ -763,12 +764,12 @@ static void test_nothing_is_left(void **state)
 	assert_int_equal(l->containers.len, 0);
 	must(engine->v->image_remove(engine, STR("test/busybox"), &err));
 	sh("! grep -E '" ROOT "/' /proc/self/mountinfo");
-	sh("! find /sys/fs/cgroup -type d -path '*" CGROUP "/*' | grep .");
+	sh(arena_fmt(arena, "! find /sys/fs/cgroup -type d -path '*%s/*' | grep .", cgroup_name).p);
 	sh("! ip -o link | grep skv");
 	sh("cd " ROOT "/root; ! find sandboxes containers exits layers addresses images ../run/ns ../run/crun ../run/attach -mindepth 1 -not -name .last | grep .");
 	sh("! pgrep conmon");
-	assert_int_equal(cgroup_remove(l->cgroups, CGROUP, &err), 0);
-	sh("! find /sys/fs/cgroup -type d -name " CGROUP " | grep .");
+	assert_int_equal(cgroup_remove(l->cgroups, cgroup_name, &err), 0);
+	sh(arena_fmt(arena, "! find /sys/fs/cgroup -type d -name %s | grep .", cgroup_name).p);
 }
 
 /* ---- the group ---- */
@@ -834,9 +835,8 @@ static int init_main(void)
 	int status, result = 1;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	mkdir(ROOT, 0700);
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL) ||
-		mount("tmpfs", ROOT, "tmpfs", 0, NULL)) {
+		mount("tmpfs", "/tmp", "tmpfs", 0, NULL) || mkdir(ROOT, 0700)) {
 		perror("private mounts");
 		return 1;
 	}
@@ -858,21 +858,19 @@ int main(int argc, char **argv)
 		fprintf(stderr, "skipped: the local engine's tests need root\n");
 		return 0;
 	}
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID) < 0) {
-		perror("unshare");
+	struct cgroups *cgroups;
+	if (cgroup_open(&cgroups, &err) < 0 || unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID) < 0) {
+		fprintf(stderr, "cannot begin: %s %s\n", err.text, strerror(errno));
 		return 1;
 	}
+	snprintf(cgroup_name, sizeof(cgroup_name), "skiff-engine-test-%d", getpid());
 	pid_t init = fork();
 	if (init == 0)
 		exit(init_main());
 	int status;
 	waitpid(init, &status, 0);
-	rmdir(ROOT);
 	/* After a failure; cgroups know no namespace that would take them along. */
-	struct cgroups *cgroups;
-	if (cgroup_open(&cgroups, NULL) == 0) {
-		cgroup_remove(cgroups, CGROUP, NULL);
-		cgroup_close(cgroups);
-	}
+	cgroup_remove(cgroups, cgroup_name, NULL);
+	cgroup_close(cgroups);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }

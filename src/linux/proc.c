@@ -1,6 +1,7 @@
 /* Sysctls, pidfds, and what /proc says about a process. */
 #include "linux/linux.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -145,6 +146,50 @@ bool process_alive(pid_t pid, uint64_t start_time)
 	char state;
 
 	return pid > 0 && process_stat(pid, &state, &start) == 0 && start == start_time && state != 'Z' && state != 'X';
+}
+
+static bool has_argument(pid_t pid, const char *text)
+{
+	char path[64], args[16384];
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, args, sizeof(args));
+	return n > 0 && memmem(args, (size_t)n, text, strlen(text));
+}
+
+/* How many there were. */
+static size_t kill_by_argument(DIR *proc, const char *text)
+{
+	size_t n = 0;
+
+	for (struct dirent *e; (e = readdir(proc));) {
+		pid_t pid = atoi(e->d_name);
+		if (pid <= 1 || pid == getpid())
+			continue;
+		/* Once the descriptor is open the number names one process only: then look. */
+		CLEAN_FD int fd = pidfd_of(pid);
+		if (fd < 0 || !has_argument(pid, text))
+			continue;
+		n++;
+		pidfd_signal(fd, SIGKILL);
+		pidfd_wait(fd, 2000);
+	}
+	return n;
+}
+
+int process_kill_by_argument(const char *text, struct err *err)
+{
+	for (int round = 0; round < 100; round++) {
+		DIR *proc = opendir("/proc");
+		if (!proc)
+			return err_errno(err, -errno, "cannot open /proc");
+		size_t n = kill_by_argument(proc, text);
+		closedir(proc);
+		if (!n)
+			return 0;
+	}
+	return err_set(err, -EBUSY, "processes with \"%s\" in their arguments do not die", text);
 }
 
 int boot_id(char ret[37], struct err *err)
