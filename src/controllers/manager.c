@@ -2,7 +2,7 @@
  * kube-controller-manager.
  *
  * 1. A key of one controller is worked on by one worker at a time; keys of all controllers take turns in the order they came.
- * 2. A failed key comes back with back-off (5 ms doubling); a conflict is no failure worth a word: the cache was behind.
+ * 2. A failed key comes back with back-off (5 ms doubling). Conflict and not found are no failures worth a word: the cache was behind.
  * 3. In an idle cluster every thread here sleeps without a deadline, but for keys that asked to come back later. */
 #include "controllers/internal.h"
 
@@ -144,7 +144,7 @@ static void reconcile(struct controllers *m, const char *queue_key, struct arena
 		if (r.requeue_ms)
 			workqueue_add_after(m->queue, str_of(queue_key), r.requeue_ms);
 	} else {
-		if (ret != CLIENT_CONFLICT && !m->stopping)
+		if (ret != CLIENT_CONFLICT && ret != CLIENT_NOT_FOUND && !m->stopping)
 			log_warn(r.row->name, STR_FMT ": %s", STR_ARG(key), err.text);
 		else
 			log_debug(r.row->name, STR_FMT ": %s", STR_ARG(key), err.text);
