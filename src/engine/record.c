@@ -70,7 +70,7 @@ void texts_free(char **texts)
 /* ---- writing ---- */
 static void write_field(const struct record_row *row, const void *field, struct buf *out)
 {
-	char *const *texts = *(char *const *const *)field;
+	char *const *texts;
 
 	switch (row->kind) {
 	case RECORD_TEXT:
@@ -83,6 +83,7 @@ static void write_field(const struct record_row *row, const void *field, struct 
 		buf_addz(out, *(const bool *)field ? "true" : "false");
 		break;
 	case RECORD_TEXTS:
+		texts = *(char *const *const *)field;
 		buf_addc(out, '[');
 		for (size_t i = 0; texts && texts[i]; i++) {
 			if (i)
