@@ -177,8 +177,8 @@ static void validate_finalizers(const struct meta_v1_object_meta *m, struct str 
 void meta_validate(const struct meta_v1_object_meta *m, struct str path, struct causes *cs)
 {
 	if (m->generation < 0)
-		cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".generation", STR_ARG(path)), arena_fmt(cs->arena, "%lld", (long long)m->generation),
-			"must be greater than or equal to 0");
+		cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".generation", STR_ARG(path)), STR_NONE,
+			"%lld: must be greater than or equal to 0", (long long)m->generation);
 	if (m->labels.len)
 		meta_validate_labels(&m->labels, arena_fmt(cs->arena, STR_FMT ".labels", STR_ARG(path)), cs);
 	if (m->annotations.len)
@@ -254,8 +254,8 @@ void meta_validate_update(struct write *w, struct causes *cs)
 	immutable_time(cs, "metadata.deletionTimestamp", m->deletion_timestamp, old->deletion_timestamp);
 	if (m->deletion_grace_period_seconds.set != old->deletion_grace_period_seconds.set ||
 		m->deletion_grace_period_seconds.value != old->deletion_grace_period_seconds.value)
-		cause_add(cs, CAUSE_INVALID, STR("metadata.deletionGracePeriodSeconds"),
-			arena_fmt(cs->arena, "%lld", (long long)m->deletion_grace_period_seconds.value), "field is immutable");
+		cause_add(cs, CAUSE_INVALID, STR("metadata.deletionGracePeriodSeconds"), STR_NONE, "%lld: field is immutable",
+			(long long)m->deletion_grace_period_seconds.value);
 	if (!time_is_zero(old->deletion_timestamp)) {
 		CLEAN_BUF struct buf added = { 0 };
 		LIST_EACH(f, &m->finalizers) {

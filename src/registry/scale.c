@@ -83,7 +83,7 @@ static struct meta_v1_status *set_replicas(struct write *w, const struct autosca
 		return status_new(w->arena, REASON_BAD_REQUEST, "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
 			STR_ARG(s->metadata.name), STR_ARG(name));
 	if (s->spec.replicas < 0) {
-		cause_add(&cs, CAUSE_INVALID, STR("spec.replicas"), arena_fmt(w->arena, "%d", s->spec.replicas), "must be greater than or equal to 0");
+		cause_add(&cs, CAUSE_INVALID, STR("spec.replicas"), STR_NONE, "%d: must be greater than or equal to 0", s->spec.replicas);
 		return status_invalid(w->arena, &scale_resource, name, &cs);
 	}
 	struct meta_v1_object_meta *m = write_meta(w);

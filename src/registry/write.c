@@ -409,7 +409,7 @@ static struct meta_v1_status *check_conditions(struct write *w)
 		if (!(w->res->kind && w->res->kind->flags & KIND_CONDITIONAL) || w->req->verb == VERB_PATCH)
 			return NULL;
 		struct causes cs = { .arena = w->arena };
-		cause_add(&cs, CAUSE_INVALID, STR("metadata.resourceVersion"), STR("0"), "must be specified for an update");
+		cause_add(&cs, CAUSE_INVALID, STR("metadata.resourceVersion"), STR_NONE, "0: must be specified for an update");
 		return status_invalid(w->arena, w->res, w->req->name, &cs);
 	}
 	int64_t revision;

@@ -87,7 +87,7 @@ static void job_validate_update(struct write *w, struct causes *cs)
 	if (!suspended && !model_equal(&core_v1_pod_template_spec_type, &j->spec.template, &old->spec.template))
 		INVALID(cs, AT(&root, "template"), STR_NONE, IMMUTABLE);
 	if (!indexed && (j->spec.completions.set != old->spec.completions.set || j->spec.completions.value != old->spec.completions.value))
-		INVALID(cs, AT(&root, "completions"), number_text(cs, j->spec.completions.value), IMMUTABLE);
+		INVALID_NUM(cs, AT(&root, "completions"), j->spec.completions.value, IMMUTABLE);
 }
 
 const struct kind job_kind = {

@@ -33,9 +33,12 @@ void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struc
 	cause_add(cs, r, at_text(at, cs->arena), value, STR_FMT, STR_ARG(text));
 }
 
-struct str number_text(struct causes *cs, int64_t v)
+void refuse_port(struct causes *cs, const struct at *at, struct int_or_str port, const char *bad_name)
 {
-	return arena_fmt(cs->arena, "%lld", (long long)v);
+	if (bad_name)
+		INVALID(cs, at, shown(port.text), bad_name);
+	else
+		INVALID_NUM(cs, at, port.num, "must be between 1 and 65535, inclusive");
 }
 
 const char *valid_config_key(struct str s)

@@ -34,7 +34,8 @@ void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struc
 #define INVALID(cs, at, value, why) cause_at((cs), CAUSE_INVALID, (at), (value), "%s", (why))
 #define DUPLICATE(cs, at, value) cause_at((cs), CAUSE_DUPLICATE, (at), (value), "%s", "")
 #define IMMUTABLE "field is immutable"
-struct str number_text(struct causes *cs, int64_t v);
+#define INVALID_NUM(cs, at, n, why) cause_at((cs), CAUSE_INVALID, (at), STR_NONE, "%lld: %s", (long long)(n), (why))
+void refuse_port(struct causes *cs, const struct at *at, struct int_or_str port, const char *bad_name); /* bad_name NULL: the number is wrong */
 /* A value that is a text but may be empty: quoted all the same. */
 static inline struct str shown(struct str s) { return s.p ? s : STR(""); }
 

@@ -75,7 +75,7 @@ static void check_deadline(const struct core_v1_pod_spec *now, const struct core
 	if (o.set && !n.set)
 		INVALID(cs, at, STR_NONE, "must not update from a positive integer to nil value");
 	else if (o.set && n.value > o.value)
-		INVALID(cs, at, number_text(cs, n.value), "must be less than or equal to previous value");
+		INVALID_NUM(cs, at, n.value, "must be less than or equal to previous value");
 }
 
 static void check_gates(const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)

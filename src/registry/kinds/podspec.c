@@ -195,7 +195,7 @@ static void check_ports(const struct core_v1_container *c, bool host_network, co
 				break;
 			}
 		if (host_network && p->host_port && p->host_port != p->container_port)
-			INVALID(cs, AT(here, "containerPort"), number_text(cs, p->container_port), "must match `hostPort` when `hostNetwork` is true");
+			INVALID_NUM(cs, AT(here, "containerPort"), p->container_port, "must match `hostPort` when `hostNetwork` is true");
 	}
 }
 
@@ -290,7 +290,7 @@ static void check_port_ref(struct int_or_str port, const struct at *at, struct c
 {
 	const char *bad;
 	if (port.kind == IOS_STR ? !!(bad = valid_port_name(port.text)) : (bad = NULL, port.num < 1 || port.num > 65535))
-		INVALID(cs, AT(at, "port"), bad ? shown(port.text) : number_text(cs, port.num), bad ? bad : "must be between 1 and 65535, inclusive");
+		refuse_port(cs, AT(at, "port"), port, bad);
 }
 
 static void check_handler(const struct core_v1_exec_action *exec, const struct core_v1_http_get_action *http, const struct core_v1_tcp_socket_action *tcp,
@@ -316,9 +316,9 @@ static void check_probe(const struct core_v1_probe *p, const char *name, bool on
 	const struct at *here = AT(at, name);
 	check_handler(h->exec, h->http_get, h->tcp_socket, !!h->exec + !!h->http_get + !!h->tcp_socket + !!h->grpc, here, cs);
 	if (once && p->success_threshold != 1)
-		INVALID(cs, AT(here, "successThreshold"), number_text(cs, p->success_threshold), "must be 1");
+		INVALID_NUM(cs, AT(here, "successThreshold"), p->success_threshold, "must be 1");
 	if (p->termination_grace_period_seconds.set && p->termination_grace_period_seconds.value <= 0)
-		INVALID(cs, AT(here, "terminationGracePeriodSeconds"), number_text(cs, p->termination_grace_period_seconds.value), "must be greater than 0");
+		INVALID_NUM(cs, AT(here, "terminationGracePeriodSeconds"), p->termination_grace_period_seconds.value, "must be greater than 0");
 }
 
 static void check_lifecycle(const struct core_v1_lifecycle *l, const struct at *at, struct causes *cs)
@@ -609,7 +609,7 @@ void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, st
 		meta_validate_labels(&s->node_selector, at_text(AT(at, "nodeSelector"), cs->arena), cs);
 	check_tolerations(s, at, cs);
 	if (s->active_deadline_seconds.set && (s->active_deadline_seconds.value < 1 || s->active_deadline_seconds.value > INT32_MAX))
-		INVALID(cs, AT(at, "activeDeadlineSeconds"), number_text(cs, s->active_deadline_seconds.value), "must be between 1 and 2147483647, inclusive");
+		INVALID_NUM(cs, AT(at, "activeDeadlineSeconds"), s->active_deadline_seconds.value, "must be between 1 and 2147483647, inclusive");
 	if (str_eqz(s->dns_policy, "None") && !s->dns_config)
 		REQUIRED(cs, AT(at, "dnsConfig"), "must provide `dnsConfig` when `dnsPolicy` is None");
 	else if (str_eqz(s->dns_policy, "None") && !s->dns_config->nameservers.len)
@@ -644,8 +644,8 @@ void selector_mismatch(const struct str_map *labels, struct causes *cs)
 	CLEAN_BUF struct buf b = { 0 };
 	LIST_EACH(p, labels)
 		buf_addf(&b, "%s\"" STR_FMT "\":\"" STR_FMT "\"", b.len ? "," : "", STR_ARG(p->key), STR_ARG(p->value));
-	cause_add(cs, CAUSE_INVALID, STR("spec.template.metadata.labels"), arena_fmt(cs->arena, "{" STR_FMT "}", STR_ARG(buf_str(&b))),
-		"`selector` does not match template `labels`");
+	cause_add(cs, CAUSE_INVALID, STR("spec.template.metadata.labels"), STR_NONE, "{" STR_FMT "}: `selector` does not match template `labels`",
+		STR_ARG(buf_str(&b)));
 }
 
 void selector_template_validate(const struct meta_v1_label_selector *s, const struct core_v1_pod_template_spec *t, const char *what, struct causes *cs)
@@ -656,7 +656,7 @@ void selector_template_validate(const struct meta_v1_label_selector *s, const st
 	if (!s)
 		return; /* required: the schema says so */
 	if (!s->match_labels.len && !s->match_expressions.len)
-		cause_at(cs, CAUSE_INVALID, at, STR("{}"), "empty selector is invalid for %s", what);
+		cause_at(cs, CAUSE_INVALID, at, STR_NONE, "{}: empty selector is invalid for %s", what);
 	else if (selector_from_label_selector(s, cs->arena, &sel, &err))
 		INVALID(cs, at, STR(""), err.text);
 	else if (!selector_matches(sel, &t->metadata.labels))

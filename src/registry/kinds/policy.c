@@ -92,9 +92,9 @@ static void lease_validate(struct write *w, struct causes *cs)
 	struct coordination_v1_lease *l = w->obj;
 	const struct at *at = AT(NULL, "spec");
 	if (l->spec.lease_duration_seconds.set && l->spec.lease_duration_seconds.value <= 0)
-		INVALID(cs, AT(at, "leaseDurationSeconds"), number_text(cs, l->spec.lease_duration_seconds.value), "must be greater than 0");
+		INVALID_NUM(cs, AT(at, "leaseDurationSeconds"), l->spec.lease_duration_seconds.value, "must be greater than 0");
 	if (l->spec.lease_transitions.set && l->spec.lease_transitions.value < 0)
-		INVALID(cs, AT(at, "leaseTransitions"), number_text(cs, l->spec.lease_transitions.value), "must be greater than or equal to 0");
+		INVALID_NUM(cs, AT(at, "leaseTransitions"), l->spec.lease_transitions.value, "must be greater than or equal to 0");
 }
 
 const struct kind lease_kind = {

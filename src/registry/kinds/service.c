@@ -173,7 +173,7 @@ static void check_port(const struct core_v1_service *s, const struct core_v1_ser
 	if (p->name.len && (bad = valid_dns_label(p->name)))
 		INVALID(cs, AT(at, "name"), p->name, bad);
 	if (p->target_port.kind == IOS_STR ? !!(bad = valid_port_name(p->target_port.text)) : (bad = NULL, p->target_port.num < 1 || p->target_port.num > 65535))
-		INVALID(cs, AT(at, "targetPort"), bad ? shown(p->target_port.text) : number_text(cs, p->target_port.num), bad ? bad : "must be between 1 and 65535, inclusive");
+		refuse_port(cs, AT(at, "targetPort"), p->target_port, bad);
 	if (p->node_port && is_type(s, "ClusterIP"))
 		FORBIDDEN(cs, AT(at, "nodePort"), "may not be used when `type` is 'ClusterIP'");
 	for (const struct core_v1_service_port *q = s->spec.ports.items; q < p; q++) {
@@ -181,9 +181,9 @@ static void check_port(const struct core_v1_service *s, const struct core_v1_ser
 		if (p->name.len && str_eq(q->name, p->name))
 			DUPLICATE(cs, AT(at, "name"), p->name);
 		if (q->port == p->port && same_protocol)
-			DUPLICATE(cs, at, arena_fmt(cs->arena, "{\"protocol\":\"" STR_FMT "\",\"port\":%d}", STR_ARG(p->protocol), p->port));
+			cause_at(cs, CAUSE_DUPLICATE, at, STR_NONE, "{\"protocol\":\"" STR_FMT "\",\"port\":%d}", STR_ARG(p->protocol), p->port);
 		if (p->node_port && q->node_port == p->node_port && same_protocol)
-			DUPLICATE(cs, AT(at, "nodePort"), number_text(cs, p->node_port));
+			cause_at(cs, CAUSE_DUPLICATE, AT(at, "nodePort"), STR_NONE, "%d", p->node_port);
 	}
 }
 
@@ -345,8 +345,8 @@ static struct meta_v1_status *claim_port(struct write *w, int32_t *port, struct 
 			return status_new(w->arena, REASON_INTERNAL, "Internal error occurred: failed to allocate a nodePort: range is full");
 		*port = chosen;
 	} else if ((rc = claims_take_port(c, protocol, *port))) {
-		return invalid(w, at, arena_fmt(w->arena, "%d", *port), rc == CLAIM_TAKEN ? STR("provided port is already allocated") :
-			arena_fmt(w->arena, "provided port is not in the valid range. The range of valid ports is %d-%d", w->r->config.node_port_first,
+		return invalid(w, at, STR_NONE, rc == CLAIM_TAKEN ? arena_fmt(w->arena, "%d: provided port is already allocated", *port) :
+			arena_fmt(w->arena, "%d: provided port is not in the valid range. The range of valid ports is %d-%d", *port, w->r->config.node_port_first,
 				w->r->config.node_port_last));
 	}
 	hold_port(&sw->taken, w->arena, protocol, *port);

@@ -46,9 +46,9 @@ static struct meta_v1_status *check_request(struct write *w, struct authenticati
 		t->spec.expiration_seconds = (struct opt_int64)SOME(3600);
 	int64_t s = t->spec.expiration_seconds.value;
 	if (s < 600)
-		INVALID(&cs, at, number_text(&cs, s), "may not specify a duration less than 10 minutes");
+		INVALID_NUM(&cs, at, s, "may not specify a duration less than 10 minutes");
 	if (s > (int64_t)1 << 32)
-		INVALID(&cs, at, number_text(&cs, s), "may not specify a duration larger than 2^32 seconds");
+		INVALID_NUM(&cs, at, s, "may not specify a duration larger than 2^32 seconds");
 	return cs.len ? status_invalid(w->arena, &requests, STR_NONE, &cs) : NULL;
 }
 

@@ -101,7 +101,7 @@ static void check_amount(struct int_or_str v, bool at_most_all, const struct at 
 {
 	int64_t n;
 	if (v.kind == IOS_INT && v.num < 0)
-		INVALID(cs, at, number_text(cs, v.num), "must be greater than or equal to 0");
+		INVALID_NUM(cs, at, v.num, "must be greater than or equal to 0");
 	if (v.kind != IOS_STR)
 		return;
 	struct str digits = v.text;
@@ -131,7 +131,7 @@ static void deployment_validate(struct write *w, struct causes *cs)
 				"may not be 0 when `maxSurge` is 0");
 	}
 	if (d->spec.progress_deadline_seconds.set && d->spec.progress_deadline_seconds.value <= d->spec.min_ready_seconds)
-		INVALID(cs, AT(&root, "progressDeadlineSeconds"), number_text(cs, d->spec.progress_deadline_seconds.value), "must be greater than minReadySeconds");
+		INVALID_NUM(cs, AT(&root, "progressDeadlineSeconds"), d->spec.progress_deadline_seconds.value, "must be greater than minReadySeconds");
 }
 
 const struct kind deployment_kind = {
