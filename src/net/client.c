@@ -78,6 +78,7 @@ void http_client_free(struct http_client *c)
 		return;
 	for (struct client_conn *conn; (conn = c->idle); client_conn_free(conn))
 		c->idle = conn->next;
+	local_free(c->local);
 	tls_context_free(c->tls);
 	pthread_mutex_destroy(&c->lock);
 	free(c->url);

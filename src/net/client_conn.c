@@ -266,7 +266,7 @@ int client_connect(struct http_client *c, bool fresh, struct patience p, struct 
 		*ret = conn;
 		return 0;
 	}
-	int fd = connect_any(c, p, err);
+	int fd = c->local ? local_connect(c->local, err) : connect_any(c, p, err);
 
 	if (fd < 0)
 		return fd;

@@ -11,6 +11,7 @@ struct http_client {
 	char *url, *host, *port, *base; /* base: path before every target, without a slash at its end */
 	char *host_header;
 	struct tls_context *tls;        /* NULL: plain */
+	struct local_end *local;        /* the server in this process; NULL: over a socket */
 	pthread_mutex_t lock;           /* guards bearer and idle */
 	char *bearer;
 	struct client_conn *idle;
@@ -33,6 +34,10 @@ struct patience {
 	int timeout_ms;    /* between bytes; -1: for ever */
 	int cancel_fd;     /* readable: -ECANCELED; -1: none */
 };
+
+/* local.c */
+int local_connect(struct local_end *l, struct err *err);        /* a connected descriptor */
+void local_free(struct local_end *l);
 
 struct http_client *http_client_ref(struct http_client *c);
 /* A kept connection when fresh is false and there is one, else a new one. */

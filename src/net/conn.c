@@ -470,7 +470,7 @@ static void on_ready(void *arg, int events)
 
 /* ---- the beginning ---- */
 
-void conn_new(struct net_loop *nl, int fd, const char *remote)
+struct http_conn *conn_new(struct net_loop *nl, int fd, const char *remote)
 {
 	struct http_server *s = nl->server;
 	struct http_conn *c = xcalloc(1, sizeof(*c));
@@ -487,10 +487,11 @@ void conn_new(struct net_loop *nl, int fd, const char *remote)
 		close(fd);
 		free(c);
 		atomic_fetch_sub(&s->n_conns, 1);
-		return;
+		return NULL;
 	}
 	nl->n_conns++;
 	conn_set_state(c, CONN_READING);
+	return c;
 }
 
 void conn_stop(struct http_conn *c)

@@ -244,7 +244,7 @@ struct http_stream {
 
 /* conn.c */
 enum { DUE_FLUSH = 1, DUE_DRAIN = 2, DUE_RESUME = 4, DUE_DESTROY = 8, DUE_CLOSE = 16 };
-void conn_new(struct net_loop *nl, int fd, const char *remote);
+struct http_conn *conn_new(struct net_loop *nl, int fd, const char *remote); /* NULL: no descriptors or memory for it; fd is closed */
 void conn_set_state(struct http_conn *c, enum conn_state state);
 void conn_schedule(struct http_conn *c, uint8_t due);
 void conn_flush(struct http_conn *c);
@@ -255,6 +255,7 @@ void conn_stop(struct http_conn *c);
 void conn_send(struct http_conn *c, const void *p, size_t n); /* copies, flushed at the end of the turn */
 
 /* server.c */
+struct http_server *server_new(const struct http_server_config *c); /* its loops run; nothing listens yet */
 void net_loop_conn_gone(struct net_loop *nl);
 void net_loop_thread_gone(void *arg);          /* a net_loop, on its loop */
 const char *net_loop_date(struct net_loop *nl); /* "date: …\r\n" */

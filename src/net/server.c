@@ -180,12 +180,8 @@ static int bound_port(int fd)
 	return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port : ((struct sockaddr_in *)&ss)->sin_port);
 }
 
-int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err)
+struct http_server *server_new(const struct http_server_config *c)
 {
-	int fd = -1, r = bind_socket(c, &fd, err);
-
-	if (r < 0)
-		return r;
 	struct http_server *s = xcalloc(1, sizeof(*s));
 
 	s->config = *c;
@@ -195,8 +191,7 @@ int http_server_start(const struct http_server_config *c, struct http_server **r
 	s->config.max_connections = c->max_connections ? c->max_connections : CONNECTIONS_MAX;
 	s->config.body_max = c->body_max ? c->body_max : NET_BODY_MAX;
 	s->config.address = NULL;
-	s->listen_fd = fd;
-	s->port = bound_port(fd);
+	s->listen_fd = -1;
 	s->running = c->n_loops;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->ended, NULL);
@@ -212,6 +207,19 @@ int http_server_start(const struct http_server_config *c, struct http_server **r
 		nl->plain = xmalloc(TLS_RECORD);
 		loop_post(nl->loop, net_loop_start, nl);
 	}
+	return s;
+}
+
+int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err)
+{
+	int fd = -1, r = bind_socket(c, &fd, err);
+
+	if (r < 0)
+		return r;
+	struct http_server *s = server_new(c);
+
+	s->listen_fd = fd;
+	s->port = bound_port(fd);
 	loop_post(c->loops[0], start_listening, s);
 	*ret = s;
 	return 0;
@@ -285,7 +293,8 @@ static void stop_listening(void *arg)
 
 	fd_watch_free(s->listen_watch);
 	timer_free(s->accept_again);
-	close(s->listen_fd);
+	if (s->listen_fd >= 0)
+		close(s->listen_fd);
 	for (size_t i = 0; i < s->config.n_loops; i++)
 		loop_post(s->loops[i].loop, stop_loop, &s->loops[i]);
 }
