@@ -18,11 +18,12 @@ static int ended(struct check *c)
 
 static int bad_char(struct check *c, const char *context)
 {
-	unsigned char ch = (unsigned char)*c->p;
 	char text[16];
 
 	if (c->p == c->end)
 		return ended(c);
+	unsigned char ch = (unsigned char)*c->p;
+
 	if (ch == '\'')
 		snprintf(text, sizeof(text), "'\\''");
 	else if (ch == '\n' || ch == '\t' || ch == '\r')
