@@ -62,6 +62,7 @@ enum field_flags {
 	FIELD_PATCH_RETAIN_KEYS = 1 << 9,
 	FIELD_NO_PROTO = 1 << 10,         /* TypeMeta's members: not in protobuf */
 	FIELD_PATCH_REPLACE = 1 << 11,    /* strategic merge replaces this struct or list whole */
+	FIELD_LIST_DUPLICATES = 1 << 14,  /* with FIELD_LIST_MAP: the server takes items with equal keys all the same */
 	FIELD_PROTO_WRAPPED = 1 << 13,    /* a list that protobuf holds in a message of its own: {1 repeated} */
 	FIELD_REQUIRED_UNCHECKED = 1 << 12, /* with FIELD_REQUIRED: published as required, yet the server takes it empty */
 };

@@ -116,6 +116,7 @@ static void emit_flags(FILE *out, const struct field_def *f)
 		{ f->type_meta, "FIELD_NO_PROTO" },
 		{ f->required_unchecked, "FIELD_REQUIRED_UNCHECKED" },
 		{ f->wrapped, "FIELD_PROTO_WRAPPED" },
+		{ f->duplicates_ok, "FIELD_LIST_DUPLICATES" },
 	};
 	const char *sep = "";
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {

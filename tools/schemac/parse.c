@@ -242,6 +242,7 @@ static bool field_flag(struct field_def *f, const char *word)
 		{ "retain-keys", &f->retain_keys },
 		{ "patch-replace", &f->patch_replace },
 		{ "wrapped", &f->wrapped },
+		{ "duplicates-ok", &f->duplicates_ok },
 	};
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
 		if (!strcmp(word, flags[i].word)) {

@@ -41,7 +41,7 @@ struct field_def {
 	struct type_def *ref;
 	struct enum_def *values;
 	bool type_meta; /* kind and apiVersion, put in by the compiler */
-	bool inlined, omitempty, omitzero, required, required_unchecked, immutable, atomic, set, map, patch, retain_keys, patch_replace, wrapped;
+	bool inlined, omitempty, omitzero, required, required_unchecked, immutable, atomic, set, map, patch, retain_keys, patch_replace, wrapped, duplicates_ok;
 	bool has_min, has_max;
 	long long min, max;
 	char *format, *merge_key, *def, *doc;
