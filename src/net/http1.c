@@ -87,15 +87,21 @@ static int on_header_value(http_parser *p, const char *at, size_t n)
 	return count_head(h, n);
 }
 
-/* Spaces at the end of a value are not part of it. */
-static void trim_values(struct message *m)
+/* Spaces at the end of a value are not part of it. In a name (the parser is lenient there) they could make two readers of
+ * one message disagree. */
+static int check_headers(struct http1 *h)
 {
+	struct message *m = h->m;
+
 	for (size_t i = 0; i < m->n_headers; i++) {
 		struct str *v = &m->headers[i].value;
 
+		if (str_find(m->headers[i].name, ' ') >= 0)
+			return fail(h, 400, "a header's name holds a space");
 		while (v->len && (v->p[v->len - 1] == ' ' || v->p[v->len - 1] == '\t'))
 			((char *)v->p)[--v->len] = '\0';
 	}
+	return 0;
 }
 
 static bool is_known_upgrade(const struct message *m)
@@ -111,7 +117,8 @@ static int on_headers_complete(http_parser *p)
 	struct message *m = h->m;
 
 	h->head_done = true;
-	trim_values(m);
+	if (check_headers(h) < 0)
+		return -1;
 	if (p->type == HTTP_RESPONSE) {
 		m->status = (int)p->status_code;
 		return h->bodyless;

@@ -246,7 +246,8 @@ static void http2_pull(struct http_conn *c)
 
 static void http2_flushed(struct http_conn *c)
 {
-	if (c->h2->done || c->h2->stopping)
+	/* After an error of the protocol the session wants no more input, but its last word must go out first. */
+	if (c->h2->done || c->h2->stopping || !nghttp2_session_want_read(c->h2->session))
 		finish_done(c);
 }
 

@@ -46,7 +46,7 @@ static void test_certs(struct test_server *t)
 		cert_issue(&client, buf_str(&t->client_key), buf_str(&t->ca_cert), buf_str(&t->ca_key), &t->client_cert, &err), 0);
 }
 
-static void test_server_start(struct test_server *t, bool secure, struct http_handler handler)
+static UNUSED void test_server_start(struct test_server *t, bool secure, struct http_handler handler)
 {
 	struct err err = { "" };
 
@@ -78,7 +78,7 @@ static void test_server_start(struct test_server *t, bool secure, struct http_ha
 	snprintf(t->url, sizeof(t->url), "%s://127.0.0.1:%d", secure ? "https" : "http", http_server_port(t->server));
 }
 
-static void test_server_stop(struct test_server *t)
+static UNUSED void test_server_stop(struct test_server *t)
 {
 	http_server_stop(t->server);
 	loop_stop(t->loop);
@@ -93,7 +93,7 @@ static void test_server_stop(struct test_server *t)
 	buf_deinit(&t->client_cert);
 }
 
-static struct http_client *test_client(struct test_server *t, bool with_cert)
+static UNUSED struct http_client *test_client(struct test_server *t, bool with_cert)
 {
 	struct tls_context *tls = NULL;
 	struct http_client *c;
