@@ -45,13 +45,13 @@ def test_replication_controller_and_service(cluster, ns):
     client = names(pods)[0]
 
     def ask(host):
-        return cluster.kubectl("exec", "-n", ns, client, "--", "wget", "-qO-", "-T", "2", f"http://{host}/").strip()
+        return cluster.kubectl("exec", "-n", ns, client, "--", "timeout", "2", "wget", "-qO-", f"http://{host}/").strip()
 
     eventually(lambda: ask(ip) in names(pods), 10, "an answer by virtual address")
     assert ask("web") in names(pods)
     assert ask(f"web.{ns}.svc.cluster.local") in names(pods)
     # Every pod gets its share, the asking one included (hairpin).
-    answers = cluster.kubectl("exec", "-n", ns, client, "--", "sh", "-c", f"for i in $(seq 60); do wget -qO- -T 2 http://{ip}/; done").split()
+    answers = cluster.kubectl("exec", "-n", ns, client, "--", "sh", "-c", f"for i in $(seq 60); do timeout 2 wget -qO- http://{ip}/; done").split()
     assert sorted(set(answers)) == names(pods)
     assert min(answers.count(n) for n in names(pods)) >= 6
 
@@ -76,7 +76,7 @@ def test_service_without_endpoints_refuses(cluster, ns):
     ip = cluster.get("service", "nobody", "-n", ns)["spec"]["clusterIP"]
 
     def refused():
-        _, out, err = cluster.kubectl("exec", "-n", ns, "client", "--", "wget", "-qO-", "-T", "2", f"http://{ip}/", check=False)
+        _, out, err = cluster.kubectl("exec", "-n", ns, "client", "--", "timeout", "2", "wget", "-qO-", f"http://{ip}/", check=False)
         return "refused" in out + err
 
     eventually(refused, 10, "connection refused")

@@ -169,7 +169,7 @@ class Machine:
                 os.makedirs(f"{root}/{d}")
             shutil.copy("/bin/busybox", f"{root}/bin/busybox")
             for applet in ("sh ls cat echo httpd wget nslookup sleep hostname ps kill env id touch mkdir nc ip ping true false stat dd head tail grep "
-                           "date mount chmod rm test seq wc cut sed awk sort uniq tr printf yes od").split():
+                           "date mount chmod rm test timeout seq wc cut sed awk sort uniq tr printf yes od").split():
                 os.symlink("busybox", f"{root}/bin/{applet}")
             with open(f"{root}/etc/passwd", "w") as f:
                 f.write("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n")
