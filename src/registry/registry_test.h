@@ -141,7 +141,8 @@ UNUSED static const char *at(struct env *e, const char *path)
 /* The code, and the message or part of it. */
 #define assert_refused(e, code_, part)                                                                                              \
 	do {                                                                                                                        \
-		assert_int_equal((e)->res.code, (code_));                                                                           \
+		if ((e)->res.code != (code_))                                                                                       \
+			fail_msg("%s: code %d: %s", (part), (e)->res.code, body(e));                                                \
 		if (!strstr(at((e), "message"), (part)))                                                                            \
 			fail_msg("message is: %s", at((e), "message"));                                                             \
 	} while (0)

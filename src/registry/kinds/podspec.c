@@ -391,28 +391,29 @@ static bool named_before(const struct core_v1_pod_spec *s, const struct core_v1_
 	return false;
 }
 
+static bool host_port_before(const struct core_v1_pod_spec *s, const struct core_v1_container_port *p)
+{
+	LIST_EACH(c, &s->containers) {
+		LIST_EACH(o, &c->ports) {
+			if (o == p)
+				return false;
+			if (o->host_port == p->host_port && str_eq(o->protocol, p->protocol) && str_eq(o->host_ip, p->host_ip))
+				return true;
+		}
+	}
+	return false;
+}
+
 static void check_host_ports(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(c, &s->containers) {
 		size_t k = 0, ci = i++;
 		LIST_EACH(p, &c->ports) {
-			const struct at *here = AT_I(AT_I(at, "containers", ci), "ports", k++);
-			if (!p->host_port)
-				continue;
-			LIST_EACH(oc, &s->containers) {
-				bool found = false;
-				LIST_EACH(op, &oc->ports) {
-					if (op == p)
-						goto next;
-					found |= op->host_port == p->host_port && str_eq(op->protocol, p->protocol) && str_eq(op->host_ip, p->host_ip);
-				}
-				if (found) {
-					DUPLICATE(cs, AT(here, "hostPort"), arena_fmt(cs->arena, STR_FMT "/" STR_FMT "/%d", STR_ARG(p->protocol), STR_ARG(p->host_ip), p->host_port));
-					break;
-				}
-			}
-next:;
+			size_t pi = k++;
+			if (p->host_port && host_port_before(s, p))
+				DUPLICATE(cs, AT(AT_I(AT_I(at, "containers", ci), "ports", pi), "hostPort"),
+					arena_fmt(cs->arena, STR_FMT "/" STR_FMT "/%d", STR_ARG(p->protocol), STR_ARG(p->host_ip), p->host_port));
 		}
 	}
 }

@@ -75,6 +75,8 @@ static void run_token(struct write *w)
 		write_refuse(w, st);
 		return;
 	}
+	t->api_version = STR("authentication.k8s.io/v1");
+	t->kind = STR("TokenRequest");
 	t->metadata.name = w->req->name;
 	t->metadata.namespace = w->req->ns;
 	t->metadata.creation_timestamp = (struct timestamp){ w->now.sec, 0 };
