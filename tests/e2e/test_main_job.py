@@ -19,7 +19,7 @@ spec:
       - name: web
         image: test/busybox:1
         command: [/bin/sh, -c]
-        args: ["mkdir -p /www && hostname > /www/index.html && trap 'exit 1' TERM && httpd -f -p 8080 -h /www & wait $!"]
+        args: ["mkdir -p /www; hostname > /www/index.html; trap 'exit 1' TERM; httpd -f -p 8080 -h /www & wait $!"]
         ports: [{{name: http, containerPort: 8080}}]
         readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
 ---
