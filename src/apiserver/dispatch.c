@@ -182,10 +182,35 @@ static int take_body(struct request *q)
 	}
 }
 
+/* Bodies of another type than the object's (token, eviction, binding, scale) do not pass the registry's admission. true: refused. */
+static bool refuse_sub(struct request *q)
+{
+	if (!q->sub || !q->reg.obj || q->sub->type == q->resource->row->type)
+		return false;
+	struct admission_attributes at = { .registry = q->server->registry, .req = &q->reg, .operation = q->info.verb_bit, .type = q->sub->type,
+		.obj = q->reg.obj };
+	struct meta_v1_status *st = admission_admit(q->server, &at);
+	st = st ? st : admission_validate(q->server, &at);
+	if (st)
+		respond_status(q, st);
+	return st;
+}
+
+/* A token for no audience in particular is for us, and the answer says so. */
+static void default_audience(struct request *q)
+{
+	if (!q->sub || q->sub->type != &authentication_v1_token_request_type || !q->reg.obj)
+		return;
+	struct authentication_v1_token_request *tr = q->reg.obj;
+	if (!tr->spec.audiences.len)
+		*LIST_ADD(q->arena, &tr->spec.audiences) = str_of(q->server->config.issuer);
+}
+
 void serve_execute(struct request *q)
 {
-	if (take_body(q))
+	if (take_body(q) || refuse_sub(q))
 		return;
+	default_audience(q);
 	http_stream_ref(q->stream);
 	registry_execute(q->server->registry, &q->reg, executed, q);
 }
