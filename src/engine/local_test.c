@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -313,6 +314,101 @@ static void test_network(void **state)
 	struct engine_sandbox next = run_sandbox("next");
 	assert_string_not_equal(next.ip.p, used.p);
 	remove_sandbox(&next);
+}
+
+/* The world outside: a host in a namespace of its own that knows no way back to pods. */
+static int make_far(void *arg, struct err *e)
+{
+	struct netlink *n;
+	struct link_veth v = { .name = "eth0", .peer = "far0", .peer_netns_fd = *(int *)arg };
+	int r = netlink_open(&n, e);
+
+	if (r == 0 && (r = link_add_veth(n, &v, e)) == 0 && (r = address_add(n, "eth0", inet_addr("192.0.2.2"), 24, e)) == 0)
+		r = link_set_up(n, "eth0", e);
+	netlink_close(n);
+	return r;
+}
+
+static int far_listen(void *arg, struct err *e)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(7777) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1) < 0)
+		return err_errno(e, -errno, "listen");
+	*(int *)arg = fd;
+	return 0;
+}
+
+static void test_masquerade(void **state)
+{
+	struct engine_sandbox s = run_sandbox("masq");
+	struct engine_container_config c = shell("masq", "echo hi | nc -w 5 192.0.2.2 7777");
+	const char *paths[NS_KINDS] = { ROOT "/far" };
+	struct ns_where where = { .net_fd = -1 };
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	char id[ENGINE_ID];
+	int listener;
+
+	must(ns_create(paths, make_far, &local_of(engine)->host_netns_fd, &err));
+	sh("ip addr add 192.0.2.1/24 dev far0; ip link set far0 up");
+	must(ns_open(paths[NS_NET], &where.net_fd, &err));
+	must(ns_run(&where, far_listen, &listener, &err));
+	start(&s, &c, id);
+	int fd = accept4(listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(from.sin_addr.s_addr, inet_addr("192.0.2.1"));
+	close(fd);
+	wait_exit(id);
+	close(listener);
+	close(where.net_fd);
+	must(ns_unpin(paths[NS_NET], &err));
+	sh("ip link del far0 2>/dev/null || true");
+	remove_sandbox(&s);
+}
+
+/* As after a power cut: processes and namespaces are gone, records are of another boot, one is torn. */
+static void test_reboot(void **state)
+{
+	struct engine_sandbox s = run_sandbox("reboot"), torn = run_sandbox("torn"), *sandboxes;
+	struct engine_container_config c = shell("reboot", "sleep 1000");
+	struct engine_container k;
+	char id[ENGINE_ID], ended[ENGINE_ID], lost[ENGINE_ID];
+	size_t n;
+
+	start(&s, &c, id);
+	start(&torn, &c, lost);
+	c = shell("ended", "exit 4");
+	start(&s, &c, ended);
+	wait_exit(ended);
+	struct local *l = local_of(engine);
+	char cgroup[2][PATH_MAX];
+	path_fmt(cgroup[0], "%s", container_find(l, id)->cgroup);
+	path_fmt(cgroup[1], "%s", container_find(l, lost)->cgroup);
+	close_engine();
+	struct cgroups *cgroups;
+	must(cgroup_open(&cgroups, &err));
+	sh("pkill -9 conmon; while pgrep conmon; do sleep 0.005; done");
+	must(cgroup_kill(cgroups, cgroup[0], &err));
+	must(cgroup_kill(cgroups, cgroup[1], &err));
+	cgroup_close(cgroups);
+	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' root/*/*/record; umount root/sandboxes/*/shm");
+	sh(arena_fmt(arena, ": > " ROOT "/root/sandboxes/%s/record; echo '{\"id\":3}' > " ROOT "/root/containers/%s/record", torn.id, lost).p);
+	open_engine();
+	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
+	assert_int_equal(n, 1);
+	assert_int_equal(sandboxes[0].state, SANDBOX_NOT_READY);
+	must(engine->v->container_status(engine, id, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_EXITED);
+	assert_int_equal(k.exit_code, 255);
+	assert_has(k.message, "restarted");
+	must(engine->v->container_status(engine, ended, arena, &k, &err));
+	assert_int_equal(k.exit_code, 4);
+	assert_int_equal(engine->v->container_status(engine, lost, arena, &k, &err), ENGINE_NOT_FOUND);
+	assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -ESHUTDOWN);
+	remove_sandbox(&s);
+	must(cgroup_remove(local_of(engine)->cgroups, arena_fmt(arena, "%s", dirname(cgroup[1])).p, &err));
 }
 
 static void test_restart_of_engine(void **state)
@@ -808,6 +904,8 @@ static int run_group(void)
 		cmocka_unit_test(test_start_error),
 		cmocka_unit_test(test_oom),
 		cmocka_unit_test(test_network),
+		cmocka_unit_test(test_masquerade),
+		cmocka_unit_test(test_reboot),
 		cmocka_unit_test(test_restart_of_engine),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_exec),

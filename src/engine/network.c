@@ -170,7 +170,6 @@ static int masquerade(struct local *l, struct err *err)
 int network_setup(struct local *l, struct err *err)
 {
 	uint8_t mac[6];
-	char name[64];
 	int r = sysctl_set("net.ipv4.ip_forward", "1", err);
 
 	/* Without it, answers between two pods on one bridge pass the service translation by. */
@@ -184,10 +183,6 @@ int network_setup(struct local *l, struct err *err)
 	if ((r = link_add_bridge(l->netlink, l->bridge, l->mtu, mac, err)) < 0 ||
 		(r = address_add(l->netlink, l->bridge, htonl(l->net_gateway), l->net_prefix, err)) < 0 ||
 		(r = link_set_up(l->netlink, l->bridge, err)) < 0)
-		return r;
-	/* A service on this node reached by a pod comes back with the node's own addresses. */
-	snprintf(name, sizeof(name), "net/ipv4/conf/%s/route_localnet", l->bridge);
-	if ((r = sysctl_set(name, "1", err)) < 0)
 		return r;
 	return masquerade(l, err);
 }

@@ -182,7 +182,7 @@ static int create_inside(void *arg, struct err *err)
 int runtime_create(struct local *l, const struct container *c, const struct sandbox *s, pid_t *ret_pid, pid_t *ret_conmon, struct err *err)
 {
 	struct creating k = { .l = l, .c = c, .s = s };
-	struct ns_where where = { .net_fd = -1, .private_mounts = true, .hide_cgroup2 = cgroup_mode(l->cgroups) == CGROUP_HYBRID };
+	struct ns_where where = { .net_fd = -1, .private_mounts = true, .hide_cgroup2 = cgroup_mode(l->cgroups) != CGROUP_V2 };
 	size_t n = texts_len(c->shared_mounts), made = 0;
 	CLEAN_FREE int *clones = xcalloc(n + 1, sizeof(*clones));
 	int r = 0;
@@ -247,7 +247,7 @@ static int crun_in_namespace(struct local *l, struct crun_call *call, ns_fn fn, 
 {
 	struct ns_where where = { .net_fd = -1, .private_mounts = true, .hide_cgroup2 = true };
 
-	if (cgroup_mode(l->cgroups) != CGROUP_HYBRID)
+	if (cgroup_mode(l->cgroups) == CGROUP_V2)
 		return fn(call, err);
 	return ns_run(&where, fn, call, err);
 }

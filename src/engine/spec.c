@@ -469,6 +469,9 @@ static void write_resources(const struct spec *s, struct buf *out)
 	}
 	if (r->pids_limit > 0)
 		buf_addf(out, ",\"pids\":{\"limit\":%lld}", (long long)r->pids_limit);
+	/* Out of memory, the container goes whole, never one process of it. v1 has no such switch. */
+	if (cgroup_mode(s->l->cgroups) == CGROUP_V2)
+		buf_addz(out, ",\"unified\":{\"memory.oom.group\":\"1\"}");
 	buf_addc(out, '}');
 }
 

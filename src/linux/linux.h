@@ -25,7 +25,7 @@ int ns_open(const char *path, int *ret_fd, struct err *err); /* -ESTALE: a file,
 struct ns_where {
 	int net_fd;                   /* namespace to enter, -1: the caller's */
 	bool private_mounts;          /* own mount namespace in which every mount is a slave: nothing done inside leaks out */
-	bool hide_cgroup2;            /* with private_mounts: covers the unified half of a hybrid cgroup setup, which crun refuses */
+	bool hide_cgroup2;            /* with private_mounts: covers /sys/fs/cgroup/unified of a hybrid cgroup setup, which crun refuses */
 };
 /* Runs fn on a thread of its own in those namespaces and waits for it. Children that fn starts live there too. */
 int ns_run(const struct ns_where *where, ns_fn fn, void *arg, struct err *err);

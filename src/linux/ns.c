@@ -125,13 +125,11 @@ int ns_open(const char *path, int *ret_fd, struct err *err)
 	return 0;
 }
 
-/* Under a hybrid setup crun looks at the magic number of the unified mount and refuses. A tmpfs over it, seen here alone, makes it take the
- * v1 hierarchies; what it writes there goes with the namespace. */
+/* Under a hybrid setup crun looks at the magic number of the unified mount and refuses; where that is not mounted, it takes the bare folder for one and writes
+ * into it. A tmpfs over it, seen here alone, makes it take the v1 hierarchies; what it writes there goes with the namespace. */
 static int cover_cgroup2(struct err *err)
 {
-	struct statfs fs;
-
-	if (statfs(CGROUP2_HYBRID, &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC)
+	if (access(CGROUP2_HYBRID, F_OK) < 0)
 		return 0;
 	if (mount("tmpfs", CGROUP2_HYBRID, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=1m,mode=755") < 0)
 		return err_errno(err, -errno, "cannot cover %s for crun", CGROUP2_HYBRID);
