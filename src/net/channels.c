@@ -1,7 +1,8 @@
 /* Channels over an upgraded connection: WebSocket messages whose first byte names the channel, or SPDY streams.
  * Numbers of SPDY channels are its stream ids.
  *
- * v5.channel.k8s.io adds one message: channel 255, then the number of the channel that ends. */
+ * v5.channel.k8s.io adds one message: channel 255, then the number of the channel that ends. Protocols SPDY/3.1+… are SPDY
+ * whose bytes travel in WebSocket messages (KEP-4006). */
 #include "net/internal.h"
 
 #define MESSAGE_MAX ((size_t)32 * 1024 * 1024)
@@ -13,6 +14,7 @@ struct channel_conn {
 	struct channel_events events;
 	struct websocket ws;
 	struct spdy *spdy;       /* NULL: WebSocket */
+	bool wrapped;            /* SPDY inside of WebSocket */
 	bool base64, closes;     /* WebSocket: text protocol; knows the message that ends a channel */
 	bool held, closing;
 	uint32_t last_id;
@@ -27,6 +29,14 @@ static struct channel_conn *of(struct http_conn *c)
 
 static void send_buf(struct channel_conn *cc, struct buf *b)
 {
+	CLEAN_BUF struct buf head = { 0 };
+
+	if (!b->len)
+		return;
+	if (cc->wrapped) {
+		websocket_frame_head(&head, WS_BINARY, b->len);
+		conn_send(cc->conn, head.p, head.len);
+	}
 	conn_send(cc->conn, b->p, b->len);
 }
 
@@ -37,7 +47,7 @@ static void ws_send(struct channel_conn *cc, int opcode, struct str payload)
 	CLEAN_BUF struct buf b = { 0 };
 
 	websocket_frame(&b, false, opcode, payload);
-	send_buf(cc, &b);
+	conn_send(cc->conn, b.p, b.len);
 }
 
 static void ws_close(struct channel_conn *cc, uint16_t code)
@@ -92,7 +102,7 @@ static int on_message(void *arg, int opcode, struct str payload)
 		ws_close(cc, 1000);
 		return 0;
 	default:
-		return ws_take_data(cc, payload);
+		return cc->wrapped ? spdy_feed(cc->spdy, payload.p, payload.len, NULL) : ws_take_data(cc, payload);
 	}
 }
 
@@ -166,11 +176,11 @@ static size_t channels_feed(struct http_conn *c, const char *p, size_t n)
 		return 0;
 	if (cc->closing)
 		return n;
-	if (cc->spdy)
+	if (cc->spdy && !cc->wrapped)
 		r = spdy_feed(cc->spdy, p, n, NULL);
 	else
 		r = websocket_feed(&cc->ws, p, n, NULL);
-	if (r < 0 && !cc->spdy)
+	if (r < 0 && (!cc->spdy || cc->wrapped))
 		ws_close(cc, cc->ws.close_code ? cc->ws.close_code : 1003);
 	else if (r < 0)
 		channel_conn_close(cc);
@@ -300,7 +310,8 @@ int http_upgrade_channels(struct http_stream *s, const char *const *websocket_pr
 	websocket_init(&cc->ws, false, MESSAGE_MAX);
 	cc->ws.on_message = on_message;
 	cc->ws.arg = cc;
-	if (spdy)
+	cc->wrapped = !spdy && str_has_prefix(str_of(protocol), STR("SPDY/3.1+"));
+	if (spdy || cc->wrapped)
 		cc->spdy = spdy_new(&spdy_events, cc);
 	s->begun = true;
 	c->protocol = &channels_protocol;
@@ -359,13 +370,15 @@ void channel_conn_close(struct channel_conn *cc)
 
 	if (cc->closing || cc->conn->dead)
 		return;
-	if (!cc->spdy) {
+	if (cc->spdy) {
+		spdy_put_goaway(&b, cc->last_id);
+		send_buf(cc, &b);
+	}
+	if (!cc->spdy || cc->wrapped) {
 		ws_close(cc, 1000);
 		return;
 	}
 	cc->closing = true;
-	spdy_put_goaway(&b, cc->last_id);
-	send_buf(cc, &b);
 	conn_close_when_sent(cc->conn);
 }
 

@@ -67,7 +67,7 @@ static void session_close(void *arg)
 
 static void exec(struct http_stream *stream)
 {
-	static const char *const ws[] = { "v5.channel.k8s.io", "v4.channel.k8s.io", "base64.channel.k8s.io", NULL };
+	static const char *const ws[] = { "v5.channel.k8s.io", "v4.channel.k8s.io", "base64.channel.k8s.io", "SPDY/3.1+portforward.k8s.io", NULL };
 	static const char *const spdy[] = { "v4.channel.k8s.io", "v3.channel.k8s.io", NULL };
 	struct session *s = xcalloc(1, sizeof(*s));
 	const char *protocol;
@@ -339,6 +339,53 @@ static int spdy_ping(void *arg, uint32_t id)
 
 static const struct spdy_events spdy_client_events = { .on_syn_reply = spdy_reply, .on_data = spdy_data, .on_ping = spdy_ping };
 
+static int wrapped_message(void *arg, int opcode, struct str payload)
+{
+	return opcode == WS_BINARY ? spdy_feed(arg, payload.p, payload.len, NULL) : 0;
+}
+
+/* SPDY inside of WebSocket messages, which break its frames anywhere. */
+static void wrapped_session(void **state)
+{
+	static const struct http_header types[] = {
+		{ STR("streamtype"), STR("error") }, { STR("streamtype"), STR("stdin") }, { STR("streamtype"), STR("stdout") }
+	};
+	CLEAN_BUF struct buf rest = { 0 }, out = { 0 };
+	struct test_server t;
+	struct echo e = { 0 };
+	struct spdy *s = spdy_new(&spdy_client_events, &e);
+	struct websocket w;
+	struct err err = { "" };
+	char bytes[16384];
+	ssize_t n;
+
+	test_server_start(&t, false, (struct http_handler){ .on_request = backend });
+	int fd = dial(&t);
+
+	ws_request(fd, "SPDY/3.1+portforward.k8s.io");
+	CLEAN_FREE char *head = read_head(fd, &rest);
+
+	assert_non_null(strcasestr(head, "sec-websocket-protocol: SPDY/3.1+portforward.k8s.io\r\n"));
+	for (uint32_t i = 0; i < 3; i++)
+		spdy_put_headers(s, &out, SPDY_SYN_STREAM, i * 2 + 1, false, &types[i], 1);
+	spdy_put_data(&out, 3, true, STR("hello"));
+	for (size_t at = 0; at < out.len; at += 7)
+		ws_send(fd, WS_BINARY, str_n(out.p + at, MIN((size_t)7, out.len - at)));
+	websocket_init(&w, true, 100000);
+	w.on_message = wrapped_message;
+	w.arg = s;
+	assert_int_equal(websocket_feed(&w, rest.p, rest.len, &err), 0);
+	while ((n = recv(fd, bytes, sizeof(bytes), 0)) > 0)
+		assert_int_equal(websocket_feed(&w, bytes, (size_t)n, &err), 0);
+	assert_string_equal(e.out[5].p, "hello");
+	assert_string_equal(e.out[1].p, "{\"status\":\"Success\"}");
+	websocket_deinit(&w);
+	spdy_free(s);
+	echo_deinit(&e);
+	close(fd);
+	test_server_stop(&t);
+}
+
 static void spdy_session(struct test_server *t)
 {
 	static const struct http_header types[] = {
@@ -507,7 +554,7 @@ static void nobody_there(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(websocket_direct), cmocka_unit_test(websocket_base64), cmocka_unit_test(spdy_direct),
+		cmocka_unit_test(websocket_direct), cmocka_unit_test(websocket_base64), cmocka_unit_test(spdy_direct), cmocka_unit_test(wrapped_session),
 		cmocka_unit_test(through_a_tunnel), cmocka_unit_test(forwarding), cmocka_unit_test(nobody_there),
 	};
 

@@ -15,6 +15,7 @@
 #define STASH_LIMIT (64 * 1024)
 #define READING_MS 60000
 #define LINGER_MS 2000
+#define STALLED_MS 120000
 
 static void on_ready(void *arg, int events);
 
@@ -29,6 +30,8 @@ static uint64_t state_ms(const struct net_loop *nl, enum conn_state state)
 		return nl->server->config.idle_timeout_ms;
 	case CONN_LINGER:
 		return LINGER_MS;
+	case CONN_STALLED:
+		return STALLED_MS;
 	default:
 		return 0;
 	}
@@ -139,8 +142,19 @@ size_t conn_pending(const struct http_conn *c)
 	return c->q.len + c->out.len - c->out_sent;
 }
 
+void conn_take_spare(struct http_conn *c)
+{
+	struct net_loop *nl = c->nl;
+
+	if (c->q.copied.p || !nl->spare.p)
+		return;
+	c->q.copied = nl->spare;
+	nl->spare = (struct buf){ 0 };
+}
+
 void conn_send(struct http_conn *c, const void *p, size_t n)
 {
+	conn_take_spare(c);
 	sendq_copy(&c->q, p, n);
 	conn_schedule(c, DUE_FLUSH);
 }
@@ -207,6 +221,20 @@ static void give_back_buffers(struct http_conn *c)
 	}
 }
 
+/* A client that takes nothing for STALLED_MS is given up; each byte it takes begins the time anew. */
+static void note_progress(struct http_conn *c, size_t pending_before)
+{
+	size_t pending = conn_pending(c);
+
+	if (!pending && c->state == CONN_STALLED)
+		conn_set_state(c, c->state_before_stall);
+	if (!pending || (c->state == CONN_STALLED && pending >= pending_before))
+		return;
+	if (c->state != CONN_STALLED)
+		c->state_before_stall = c->state;
+	conn_set_state(c, CONN_STALLED);
+}
+
 static void update_watch(struct http_conn *c)
 {
 	bool read = c->stash.len < STASH_LIMIT;
@@ -242,7 +270,9 @@ void conn_flush(struct http_conn *c)
 		return;
 	}
 	c->due &= (uint8_t)~DUE_FLUSH;
-	c->was_high = c->was_high || conn_pending(c) >= PENDING_HIGH;
+	size_t pending = conn_pending(c);
+
+	c->was_high = c->was_high || pending >= PENDING_HIGH;
 	nl->flushing = true;
 	int r = flush_bytes(c);
 
@@ -252,6 +282,7 @@ void conn_flush(struct http_conn *c)
 		return;
 	}
 	give_back_buffers(c);
+	note_progress(c, pending);
 	if (c->was_high && conn_pending(c) < PENDING_HIGH) {
 		c->was_high = false;
 		conn_schedule(c, DUE_DRAIN);
@@ -447,10 +478,6 @@ static void read_some(struct http_conn *c)
 	}
 	if (c->state == CONN_LINGER)
 		return;
-	if (!c->q.copied.p && nl->spare.p) {
-		c->q.copied = nl->spare;
-		nl->spare = (struct buf){ 0 };
-	}
 	if (c->tls.ssl)
 		take_cipher(c, nl->in, (size_t)n);
 	else

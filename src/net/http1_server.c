@@ -102,6 +102,17 @@ static void put(struct buf *b, const char *p, size_t n)
 	b->len += n;
 }
 
+/* A value may come from elsewhere: a line break in it must not begin a header. */
+static void put_value(struct buf *b, struct str value)
+{
+	if (!value.len)
+		return;
+	put(b, value.p, value.len);
+	for (char *p = b->p + b->len - value.len; p < b->p + b->len; p++)
+		if (*p == '\r' || *p == '\n' || *p == '\0')
+			*p = ' ';
+}
+
 static void put_number(struct buf *b, uint64_t v, unsigned base)
 {
 	char digits[24];
@@ -119,12 +130,14 @@ void http1_begin(struct http_stream *s, int status, const struct http_header *he
 	struct http_conn *c = s->conn;
 	struct buf *b = &c->q.copied;
 	const char *text = http_status_text(status), *date = net_loop_date(c->nl);
-	size_t before = b->len, room = 192 + strlen(text);
+	size_t before, room = 192 + strlen(text);
 	bool no_length = status / 100 == 1 || status == 204 || status == 304;
 	bool old_client = c->h1.parser.http_minor == 0;
 
 	for (size_t i = 0; i < n; i++)
 		room += headers[i].name.len + headers[i].value.len + 4;
+	conn_take_spare(c);
+	before = b->len;
 	buf_reserve(b, room);
 	put(b, "HTTP/1.1 ", 9);
 	put_number(b, (uint64_t)status, 10);
@@ -135,8 +148,7 @@ void http1_begin(struct http_stream *s, int status, const struct http_header *he
 	for (size_t i = 0; i < n; i++) {
 		put(b, headers[i].name.p, headers[i].name.len);
 		put(b, ": ", 2);
-		if (headers[i].value.len)
-			put(b, headers[i].value.p, headers[i].value.len);
+		put_value(b, headers[i].value);
 		put(b, "\r\n", 2);
 	}
 	if (content_length >= 0 && !no_length) {
@@ -164,6 +176,8 @@ void http1_body(struct http_stream *s, struct str bytes, release_fn release, voi
 {
 	struct http_conn *c = s->conn;
 
+	conn_take_spare(c);
+	buf_reserve(&c->q.copied, bytes.len > COPY_MAX ? 32 : bytes.len + 32);
 	if (s->chunked) {
 		char head[24];
 		struct buf b = { head, 0, sizeof(head) };

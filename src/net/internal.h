@@ -151,7 +151,7 @@ struct http2;
 struct net_loop {
 	struct http_server *server;
 	struct loop *loop;
-	struct list states[4];     /* connections by enum conn_state, each list in order of deadline */
+	struct list states[5];     /* connections by enum conn_state, each list in order of deadline */
 	struct timer *sweep, *stop_timer;
 	uint64_t sweep_at_ms;
 	bool stopping;
@@ -179,7 +179,7 @@ struct http_server {
 	size_t running;            /* net_loops that still have connections */
 };
 
-enum conn_state { CONN_READING, CONN_IDLE, CONN_BUSY, CONN_LINGER };
+enum conn_state { CONN_READING, CONN_IDLE, CONN_BUSY, CONN_STALLED, CONN_LINGER };
 
 struct conn_protocol {
 	/* Takes bytes, returns how many (fewer: it is busy; feeding goes on after conn_resume). */
@@ -195,7 +195,7 @@ extern const struct conn_protocol http1_protocol, http2_protocol, channels_proto
 struct http_conn {
 	struct net_loop *nl;
 	struct list link;
-	enum conn_state state;
+	enum conn_state state, state_before_stall;
 	uint64_t deadline_ms;
 	int fd;
 	struct fd_watch *watch;
@@ -252,6 +252,7 @@ void conn_kill(struct http_conn *c);           /* at once; freed at the end of t
 void conn_close_when_sent(struct http_conn *c);
 size_t conn_pending(const struct http_conn *c);
 void conn_stop(struct http_conn *c);
+void conn_take_spare(struct http_conn *c);     /* before something is copied into c->q: the loop's spare buffer saves an allocation */
 void conn_send(struct http_conn *c, const void *p, size_t n); /* copies, flushed at the end of the turn */
 
 /* server.c */

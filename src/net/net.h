@@ -150,7 +150,8 @@ struct channel_events {
 	void *arg;
 };
 /* Answers 101. protocols: what the server speaks, best first (v5.channel.k8s.io …; SPDY: v4.channel.k8s.io …), NULL-terminated; *ret_protocol is
- * the chosen one ("" when the client named none). WebSocket binary protocols put the channel number first in each message; base64.* are decoded. */
+ * the chosen one ("" when the client named none). WebSocket binary protocols put the channel number first in each message; base64.* are decoded; under
+ * SPDY/3.1+… (port-forward) the messages carry SPDY, and it is as if the client had come with SPDY. */
 int http_upgrade_channels(struct http_stream *s, const char *const *websocket_protocols, const char *const *spdy_protocols,
 	const struct channel_events *events, struct channel_conn **ret, const char **ret_protocol, struct err *err);
 bool channel_is_spdy(const struct channel_conn *c);

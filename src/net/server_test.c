@@ -44,6 +44,8 @@ static void handle(void *arg, struct http_stream *s)
 							 r->peer->organizations[0].p, r->peer->organizations[1].p)
 					 : STR("nobody");
 		http_respond(s, 200, NULL, 0, who, NULL, NULL);
+	} else if (str_eqz(r->path, "/inject")) {
+		http_respond(s, 200, &(struct http_header){ STR("x-text"), STR("a\r\nx-evil: 1") }, 1, STR_NONE, NULL, NULL);
 	} else if (str_eqz(r->path, "/big")) {
 		char *p = arena_alloc(a, 1000000);
 
@@ -328,6 +330,76 @@ static void bad_requests(void **state)
 	test_server_stop(&t);
 }
 
+static void line_breaks_in_headers(void **state)
+{
+	struct test_server t;
+	struct http_reply r;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+
+	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
+	struct http_client *c = test_client(&t, false);
+
+	assert_int_equal(call(c, "GET", "/inject", STR_NONE, a, &r), 0);
+	assert_true(str_eqz(reply_header(&r, "x-text"), "a  x-evil: 1"));
+	assert_null(reply_header(&r, "x-evil").p);
+	http_client_free(c);
+	test_server_stop(&t);
+}
+
+static void idle_connections_end(void **state)
+{
+	struct test_server t;
+	struct http_server *quick;
+	struct err err;
+
+	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
+	const struct http_server_config config = {
+		.loops = &t.loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = handle }, .idle_timeout_ms = 30
+	};
+
+	assert_int_equal(http_server_start(&config, &quick, &err), 0);
+	struct http_server *slow = t.server;
+
+	t.server = quick;
+	int fd = raw_connect(&t);
+
+	assert_true(send(fd, "GET /who HTTP/1.1\r\n\r\n", 23, MSG_NOSIGNAL) > 0);
+	/* Ends, though nobody asked for it. */
+	CLEAN_FREE char *answer = read_to_end(fd);
+
+	assert_non_null(strstr(answer, "nobody"));
+	close(fd);
+	http_server_stop(quick);
+	t.server = slow;
+	test_server_stop(&t);
+}
+
+static void new_certificates(void **state)
+{
+	struct test_server t, other;
+	struct http_reply r;
+	struct err err;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+
+	test_server_start(&t, true, (struct http_handler){ .on_request = handle });
+	test_server_start(&other, true, (struct http_handler){ .on_request = handle });
+	struct http_client *c = test_client(&t, false);
+
+	assert_int_equal(call(c, "GET", "/who", STR_NONE, a, &r), 0);
+	const struct tls_server_config config = { .cert_pem = buf_str(&other.cert), .key_pem = buf_str(&other.key) };
+
+	assert_int_equal(tls_server_update(t.tls, &config, &err), 0);
+	/* The kept connection goes on; new ones see the new certificate. */
+	assert_int_equal(call(c, "GET", "/who", STR_NONE, a, &r), 0);
+	struct http_client *late = test_client(&t, false);
+
+	assert_int_equal(call(late, "GET", "/who", STR_NONE, a, &r), -EACCES);
+	http_client_free(c);
+	http_client_free(late);
+	test_server_stop(&other);
+	test_server_stop(&t);
+}
+
 static void port_in_use(void **state)
 {
 	struct test_server t;
@@ -349,6 +421,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain), cmocka_unit_test(secure), cmocka_unit_test(identities), cmocka_unit_test(readers),
 		cmocka_unit_test(pipelining), cmocka_unit_test(bad_requests), cmocka_unit_test(port_in_use),
+		cmocka_unit_test(line_breaks_in_headers), cmocka_unit_test(idle_connections_end), cmocka_unit_test(new_certificates),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
