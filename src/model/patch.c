@@ -1,276 +1,318 @@
-/* JSON patch (RFC 6902) and JSON merge patch (RFC 7386) over trees. */
-#include <stdio.h>
+/* JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386) on trees. */
+#include "base/map.h"
+#include "model/internal.h"
 
-#include "model/model.h"
+/* ---- RFC 6902 ---- */
 
-#define OPS_MAX 10000
+#define OPERATIONS_MAX 10000    /* as upstream's limit */
+#define COPIES_MAX (256 * 1024) /* values that all `copy` operations together may add */
 
-/* ---- JSON pointer ---- */
+struct patcher {
+	struct arena *arena;
+	struct err *err;
+	struct value *doc;
+	size_t copied;
+};
 
-static struct str unescape_token(struct str t, struct arena *a)
+static size_t count_values(const struct value *v)
 {
-	CLEAN_BUF struct buf b = {0};
+	size_t n = 1;
 
-	for (size_t i = 0; i < t.len; i++) {
-		if (t.p[i] == '~' && i + 1 < t.len && (t.p[i + 1] == '0' || t.p[i + 1] == '1'))
-			buf_addc(&b, t.p[++i] == '0' ? '~' : '/');
-		else
-			buf_addc(&b, t.p[i]);
+	for (size_t i = 0; v->kind == VALUE_LIST && i < v->list.len; i++)
+		n += count_values(&v->list.items[i]);
+	for (size_t i = 0; v->kind == VALUE_OBJECT && i < v->object.len; i++)
+		n += count_values(&v->object.members[i].value);
+	return n;
+}
+
+/* ~1 is a slash, ~0 a tilde. */
+static struct str unescape_token(struct arena *a, struct str s)
+{
+	if (str_find(s, '~') < 0)
+		return s;
+	char *out = arena_alloc(a, s.len + 1);
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.len; i++) {
+		bool escape = s.p[i] == '~' && i + 1 < s.len && (s.p[i + 1] == '0' || s.p[i + 1] == '1');
+
+		out[n++] = escape ? (s.p[i + 1] == '1' ? '/' : '~') : s.p[i];
+		i += escape;
 	}
-	return arena_str(a, buf_str(&b));
+	return str_n(out, n);
 }
 
-/* An index as RFC 6901 allows it: no sign, no leading zero. */
-static bool list_index(struct str t, size_t *ret)
+/* An index of a list; `len` itself only where something may be put behind the last. -1: none. */
+static ssize_t list_index(struct str token, size_t len, bool may_append)
 {
-	int64_t n;
+	int64_t i;
 
-	if (!t.len || (t.len > 1 && t.p[0] == '0') || t.p[0] == '-' || t.p[0] == '+' || str_to_i64(t, &n) < 0)
-		return false;
-	*ret = (size_t)n;
-	return true;
+	if (str_eqz(token, "-"))
+		return may_append ? (ssize_t)len : -1;
+	if (!token.len || (token.len > 1 && token.p[0] == '0') || token.p[0] == '+' || str_to_i64(token, &i) < 0 || i < 0)
+		return -1;
+	return (size_t)i < len + may_append ? (ssize_t)i : -1;
 }
 
-static struct value *step(struct value *v, struct str token)
+static struct value *child(struct value *v, struct str token)
 {
-	size_t i;
-
 	if (v->kind == VALUE_OBJECT)
 		return value_get(v, token);
-	if (v->kind == VALUE_LIST && list_index(token, &i) && i < v->list.len)
-		return &v->list.items[i];
-	return NULL;
+	if (v->kind != VALUE_LIST)
+		return NULL;
+	ssize_t i = list_index(token, v->list.len, false);
+
+	return i < 0 ? NULL : &v->list.items[i];
 }
 
-/* The parent of what path names, and the last token. The empty path has no parent. */
-static int find_parent(struct value *doc, struct str path, struct arena *a, struct value **ret_parent, struct str *ret_last, struct err *err)
+/* The value at a pointer's parent, and the last token. The root's parent is NULL. */
+static int find_parent(struct patcher *p, struct str pointer, const char *op, struct value **ret, struct str *ret_token)
 {
-	struct str rest = path, token;
-	struct value *v = doc;
+	struct value *v = p->doc;
+	struct str rest, token;
 
-	if (!path.len || path.p[0] != '/')
-		return err_set(err, -EINVAL, "path \"" STR_FMT "\" does not begin with \"/\"", STR_ARG(path));
-	rest = str_from(rest, 1);
-	for (;;) {
-		bool more = str_cut(rest, '/', &token, &rest);
-
-		token = unescape_token(token, a);
-		if (!more)
-			break;
-		v = step(v, token);
+	*ret = NULL;
+	if (!pointer.len)
+		return 0;
+	if (pointer.p[0] != '/')
+		return err_set(p->err, -EINVAL, "%s operation does not apply: doc is missing path: \"" STR_FMT "\": missing value", op, STR_ARG(pointer));
+	for (rest = str_from(pointer, 1); str_cut(rest, '/', &token, &rest);) {
+		v = child(v, unescape_token(p->arena, token));
 		if (!v)
-			return err_set(err, -EINVAL, "path \"" STR_FMT "\" does not exist", STR_ARG(path));
+			return err_set(p->err, -EINVAL, "%s operation does not apply: doc is missing path: \"" STR_FMT "\": missing value", op, STR_ARG(pointer));
 	}
-	*ret_parent = v;
-	*ret_last = token;
+	*ret = v;
+	*ret_token = unescape_token(p->arena, token);
 	return 0;
 }
 
-static struct value *find(struct value *doc, struct str path, struct arena *a)
+static int missing(struct patcher *p, const char *op, struct str pointer)
 {
-	struct value *parent;
-	struct str last;
-
-	if (!path.len)
-		return doc;
-	return find_parent(doc, path, a, &parent, &last, NULL) == 0 ? step(parent, last) : NULL;
+	return err_set(p->err, -EINVAL, "%s operation does not apply: doc is missing key: " STR_FMT ": missing value", op, STR_ARG(pointer));
 }
 
-/* ---- operations ---- */
-
-struct op {
-	struct value *doc;
-	struct str path, from;
-	const struct value *value; /* NULL: not given */
-	struct arena *a;
-	struct err *err;
-};
-
-static int missing(const struct op *o, const char *verb, struct str path)
-{
-	return err_set(o->err, -EINVAL, "%s operation does not apply: path \"" STR_FMT "\" does not exist", verb, STR_ARG(path));
-}
-
-static int put(const struct op *o, struct value v)
+static int get_at(struct patcher *p, struct str pointer, const char *op, struct value **ret)
 {
 	struct value *parent;
-	struct str last;
-	size_t i;
-	int r;
+	struct str token;
+	int r = find_parent(p, pointer, op, &parent, &token);
 
-	if (!o->path.len) {
-		*o->doc = v;
-		return 0;
-	}
-	r = find_parent(o->doc, o->path, o->a, &parent, &last, o->err);
 	if (r < 0)
 		return r;
-	if (parent->kind == VALUE_OBJECT) {
-		*value_set(o->a, parent, last) = v;
+	*ret = parent ? child(parent, token) : p->doc;
+	return *ret ? 0 : missing(p, op, pointer);
+}
+
+static int add_at(struct patcher *p, struct str pointer, const char *op, struct value v)
+{
+	struct value *parent;
+	struct str token;
+	int r = find_parent(p, pointer, op, &parent, &token);
+
+	if (r < 0)
+		return r;
+	if (!parent) {
+		*p->doc = v;
 		return 0;
 	}
-	if (parent->kind != VALUE_LIST)
-		return missing(o, "add", o->path);
-	if (str_eqz(last, "-"))
-		i = parent->list.len;
-	else if (!list_index(last, &i) || i > parent->list.len)
-		return err_set(o->err, -EINVAL, "add operation does not apply: index \"" STR_FMT "\" is outside the list", STR_ARG(last));
-	value_append(o->a, parent);
-	memmove(&parent->list.items[i + 1], &parent->list.items[i], (parent->list.len - 1 - i) * sizeof(*parent->list.items));
+	if (parent->kind == VALUE_OBJECT) {
+		*value_set(p->arena, parent, arena_str(p->arena, token)) = v;
+		return 0;
+	}
+	ssize_t i = parent->kind == VALUE_LIST ? list_index(token, parent->list.len, true) : -1;
+
+	if (i < 0)
+		return err_set(p->err, -EINVAL, "%s operation does not apply: \"" STR_FMT "\": Unable to access invalid index: " STR_FMT ": invalid index referenced", op,
+			STR_ARG(pointer), STR_ARG(token));
+	value_append(p->arena, parent);
+	memmove(&parent->list.items[i + 1], &parent->list.items[i], (parent->list.len - 1 - (size_t)i) * sizeof(struct value));
 	parent->list.items[i] = v;
 	return 0;
 }
 
-static int take(const struct op *o, const char *verb, struct str path, struct value *ret)
+static int remove_at(struct patcher *p, struct str pointer, const char *op)
 {
-	struct value *parent, *v;
-	struct str last;
-	int r = find_parent(o->doc, path, o->a, &parent, &last, o->err);
+	struct value *parent;
+	struct str token;
+	int r = find_parent(p, pointer, op, &parent, &token);
 
 	if (r < 0)
 		return r;
-	v = step(parent, last);
-	if (!v)
-		return missing(o, verb, path);
-	*ret = *v;
-	if (parent->kind == VALUE_OBJECT) {
-		value_remove(parent, last);
-		return 0;
-	}
-	size_t i = (size_t)(v - parent->list.items);
+	if (!parent)
+		return err_set(p->err, -EINVAL, "%s operation does not apply: the whole document cannot be removed", op);
+	if (parent->kind == VALUE_OBJECT)
+		return value_remove(parent, token) ? 0 : missing(p, op, pointer);
+	ssize_t i = parent->kind == VALUE_LIST ? list_index(token, parent->list.len, false) : -1;
 
+	if (i < 0)
+		return missing(p, op, pointer);
 	parent->list.len--;
-	memmove(v, v + 1, (parent->list.len - i) * sizeof(*v));
+	memmove(&parent->list.items[i], &parent->list.items[i + 1], (parent->list.len - (size_t)i) * sizeof(struct value));
 	return 0;
 }
 
-static int no_value(const struct op *o, const char *verb)
+struct operation {
+	struct str path, from;
+	const struct value *value;
+};
+
+static int op_add(struct patcher *p, const struct operation *o)
 {
-	return err_set(o->err, -EINVAL, "%s operation has no \"value\"", verb);
+	return add_at(p, o->path, "add", value_copy(p->arena, o->value));
 }
 
-static int op_add(const struct op *o)
+static int op_remove(struct patcher *p, const struct operation *o)
 {
-	return o->value ? put(o, value_copy(o->a, o->value)) : no_value(o, "add");
+	return remove_at(p, o->path, "remove");
 }
 
-static int op_remove(const struct op *o)
+static int op_replace(struct patcher *p, const struct operation *o)
 {
-	struct value gone;
+	struct value *at;
+	int r = get_at(p, o->path, "replace", &at);
 
-	return take(o, "remove", o->path, &gone);
+	if (!r)
+		*at = value_copy(p->arena, o->value);
+	return r;
 }
 
-static int op_replace(const struct op *o)
+static int op_move(struct patcher *p, const struct operation *o)
 {
-	struct value *v = find(o->doc, o->path, o->a);
+	struct value *at;
+	int r = get_at(p, o->from, "move", &at);
 
-	if (!o->value)
-		return no_value(o, "replace");
-	if (!v)
-		return missing(o, "replace", o->path);
-	*v = value_copy(o->a, o->value);
-	return 0;
-}
-
-static int op_move(const struct op *o)
-{
-	struct value v;
-	int r;
-
+	if (r < 0 || str_eq(o->from, o->path))
+		return r;
 	if (str_has_prefix(o->path, o->from) && o->path.len > o->from.len && o->path.p[o->from.len] == '/')
-		return err_set(o->err, -EINVAL, "move operation puts \"" STR_FMT "\" into itself", STR_ARG(o->from));
-	r = take(o, "move", o->from, &v);
-	return r < 0 ? r : put(o, v);
+		return err_set(p->err, -EINVAL, "move operation does not apply: \"" STR_FMT "\" cannot be moved into itself", STR_ARG(o->from));
+	struct value v = *at;
+
+	r = remove_at(p, o->from, "move");
+	return r < 0 ? r : add_at(p, o->path, "move", v);
 }
 
-static int op_copy(const struct op *o)
+static int op_copy(struct patcher *p, const struct operation *o)
 {
-	struct value *v = find(o->doc, o->from, o->a);
+	struct value *at;
+	int r = get_at(p, o->from, "copy", &at);
 
-	return v ? put(o, value_copy(o->a, v)) : missing(o, "copy", o->from);
+	if (r < 0)
+		return r;
+	p->copied += count_values(at);
+	if (p->copied > COPIES_MAX)
+		return err_set(p->err, -EINVAL, "copy operations of this patch add more than %d values; send the values instead", COPIES_MAX);
+	return add_at(p, o->path, "copy", value_copy(p->arena, at));
 }
 
-static int op_test(const struct op *o)
+static int op_test(struct patcher *p, const struct operation *o)
+{
+	struct value *at;
+	struct value null = { .kind = VALUE_NULL };
+
+	if (get_at(p, o->path, "test", &at) < 0)
+		at = &null; /* what is missing equals null, as upstream */
+	if (value_equal(at, o->value))
+		return 0;
+	return err_set(p->err, PATCH_TEST_FAILED, "testing value " STR_FMT " failed: test failed", STR_ARG(o->path));
+}
+
+static const struct {
+	const char *name;
+	bool needs_from, needs_value;
+	int (*run)(struct patcher *p, const struct operation *o);
+} operations[] = {
+	{ "add", false, true, op_add },
+	{ "remove", false, false, op_remove },
+	{ "replace", false, true, op_replace },
+	{ "move", true, false, op_move },
+	{ "copy", true, false, op_copy },
+	{ "test", false, false, op_test },
+};
+
+static int run_operation(struct patcher *p, const struct value *v)
 {
 	static const struct value null = { .kind = VALUE_NULL };
-	struct value *v = find(o->doc, o->path, o->a);
+	const struct value *op = value_get(v, STR("op")), *path = value_get(v, STR("path")), *from = value_get(v, STR("from"));
+	struct operation o = { .value = value_get(v, STR("value")) };
 
-	if (value_equal(v ? v : &null, o->value ? o->value : &null))
-		return 0;
-	return err_set(o->err, PATCH_TEST_FAILED, "testing value " STR_FMT " failed", STR_ARG(o->path));
-}
-
-/* clang-format off */
-static const struct { const char *name; int (*run)(const struct op *o); bool from; } operations[] = {
-	{ "add",     op_add,     false },
-	{ "remove",  op_remove,  false },
-	{ "replace", op_replace, false },
-	{ "move",    op_move,    true },
-	{ "copy",    op_copy,    true },
-	{ "test",    op_test,    false },
-};
-/* clang-format on */
-
-static int run_one(struct value *doc, const struct value *v, struct arena *a, struct err *err)
-{
-	const struct value *name = value_get(v, STR("op")), *path = value_get(v, STR("path")), *from = value_get(v, STR("from"));
-	struct op o = { .doc = doc, .value = value_get(v, STR("value")), .a = a, .err = err };
-
-	if (!name || name->kind != VALUE_TEXT || !path || path->kind != VALUE_TEXT)
-		return err_set(err, -EBADMSG, "each operation needs \"op\" and \"path\"");
+	if (!op || op->kind != VALUE_TEXT || !path || path->kind != VALUE_TEXT)
+		return err_set(p->err, -EINVAL, "an operation of a JSON patch needs \"op\" and \"path\"");
 	o.path = path->text;
 	for (size_t i = 0; i < ARRAY_LEN(operations); i++) {
-		if (!str_eqz(name->text, operations[i].name))
+		if (!str_eqz(op->text, operations[i].name))
 			continue;
-		if (operations[i].from && (!from || from->kind != VALUE_TEXT))
-			return err_set(err, -EBADMSG, "%s operation has no \"from\"", operations[i].name);
-		if (from && from->kind == VALUE_TEXT)
-			o.from = from->text;
-		return operations[i].run(&o);
+		if (operations[i].needs_from && (!from || from->kind != VALUE_TEXT))
+			return err_set(p->err, -EINVAL, "%s operation of \"" STR_FMT "\" needs \"from\"", operations[i].name, STR_ARG(o.path));
+		if (operations[i].needs_value && !o.value)
+			return err_set(p->err, -EINVAL, "%s operation of \"" STR_FMT "\" needs \"value\"", operations[i].name, STR_ARG(o.path));
+		o.from = from ? from->text : STR_NONE;
+		o.value = o.value ? o.value : &null;
+		return operations[i].run(p, &o);
 	}
-	return err_set(err, -EBADMSG, "unknown operation \"" STR_FMT "\"", STR_ARG(name->text));
+	return err_set(p->err, -EINVAL, "Unexpected kind: " STR_FMT, STR_ARG(op->text));
 }
 
 int patch_json(struct value *doc, const struct value *ops, struct arena *a, struct err *err)
 {
-	if (ops->kind != VALUE_LIST)
-		return err_set(err, -EBADMSG, "a JSON patch is a list of operations");
-	if (ops->list.len > OPS_MAX)
-		return err_set(err, -E2BIG, "the patch has %zu operations; at most %d are allowed", ops->list.len, OPS_MAX);
-	for (size_t i = 0; i < ops->list.len; i++) {
-		int r = run_one(doc, &ops->list.items[i], a, err);
+	struct patcher p = { .arena = a, .err = err, .doc = doc };
+	int r = 0;
 
-		if (r != 0)
-			return r;
-	}
-	return 0;
+	if (ops->kind != VALUE_LIST)
+		return err_set(err, -EINVAL, "json: cannot unmarshal a patch that is no array into Go value of type jsonpatch.Patch");
+	if (ops->list.len > OPERATIONS_MAX)
+		return err_set(err, -E2BIG, "The allowed maximum operations in a JSON patch is %d, got %zu", OPERATIONS_MAX, ops->list.len);
+	for (size_t i = 0; !r && i < ops->list.len; i++)
+		r = run_operation(&p, &ops->list.items[i]);
+	return r;
 }
 
-/* ---- merge patch ---- */
+/* ---- RFC 7386 ---- */
+
+/* Indexes of an object's members by name, so that large objects merge in linear time. */
+static void index_members(struct map *m, const struct value *o)
+{
+	for (size_t i = 0; i < o->object.len; i++)
+		map_set(m, o->object.members[i].key, (void *)(i + 1));
+}
 
 static void merge(struct value *doc, const struct value *patch, struct arena *a)
 {
+	struct map names = { 0 };
+	size_t kept = 0;
+
 	if (patch->kind != VALUE_OBJECT) {
 		*doc = value_copy(a, patch);
 		return;
 	}
 	if (doc->kind != VALUE_OBJECT)
 		*doc = (struct value){ .kind = VALUE_OBJECT };
+	size_t n = doc->object.len;
+	bool *gone = xcalloc(n + 1, sizeof(*gone));
+
+	index_members(&names, doc);
 	for (size_t i = 0; i < patch->object.len; i++) {
 		const struct value_member *m = &patch->object.members[i];
+		size_t at = (size_t)map_get(&names, m->key);
 
-		if (m->value.kind == VALUE_NULL)
-			value_remove(doc, m->key);
-		else
-			merge(value_set(a, doc, m->key), &m->value, a);
+		if (m->value.kind == VALUE_NULL) {
+			if (at && at <= n)
+				gone[at - 1] = true;
+			continue;
+		}
+		struct value *v = at ? &doc->object.members[at - 1].value : value_add_member(a, doc, arena_str(a, m->key));
+
+		merge(v, &m->value, a);
 	}
+	for (size_t i = 0; i < doc->object.len; i++)
+		if (i >= n || !gone[i])
+			doc->object.members[kept++] = doc->object.members[i];
+	doc->object.len = kept;
+	map_deinit(&names, NULL);
+	free(gone);
 }
 
 int patch_merge(struct value *doc, const struct value *patch, struct arena *a, struct err *err)
 {
-	if (patch->kind != VALUE_OBJECT)
-		return err_set(err, -EBADMSG, "a merge patch is an object");
 	merge(doc, patch, a);
 	return 0;
 }

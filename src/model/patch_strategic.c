@@ -1,79 +1,72 @@
-/* Strategic merge patch: a merge patch that knows, by the rows of the type, which lists are merged and by which key.
- * Source: https://github.com/kubernetes/community/blob/main/contributors/devel/sig-api-machinery/strategic-merge-patch.md
- *
- *   $patch: replace | delete | merge     of an object, or of an item of a merged list
- *   $deleteFromPrimitiveList/FIELD       values taken out of a list of scalars
- *   $setElementOrder/FIELD               the order of a merged list afterwards
- *   $retainKeys                          members of an object that stay; all others go */
-#include "model/model.h"
+/* Strategic merge patch: a merge patch that knows from the rows of a type which lists merge by key. Directives:
+ *   $patch: replace | delete | merge    in an object, or in an item of a list that merges by key
+ *   $retainKeys: [k, …]                 members of the original that may stay
+ *   $deleteFromPrimitiveList/F: [v, …]  values to take out of list F
+ *   $setElementOrder/F: [v or {key}, …] the order of list F; what is not named keeps its place among the others
+ * Source: https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
+ * The patch is taken over into the document, so it must not be used afterwards without a copy; patch_strategic makes one. */
+#include "model/internal.h"
 
-#define DIRECTIVE STR("$patch")
-#define DELETE_FROM STR("$deleteFromPrimitiveList/")
-#define SET_ORDER STR("$setElementOrder/")
-#define RETAIN_KEYS STR("$retainKeys")
+#define DIRECTIVE "$patch"
+#define RETAIN_KEYS "$retainKeys"
+#define DELETE_FROM "$deleteFromPrimitiveList/"
+#define SET_ORDER "$setElementOrder/"
+#define ITEMS_MAX 10000 /* merging compares items with each other */
 
-struct context {
-	struct arena *a;
+struct merger {
+	struct arena *arena;
 	struct err *err;
 };
 
-static int merge_object(struct context *c, const struct type *t, struct value *doc, const struct value *patch);
-
-static struct str directive_of(const struct value *v)
-{
-	const struct value *d = value_get(v, DIRECTIVE);
-
-	return d && d->kind == VALUE_TEXT ? d->text : STR_NONE;
-}
+static int merge_object(struct merger *m, const struct type *t, struct value *doc, struct value *patch);
 
 static bool is_directive(struct str key)
 {
-	return str_eq(key, DIRECTIVE) || str_eq(key, RETAIN_KEYS) || str_has_prefix(key, DELETE_FROM) || str_has_prefix(key, SET_ORDER);
+	return key.len && key.p[0] == '$' && (str_eqz(key, DIRECTIVE) || str_eqz(key, RETAIN_KEYS) || str_has_prefix(key, STR(DELETE_FROM)) || str_has_prefix(key, STR(SET_ORDER)));
 }
 
-/* What a patch puts where nothing was: without nulls and directives; items that only delete are left out. */
-static struct value fresh(struct context *c, const struct value *patch)
+/* Takes nulls and directives out of what becomes part of the document as it is. */
+static void clean(struct value *v)
 {
-	struct value v = { .kind = patch->kind };
+	size_t kept = 0;
 
-	if (patch->kind == VALUE_OBJECT) {
-		for (size_t i = 0; i < patch->object.len; i++) {
-			const struct value_member *m = &patch->object.members[i];
+	if (v->kind == VALUE_OBJECT) {
+		for (size_t i = 0; i < v->object.len; i++) {
+			struct value_member *m = &v->object.members[i];
 
-			if (!is_directive(m->key) && m->value.kind != VALUE_NULL)
-				*value_set(c->a, &v, m->key) = fresh(c, &m->value);
+			if (m->value.kind == VALUE_NULL || is_directive(m->key))
+				continue;
+			clean(&m->value);
+			v->object.members[kept++] = *m;
 		}
-		return v;
-	}
-	if (patch->kind == VALUE_LIST) {
-		for (size_t i = 0; i < patch->list.len; i++) {
-			const struct value *item = &patch->list.items[i];
-			struct str d = directive_of(item);
+		v->object.len = kept;
+	} else if (v->kind == VALUE_LIST) {
+		for (size_t i = 0; i < v->list.len; i++) {
+			struct value *item = &v->list.items[i];
 
-			if (!d.p || str_eqz(d, "merge"))
-				*value_append(c->a, &v) = fresh(c, item);
+			if (value_get(item, STR(DIRECTIVE)))
+				continue;
+			clean(item);
+			v->list.items[kept++] = *item;
 		}
-		return v;
+		v->list.len = kept;
 	}
-	return value_copy(c->a, patch);
 }
 
-/* ---- lists ---- */
+/* ---- items of lists ---- */
 
-static ssize_t find_scalar(const struct value *list, const struct value *v)
+/* What names an item: its key's value, or the scalar itself. */
+static const struct value *identity(const struct value *item, const char *key)
 {
-	for (size_t i = 0; i < list->list.len; i++)
-		if (value_equal(&list->list.items[i], v))
-			return (ssize_t)i;
-	return -1;
+	return key ? value_get(item, str_of(key)) : item;
 }
 
-static ssize_t find_key(const struct value *list, struct str key, const struct value *want)
+static ssize_t find_item(const struct value *list, const struct value *id, const char *key)
 {
-	for (size_t i = 0; want && i < list->list.len; i++) {
-		const struct value *have = value_get(&list->list.items[i], key);
+	for (size_t i = 0; i < list->list.len; i++) {
+		const struct value *other = identity(&list->list.items[i], key);
 
-		if (have && value_equal(have, want))
+		if (other && value_equal(other, id))
 			return (ssize_t)i;
 	}
 	return -1;
@@ -82,219 +75,334 @@ static ssize_t find_key(const struct value *list, struct str key, const struct v
 static void remove_item(struct value *list, size_t i)
 {
 	list->list.len--;
-	memmove(&list->list.items[i], &list->list.items[i + 1], (list->list.len - i) * sizeof(*list->list.items));
+	memmove(&list->list.items[i], &list->list.items[i + 1], (list->list.len - i) * sizeof(struct value));
 }
 
-static void merge_scalars(struct context *c, struct value *doc, const struct value *patch)
+static int check_key(struct merger *m, const struct value *item, const char *key)
 {
-	for (size_t i = 0; i < patch->list.len; i++)
-		if (find_scalar(doc, &patch->list.items[i]) < 0)
-			*value_append(c->a, doc) = value_copy(c->a, &patch->list.items[i]);
-}
-
-static int merge_item(struct context *c, const struct field *f, struct str key, struct value *doc, const struct value *item)
-{
-	const struct value *want = value_get(item, key);
-	struct str d = directive_of(item);
-	ssize_t at;
-
-	if (item->kind != VALUE_OBJECT)
-		return err_set(c->err, -EBADMSG, "items of \"%s\" are objects, the patch has another kind", f->name);
-	if (!want)
-		return err_set(c->err, -EBADMSG, "map: %s does not contain declared merge key: " STR_FMT, f->name, STR_ARG(key));
-	if (str_eqz(d, "delete")) {
-		while ((at = find_key(doc, key, want)) >= 0)
-			remove_item(doc, (size_t)at);
+	if (item->kind == VALUE_OBJECT && value_get(item, str_of(key)))
 		return 0;
-	}
-	at = find_key(doc, key, want);
-	if (at < 0) {
-		*value_append(c->a, doc) = fresh(c, item);
-		return 0;
-	}
-	return merge_object(c, f->type, &doc->list.items[at], item);
+	return err_set(m->err, -EINVAL, "map: an item of the patch does not contain declared merge key: %s", key);
 }
 
-static int merge_objects(struct context *c, const struct field *f, struct value *doc, const struct value *patch)
+/* Items with $patch: deletes are done, `replace` is told; they leave the patch. */
+static int special_items(struct merger *m, const char *key, struct value *doc, struct value *patch, bool *ret_replace)
 {
-	struct str key = str_of(f->merge_key);
+	size_t kept = 0;
 
-	for (size_t i = 0; i < patch->list.len; i++)
-		if (str_eqz(directive_of(&patch->list.items[i]), "replace")) {
-			struct value whole = { .kind = VALUE_LIST };
-
-			for (size_t k = 0; k < patch->list.len; k++)
-				if (!directive_of(&patch->list.items[k]).p)
-					*value_append(c->a, &whole) = fresh(c, &patch->list.items[k]);
-			*doc = whole;
-			return 0;
-		}
 	for (size_t i = 0; i < patch->list.len; i++) {
-		int r = merge_item(c, f, key, doc, &patch->list.items[i]);
+		struct value *item = &patch->list.items[i];
+		const struct value *directive = value_get(item, STR(DIRECTIVE));
 
+		if (!directive) {
+			patch->list.items[kept++] = *item;
+		} else if (directive->kind == VALUE_TEXT && str_eqz(directive->text, "replace")) {
+			*ret_replace = true;
+		} else if (directive->kind == VALUE_TEXT && str_eqz(directive->text, "delete")) {
+			int r = check_key(m, item, key);
+
+			if (r < 0)
+				return r;
+			for (ssize_t at; (at = find_item(doc, identity(item, key), key)) >= 0;)
+				remove_item(doc, (size_t)at);
+		} else if (directive->kind == VALUE_TEXT && str_eqz(directive->text, "merge")) {
+			value_remove(item, STR(DIRECTIVE));
+			patch->list.items[kept++] = *item;
+		} else {
+			return err_set(m->err, -EINVAL, "unknown patch type in a list that merges by %s", key);
+		}
+	}
+	patch->list.len = kept;
+	return 0;
+}
+
+static int merge_keyed(struct merger *m, const struct type *item_type, const char *key, struct value *doc, struct value *patch)
+{
+	bool replace = false;
+	int r = special_items(m, key, doc, patch, &replace);
+
+	if (r < 0)
+		return r;
+	if (replace) {
+		clean(patch);
+		*doc = *patch;
+		return 0;
+	}
+	for (size_t i = 0; i < patch->list.len; i++) {
+		struct value *item = &patch->list.items[i];
+
+		r = check_key(m, item, key);
 		if (r < 0)
 			return r;
+		ssize_t at = find_item(doc, identity(item, key), key);
+
+		if (at >= 0) {
+			struct value copy = value_copy(m->arena, item); /* the order below still asks the patch's keys */
+
+			r = merge_object(m, item_type, &doc->list.items[at], &copy);
+			if (r < 0)
+				return r;
+		} else {
+			struct value copy = value_copy(m->arena, item);
+
+			clean(&copy);
+			*value_append(m->arena, doc) = copy;
+		}
 	}
 	return 0;
 }
 
-/* Where an item stands in an order; items are told apart by key, or by their whole when key is empty. */
-static ssize_t place(const struct value *order, struct str key, const struct value *item)
+static void merge_scalars(struct merger *m, struct value *doc, const struct value *patch)
 {
-	return key.p ? find_key(order, key, value_get(item, key)) : find_scalar(order, item);
+	for (size_t i = 0; i < patch->list.len; i++)
+		if (find_item(doc, &patch->list.items[i], NULL) < 0)
+			*value_append(m->arena, doc) = patch->list.items[i];
 }
 
-/* Items named in `order` come in that order; the others keep their place among the items that stood here before. */
-static void reorder(struct context *c, struct str key, struct value *doc, const struct value *before, const struct value *order)
+/* Puts the items of `doc` in order: those that `order` names in its order; between them the others, each before the first
+ * named one that stood behind it in `was`. */
+static void put_in_order(struct merger *m, struct value *doc, const struct value *order, const struct value *was, const char *key)
 {
 	struct value named = { .kind = VALUE_LIST }, others = { .kind = VALUE_LIST }, out = { .kind = VALUE_LIST };
 	size_t i = 0, j = 0;
 
 	for (size_t k = 0; k < order->list.len; k++) {
-		ssize_t at = place(doc, key, &order->list.items[k]);
+		const struct value *id = identity(&order->list.items[k], key);
+		ssize_t at = id ? find_item(doc, id, key) : -1;
 
-		if (at >= 0)
-			*value_append(c->a, &named) = doc->list.items[at];
+		if (at >= 0 && find_item(&named, id, key) < 0)
+			*value_append(m->arena, &named) = doc->list.items[at];
 	}
-	for (size_t k = 0; k < doc->list.len; k++)
-		if (place(order, key, &doc->list.items[k]) < 0)
-			*value_append(c->a, &others) = doc->list.items[k];
-	while (i < others.list.len || j < named.list.len) {
-		bool other = j == named.list.len;
+	for (size_t pass = 0; pass < 2; pass++) { /* those that stood there, in that order; then the rest */
+		const struct value *from = pass ? doc : was;
 
-		if (i < others.list.len && j < named.list.len) {
-			ssize_t a = place(before, key, &others.list.items[i]), b = place(before, key, &named.list.items[j]);
+		for (size_t k = 0; k < from->list.len; k++) {
+			const struct value *id = identity(&from->list.items[k], key);
+			ssize_t at = id ? find_item(doc, id, key) : -1;
 
-			other = a >= 0 && b >= 0 && a < b;
+			if (at >= 0 && find_item(&named, id, key) < 0 && find_item(&others, id, key) < 0)
+				*value_append(m->arena, &others) = doc->list.items[at];
 		}
-		*value_append(c->a, &out) = other ? others.list.items[i++] : named.list.items[j++];
+	}
+	while (i < others.list.len || j < named.list.len) {
+		bool other_first = j == named.list.len;
+
+		if (i < others.list.len && !other_first) {
+			ssize_t x = find_item(was, identity(&others.list.items[i], key), key), y = find_item(was, identity(&named.list.items[j], key), key);
+
+			other_first = x >= 0 && y >= 0 && x < y;
+		}
+		*value_append(m->arena, &out) = other_first ? others.list.items[i++] : named.list.items[j++];
 	}
 	*doc = out;
 }
 
-static int merge_list(struct context *c, const struct field *f, struct value *doc, const struct value *patch)
+/* The patch's items must all be named by the order, and stand in its order. */
+static int check_order(struct merger *m, struct str name, const struct value *patch, const struct value *order, const char *key)
 {
-	return f->merge_key ? merge_objects(c, f, doc, patch) : (merge_scalars(c, doc, patch), 0);
-}
+	ssize_t last = -1;
 
-/* ---- objects ---- */
+	for (size_t i = 0; patch && patch->kind == VALUE_LIST && i < patch->list.len; i++) {
+		const struct value *item = &patch->list.items[i], *id = identity(item, key);
 
-static void keep_only(struct value *doc, const struct value *keys)
-{
-	for (size_t i = doc->object.len; i-- > 0;) {
-		struct value name = { .kind = VALUE_TEXT, .text = doc->object.members[i].key };
+		if (!id || value_get(item, STR(DIRECTIVE)))
+			continue;
+		ssize_t at = find_item(order, id, key);
 
-		if (find_scalar(keys, &name) < 0)
-			value_remove(doc, doc->object.members[i].key);
+		if (at <= last)
+			return err_set(m->err, -EINVAL, "The order in patch list:\n" STR_FMT "\n doesn't match $setElementOrder list:\n" STR_FMT "\n", STR_ARG(name), STR_ARG(name));
+		last = at;
 	}
-}
-
-static bool merges(const struct field *f, enum value_kind kind)
-{
-	return f && f->shape == SHAPE_LIST && kind == VALUE_LIST && (f->flags & FIELD_PATCH_MERGE);
-}
-
-static int merge_member(struct context *c, const struct type *t, struct value *doc, const struct value_member *m)
-{
-	const struct field *f = t ? model_field(t, m->key) : NULL;
-	struct value *have = value_get(doc, m->key);
-
-	if (m->value.kind == VALUE_NULL) {
-		value_remove(doc, m->key);
-		return 0;
-	}
-	if (!have || have->kind != m->value.kind) {
-		struct value v = fresh(c, &m->value);
-
-		*value_set(c->a, doc, m->key) = v;
-		return 0;
-	}
-	if (have->kind == VALUE_OBJECT)
-		return merge_object(c, f && f->kind == KIND_MESSAGE ? f->type : NULL, have, &m->value);
-	if (merges(f, have->kind))
-		return merge_list(c, f, have, &m->value);
-	*have = fresh(c, &m->value);
 	return 0;
 }
 
-static void delete_scalars(struct value *doc, const struct value_member *m)
+static bool merges(const struct field *f)
 {
-	struct value *list = value_get(doc, str_from(m->key, DELETE_FROM.len));
-	ssize_t at;
+	return f && f->shape == SHAPE_LIST && f->flags & FIELD_PATCH_MERGE;
+}
 
-	if (!list || list->kind != VALUE_LIST || m->value.kind != VALUE_LIST)
-		return;
-	for (size_t i = 0; i < m->value.list.len; i++)
-		while ((at = find_scalar(list, &m->value.list.items[i])) >= 0)
+/* A list that merges. order: from $setElementOrder, NULL: the patch's own. */
+static int merge_list(struct merger *m, const struct field *f, struct value *doc, struct value *patch, const struct value *order)
+{
+	struct value was, own;
+	int r;
+
+	if (doc->list.len > ITEMS_MAX || patch->list.len > ITEMS_MAX)
+		return err_set(m->err, -E2BIG, "%s: a list of more than %d items cannot be merged; replace it instead", f->name, ITEMS_MAX);
+	r = order ? check_order(m, str_of(f->name), patch, order, f->merge_key) : 0;
+	if (r < 0)
+		return r;
+	was = value_copy(m->arena, doc);
+	own = value_copy(m->arena, patch);
+	if (f->merge_key)
+		r = merge_keyed(m, f->type, f->merge_key, doc, patch);
+	else
+		merge_scalars(m, doc, patch);
+	if (r < 0)
+		return r;
+	put_in_order(m, doc, order ? order : &own, &was, f->merge_key);
+	return 0;
+}
+
+/* ---- members ---- */
+
+static const struct field *row_of(const struct type *t, struct str name)
+{
+	return t ? model_field(t, name) : NULL;
+}
+
+static void retain_keys(struct value *doc, const struct value *keys)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < doc->object.len; i++) {
+		struct value name = { .kind = VALUE_TEXT, .text = doc->object.members[i].key };
+
+		if (find_item(keys, &name, NULL) >= 0)
+			doc->object.members[kept++] = doc->object.members[i];
+	}
+	doc->object.len = kept;
+}
+
+static void delete_from(struct value *doc, struct str name, const struct value *values)
+{
+	struct value *list = value_get(doc, name);
+
+	for (size_t i = 0; list && list->kind == VALUE_LIST && values->kind == VALUE_LIST && i < values->list.len; i++)
+		for (ssize_t at; (at = find_item(list, &values->list.items[i], NULL)) >= 0;)
 			remove_item(list, (size_t)at);
 }
 
-static int set_order(struct context *c, const struct type *t, struct value *doc, const struct value *before, const struct value_member *m)
+static int merge_member(struct merger *m, const struct type *t, struct str name, struct value *doc, struct value *patch, const struct value *order)
 {
-	struct str name = str_from(m->key, SET_ORDER.len);
-	const struct field *f = t ? model_field(t, name) : NULL;
+	const struct field *f = row_of(t, name);
+	struct value *to = value_get(doc, name);
+
+	if (patch->kind == VALUE_NULL) {
+		value_remove(doc, name);
+		return 0;
+	}
+	bool list_merges = merges(f) && patch->kind == VALUE_LIST;
+
+	if (list_merges && (!to || to->kind != VALUE_LIST)) { /* merged into nothing, so that directives do their work */
+		to = value_set(m->arena, doc, name);
+		*to = (struct value){ .kind = VALUE_LIST };
+	}
+	if (list_merges)
+		return merge_list(m, f, to, patch, order);
+	if (to && to->kind == VALUE_OBJECT && patch->kind == VALUE_OBJECT && !(f && f->flags & FIELD_PATCH_REPLACE))
+		return merge_object(m, f && f->kind == KIND_MESSAGE && f->shape <= SHAPE_PTR ? f->type : NULL, to, patch);
+	clean(patch);
+	*value_set(m->arena, doc, name) = *patch;
+	return 0;
+}
+
+/* Members of a map of messages are messages; merge_object is told by a NULL type that there are no rows. */
+static int merge_map(struct merger *m, const struct type *value_type, struct value *doc, struct value *patch)
+{
+	for (size_t i = 0; i < patch->object.len; i++) {
+		struct value_member *p = &patch->object.members[i];
+		struct value *to = value_get(doc, p->key);
+		int r = 0;
+
+		if (p->value.kind == VALUE_NULL) {
+			value_remove(doc, p->key);
+		} else if (to && to->kind == VALUE_OBJECT && p->value.kind == VALUE_OBJECT) {
+			r = merge_object(m, value_type, to, &p->value);
+		} else if (!is_directive(p->key)) {
+			clean(&p->value);
+			*value_set(m->arena, doc, p->key) = p->value;
+		}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* What `$setElementOrder/NAME` says, NULL: nothing. */
+static const struct value *order_of(const struct value *patch, struct str name)
+{
+	for (size_t i = 0; i < patch->object.len; i++) {
+		const struct value_member *p = &patch->object.members[i];
+
+		if (str_has_prefix(p->key, STR(SET_ORDER)) && str_eq(str_from(p->key, sizeof(SET_ORDER) - 1), name))
+			return p->value.kind == VALUE_LIST ? &p->value : NULL;
+	}
+	return NULL;
+}
+
+/* An order without a list of that name in the patch: only puts in order what is there. */
+static void order_only(struct merger *m, const struct type *t, struct str name, const struct value *order, struct value *doc, const struct value *patch)
+{
+	const struct field *f = row_of(t, name);
 	struct value *list = value_get(doc, name);
-	const struct value *was = value_get(before, name);
-	static const struct value none = { .kind = VALUE_LIST };
 
-	if (m->value.kind != VALUE_LIST)
-		return err_set(c->err, -EBADMSG, "\"" STR_FMT "\" is a list", STR_ARG(m->key));
-	if (!list || list->kind != VALUE_LIST || !merges(f, VALUE_LIST))
-		return 0;
-	reorder(c, f->merge_key ? str_of(f->merge_key) : STR_NONE, list, was && was->kind == VALUE_LIST ? was : &none, &m->value);
-	return 0;
+	if (value_get(patch, name) || !merges(f) || !list || list->kind != VALUE_LIST || order->kind != VALUE_LIST)
+		return;
+	struct value was = value_copy(m->arena, list);
+
+	put_in_order(m, list, order, &was, f->merge_key);
 }
 
-static bool has_order(const struct value *patch)
+static void directives(struct merger *m, const struct type *t, struct value *doc, const struct value *patch)
 {
-	for (size_t i = 0; i < patch->object.len; i++)
-		if (str_has_prefix(patch->object.members[i].key, SET_ORDER))
-			return true;
-	return false;
+	for (size_t i = 0; i < patch->object.len; i++) {
+		struct str key = patch->object.members[i].key;
+		const struct value *v = &patch->object.members[i].value;
+
+		if (str_eqz(key, RETAIN_KEYS) && v->kind == VALUE_LIST)
+			retain_keys(doc, v);
+		else if (str_has_prefix(key, STR(DELETE_FROM)))
+			delete_from(doc, str_from(key, sizeof(DELETE_FROM) - 1), v);
+		else if (str_has_prefix(key, STR(SET_ORDER)))
+			order_only(m, t, str_from(key, sizeof(SET_ORDER) - 1), v, doc, patch);
+	}
 }
 
-static int merge_object(struct context *c, const struct type *t, struct value *doc, const struct value *patch)
+static int merge_object(struct merger *m, const struct type *t, struct value *doc, struct value *patch)
 {
-	const struct value *retain = value_get(patch, RETAIN_KEYS);
-	struct str d = directive_of(patch);
-	struct value before = { .kind = VALUE_OBJECT };
-	int r;
+	const struct value *directive = value_get(patch, STR(DIRECTIVE));
 
-	if (str_eqz(d, "replace") || str_eqz(d, "delete")) {
-		*doc = str_eqz(d, "replace") ? fresh(c, patch) : (struct value){ .kind = VALUE_OBJECT };
-		return 0;
+	if (directive) {
+		bool text = directive->kind == VALUE_TEXT;
+
+		if (text && str_eqz(directive->text, "replace")) {
+			clean(patch);
+			*doc = *patch;
+			return 0;
+		}
+		if (text && str_eqz(directive->text, "delete")) {
+			*doc = (struct value){ .kind = VALUE_OBJECT };
+			return 0;
+		}
+		if (!text || !str_eqz(directive->text, "merge"))
+			return err_set(m->err, -EINVAL, "unknown patch type: " STR_FMT, STR_ARG(text ? directive->text : STR("not a text")));
+		value_remove(patch, STR(DIRECTIVE));
 	}
-	if (d.p && !str_eqz(d, "merge"))
-		return err_set(c->err, -EBADMSG, "unknown patch type found: " STR_FMT, STR_ARG(d));
-	if (has_order(patch))
-		before = value_copy(c->a, doc);
-	for (size_t i = 0; i < patch->object.len; i++)
-		if (str_has_prefix(patch->object.members[i].key, DELETE_FROM))
-			delete_scalars(doc, &patch->object.members[i]);
-	for (size_t i = 0; i < patch->object.len; i++) {
-		if (is_directive(patch->object.members[i].key))
+	int r = 0;
+
+	directives(m, t, doc, patch);
+	for (size_t i = 0; r >= 0 && i < patch->object.len; i++) {
+		struct value_member *p = &patch->object.members[i];
+		const struct field *f = row_of(t, p->key);
+		struct value *to = value_get(doc, p->key);
+
+		if (is_directive(p->key))
 			continue;
-		r = merge_member(c, t, doc, &patch->object.members[i]);
-		if (r < 0)
-			return r;
+		if (f && f->shape == SHAPE_MAP && to && to->kind == VALUE_OBJECT && p->value.kind == VALUE_OBJECT && !value_get(&p->value, STR(DIRECTIVE)))
+			r = merge_map(m, f->kind == KIND_MESSAGE ? f->type : NULL, to, &p->value);
+		else
+			r = merge_member(m, t, p->key, doc, &p->value, order_of(patch, p->key));
 	}
-	for (size_t i = 0; i < patch->object.len; i++) {
-		if (!str_has_prefix(patch->object.members[i].key, SET_ORDER))
-			continue;
-		r = set_order(c, t, doc, &before, &patch->object.members[i]);
-		if (r < 0)
-			return r;
-	}
-	if (retain && retain->kind == VALUE_LIST)
-		keep_only(doc, retain);
-	return 0;
+	return r;
 }
 
 int patch_strategic(const struct type *t, struct value *doc, const struct value *patch, struct arena *a, struct err *err)
 {
-	struct context c = { a, err };
+	struct merger m = { .arena = a, .err = err };
+	struct value copy = value_copy(a, patch);
 
-	if (patch->kind != VALUE_OBJECT || doc->kind != VALUE_OBJECT)
-		return err_set(err, -EBADMSG, "a strategic merge patch is an object");
-	return merge_object(&c, t, doc, patch);
+	if (doc->kind != VALUE_OBJECT || patch->kind != VALUE_OBJECT)
+		return err_set(err, -EINVAL, "a strategic merge patch and what it patches must be JSON objects");
+	return merge_object(&m, t, doc, &copy);
 }
