@@ -111,11 +111,13 @@ struct engine_image {
 	struct str user;                        /* from the image's config */
 };
 
-/* An exec or attach session: plain descriptors, owned by the caller. tty: in and out are one. */
+/* An exec or attach session: plain descriptors. The caller closes in, out and err when it likes; session_wait closes control and pidfd. tty: out carries
+ * both streams, err is -1. */
 struct engine_session {
 	int in, out, err;                       /* -1: not asked for */
 	int control;                            /* write "W H\n" to resize a tty; -1: no tty */
-	int pidfd;                              /* of what waits on it; readable when ended */
+	int pidfd;                              /* to poll, no more: readable when it is over, and all output is in the pipes then. Attach: also when the caller has
+	                                         * closed out or err */
 	void *private_;
 };
 struct engine_stats {

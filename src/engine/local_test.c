@@ -662,10 +662,26 @@ static void test_attach(void **state)
 	read_until(x.out, "got one\n");
 	read_until(x.err, "also\n");
 	close(x.in);
+	struct pollfd p = { x.pidfd, POLLIN, 0 };
+	assert_int_equal(poll(&p, 1, 10000), 1);
 	must(engine->v->session_wait(engine, &x, &code, &err));
 	close(x.out);
 	close(x.err);
 	assert_int_equal(wait_exit(id).exit_code, 2);
+
+	/* Who only leaves again is let go at once, and the container stays. */
+	struct engine_container_config stays = shell("stays", "while true; do sleep 0.05; done");
+	char other[ENGINE_ID];
+	start(&s, &stays, other);
+	must(engine->v->attach(engine, other, false, true, true, &x, &err));
+	close(x.out);
+	p.fd = x.pidfd;
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	must(engine->v->session_wait(engine, &x, &code, &err));
+	close(x.err);
+	struct engine_container k;
+	must(engine->v->container_status(engine, other, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_RUNNING);
 
 	t.stdin_open = t.tty = true;
 	start(&s, &t, id);

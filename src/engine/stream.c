@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +32,7 @@ struct session {
 	pthread_t resizer, pump;
 	int control, terminal;           /* resizer: reads control, sets terminal's size; attach: writes to conmon's fifo */
 	int socket, in, out, err;        /* pump */
+	int ended;                       /* eventfd that the pump sets last; the caller has a duplicate */
 };
 
 static int running(struct local *l, const char *id, pid_t *ret_pid, struct err *err)
@@ -246,8 +248,8 @@ static void session_free(struct session *s)
 		pthread_join(s->resizer, NULL);
 	if (s->files.pid[0])
 		exec_cleanup(&s->files);
-	for (size_t i = 0; i < 6; i++)
-		clean_fd((int *[]){ &s->control, &s->terminal, &s->socket, &s->in, &s->out, &s->err }[i]);
+	for (size_t i = 0; i < 7; i++)
+		clean_fd((int *[]){ &s->control, &s->terminal, &s->socket, &s->in, &s->out, &s->err, &s->ended }[i]);
 	free(s);
 }
 
@@ -257,7 +259,7 @@ static struct session *session_new(struct local *l, const char *id)
 
 	s->l = l;
 	snprintf(s->id, sizeof(s->id), "%s", id);
-	s->control = s->terminal = s->socket = s->in = s->out = s->err = -1;
+	s->control = s->terminal = s->socket = s->in = s->out = s->err = s->ended = -1;
 	return s;
 }
 
@@ -456,6 +458,8 @@ static void *pump_main(void *arg)
 	clean_fd(&s->err);
 	clean_fd(&s->in);
 	s->out = s->err = s->in = -1;
+	/* Only now is all of the container's output in the caller's pipes. */
+	eventfd_write(s->ended, 1);
 	return NULL;
 }
 
@@ -512,8 +516,12 @@ int local_attach(struct engine *e, const char *id, bool in, bool out, bool err_s
 	struct session *s = session_new(l, id);
 	s->socket = connect_attach(l, id, err);
 	r = s->socket < 0 ? s->socket : 0;
-	if (r == 0)
-		session.pidfd = pidfd_of(pid);
+	if (r == 0) {
+		s->ended = eventfd(0, EFD_CLOEXEC);
+		session.pidfd = s->ended < 0 ? -1 : fcntl(s->ended, F_DUPFD_CLOEXEC, 0);
+		if (session.pidfd < 0)
+			r = err_errno(err, -errno, "cannot watch an attached session");
+	}
 	if (r == 0)
 		r = attach_streams(s, in && open_stdin, out, err_stream, tty, &session, err);
 	if (r < 0) {
