@@ -1,10 +1,10 @@
 /* What one request costs the server: CPU of the server's process per request, over TLS and keep-alive.
  *
- *   bench/http [--plain] [--http2] [--connections N] [--requests N] [--size BYTES] [--idle N]
+ *   bench/http [--plain] [--http2] [--connections N] [--requests N] [--size BYTES] [--idle N] [--watch N]
  *
  * The server runs in a process of its own with a handler that answers SIZE bytes; the client sends a request of kubectl's
  * size and waits for the answer, one at a time per connection. --idle N also opens N connections that do nothing and prints
- * the memory each takes. */
+ * the memory each takes. --watch N opens N streams over HTTP/1.1 and prints what one event to one of them costs. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@
 
 static struct {
 	bool plain, http2;
-	int connections, requests, size, idle;
+	int connections, requests, size, idle, watch;
 } options = { .connections = 4, .requests = 50000, .size = 2000 };
 
 static char *body;
@@ -36,8 +36,22 @@ static void die(const char *what)
 
 /* ---- the server's process ---- */
 
+static struct http_stream *watchers[4096];
+static size_t n_watchers;
+
+static void emit(void *arg)
+{
+	for (size_t i = 0; i < n_watchers; i++)
+		http_stream_write(watchers[i], str_n(body, (size_t)options.size), NULL, NULL);
+}
+
 static void handle(void *arg, struct http_stream *s)
 {
+	if (str_eqz(http_stream_request(s)->path, "/watch")) {
+		watchers[n_watchers++] = http_stream_ref(s);
+		http_stream_begin(s, 200, NULL, 0);
+		return;
+	}
 	struct http_header type = { STR("content-type"), STR("application/json") };
 
 	http_respond(s, 200, &type, 1, str_n(body, (size_t)options.size), NULL, NULL);
@@ -110,6 +124,10 @@ static void serve(int control)
 	if (write(control, &port, sizeof(port)) < 0)
 		exit(1);
 	while (read(control, &byte, 1) == 1) {
+		if (byte == 'e') {
+			loop_post(loop, emit, NULL);
+			continue;
+		}
 		double answer[2] = { cpu_us(RUSAGE_SELF), (double)rss_kb() };
 
 		if (write(control, answer, sizeof(answer)) < 0)
@@ -287,11 +305,51 @@ static void ask_server(int control, double answer[2])
 		die("the server's process is gone");
 }
 
+static void read_event(struct connection *c, size_t want)
+{
+	static char bytes[64 * 1024];
+
+	for (size_t got = 0; got < want;) {
+		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes)) : recv(c->fd, bytes, sizeof(bytes), 0);
+
+		if (n <= 0)
+			die("the server hung up");
+		got += (size_t)n;
+	}
+}
+
+static void run_watch(int control, int port, SSL_CTX *ctx)
+{
+	struct connection *all = xcalloc((size_t)options.watch, sizeof(*all));
+	char size_line[24], head[4096];
+	size_t event = (size_t)snprintf(size_line, sizeof(size_line), "%x\r\n\r\n", (unsigned)options.size) + (size_t)options.size;
+	double before[2], after[2];
+	int rounds = MAX(options.requests / options.watch, 1);
+
+	for (int i = 0; i < options.watch; i++) {
+		open_connection(&all[i], port, ctx);
+		put(&all[i], "GET /watch HTTP/1.1\r\n\r\n", 23);
+		if ((all[i].ssl ? SSL_read(all[i].ssl, head, sizeof(head)) : recv(all[i].fd, head, sizeof(head), 0)) <= 0)
+			die("no answer to a watch");
+	}
+	ask_server(control, before);
+	for (int r = 0; r < rounds; r++) {
+		if (write(control, "e", 1) != 1)
+			die("the server's process is gone");
+		for (int i = 0; i < options.watch; i++)
+			read_event(&all[i], event);
+	}
+	ask_server(control, after);
+	printf("%s, %d watchers, %d bytes: %.2f us of server CPU an event and watcher\n", options.plain ? "plain" : "TLS", options.watch,
+		options.size, (after[0] - before[0]) / rounds / options.watch);
+}
+
 static void parse_options(int argc, char **argv)
 {
 	static const struct option names[] = {
 		{ "plain", no_argument, NULL, 'p' }, { "http2", no_argument, NULL, '2' }, { "connections", required_argument, NULL, 'c' },
-		{ "requests", required_argument, NULL, 'n' }, { "size", required_argument, NULL, 's' }, { "idle", required_argument, NULL, 'i' }, { 0 },
+		{ "requests", required_argument, NULL, 'n' }, { "size", required_argument, NULL, 's' }, { "idle", required_argument, NULL, 'i' },
+		{ "watch", required_argument, NULL, 'w' }, { 0 },
 	};
 
 	for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -302,6 +360,7 @@ static void parse_options(int argc, char **argv)
 		case 'n': options.requests = atoi(optarg); break;
 		case 's': options.size = atoi(optarg); break;
 		case 'i': options.idle = atoi(optarg); break;
+		case 'w': options.watch = MIN(atoi(optarg), (int)ARRAY_LEN(watchers)); break;
 		default: exit(2);
 		}
 	}
@@ -344,6 +403,8 @@ int main(int argc, char **argv)
 	printf("%s%s, %d connections, %d bytes: %.2f us of server CPU a request, %.0f requests/s\n", options.plain ? "plain" : "TLS",
 		options.http2 ? ", HTTP/2" : ", HTTP/1.1", options.connections, options.size, (after[0] - before[0]) / options.requests,
 		options.requests / wall);
+	if (options.watch)
+		run_watch(control[0], port, ctx);
 	if (options.idle) {
 		struct connection *idle = xcalloc((size_t)options.idle, sizeof(*idle));
 
