@@ -49,6 +49,16 @@ static void on_pod(void *arg, enum informer_event ev, const struct cached *old, 
 }
 
 /* ---- the pretended kubelet: binds, reports Running, removes ---- */
+/* Daemon pods name their node. */
+static struct str wanted_node(const struct core_v1_pod *p)
+{
+	const struct core_v1_node_affinity *na = p->spec.affinity ? p->spec.affinity->node_affinity : NULL;
+
+	if (na && na->required_during_scheduling_ignored_during_execution)
+		return na->required_during_scheduling_ignored_during_execution->node_selector_terms.items[0].match_fields.items[0].values.items[0];
+	return p->metadata.name.len % 2 ? STR("n1") : STR("n2");
+}
+
 static int bind_pod(const struct core_v1_pod *p, struct arena *a)
 {
 	struct core_v1_binding *b = model_new(&core_v1_binding_type, a);
@@ -56,7 +66,7 @@ static int bind_pod(const struct core_v1_pod *p, struct arena *a)
 	b->metadata.name = p->metadata.name;
 	b->metadata.namespace = p->metadata.namespace;
 	b->target.kind = STR("Node");
-	b->target.name = p->metadata.name.len % 2 ? STR("n1") : STR("n2");
+	b->target.name = wanted_node(p);
 	return client_create_sub(the.client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, "binding", &core_v1_binding_type,
 		b, a, NULL, NULL);
 }
@@ -115,7 +125,8 @@ static void *kubelet(void *arg)
 static const struct type *const watched[] = {
 	&core_v1_pod_type, &apps_v1_replica_set_type, &apps_v1_deployment_type, &core_v1_replication_controller_type, &core_v1_endpoints_type,
 	&discovery_v1_endpoint_slice_type, &core_v1_namespace_type, &core_v1_service_account_type, &core_v1_config_map_type, &core_v1_node_type,
-	&core_v1_event_type, &core_v1_service_type,
+	&core_v1_event_type, &core_v1_service_type, &apps_v1_daemon_set_type, &apps_v1_stateful_set_type, &apps_v1_controller_revision_type,
+	&policy_v1_pod_disruption_budget_type,
 };
 
 static void start_api(void)
@@ -160,9 +171,8 @@ static void make_node(const char *name)
 	n->metadata.name = str_of(name);
 	if (client_create(the.client, &core_v1_node_type, STR_NONE, n, a, (void **)&n, &err))
 		fail_msg("node: %s", err.text);
-	*LIST_ADD(a, &n->status.conditions) = (struct core_v1_node_condition){ .type = STR("Ready"), .status = STR("True"),
-		.last_heartbeat_time = time_now(), .last_transition_time = time_now() };
-	if (client_update(the.client, &core_v1_node_type, "status", n, a, NULL, &err))
+	if (client_patch(the.client, &core_v1_node_type, STR_NONE, str_of(name), "status", CLIENT_PATCH_STRATEGIC,
+		    STR("{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}"), a, NULL, &err))
 		fail_msg("node status: %s", err.text);
 }
 
@@ -613,6 +623,107 @@ static void test_owners(void **state)
 	delete(&apps_v1_replica_set_type, "own", "web", "Background");
 }
 
+/* ---- daemon sets ---- */
+static bool daemon_says(void *arg)
+{
+	const struct apps_v1_daemon_set_status *want = arg;
+	const struct apps_v1_daemon_set *d = get(&apps_v1_daemon_set_type, "ds", "agent");
+
+	return d->status.desired_number_scheduled == want->desired_number_scheduled && d->status.number_available == want->number_available &&
+		d->status.updated_number_scheduled == want->updated_number_scheduled && d->status.observed_generation == d->metadata.generation;
+}
+
+static void test_daemon_set(void **state)
+{
+	struct apps_v1_daemon_set_status two = { .desired_number_scheduled = 2, .number_available = 2, .updated_number_scheduled = 2 };
+	struct apps_v1_daemon_set_status one = { .desired_number_scheduled = 1, .number_available = 1, .updated_number_scheduled = 1 };
+	struct cached_list l;
+	bool on[2] = { false, false };
+
+	new_namespace("ds");
+	make(&apps_v1_daemon_set_type, "{\"metadata\":{\"name\":\"agent\",\"namespace\":\"ds\"},\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"a\"}},"
+		TEMPLATE("a", "i:1") "}}");
+	wait_for("a pod on each node", daemon_says, &two);
+	informer_list(informers_get(the.informers, &core_v1_pod_type), STR("ds"), &l);
+	for (size_t i = 0; i < l.len; i++)
+		on[str_eqz(((struct core_v1_pod *)l.items[i]->obj)->spec.node_name, "n2")] = true;
+	cached_list_deinit(&l);
+	assert_true(on[0] && on[1]);
+	assert_int_equal(count(&apps_v1_controller_revision_type, "ds"), 1);
+	patch(&apps_v1_daemon_set_type, "ds", "agent", IMAGE("i:2"));
+	wait_for("the update", daemon_says, &two);
+	informer_list(informers_get(the.informers, &core_v1_pod_type), STR("ds"), &l);
+	for (size_t i = 0; i < l.len; i++)
+		assert_true(str_eqz(((struct core_v1_pod *)l.items[i]->obj)->spec.containers.items[0].image, "i:2"));
+	cached_list_deinit(&l);
+	assert_int_equal(count(&apps_v1_controller_revision_type, "ds"), 2);
+	patch(&core_v1_node_type, "", "n2", "{\"metadata\":{\"labels\":{\"pick\":\"me\"}}}");
+	patch(&apps_v1_daemon_set_type, "ds", "agent", "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"pick\":\"me\"}}}}}");
+	wait_for("only the selected node", daemon_says, &one);
+	delete(&apps_v1_daemon_set_type, "ds", "agent", "Background");
+}
+
+/* ---- stateful sets and disruption budgets ---- */
+static bool stateful_says(void *arg)
+{
+	const char *image = arg;
+	const struct apps_v1_stateful_set *s = get(&apps_v1_stateful_set_type, "sts", "db");
+	int want = s->spec.replicas.value;
+
+	for (int i = 0; i < want; i++) {
+		const struct core_v1_pod *p = get(&core_v1_pod_type, "sts", arena_fmt(memory, "db-%d", i).p);
+
+		if (!p || !str_eqz(p->spec.containers.items[0].image, image) || !str_eqz(p->spec.hostname, p->metadata.name.p))
+			return false;
+	}
+	return s->status.available_replicas == want && s->status.replicas == want && s->status.observed_generation == s->metadata.generation &&
+		str_eq(s->status.current_revision, s->status.update_revision) && (int)count(&core_v1_pod_type, "sts") == want;
+}
+
+static bool partitioned(void *arg)
+{
+	const struct core_v1_pod *p0 = get(&core_v1_pod_type, "sts", "db-0"), *p2 = get(&core_v1_pod_type, "sts", "db-2");
+	const struct apps_v1_stateful_set *s = get(&apps_v1_stateful_set_type, "sts", "db");
+
+	return p0 && p2 && str_eqz(p0->spec.containers.items[0].image, "i:1") && str_eqz(p2->spec.containers.items[0].image, "i:2") &&
+		s->status.updated_replicas == 1 && s->status.available_replicas == 3;
+}
+
+static bool budget_allows(void *n)
+{
+	const struct policy_v1_pod_disruption_budget *b = get(&policy_v1_pod_disruption_budget_type, "sts", "db");
+
+	return b->status.disruptions_allowed == *(int *)n && b->status.observed_generation == b->metadata.generation;
+}
+
+static void test_stateful_set(void **state)
+{
+	int one = 1, none = 0;
+
+	new_namespace("sts");
+	make(&apps_v1_stateful_set_type, "{\"metadata\":{\"name\":\"db\",\"namespace\":\"sts\"},\"spec\":{\"replicas\":3,\"serviceName\":\"db\","
+		"\"selector\":{\"matchLabels\":{\"app\":\"db\"}}," TEMPLATE("db", "i:1") ",\"volumeClaimTemplates\":[{\"metadata\":{\"name\":\"d\"},"
+		"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}]}}");
+	wait_for("three in order", stateful_says, "i:1");
+	assert_non_null(get(&core_v1_persistent_volume_claim_type, "sts", "d-db-2"));
+	make(&policy_v1_pod_disruption_budget_type, "{\"metadata\":{\"name\":\"db\",\"namespace\":\"sts\"},\"spec\":{\"maxUnavailable\":1,"
+		"\"selector\":{\"matchLabels\":{\"app\":\"db\"}}}}");
+	wait_for("one may go", budget_allows, &one);
+	patch(&policy_v1_pod_disruption_budget_type, "sts", "db", "{\"spec\":{\"maxUnavailable\":0}}");
+	wait_for("none may go", budget_allows, &none);
+	patch(&apps_v1_stateful_set_type, "sts", "db", "{\"spec\":{\"updateStrategy\":{\"rollingUpdate\":{\"partition\":2}}}}");
+	patch(&apps_v1_stateful_set_type, "sts", "db", IMAGE("i:2"));
+	wait_for("only the highest is updated", partitioned, NULL);
+	delete(&core_v1_pod_type, "sts", "db-0", NULL);
+	wait_for("the lowest comes back as it was", partitioned, NULL);
+	patch(&apps_v1_stateful_set_type, "sts", "db", "{\"spec\":{\"updateStrategy\":{\"rollingUpdate\":{\"partition\":0}}}}");
+	wait_for("all updated", stateful_says, "i:2");
+	patch(&apps_v1_stateful_set_type, "sts", "db", "{\"spec\":{\"replicas\":1}}");
+	wait_for("scaled down from the top", stateful_says, "i:2");
+	assert_non_null(get(&core_v1_persistent_volume_claim_type, "sts", "d-db-2")); /* claims stay */
+	delete(&apps_v1_stateful_set_type, "sts", "db", "Background");
+}
+
 /* ---- a dead node ---- */
 static bool has_taint(const char *node, const char *key, const char *effect)
 {
@@ -682,6 +793,8 @@ int main(void)
 		cmocka_unit_test(test_endpoints),
 		cmocka_unit_test(test_namespace_deletion),
 		cmocka_unit_test(test_owners),
+		cmocka_unit_test(test_daemon_set),
+		cmocka_unit_test(test_stateful_set),
 		cmocka_unit_test(test_dead_node),
 	};
 

@@ -18,7 +18,10 @@
 	X(taint_eviction_controller) \
 	X(pod_gc_controller) \
 	X(node_ipam_controller) \
-	X(csr_controller)
+	X(csr_controller) \
+	X(daemonset_controller) \
+	X(statefulset_controller) \
+	X(disruption_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)
