@@ -153,14 +153,15 @@ static struct fake_image *find_image(struct fake *f, struct str ref, struct str 
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct image_ref parsed;
+	struct str name = ref; /* an id reads as a name too: both are compared */
 	size_t i = 0;
 	struct str key;
 	void *p;
 
 	if (image_ref_parse(ref, a, &parsed, NULL) == 0)
-		ref = parsed.canonical;
+		name = parsed.canonical;
 	while (map_next(&f->images, &i, &key, &p))
-		if (str_eq(key, ref) || str_eq(((struct fake_image *)p)->image.id, ref)) {
+		if (str_eq(key, name) || str_eq(((struct fake_image *)p)->image.id, ref)) {
 			*ret_key = key;
 			return p;
 		}
