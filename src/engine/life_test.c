@@ -1,0 +1,191 @@
+/* Containers of the local engine over stops, deaths and restarts: of theirs, of conmon, of the engine, of the machine. */
+#include "engine/local_testing.h"
+
+static void test_stop(void **state)
+{
+	struct engine_sandbox s = run_sandbox("stop");
+	struct engine_container_config c = shell("polite", "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.02; done");
+	struct engine_container_config d = shell("stubborn", "trap '' TERM; echo up; while true; do sleep 0.02; done");
+	char polite[ENGINE_ID], stubborn[ENGINE_ID];
+	const char *ready[] = { "/bin/sh", "-c", "kill -0 1", NULL };
+	CLEAN_BUF struct buf out = { 0 };
+	int code;
+
+	start(&s, &c, polite);
+	start(&s, &d, stubborn);
+	/* The shell has set its traps once its first line is in the log. */
+	struct engine_container k;
+	for (int i = 0; i < 2; i++) {
+		must(engine->v->container_status(engine, i ? stubborn : polite, arena, &k, &err));
+		sh(arena_fmt(arena, "while ! grep -q up %s; do sleep 0.005; done", k.log_path.p).p);
+	}
+	must(engine->v->exec_sync(engine, polite, ready, 5000, &out, &code, &err));
+	uint64_t t = mono_now_ns();
+	must(engine->v->container_stop(engine, polite, 0, 10000, &err));
+	assert_true(mono_now_ns() - t < 5000000000ull);
+	k = wait_exit(polite);
+	assert_int_equal(k.exit_code, 3);
+	assert_has(read_log(&k), "bye");
+	t = mono_now_ns();
+	must(engine->v->container_stop(engine, stubborn, 0, 300, &err));
+	uint64_t took = (mono_now_ns() - t) / 1000000;
+	assert_true(took >= 300 && took < 5000);
+	assert_int_equal(wait_exit(stubborn).exit_code, 137);
+	must(engine->v->container_stop(engine, stubborn, 0, 300, &err));
+	must(engine->v->container_remove(engine, stubborn, &err));
+	must(engine->v->container_remove(engine, stubborn, &err));
+	assert_int_equal(engine->v->container_stop(engine, stubborn, 0, 300, &err), ENGINE_NOT_FOUND);
+	remove_sandbox(&s);
+	must(engine->v->sandbox_remove(engine, s.id, &err));
+}
+
+static void test_restart_of_engine(void **state)
+{
+	struct engine_sandbox s = run_sandbox("restart"), *sandboxes;
+	struct engine_container_config c = shell("lives", "trap 'exit 5' TERM; while true; do sleep 0.05; done"), d = shell("ends", "read x < /tmp/gate; exit 9");
+	struct engine_container before, after, ended;
+	char lives[ENGINE_ID], ends[ENGINE_ID], gate[256];
+	size_t n;
+
+	snprintf(gate, sizeof(gate), ROOT "/gate");
+	must(dir_make(gate, 0777, &err));
+	sh("mkfifo " ROOT "/gate/gate");
+	struct engine_mount m = { .container_path = "/tmp", .host_path = gate };
+	d.mounts = &m;
+	d.n_mounts = 1;
+	start(&s, &c, lives);
+	start(&s, &d, ends);
+	must(engine->v->container_status(engine, lives, arena, &before, &err));
+	close_engine();
+	sh("echo go > " ROOT "/gate/gate");
+	/* The exit file comes while no engine looks; its conmon ends after that. */
+	sh("while ! ls " ROOT "/root/exits | grep -q .; do sleep 0.005; done");
+	uint64_t t = mono_now_ns();
+	open_engine();
+	print_message("engine opened with 2 containers there: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	must(engine->v->container_status(engine, lives, arena, &after, &err));
+	assert_int_equal(after.state, CONTAINER_RUNNING);
+	assert_int_equal(after.pid, before.pid);
+	must(engine->v->container_status(engine, ends, arena, &ended, &err));
+	assert_int_equal(ended.state, CONTAINER_EXITED);
+	assert_int_equal(ended.exit_code, 9);
+	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
+	assert_int_equal(n, 1);
+	assert_int_equal(sandboxes[0].state, SANDBOX_READY);
+	assert_string_equal(sandboxes[0].ip.p, s.ip.p);
+	must(engine->v->container_stop(engine, lives, 0, 10000, &err));
+	assert_int_equal(wait_exit(lives).exit_code, 5);
+	remove_sandbox(&s);
+	must(dir_remove_tree(gate, &err));
+}
+
+/* As after a power cut: processes and namespaces are gone, records are of another boot, one is torn. */
+static void test_reboot(void **state)
+{
+	struct engine_sandbox s = run_sandbox("reboot"), torn = run_sandbox("torn"), *sandboxes;
+	struct engine_container_config c = shell("reboot", "sleep 1000");
+	struct engine_container k;
+	char id[ENGINE_ID], ended[ENGINE_ID], lost[ENGINE_ID];
+	size_t n;
+
+	start(&s, &c, id);
+	start(&torn, &c, lost);
+	c = shell("ended", "exit 4");
+	start(&s, &c, ended);
+	wait_exit(ended);
+	struct local *l = local_of(engine);
+	char cgroup[2][PATH_MAX];
+	path_fmt(cgroup[0], "%s", container_find(l, id)->cgroup);
+	path_fmt(cgroup[1], "%s", container_find(l, lost)->cgroup);
+	close_engine();
+	struct cgroups *cgroups;
+	must(cgroup_open(&cgroups, &err));
+	sh("pkill -9 conmon; while pgrep conmon; do sleep 0.005; done");
+	must(cgroup_kill(cgroups, cgroup[0], &err));
+	must(cgroup_kill(cgroups, cgroup[1], &err));
+	cgroup_close(cgroups);
+	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' root/*/*/record; umount root/sandboxes/*/shm");
+	sh(arena_fmt(arena, ": > " ROOT "/root/sandboxes/%s/record; echo '{\"id\":3}' > " ROOT "/root/containers/%s/record", torn.id, lost).p);
+	open_engine();
+	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
+	assert_int_equal(n, 1);
+	assert_int_equal(sandboxes[0].state, SANDBOX_NOT_READY);
+	must(engine->v->container_status(engine, id, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_EXITED);
+	assert_int_equal(k.exit_code, 255);
+	assert_has(k.message, "restarted");
+	must(engine->v->container_status(engine, ended, arena, &k, &err));
+	assert_int_equal(k.exit_code, 4);
+	assert_int_equal(engine->v->container_status(engine, lost, arena, &k, &err), ENGINE_NOT_FOUND);
+	assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -ESHUTDOWN);
+	remove_sandbox(&s);
+	must(cgroup_remove(local_of(engine)->cgroups, arena_fmt(arena, "%s", dirname(cgroup[1])).p, &err));
+}
+
+static void test_conmon_dies(void **state)
+{
+	struct engine_sandbox s = run_sandbox("conmon");
+	struct engine_container_config c = shell("conmon", "sleep 1000");
+	char id[ENGINE_ID];
+
+	start(&s, &c, id);
+	pid_t pid = (pid_t)container_find(local_of(engine), id)->conmon_pid;
+	kill(pid, SIGKILL);
+	struct engine_container k = wait_exit(id);
+	assert_int_equal(k.exit_code, 137);
+	assert_has(k.message, "conmon");
+	remove_sandbox(&s);
+}
+
+/* A second process makes a sandbox and containers, and is killed with kill -9 a little later each time; the next engine must find or undo all of it. */
+static void test_killed_half_way(void **state)
+{
+	struct engine_sandbox *sandboxes;
+	struct engine_container *containers;
+	size_t n, found = 0;
+
+	close_engine();
+	for (unsigned delay_us = 0; delay_us <= 80000; delay_us += 2500) {
+		pid_t child = fork();
+		if (child == 0) {
+			open_engine();
+			struct engine_sandbox s = run_sandbox("half");
+			for (int i = 0; i < 2; i++) {
+				struct engine_container_config c = shell(i ? "half-b" : "half-a", "sleep 1000");
+				char id[ENGINE_ID];
+				start(&s, &c, id);
+			}
+			pause();
+		}
+		usleep(delay_us);
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+		open_engine();
+		must(engine->v->container_list(engine, NULL, arena, &containers, &n, &err));
+		found += n;
+		for (size_t i = 0; i < n; i++)
+			assert_true(containers[i].state != CONTAINER_UNKNOWN);
+		must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
+		assert_true(n <= 1);
+		for (size_t i = 0; i < n; i++)
+			remove_sandbox(&sandboxes[i]);
+		must(engine->v->container_list(engine, NULL, arena, &containers, &n, &err));
+		for (size_t i = 0; i < n; i++)
+			must(engine->v->container_remove(engine, containers[i].id, &err));
+		close_engine();
+	}
+	print_message("containers found over all rounds: %zu\n", found);
+	assert_true(found > 2);
+	open_engine();
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(test_stop),
+	cmocka_unit_test(test_restart_of_engine),
+	cmocka_unit_test(test_reboot),
+	cmocka_unit_test(test_conmon_dies),
+	cmocka_unit_test(test_killed_half_way),
+	cmocka_unit_test(test_nothing_is_left),
+};
+
+RUN(tests)
