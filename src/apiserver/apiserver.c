@@ -36,23 +36,47 @@ static bool (*const phases[])(struct request *q) = {
 	dispatch,
 };
 
-static void on_request(void *arg, struct http_stream *stream)
+static struct request *request_new(struct apiserver *s, struct http_stream *stream)
 {
 	struct arena *a = http_stream_arena(stream);
 	struct request *q = arena_alloc(a, sizeof(*q));
-	q->server = arg;
+	q->server = s;
 	q->stream = stream;
 	q->http = http_stream_request(stream);
 	q->arena = a;
 	q->started_ns = mono_now_ns();
+	return q;
+}
+
+static void on_request(void *arg, struct http_stream *stream)
+{
+	struct request *q = request_new(arg, stream);
 	for (size_t i = 0; i < ARRAY_LEN(phases); i++)
 		if (!phases[i](q))
 			return;
 }
 
+/* What HTTP itself would not let in is told as a Status too. */
+static void on_refused(void *arg, struct http_stream *stream, int status, const char *text)
+{
+	static const struct { int status; enum status_reason reason; } rows[] = {
+		{ 405, REASON_METHOD_NOT_ALLOWED }, { 413, REASON_TOO_LARGE }, { 501, REASON_NOT_IMPLEMENTED },
+	};
+	struct request *q = request_new(arg, stream);
+	enum status_reason reason = REASON_BAD_REQUEST;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		if (rows[i].status == status)
+			reason = rows[i].reason;
+	struct meta_v1_status *st = status_new(q->arena, reason, "%s", text);
+	if (status == 413)
+		st->message = arena_fmt(q->arena, "Request entity too large: limit is %d", NET_BODY_MAX);
+	st->code = status;
+	respond_status(q, st);
+}
+
 struct http_handler apiserver_handler(struct apiserver *s)
 {
-	return (struct http_handler){ .on_request = on_request, .arg = s };
+	return (struct http_handler){ .on_request = on_request, .on_refused = on_refused, .arg = s };
 }
 
 /* ---- what is stored ---- */

@@ -201,6 +201,7 @@ static void test_limits(void **state)
 	buf_addz(&big, "\"}}");
 	a = ask(&f, "POST", CM, big.p);
 	assert_int_equal(a.code, 413);
+	assert_true(has(a.body, "\"reason\":\"RequestEntityTooLarge\"") && has(a.body, "limit is 3145728"));
 	buf_deinit(&big);
 	expect(&f, 200, "GET", "/livez", NULL);
 }

@@ -39,8 +39,10 @@ void fixture_start(struct fixture *f)
 	must(registry_new(&(struct registry_config){ .store = f->store, .clock = &clock_real, .service_cidr = "10.43.0.0/16", .node_port_first = 30000,
 		.node_port_last = 32767 }, &f->registry, &err), &err);
 	f->tls = server_tls(f);
+	must(tls_client_new(&(struct tls_client_config){ .ca_pem = buf_str(&f->ca) }, &f->kubelet_tls, &err), &err);
 	struct apiserver_config c = { .loops = &f->loop, .n_loops = 1, .address = "127.0.0.1", .tls = f->tls, .registry = f->registry,
-		.service_account_key = buf_str(&f->key), .issuer = "https://kubernetes.default.svc.cluster.local", .git_version = "v1.36.3" };
+		.service_account_key = buf_str(&f->key), .issuer = "https://kubernetes.default.svc.cluster.local", .git_version = "v1.36.3",
+		.kubelet_tls = f->kubelet_tls };
 	must(apiserver_new(&c, &f->server, &err), &err);
 	must(registry_bootstrap(f->registry, &err), &err);
 	must(apiserver_start(f->server, &err), &err);
@@ -58,6 +60,7 @@ void fixture_stop(struct fixture *f)
 	store_close(f->store);
 	loop_free(f->loop);
 	tls_context_free(f->tls);
+	tls_context_free(f->kubelet_tls);
 	buf_deinit(&f->key);
 	buf_deinit(&f->ca);
 	buf_deinit(&f->ca_key);

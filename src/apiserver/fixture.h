@@ -11,7 +11,7 @@ struct fixture {
 	struct apiserver *server;
 	struct arena *arena;               /* of the running test */
 	struct http_client *admin;         /* system:masters */
-	struct tls_context *tls;
+	struct tls_context *tls, *kubelet_tls;
 	struct buf key, ca, ca_key;
 };
 void fixture_start(struct fixture *f);     /* with the bootstrap objects */
