@@ -1,6 +1,6 @@
-/* Makes C structs and descriptor tables from api/: `schemac [-o DIR] [--docs] API_DIR` writes DIR/types.h and
- * DIR/types.c. Every mistake is told as file:line: what; the exit status is 1 when there was any. --docs also refuses types
- * and fields without a description. Depends on nothing in src/. */
+/* Makes C structs and descriptor tables from api/: `schemac [-o DIR] API_DIR` writes DIR/types.h and DIR/types.c.
+ * Every mistake, a type or field without a description among them, is told as file:line: what; the exit status is 1 when
+ * there was any. Depends on nothing in src/. */
 #include "schemac/schemac.h"
 
 #include <ftw.h>
@@ -41,17 +41,14 @@ static bool write_file(const struct schemas *s, const char *dir, const char *nam
 int main(int argc, char **argv)
 {
 	const char *out = ".", *api = NULL;
-	bool docs = false;
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "-o") && i + 1 < argc)
 			out = argv[++i];
-		else if (!strcmp(argv[i], "--docs"))
-			docs = true;
 		else
 			api = argv[i];
 	}
 	if (!api || nftw(api, collect, 16, FTW_PHYS) < 0 || !found.n) {
-		fprintf(stderr, "usage: schemac [-o DIR] [--docs] API_DIR (a folder with *.schema files)\n");
+		fprintf(stderr, "usage: schemac [-o DIR] API_DIR (a folder with *.schema files)\n");
 		return 2;
 	}
 	qsort(found.v, found.n, sizeof(*found.v), by_text);
@@ -59,7 +56,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < found.n; i++)
 		schema_parse(found.v[i], &s);
 	if (!complaints)
-		schemas_check(&s, docs);
+		schemas_check(&s);
 	if (complaints)
 		return 1;
 	return write_file(&s, out, "types.h", emit_header) && write_file(&s, out, "types.c", emit_tables) ? 0 : 1;

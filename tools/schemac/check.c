@@ -196,14 +196,14 @@ static void check_field(const struct field_def *f)
 		complain(f->at, "field %s: min is above max", f->name);
 }
 
-static void check_type(struct type_def *d, bool need_docs)
+static void check_type(struct type_def *d)
 {
-	if (need_docs && (!d->doc || !*d->doc))
+	if (!d->doc || !*d->doc)
 		complain(d->at, "type %s has no description", d->name);
 	for (size_t i = 0; i < d->n; i++) {
 		struct field_def *f = &d->fields[i];
 		check_field(f);
-		if (need_docs && !f->inlined && (!f->doc || !*f->doc))
+		if (!f->inlined && (!f->doc || !*f->doc))
 			complain(f->at, "field %s.%s has no description", d->name, f->name);
 		for (size_t j = 0; j < i; j++) {
 			if (f->tag && d->fields[j].tag == f->tag)
@@ -229,7 +229,7 @@ static void check_resource(const struct schemas *s, struct resource_def *r)
 	}
 }
 
-static void check_file(const struct schemas *s, struct schema *f, bool need_docs)
+static void check_file(const struct schemas *s, struct schema *f)
 {
 	struct where at = { f->path, 1 };
 	for (size_t i = 0; i < f->imports.n; i++)
@@ -239,13 +239,13 @@ static void check_file(const struct schemas *s, struct schema *f, bool need_docs
 		for (size_t j = 0; j < i; j++)
 			if (!strcmp(f->types[j]->name, f->types[i]->name))
 				complain(f->types[i]->at, "type %s is there twice", f->types[i]->name);
-		check_type(f->types[i], need_docs);
+		check_type(f->types[i]);
 	}
 	for (size_t i = 0; i < f->n_resources; i++)
 		check_resource(s, f->resources[i]);
 }
 
-void schemas_check(struct schemas *s, bool need_docs)
+void schemas_check(struct schemas *s)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		struct schema *f = s->v[i];
@@ -261,7 +261,7 @@ void schemas_check(struct schemas *s, bool need_docs)
 	if (complaints)
 		return;
 	for (size_t i = 0; i < s->n; i++)
-		check_file(s, s->v[i], need_docs);
+		check_file(s, s->v[i]);
 	size_t n;
 	types_by_value(s, &n); /* complains about a type that holds itself by value */
 }

@@ -116,7 +116,7 @@ char *snake(const char *json_name, bool member); /* member: C keywords get an un
 void schema_parse(const char *path, struct schemas *into);
 
 /* check.c: resolves names, then checks */
-void schemas_check(struct schemas *s, bool need_docs);
+void schemas_check(struct schemas *s);
 
 /* emit.c, emit_rows.c */
 void emit_header(const struct schemas *s, FILE *out);
