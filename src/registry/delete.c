@@ -146,6 +146,8 @@ static void answer_deleted(struct write *w, struct object *o, struct registry_re
 		if (w->req->resource->storage != w->req->resource) {
 			struct err err = { 0 };
 			res->object = object_convert(w->req->resource, o, &err);
+			res->status = res->object ? NULL : status_new(w->arena, REASON_INTERNAL, "%s", err.text);
+			res->code = res->object ? res->code : 500;
 		} else {
 			res->object = object_ref(o);
 		}
@@ -166,6 +168,8 @@ void write_run_delete(struct write *w)
 	if (!st && !write_load(w))
 		st = w->refused;
 	st = st ? st : check_preconditions(w, d.opt.preconditions);
+	if (!st && w->res->kind && w->res->kind->check_delete)
+		st = w->res->kind->check_delete(w);
 	st = st ? st : write_admit(w);
 	const struct admission *ad = &w->r->config.admission;
 	if (!st && ad->validate) {

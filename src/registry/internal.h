@@ -10,6 +10,8 @@
  *   read.c       get, list, watch
  *   scale.c      the scale subresource
  *   retry.c      the one thread on which a write is prepared again
+ *   expire.c     what goes by itself: events
+ *   patch.c      an object as a tree, changed, and back
  *   table.c, columns*.c  server-side tables
  *   bootstrap*.c what a cluster must have
  *   kinds/       strategies, one file a kind or a family
@@ -75,6 +77,9 @@ struct kind {
 	int64_t (*grace)(struct write *w, const void *obj, const struct meta_v1_delete_options *opt);
 	bool (*held)(const void *obj);       /* true: something other than metadata.finalizers keeps a deleted object (Namespace) */
 	void (*begin_delete)(struct write *w); /* w->obj was given its deletionTimestamp */
+	struct meta_v1_status *(*check_delete)(struct write *w);
+	int64_t ttl_s;                       /* 0: stays; else it goes so long after last_used */
+	struct timestamp (*last_used)(const void *obj);
 	struct str (*field)(const void *obj, struct str name, struct arena *a); /* value of a selectable field without path; p NULL: not mine */
 	const struct kind_sub *subs;         /* NULL name ends */
 };
@@ -176,7 +181,10 @@ const struct kind_sub *kind_sub_of(const struct resource *res, struct str name);
 void answer_object(struct registry_request *req, struct object *o, int code, registry_done_fn done, void *arg);
 void answer_status(struct registry_request *req, struct meta_v1_status *st, registry_done_fn done, void *arg);
 
-struct retry_queue *retry_new(void);
+struct retry_queue *retry_new(struct registry *r);
+void retry_watch_age(struct retry_queue *q);                      /* something that expires was stored */
+bool registry_expire(struct registry *r);
+void expire_start(struct registry *r);
 void retry_push(struct retry_queue *q, struct write *w);
 void retry_free(struct retry_queue *q);
 

@@ -6,19 +6,6 @@
 
 enum { LIST_BATCH = 128 };
 
-void registry_get(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
-{
-	struct object *o;
-	char key[640];
-	const struct resource *res = req->resource;
-	size_t n = resource_key_into(res, req->ns, req->name, key, sizeof(key));
-	if (!n || store_get(r->store, str_n(key, n), &o)) {
-		answer_status(req, status_not_found(req->arena, res, req->name), done, arg);
-		return;
-	}
-	answer_object(req, o, 200, done, arg);
-}
-
 /* ---- list ---- */
 
 struct registry_list {
@@ -83,6 +70,33 @@ struct meta_v1_status *revision_too_large(struct arena *a, uint64_t asked, uint6
 	c->message = STR("Too large resource version");
 	return st;
 }
+
+/* ---- get ---- */
+
+void registry_get(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
+{
+	struct object *o;
+	char key[640];
+	const struct resource *res = req->resource;
+	if (req->resource_version.len) {
+		uint64_t asked, present = store_revision(r->store);
+		struct meta_v1_status *st = revision_parse(req->arena, req->resource_version, &asked);
+		if (!st && asked > present)
+			st = revision_too_large(req->arena, asked, present);
+		if (st) {
+			answer_status(req, st, done, arg);
+			return;
+		}
+	}
+	size_t n = resource_key_into(res, req->ns, req->name, key, sizeof(key));
+	if (!n || store_get(r->store, str_n(key, n), &o)) {
+		answer_status(req, status_not_found(req->arena, res, req->name), done, arg);
+		return;
+	}
+	answer_object(req, o, 200, done, arg);
+}
+
+/* ---- continue tokens ---- */
 
 struct token {
 	int64_t revision;

@@ -14,13 +14,14 @@ int registry_new(const struct registry_config *c, struct registry **ret, struct 
 		r->config.node_port_first = 30000;
 		r->config.node_port_last = 32767;
 	}
-	r->retry = retry_new();
+	r->retry = retry_new(r);
 	int rc = resources_build(r, err);
 	rc = rc ? rc : services_init(r, err);
 	if (rc) {
 		registry_free(r);
 		return rc;
 	}
+	expire_start(r);
 	*ret = r;
 	return 0;
 }

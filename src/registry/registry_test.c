@@ -115,6 +115,48 @@ static void create_on_update(void **state)
 	assert_refused(e, 422, "metadata.resourceVersion: Invalid value: 0: must be specified for an update");
 }
 
+struct patcher {
+	struct env *e;
+	int id, ok;
+};
+
+static void *patch_many(void *arg)
+{
+	struct patcher *p = arg;
+	for (int i = 0; i < 50; i++) {
+		struct arena *a = arena_new(0);
+		struct registry_request q = { .arena = a, .verb = PATCH, .ns = STR("default"), .name = STR("a"), .patch_type = PATCH_TYPE_MERGE };
+		struct registry_result res;
+		q.resource = registry_resource(p->e->r, STR(""), STR("v1"), STR("configmaps"));
+		q.patch = arena_fmt(a, "{\"data\":{\"k%d-%d\":\"1\"}}", p->id, i);
+		registry_call(p->e->r, &q, &res);
+		p->ok += res.code == 200;
+		object_unref(res.object);
+		arena_free(a);
+	}
+	return NULL;
+}
+
+/* Unconditional writes are tried again until they are in; none is lost. */
+static void contention(void **state)
+{
+	struct env *e = *state;
+	struct patcher p[4];
+	pthread_t threads[4];
+	OK(e, CREATE, "configmaps", "default", map_a);
+	for (int i = 0; i < 4; i++) {
+		p[i] = (struct patcher){ e, i, 0 };
+		pthread_create(&threads[i], NULL, patch_many, &p[i]);
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(p[i].ok, 50);
+	}
+	OK(e, GET, "configmaps/a", "default", NULL);
+	for (int i = 0; i < 200; i++)
+		assert_at(e, arena_fmt(e->a, "data.k%d-%d", i / 50, i % 50).p, "1");
+}
+
 static void immutable_meta(void **state)
 {
 	struct env *e = *state;
@@ -476,7 +518,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
-		T(create_and_get), T(create_refusals), T(big_annotations), T(generate_name), T(update_conditions), T(create_on_update), T(immutable_meta), T(patches),
+		T(create_and_get), T(create_refusals), T(big_annotations), T(generate_name), T(update_conditions), T(create_on_update), T(contention), T(immutable_meta), T(patches),
 		T(dry_run), T(delete_answers), T(delete_conditions), T(finalizers), T(propagation), T(delete_collection), T(list_pages), T(list_revisions), T(selectors),
 		T(watch_transitions), T(watch_starts), T(other_versions), T(every_resource_is_there),
 	};

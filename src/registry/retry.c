@@ -1,6 +1,11 @@
 /* One thread on which a write is prepared again when its object changed meanwhile: the store's writer must not do it, and the caller's
- * thread has gone on. Idle it sleeps; it is started with the first use. */
+ * thread has gone on. Idle it sleeps; it is started with the first use. While objects are there that expire, it looks for them every
+ * few minutes. */
+#include <time.h>
+
 #include "registry/internal.h"
+
+enum { AGE_PERIOD_S = 150 };
 
 struct retry_item {
 	struct retry_item *next;
@@ -12,15 +17,33 @@ struct retry_queue {
 	struct retry_item *first, **last;
 	pthread_t thread;
 	bool started, stop;
+	bool ages;                           /* objects that expire may be there */
+	struct registry *r;
 };
 
-struct retry_queue *retry_new(void)
+struct retry_queue *retry_new(struct registry *r)
 {
 	struct retry_queue *q = xcalloc(1, sizeof(*q));
+	q->r = r;
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->wake, NULL);
 	q->last = &q->first;
 	return q;
+}
+
+/* false: it is time to look for what has expired. */
+static bool wait_for_work(struct retry_queue *q)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += AGE_PERIOD_S;
+	while (!q->first && !q->stop) {
+		if (!q->ages)
+			pthread_cond_wait(&q->wake, &q->lock);
+		else if (pthread_cond_timedwait(&q->wake, &q->lock, &until) == ETIMEDOUT)
+			return false;
+	}
+	return true;
 }
 
 static void *loop(void *arg)
@@ -28,8 +51,13 @@ static void *loop(void *arg)
 	struct retry_queue *q = arg;
 	pthread_mutex_lock(&q->lock);
 	for (;;) {
-		while (!q->first && !q->stop)
-			pthread_cond_wait(&q->wake, &q->lock);
+		if (!wait_for_work(q)) {
+			pthread_mutex_unlock(&q->lock);
+			bool left = registry_expire(q->r);
+			pthread_mutex_lock(&q->lock);
+			q->ages = left;
+			continue;
+		}
 		struct retry_item *it = q->first;
 		if (!it)
 			break;
@@ -69,6 +97,18 @@ void retry_push(struct retry_queue *q, struct write *w)
 	*q->last = it;
 	q->last = &it->next;
 	pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+}
+
+void retry_watch_age(struct retry_queue *q)
+{
+	pthread_mutex_lock(&q->lock);
+	if (!q->ages) {
+		q->ages = true;
+		if (!q->started)
+			start(q);
+		pthread_cond_signal(&q->wake);
+	}
 	pthread_mutex_unlock(&q->lock);
 }
 

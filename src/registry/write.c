@@ -153,6 +153,8 @@ static void committed(void *arg, int result, struct object *o)
 		return;
 	}
 	settle(w, true);
+	if (!w->remove && w->res->kind && w->res->kind->ttl_s)
+		retry_watch_age(w->r->retry);
 	if (w->remove && w->res->kind && w->res->kind->deleted)
 		w->res->kind->deleted(w->r, o);
 	write_answer_object(w, object_ref(o), w->created);

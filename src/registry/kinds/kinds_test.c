@@ -25,6 +25,8 @@ static void namespaces(void **state)
 	OK(e, UPDATE, "namespaces/n/finalize", "", "{\"metadata\":{\"name\":\"n\"},\"spec\":{\"finalizers\":[]}}");
 	req(e, GET, "namespaces/n", "", NULL);
 	assert_code(e, 404);
+	req(e, DELETE, "namespaces/default", "", NULL);
+	assert_refused(e, 403, "namespaces \"default\" is forbidden: this namespace may not be deleted");
 	req(e, CREATE, "namespaces", "", "{\"metadata\":{\"name\":\"a.b\"}}");
 	assert_refused(e, 422, "metadata.name: Invalid value: \"a.b\": a lowercase RFC 1123 label must consist of");
 }
@@ -263,6 +265,22 @@ static void signing_requests(void **state)
 	assert_refused(e, 422, "Approved and Denied conditions are mutually exclusive");
 }
 
+static void events_go(void **state)
+{
+	static const char old_one[] = "{\"metadata\":{\"name\":\"a\"},\"involvedObject\":{\"namespace\":\"default\"}}";
+	static const char repeated[] = "{\"metadata\":{\"name\":\"b\"},\"involvedObject\":{\"namespace\":\"default\"},\"lastTimestamp\":\"2023-11-14T22:43:20Z\"}";
+	struct env *e = *state;
+	OK(e, CREATE, "events", "default", old_one);
+	OK(e, CREATE, "events", "default", repeated);
+	assert_true(registry_expire(e->r));
+	test_time.sec += 3600;
+	registry_expire(e->r);
+	make_namespace(e, "later"); /* the deletes stand before it in the queue */
+	assert_string_equal(list_of(e, "events", "default", NULL, NULL), "b");
+	req(e, CREATE, "events", "later", "{\"metadata\":{\"name\":\"x\"},\"involvedObject\":{\"namespace\":\"default\"}}");
+	assert_refused(e, 422, "involvedObject.namespace: Invalid value: \"default\": does not match event.namespace");
+}
+
 static void bootstrap(void **state)
 {
 	struct env *e = *state;
@@ -304,7 +322,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
 		T(namespaces), T(workload_rows), T(workload_refusals), T(immutable_rows), T(generations), T(scale), T(configuration), T(jobs), T(tokens),
-		T(signing_requests), T(bootstrap),
+		T(signing_requests), T(events_go), T(bootstrap),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,6 +46,12 @@ static void begin_delete(struct write *w)
 	ns->status.phase = STR("Terminating");
 }
 
+static struct meta_v1_status *check_delete(struct write *w)
+{
+	static const char *const kept[] = { "default", "kube-system", "kube-public", NULL };
+	return text_among(w->req->name, kept) ? status_forbidden(w->arena, w->res, w->req->name, "this namespace may not be deleted") : NULL;
+}
+
 static const struct kind_sub subs[] = {
 	{ .name = "finalize", .prepare = prepare_finalize },
 	{ 0 },
@@ -60,5 +66,6 @@ const struct kind namespace_kind = {
 	.prepare_update = prepare_update,
 	.held = held,
 	.begin_delete = begin_delete,
+	.check_delete = check_delete,
 	.subs = subs,
 };

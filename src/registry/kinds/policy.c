@@ -71,9 +71,21 @@ static struct str event_field(const void *obj, struct str name, struct arena *a)
 	return s.p ? s : STR("");
 }
 
+static struct timestamp event_last_used(const void *obj)
+{
+	const struct core_v1_event *e = obj;
+	struct timestamp last = e->metadata.creation_timestamp;
+	const struct timestamp times[] = { e->last_timestamp, e->event_time, e->series ? e->series->last_observed_time : e->first_timestamp };
+	for (size_t i = 0; i < ARRAY_LEN(times); i++)
+		last = time_cmp(times[i], last) > 0 ? times[i] : last;
+	return last;
+}
+
 const struct kind event_kind = {
 	.resource = "events",
 	.flags = KIND_CREATE_ON_UPDATE,
+	.ttl_s = 3600,
+	.last_used = event_last_used,
 	.validate = event_validate,
 	.field = event_field,
 };
