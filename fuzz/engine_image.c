@@ -1,5 +1,5 @@
-/* What an image brings from outside. The first byte: 0 a reference, 1 a config, 2 a path of a tar, 3 and more a layer, unpacked into a folder of our own: nothing may
- * appear beside that folder. */
+/* What an image brings from outside. The first byte: 0 a reference, 1 a config, 2 a path of a tar, 3 and more a layer, unpacked into
+ * a folder of our own: nothing may appear beside that folder. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,7 +18,8 @@ static void fuzz_reference(struct str text)
 	if (image_ref_parse(text, a, &first, &err) < 0)
 		return;
 	/* What comes out is what goes in again. */
-	if (image_ref_parse(first.canonical, a, &second, &err) < 0 || !str_eq(first.canonical, second.canonical) || strlen(first.canonical.p) != first.canonical.len)
+	if (image_ref_parse(first.canonical, a, &second, &err) < 0 || !str_eq(first.canonical, second.canonical) ||
+		strlen(first.canonical.p) != first.canonical.len)
 		abort();
 }
 

@@ -61,7 +61,8 @@ static int run_import(struct image_store *s, const struct options *o, struct are
 	if (o->output)
 		print_json(&image, 1);
 	else
-		printf("imported %s (%s, %.1f MB)\n", image.repo_tags.len ? image.repo_tags.items[0].p : "without a name", image.id.p, (double)image.size / 1e6);
+		printf("imported %s (%s, %.1f MB)\n", image.repo_tags.len ? image.repo_tags.items[0].p : "without a name", image.id.p,
+			(double)image.size / 1e6);
 	return 0;
 }
 

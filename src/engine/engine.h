@@ -116,8 +116,8 @@ struct engine_image {
 struct engine_session {
 	int in, out, err;                       /* -1: not asked for */
 	int control;                            /* write "W H\n" to resize a tty; -1: no tty */
-	int pidfd;                              /* to poll, no more: readable when it is over, and all output is in the pipes then. Attach: also when the caller has
-	                                         * closed out or err */
+	/* To poll, no more: readable when it is over, and all output is in the pipes then. Attach: also when the caller has closed out or err. */
+	int pidfd;
 	void *private_;
 };
 struct engine_stats {
@@ -147,16 +147,19 @@ struct engine_vtable {
 	/* containers */
 	int (*container_create)(struct engine *e, const char *sandbox_id, const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err);
 	int (*container_start)(struct engine *e, const char *id, struct err *err);
-	int (*container_stop)(struct engine *e, const char *id, int signal, int64_t grace_ms, struct err *err); /* signal 0: the image's, else TERM; KILL after grace */
+	/* signal 0: the image's, else TERM; KILL after grace */
+	int (*container_stop)(struct engine *e, const char *id, int signal, int64_t grace_ms, struct err *err);
 	int (*container_remove)(struct engine *e, const char *id, struct err *err);  /* kills it first when need be; keeps the log */
 	int (*container_status)(struct engine *e, const char *id, struct arena *a, struct engine_container *ret, struct err *err);
-	int (*container_list)(struct engine *e, const char *sandbox_id, struct arena *a, struct engine_container **ret, size_t *ret_n, struct err *err); /* NULL id: all */
+	/* NULL id: all */
+	int (*container_list)(struct engine *e, const char *sandbox_id, struct arena *a, struct engine_container **ret, size_t *ret_n, struct err *err);
 	int (*container_update)(struct engine *e, const char *id, const struct engine_resources *r, struct err *err);
 	int (*container_stats)(struct engine *e, const char *id, struct engine_stats *ret, struct err *err);
 	int (*container_reopen_log)(struct engine *e, const char *id, struct err *err);
 	/* Runs argv inside and waits; output at most 16 KiB each (probes, hooks). -ETIMEDOUT: killed. */
 	int (*exec_sync)(struct engine *e, const char *id, const char *const *argv, int64_t timeout_ms, struct buf *ret_output, int *ret_code, struct err *err);
-	int (*exec)(struct engine *e, const char *id, const char *const *argv, bool in, bool out, bool err_stream, bool tty, struct engine_session *ret, struct err *err);
+	int (*exec)(struct engine *e, const char *id, const char *const *argv, bool in, bool out, bool err_stream, bool tty,
+		struct engine_session *ret, struct err *err);
 	int (*session_wait)(struct engine *e, struct engine_session *s, int *ret_code, struct err *err); /* frees it */
 	int (*attach)(struct engine *e, const char *id, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err);
 	/* A connected stream socket to 127.0.0.1:port inside the sandbox's network namespace. */

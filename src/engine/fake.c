@@ -411,7 +411,8 @@ static int fake_container_create(struct engine *e, const char *sandbox_id, const
 	struct fake_container *n = arena_alloc(own, sizeof(*n));
 	*n = (struct fake_container){ .arena = own, .c = {
 		.name = arena_strz(own, c->name), .image = arena_strz(own, c->image ? c->image : ""), .image_id = arena_str(own, image->image.id),
-		.log_path = arena_strz(own, c->log_path ? c->log_path : ""), .annotations_json = arena_strz(own, c->annotations_json ? c->annotations_json : ""),
+		.log_path = arena_strz(own, c->log_path ? c->log_path : ""),
+		.annotations_json = arena_strz(own, c->annotations_json ? c->annotations_json : ""),
 		.attempt = c->attempt, .state = CONTAINER_CREATED, .created_at = f->clock->wall(f->clock), .reason = STR(""), .message = STR(""),
 	} };
 	fake_id(f, n->c.id);

@@ -180,9 +180,11 @@ static void test_layer(void **state)
 
 	needs_root();
 	must(unpack(entries, ARRAY_LEN(entries)));
-	sh("cd layer; grep -q second etc/passwd; grep -q second hard; test -f deep/in/side; grep -q so usr/lib/so; grep -q inside etc/made; ! test -e /etc/made; "
-	   "grep -q real dangling; ! test -L dangling; test -c gone; test -f opaque/kept; ! test -e opaque/.wh..wh..opq; ! ls -a | grep plnk; test -p fifo; test -f tree; "
-	   "[ $(stat -c %%u:%%g:%%a:%%Y etc/passwd) = 12:34:4755:1000000000 ]; [ $(stat -c %%a etc) = 750 ]");
+	sh("cd layer; grep -q second etc/passwd; grep -q second hard; test -f deep/in/side; grep -q so usr/lib/so; grep -q inside etc/made; "
+		"! test -e /etc/made; "
+		"grep -q real dangling; ! test -L dangling; test -c gone; test -f opaque/kept; ! test -e opaque/.wh..wh..opq; "
+		"! ls -a | grep plnk; test -p fifo; test -f tree; "
+		"[ $(stat -c %%u:%%g:%%a:%%Y etc/passwd) = 12:34:4755:1000000000 ]; [ $(stat -c %%a etc) = 750 ]");
 	path_fmt(path, "%s/layer/gone", dir);
 	assert_int_equal(lstat(path, &st), 0);
 	assert_int_equal(st.st_rdev, 0);
@@ -230,15 +232,35 @@ static struct image_store *open_store(void)
 	return s;
 }
 
-/* l1: base with a and b; l2: b gone, c new. d1, d2: their digests. */
-#define MAKE_LAYERS "mkdir -p base/bin; echo a > base/a; echo b > base/b; tar -C base -cf l1.tar .; mkdir top; echo c > top/c; touch top/.wh.b; tar -C top -cf l2.tar .; " \
+/* clang-format off */
+/* l1: base with a and b; l2: b gone, c new. d1, d2: their digests; c: that of the config. */
+#define MAKE_LAYERS \
+	"mkdir -p base/bin; echo a > base/a; echo b > base/b; tar -C base -cf l1.tar .; " \
+	"mkdir top; echo c > top/c; touch top/.wh.b; tar -C top -cf l2.tar .; " \
 	"d1=$(sha256sum l1.tar | cut -c1-64); d2=$(sha256sum l2.tar | cut -c1-64); " \
-	"printf '{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{\"User\":\"www\",\"Env\":[\"A=1\"],\"Entrypoint\":[\"/run\"],\"Cmd\":[\"x\"],\"WorkingDir\":\"/w\"," \
-	"\"StopSignal\":\"SIGQUIT\"},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:%%s\",\"sha256:%%s\"]}}' $d1 $d2 > config; c=$(sha256sum config | cut -c1-64); "
+	"printf '{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{\"User\":\"www\",\"Env\":[\"A=1\"],\"Entrypoint\":[\"/run\"]," \
+	"\"Cmd\":[\"x\"],\"WorkingDir\":\"/w\",\"StopSignal\":\"SIGQUIT\"}," \
+	"\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:%%s\",\"sha256:%%s\"]}}' $d1 $d2 > config; " \
+	"c=$(sha256sum config | cut -c1-64); "
+
+/* The same as an OCI layout: compressed layers z1, z2; manifest m; index i, which lists another platform first. */
+#define MAKE_OCI MAKE_LAYERS \
+	"mkdir -p oci/blobs/sha256; B=oci/blobs/sha256; gzip -nk l1.tar; zstd -q l2.tar; z1=$(sha256sum l1.tar.gz | cut -c1-64); " \
+	"z2=$(sha256sum l2.tar.zst | cut -c1-64); cp l1.tar.gz $B/$z1; cp l2.tar.zst $B/$z2; cp config $B/$c; " \
+	"printf '{\"schemaVersion\":2,\"config\":{\"digest\":\"sha256:%%s\"}," \
+	"\"layers\":[{\"digest\":\"sha256:%%s\"},{\"digest\":\"sha256:%%s\"}]}' $c $z1 $z2 > m; m=$(sha256sum m | cut -c1-64); cp m $B/$m; " \
+	"arch=$(uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/'); " \
+	"printf '{\"manifests\":[{\"digest\":\"sha256:%%064d\",\"platform\":{\"architecture\":\"vax\",\"os\":\"linux\"}}," \
+	"{\"digest\":\"sha256:%%s\",\"platform\":{\"architecture\":\"%%s\",\"os\":\"linux\"}}]}' 0 $m $arch > i; " \
+	"i=$(sha256sum i | cut -c1-64); cp i $B/$i; echo '{\"imageLayoutVersion\":\"1.0.0\"}' > oci/oci-layout; " \
+	"printf '{\"manifests\":[{\"digest\":\"sha256:%%s\"," \
+	"\"annotations\":{\"org.opencontainers.image.ref.name\":\"me/oci:1\"}}]}' $i > oci/index.json; "
+/* clang-format on */
 
 static void check_layers(void)
 {
-	sh("cd store/layers; [ $(ls -d *.layer | wc -l) = 2 ]; [ $(cat */a) = a ]; [ $(cat */c) = c ]; find . -name b -type c | grep -q b; ! ls ../tmp | grep .");
+	sh("cd store/layers; [ $(ls -d *.layer | wc -l) = 2 ]; [ $(cat */a) = a ]; [ $(cat */c) = c ]; find . -name b -type c | grep -q b; "
+		"! ls ../tmp | grep .");
 }
 
 static void test_docker_save(void **state)
@@ -251,9 +273,9 @@ static void test_docker_save(void **state)
 	size_t n;
 
 	needs_root();
-	sh(MAKE_LAYERS "mkdir save; cp config save/$c.json; mkdir save/x save/y; cp l1.tar save/x/layer.tar; cp l2.tar save/y/layer.tar; "
-	   "printf '[{\"Config\":\"%%s.json\",\"RepoTags\":[\"app:v1\",\"quay.io/me/app:v1\"],\"Layers\":[\"x/layer.tar\",\"y/layer.tar\"]}]' $c > save/manifest.json; "
-	   "tar -C save -czf save.tar.gz .");
+	sh(MAKE_LAYERS "mkdir save save/x save/y; cp config save/$c.json; cp l1.tar save/x/layer.tar; cp l2.tar save/y/layer.tar; "
+		"printf '[{\"Config\":\"%%s.json\",\"RepoTags\":[\"app:v1\",\"quay.io/me/app:v1\"],"
+		"\"Layers\":[\"x/layer.tar\",\"y/layer.tar\"]}]' $c > save/manifest.json; tar -C save -czf save.tar.gz .");
 	path_fmt(file, "%s/save.tar.gz", dir);
 	must(image_store_import(s, file, NULL, a, &image, &err));
 	assert_int_equal(image.repo_tags.len, 2);
@@ -292,14 +314,6 @@ static void test_docker_save(void **state)
 	image_store_free(s);
 }
 
-#define MAKE_OCI MAKE_LAYERS "mkdir -p oci/blobs/sha256; B=oci/blobs/sha256; gzip -nk l1.tar; zstd -q l2.tar; z1=$(sha256sum l1.tar.gz | cut -c1-64); " \
-	"z2=$(sha256sum l2.tar.zst | cut -c1-64); cp l1.tar.gz $B/$z1; cp l2.tar.zst $B/$z2; cp config $B/$c; " \
-	"printf '{\"schemaVersion\":2,\"config\":{\"digest\":\"sha256:%%s\"},\"layers\":[{\"digest\":\"sha256:%%s\"},{\"digest\":\"sha256:%%s\"}]}' $c $z1 $z2 > m; " \
-	"m=$(sha256sum m | cut -c1-64); cp m $B/$m; arch=$(uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/'); " \
-	"printf '{\"manifests\":[{\"digest\":\"sha256:%%064d\",\"platform\":{\"architecture\":\"vax\",\"os\":\"linux\"}},{\"digest\":\"sha256:%%s\",\"platform\":" \
-	"{\"architecture\":\"%%s\",\"os\":\"linux\"}}]}' 0 $m $arch > i; i=$(sha256sum i | cut -c1-64); cp i $B/$i; echo '{\"imageLayoutVersion\":\"1.0.0\"}' > oci/oci-layout; " \
-	"printf '{\"manifests\":[{\"digest\":\"sha256:%%s\",\"annotations\":{\"org.opencontainers.image.ref.name\":\"me/oci:1\"}}]}' $i > oci/index.json; "
-
 static void test_oci_layout(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -335,7 +349,8 @@ static void test_damaged_images(void **state)
 		{ "echo >> $B/$c", "is damaged: its digest" },
 		{ "echo >> $B/$m", "is damaged: its digest" },
 		{ "echo '{' > oci/index.json", "no good JSON" },
-		{ "echo '{\"manifests\":[{\"digest\":\"sha256:../../../../etc/passwd0000000000000000000000000000000000000000000000\"}]}' > oci/index.json", "no sha256 digest" },
+		{ "echo '{\"manifests\":[{\"digest\":\"sha256:../../../../etc/passwd0000000000000000000000000000000000000000000000\"}]}' > "
+			"oci/index.json", "no sha256 digest" },
 		{ "echo '{\"manifests\":[]}' > oci/index.json", "lists no manifest" },
 		{ "echo '{\"manifests\":[3]}' > oci/index.json", "something else than manifests" },
 		{ "sed -i s/$arch/pdp11/ $B/$i; j=$(sha256sum $B/$i | cut -c1-64); mv $B/$i $B/$j; sed -i s/$i/$j/ oci/index.json", "nothing for linux/" },

@@ -209,14 +209,16 @@ int container_kill(struct local *l, const char *id, struct err *err);   /* dead 
 int container_drop(struct local *l, struct container *c, struct err *err); /* crun's state, cgroup, files */
 
 /* runtime.c: crun and conmon */
-int runtime_create(struct local *l, const struct container *c, const struct sandbox *s, pid_t *ret_pid, pid_t *ret_conmon, struct err *err); /* mounts, conmon, crun create */
+/* mounts, conmon, crun create */
+int runtime_create(struct local *l, const struct container *c, const struct sandbox *s, pid_t *ret_pid, pid_t *ret_conmon, struct err *err);
 int runtime_crun(struct local *l, const char *const *args, struct err *err);  /* args after --root, NULL-terminated; waits */
 int runtime_spawn(struct local *l, const char *const *args, const int stdio[3], pid_t *ret_pid, int *ret_pidfd, struct err *err);
 int runtime_version(const char *program, struct arena *a, struct str *ret, struct err *err); /* names the package when it is not there */
 
 /* stream.c */
 int local_exec_sync(struct engine *e, const char *id, const char *const *argv, int64_t timeout_ms, struct buf *ret_output, int *ret_code, struct err *err);
-int local_exec(struct engine *e, const char *id, const char *const *argv, bool in, bool out, bool err_stream, bool tty, struct engine_session *ret, struct err *err);
+int local_exec(struct engine *e, const char *id, const char *const *argv, bool in, bool out, bool err_stream, bool tty,
+	struct engine_session *ret, struct err *err);
 int local_session_wait(struct engine *e, struct engine_session *s, int *ret_code, struct err *err);
 int local_attach(struct engine *e, const char *id, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err);
 int local_port_forward(struct engine *e, const char *sandbox_id, int port, int *ret_fd, struct err *err);

@@ -42,7 +42,8 @@ static void test_stop(void **state)
 static void test_restart_of_engine(void **state)
 {
 	struct engine_sandbox s = run_sandbox("restart"), *sandboxes;
-	struct engine_container_config c = shell("lives", "trap 'exit 5' TERM; while true; do sleep 0.05; done"), d = shell("ends", "read x < /tmp/gate; exit 9");
+	struct engine_container_config c = shell("lives", "trap 'exit 5' TERM; while true; do sleep 0.05; done");
+	struct engine_container_config d = shell("ends", "read x < /tmp/gate; exit 9");
 	struct engine_container before, after, ended;
 	char lives[ENGINE_ID], ends[ENGINE_ID], gate[256];
 	size_t n;

@@ -83,7 +83,8 @@ static void load_sandbox(struct local *l, const char *id)
 
 static bool is_whole(const struct container *c, const char *id)
 {
-	return c->made && c->id && !strcmp(c->id, id) && c->sandbox_id && strlen(c->sandbox_id) == ENGINE_ID - 1 && c->name && c->image && c->log_path && c->cgroup;
+	return c->made && c->id && !strcmp(c->id, id) && c->sandbox_id && strlen(c->sandbox_id) == ENGINE_ID - 1 && c->name && c->image &&
+		c->log_path && c->cgroup;
 }
 
 /* Brings a record up to what is true now. */

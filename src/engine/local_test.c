@@ -218,7 +218,8 @@ static void test_masquerade(void **state)
 static void test_mounts(void **state)
 {
 	struct engine_sandbox s = run_sandbox("mounts");
-	struct engine_container_config c = shell("mounts", "cat /in/file; echo new > /out/file; echo x > /in/file || echo refused; cat /one; read x < /in/gate; cat /prop/late/file");
+	struct engine_container_config c = shell("mounts", "cat /in/file; echo new > /out/file; echo x > /in/file || echo refused; cat "
+		"/one; read x < /in/gate; cat /prop/late/file");
 	struct engine_mount m[] = {
 		{ "/in", ROOT "/m/in", true, 0 }, { "/out", ROOT "/m/out", false, 0 }, { "/one", ROOT "/m/in/file", true, 0 },
 		{ "/prop", ROOT "/m/prop", false, 1 }, { "/etc/hosts", ROOT "/m/in/file", true, 0 },
@@ -256,7 +257,8 @@ static void test_mounts(void **state)
 static void test_seccomp(void **state)
 {
 	struct engine_sandbox s = run_sandbox("seccomp");
-	struct engine_container_config c = shell("default", "grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare; chroot / /bin/true && echo chroot; "
+	struct engine_container_config c = shell("default", "grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare; chroot / "
+		"/bin/true && echo chroot; "
 		"(sleep 0.01 & wait); nc -h 2>&1 | head -1; date; ping -c 1 127.0.0.1 >/dev/null && echo ping; reboot -f || echo no-reboot");
 	static const char *const add[] = { "SYS_ADMIN", NULL };
 
@@ -292,7 +294,8 @@ static void test_shared_processes(void **state)
 	struct engine_sandbox_config sc = { .name = "shared", .namespace_ = "default", .uid = "shared", .hostname = "shared", .log_directory = ROOT "/logs",
 		.cgroup_parent = arena_fmt(arena, "%s/podshared", cgroup_name).p, .share_process_namespace = true };
 	struct engine_sandbox s;
-	struct engine_container_config c = shell("first", "sleep 987"), d = shell("second", "ps; (sleep 0.01 &) ; sleep 0.1; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; "
+	struct engine_container_config c = shell("first", "sleep 987"), d = shell("second", "ps; (sleep 0.01 &) ; sleep 0.1; grep -l "
+		"'State:.Z' /proc/[0-9]*/status | wc -l; "
 		"cat /proc/1/comm; ls /proc/1/root/; cat /proc/1/status | grep -E 'Uid|CapBnd'");
 	char id[ENGINE_ID];
 

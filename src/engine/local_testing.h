@@ -194,7 +194,8 @@ static void test_nothing_is_left(void **state)
 	sh("! grep -E '" ROOT "/' /proc/self/mountinfo");
 	sh(arena_fmt(arena, "! find /sys/fs/cgroup -type d -path '*%s/*' | grep .", cgroup_name).p);
 	sh("! ip -o link | grep skv");
-	sh("cd " ROOT "/root; ! find sandboxes containers exits layers addresses images ../run/ns ../run/crun ../run/attach -mindepth 1 -not -name .last | grep .");
+	sh("cd " ROOT "/root; ! find sandboxes containers exits layers addresses images ../run/ns ../run/crun ../run/attach -mindepth 1 "
+		"-not -name .last | grep .");
 	sh("! pgrep conmon");
 	assert_int_equal(cgroup_remove(l->cgroups, cgroup_name, &err), 0);
 	sh(arena_fmt(arena, "! find /sys/fs/cgroup -type d -name %s | grep .", cgroup_name).p);

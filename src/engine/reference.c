@@ -112,7 +112,8 @@ int image_ref_parse(struct str text, struct arena *a, struct image_ref *ret, str
 		digest = str_from(text, (size_t)at + 1);
 		name = str_n(text.p, (size_t)at);
 		if (!is_digest(digest))
-			return err_set(err, -EINVAL, "invalid image reference \"" STR_FMT "\": what follows @ must be sha256: and 64 hex digits", STR_ARG(text));
+			return err_set(err, -EINVAL, "invalid image reference \"" STR_FMT "\": what follows @ must be sha256: and 64 hex "
+				"digits", STR_ARG(text));
 	}
 	for (size_t i = 0; i < name.len; i++) {
 		if (name.p[i] == ':')

@@ -80,7 +80,8 @@ static void test_exec_session(void **state)
 static void test_attach(void **state)
 {
 	struct engine_sandbox s = run_sandbox("attach");
-	struct engine_container_config c = shell("attach", "while read x; do echo got $x; echo also >&2; done; exit 2"), t = shell("tty", "read x; echo got $x; stty size");
+	struct engine_container_config c = shell("attach", "while read x; do echo got $x; echo also >&2; done; exit 2");
+	struct engine_container_config t = shell("tty", "read x; echo got $x; stty size");
 	struct engine_session x;
 	char id[ENGINE_ID];
 	int code;
