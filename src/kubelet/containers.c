@@ -35,6 +35,14 @@ static void waiting(struct sync *s, struct slot *slot, const char *reason, const
 	pthread_mutex_unlock(&s->w->lock);
 }
 
+/* What failed is left alone for a while, whatever else happens to the pod. */
+static enum start_outcome again_in(struct sync *s, struct slot *slot, uint64_t ns)
+{
+	slot->retry_ns = now_ns(s->k) + ns;
+	worker_at(s->w, slot->retry_ns);
+	return START_FAILED;
+}
+
 /* When an exited container ended, on the clock that never goes back. */
 static uint64_t ended_ns(struct sync *s, const struct engine_container *c)
 {
@@ -117,8 +125,7 @@ static enum start_outcome pull_failed(struct sync *s, struct slot *slot, const s
 	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImagePull");
 	waiting(s, slot, "ErrImagePull", text);
 	/* Long enough for ErrImagePull to be seen; then the reason becomes ImagePullBackOff. */
-	worker_at(s->w, now_ns(s->k) + NS_PER_S);
-	return START_FAILED;
+	return again_in(s, slot, NS_PER_S);
 }
 
 static enum start_outcome image_ready(struct sync *s, struct slot *slot, const struct container_spec *spec, struct engine_image *ret)
@@ -138,8 +145,7 @@ static enum start_outcome image_ready(struct sync *s, struct slot *slot, const s
 		waiting(s, slot, "ImageInspectError", err.text);
 		worker_container_event(s->w, s->pod, spec->c->name, "Warning", "InspectFailed", "Failed to inspect image \"" STR_FMT "\": %s",
 			STR_ARG(spec->c->image), err.text);
-		worker_at(s->w, now_ns(s->k) + SYNC_RETRY_NS);
-		return START_FAILED;
+		return again_in(s, slot, SYNC_RETRY_NS);
 	}
 	if (r && !strcmp(policy, "Never")) {
 		struct str text = arena_fmt(s->a, "Container image \"" STR_FMT "\" is not present with pull policy of Never", STR_ARG(spec->c->image));
@@ -148,8 +154,7 @@ static enum start_outcome image_ready(struct sync *s, struct slot *slot, const s
 			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImageNeverPull");
 		}
 		waiting(s, slot, "ErrImageNeverPull", text.p);
-		worker_at(s->w, now_ns(s->k) + SYNC_RETRY_NS);
-		return START_FAILED;
+		return again_in(s, slot, SYNC_RETRY_NS);
 	}
 	if (!pulled && (r || !strcmp(policy, "Always")))
 		return pull_wait(s, slot, spec);
@@ -255,8 +260,7 @@ static enum start_outcome failed(struct sync *s, struct slot *slot, const struct
 {
 	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: %s", text);
 	waiting(s, slot, reason, text);
-	worker_at(s->w, now_ns(s->k) + SYNC_RETRY_NS);
-	return START_FAILED;
+	return again_in(s, slot, SYNC_RETRY_NS);
 }
 
 static void slot_restart(struct slot *slot, struct pod_worker *w, const char *id)
@@ -284,6 +288,11 @@ enum start_outcome container_start(struct sync *s, const struct container_spec *
 	char id[ENGINE_ID];
 	struct err err = { 0 };
 
+	if (slot->retry_ns > now_ns(s->k)) {
+		worker_at(w, slot->retry_ns);
+		return START_FAILED;
+	}
+	slot->retry_ns = 0;
 	if (backing_off(s, slot, spec, last))
 		return START_FAILED;
 	enum start_outcome got = image_ready(s, slot, spec, &image);

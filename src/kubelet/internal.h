@@ -122,6 +122,7 @@ struct slot {
 	char *waiting_reason, *waiting_message;  /* why it does not run; NULL: none */
 	struct backoff restart, pull;
 	uint64_t restart_at_ns;           /* when the back-off ends; 0: none */
+	uint64_t retry_ns;                /* a start that failed is not tried before; 0: none */
 	struct slot_task tasks[N_TASKS];
 	bool hook_failed;                 /* postStart failed: the container is being killed for it */
 	char hook_pending[ENGINE_ID];     /* container whose postStart hook has not ended */

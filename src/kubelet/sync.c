@@ -202,6 +202,8 @@ static int sandbox_create(struct sync *s, struct err *err)
 	if (!spec->host_network)
 		c.n_port_mappings = ports_of(s, &c);
 	r = s->k->c.engine->v->sandbox_run(s->k->c.engine, &c, s->a, &made, err);
+	if (r == ENGINE_EXISTS)
+		s->w->sandbox_dirty = true; /* made by a life of ours that did not see its end: found on the next look */
 	if (r)
 		return r < 0 ? r : -EEXIST;
 	sandbox_put(w, &made);

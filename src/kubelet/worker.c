@@ -196,15 +196,21 @@ void worker_event(struct pod_worker *w, const struct core_v1_pod *pod, const cha
 void worker_container_event(struct pod_worker *w, const struct core_v1_pod *pod, struct str container, const char *type, const char *reason,
 	const char *fmt, ...)
 {
-	char text[1024];
+	static const char *const lists[] = { "initContainers", "containers", "ephemeralContainers" };
+	struct core_v1_object_reference ref = { .kind = STR("Pod"), .api_version = STR("v1"), .namespace = pod->metadata.namespace, .name = pod->metadata.name,
+		.uid = pod->metadata.uid, .resource_version = pod->metadata.resource_version };
+	char text[1024], path[320];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	log_debug("kubelet", "pod %s/%s container " STR_FMT ": %s: %s", w->ns, w->name, STR_ARG(container), reason, text);
-	if (w->k->events)
-		event_record(w->k->events, &core_v1_pod_type, pod, type, reason, "%s", text);
+	if (!w->k->events)
+		return;
+	int n = snprintf(path, sizeof(path), "spec.%s{" STR_FMT "}", lists[worker_slot(w, container)->kind], STR_ARG(container));
+	ref.field_path = str_n(path, (size_t)MIN(n, (int)sizeof(path) - 1));
+	event_record_ref(w->k->events, &ref, type, reason, "%s", text);
 }
 
 /* ---- running ---- */
