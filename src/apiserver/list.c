@@ -3,7 +3,9 @@
  *
  * 1. ListMeta comes first on the wire, but continue and remainingItemCount are known after the page: a page (limit given) is first
  *    walked to its end, keeping pointers only.
- * 2. Protobuf needs its length before the first byte: such a list is built whole, once. */
+ * 2. Protobuf needs its length before the first byte: its page is walked too, and the items' forms, which stay with the objects, are
+ *    measured before they are sent.
+ * 3. However fast the client, the loop is left after TURN bytes or items of work. */
 #include <zlib.h>
 
 #include "apiserver/internal.h"
@@ -11,16 +13,20 @@
 #define FIRST_CHUNK (128 * 1024)
 #define CHUNK (64 * 1024)
 #define PENDING_MAX (256 * 1024)
+#define TURN_BYTES (1024 * 1024)
+#define TURN_ITEMS 500
 
 struct list_job {
 	struct request *q;
 	struct registry_list *list;
 	struct object **page;       /* of a limited list; NULL: the iterator is asked */
 	size_t n_page, at;
+	size_t measured;            /* protobuf: items whose size is in raw_len */
+	uint64_t raw_len;
 	struct arena *scratch;
 	struct buf out;
 	z_stream *gzip;
-	bool begun, first, done, whole;
+	bool begun, first, done;
 };
 
 static void job_free(struct list_job *j)
@@ -78,9 +84,21 @@ static void put_head(struct list_job *j)
 	buf_addz(&j->out, ",\"items\":[");
 }
 
+/* The item as the list's field 2; what the envelope holds, without it. */
+static struct str raw_of(struct list_job *j, struct object *o)
+{
+	struct proto_envelope e;
+	struct str sealed = registry_object_proto(j->q->resource, o);
+	return sealed.len && proto_open(sealed, &e, NULL) == 0 ? e.raw : STR_NONE;
+}
+
 static void put_item(struct list_job *j, struct object *o)
 {
 	struct request *q = j->q;
+	if (q->accept.format == OUT_PROTO) {
+		proto_put_bytes(&j->out, 2, raw_of(j, o));
+		return;
+	}
 	if (!j->first)
 		buf_addc(&j->out, ',');
 	j->first = false;
@@ -148,6 +166,7 @@ static void send_chunk(struct list_job *j, bool last)
 static void finish(struct list_job *j)
 {
 	struct request *q = j->q;
+	j->done = true;
 	if (j->begun) {
 		send_chunk(j, true);
 		http_stream_end(q->stream);
@@ -158,30 +177,60 @@ static void finish(struct list_job *j)
 	job_free(j);
 }
 
+static void put_tail(struct list_job *j)
+{
+	if (j->q->accept.format == OUT_PROTO)
+		buf_add(&j->out, "\x1a\x00\x22\x00", 4); /* contentEncoding, contentType: there and empty */
+	else
+		buf_addz(&j->out, "]}\n");
+}
+
+static void put_proto_head(struct list_job *j);
+static bool measure(struct list_job *j);
+
+/* true: a turn's work was done and more is left. */
+static bool work(struct list_job *j)
+{
+	size_t sent = 0;
+	if (j->q->accept.format == OUT_PROTO && !measure(j))
+		return true;
+	for (size_t items = 0;;) {
+		size_t limit = j->begun ? CHUNK : FIRST_CHUNK;
+		struct object *o = NULL;
+		while (j->out.len < limit && items < TURN_ITEMS * 4 && (o = next_object(j))) {
+			put_item(j, o);
+			items++;
+		}
+		if (j->out.len < limit && !o) {
+			put_tail(j);
+			finish(j);
+			return false;
+		}
+		if (j->out.len >= limit) {
+			sent += j->out.len;
+			send_chunk(j, false);
+			buf_reserve(&j->out, CHUNK + 8192);
+		}
+		if (sent >= TURN_BYTES || items >= TURN_ITEMS * 4 || http_stream_pending(j->q->stream) > PENDING_MAX || http_stream_closed(j->q->stream))
+			return true;
+	}
+}
+
 static void pump(struct http_stream *s, void *arg)
 {
 	struct list_job *j = arg;
-	while (!j->done) {
-		size_t limit = j->begun ? CHUNK : FIRST_CHUNK;
-		struct object *o = NULL;
-		while (j->out.len < limit && (o = next_object(j)))
-			put_item(j, o);
-		if (j->out.len < limit) {
-			j->done = true;
-			buf_addz(&j->out, "]}\n");
-			finish(j);
-			http_stream_unref(s);
-			return;
-		}
-		send_chunk(j, false);
-		buf_reserve(&j->out, CHUNK + 8192);
-		if (http_stream_closed(s))
-			return;
-		if (http_stream_pending(s) > PENDING_MAX) {
-			http_stream_on_drain(s, pump, j);
-			return;
-		}
+	if (j->done)
+		return;
+	if (!work(j)) {
+		http_stream_unref(s);
+		return;
 	}
+	if (http_stream_closed(s))
+		return; /* closed() cleans up */
+	if (http_stream_pending(s) > PENDING_MAX)
+		http_stream_on_drain(s, pump, j);
+	else
+		http_stream_post(s, pump, j);
 }
 
 static void closed(struct http_stream *s, void *arg)
@@ -195,31 +244,77 @@ static void closed(struct http_stream *s, void *arg)
 	http_stream_unref(s);
 }
 
-/* ---- lists that are built whole: protobuf, YAML, pretty ---- */
+/* ---- protobuf ---- */
 
-static void list_proto(struct list_job *j)
+static size_t varint_len(uint64_t v)
+{
+	size_t n = 1;
+	while (v >= 0x80) {
+		v >>= 7;
+		n++;
+	}
+	return n;
+}
+
+/* Adds up the items' sizes, a turn's worth at a time; true: all of them, and the head is written. */
+static bool measure(struct list_job *j)
+{
+	if (j->measured > j->n_page)
+		return true;
+	for (size_t i = 0; i < TURN_ITEMS && j->measured < j->n_page; i++) {
+		size_t len = raw_of(j, j->page[j->measured++]).len;
+		j->raw_len += 1 + varint_len(len) + len;
+	}
+	if (j->measured < j->n_page)
+		return false;
+	j->measured++;
+	put_proto_head(j);
+	return true;
+}
+
+static void list_meta(struct list_job *j, struct meta_v1_list_meta *meta)
+{
+	int64_t remaining;
+	registry_list_meta(j->list, &meta->resource_version, &meta->continue_, &remaining);
+	if (meta->continue_.len && remaining >= 0)
+		meta->remaining_item_count = (struct opt_int64)SOME(remaining);
+}
+
+static void put_proto_head(struct list_job *j)
+{
+	struct meta_v1_list_meta meta = { 0 };
+	CLEAN_BUF struct buf head = { 0 }, type = { 0 };
+	list_meta(j, &meta);
+	proto_encode(&meta_v1_list_meta_type, &meta, &head);
+	proto_put_bytes(&type, 1, j->q->resource->api_version);
+	proto_put_bytes(&type, 2, str_of(j->q->resource->row->list_type->name));
+	buf_add(&j->out, "k8s\0", 4);
+	proto_put_bytes(&j->out, 1, buf_str(&type));
+	proto_put_varint(&j->out, 2 << 3 | 2);
+	proto_put_varint(&j->out, j->raw_len + 1 + varint_len(head.len) + head.len);
+	proto_put_bytes(&j->out, 1, buf_str(&head));
+}
+
+/* ---- lists that are built whole: metadata in protobuf, YAML, pretty ---- */
+
+static void list_partial_proto(struct list_job *j)
 {
 	struct request *q = j->q;
-	bool partial = q->accept.view == VIEW_PARTIAL;
 	struct meta_v1_list_meta meta = { 0 };
-	int64_t remaining;
-	registry_list_meta(j->list, &meta.resource_version, &meta.continue_, &remaining);
-	if (meta.continue_.len && remaining >= 0)
-		meta.remaining_item_count = (struct opt_int64)SOME(remaining);
 	CLEAN_BUF struct buf raw = { 0 }, head = { 0 }, one = { 0 };
+	list_meta(j, &meta);
 	proto_encode(&meta_v1_list_meta_type, &meta, &head);
 	proto_put_bytes(&raw, 1, buf_str(&head));
 	struct object *o;
 	while ((o = next_object(j))) {
+		struct proto_envelope e;
 		buf_clear(&one);
 		render_object(q, o, j->scratch, &one);
-		struct proto_envelope e;
 		if (proto_open(buf_str(&one), &e, NULL) == 0)
 			proto_put_bytes(&raw, 2, e.raw);
 		arena_reset(j->scratch);
 	}
-	struct str api_version = partial ? STR("meta.k8s.io/v1") : q->resource->api_version;
-	proto_seal(api_version, partial ? STR("PartialObjectMetadataList") : str_of(q->resource->row->list_type->name), buf_str(&raw), &j->out);
+	proto_seal(STR("meta.k8s.io/v1"), STR("PartialObjectMetadataList"), buf_str(&raw), &j->out);
 	respond_buf(q, 200, content_types[OUT_PROTO], &j->out);
 	job_free(j);
 }
@@ -272,17 +367,19 @@ void serve_list(struct request *q)
 		return;
 	}
 	j->scratch = arena_new(4096);
-	if (q->options.limit > 0)
+	bool proto = q->accept.format == OUT_PROTO;
+	if (q->options.limit > 0 || proto)
 		walk_page(j);
-	if (q->accept.format == OUT_PROTO) {
-		list_proto(j);
+	if (proto && q->accept.view == VIEW_PARTIAL) {
+		list_partial_proto(j);
 		return;
 	}
-	if (q->accept.format == OUT_YAML || q->accept.pretty) {
+	if (q->accept.format == OUT_YAML || (q->accept.pretty && !proto)) {
 		list_rewritten(j);
 		return;
 	}
-	put_head(j);
+	if (!proto)
+		put_head(j);
 	http_stream_ref(q->stream);
 	http_stream_on_close(q->stream, closed, j);
 	pump(q->stream, j);
