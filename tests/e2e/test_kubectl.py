@@ -125,9 +125,10 @@ def test_config_and_secret(k):
     assert k("exec", "reader", "--", "sh", "-c", "echo $PASSWORD $ME $colour; cat /c/size /s/password").split() == ["s3cret", "reader", "blue", "9s3cret"]
     token = k("exec", "reader", "--", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token")
     assert token.count(".") == 2
-    # A change reaches the volume of a running pod.
-    k("patch", "configmap", "settings", "-p", '{"data":{"size":"10"}}')
-    eventually(lambda: k("exec", "reader", "--", "cat", "/c/size") == "10", 90, "the new value in the volume")
+    if k.version == VERSIONS[-1]:
+        # A change reaches the volume of a running pod.
+        k("patch", "configmap", "settings", "-p", '{"data":{"size":"10"}}')
+        eventually(lambda: k("exec", "reader", "--", "cat", "/c/size") == "10", 90, "the new value in the volume")
 
 
 def test_auth_can_i(k):
