@@ -12,6 +12,7 @@
 #define STREAM_WINDOW (256 * 1024)
 #define CONN_WINDOW (1024 * 1024)
 #define BODIES_MAX ((size_t)8 * 1024 * 1024)
+#define DISCARD_MAX ((size_t)16 * 1024 * 1024)
 #define PULL_SIZE TLS_RECORD
 #define HEADER_OVERHEAD 32
 
@@ -119,15 +120,30 @@ static void give_window(struct http_conn *c)
 	h->withheld = 0;
 }
 
+/* The rest of a request that was refused. Some clients read the answer only when they have sent all: a while they may. */
+static void discard(nghttp2_session *session, struct http_stream *s, size_t n)
+{
+	bool before = s->discarded <= DISCARD_MAX;
+
+	s->discarded += n;
+	if (s->discarded <= DISCARD_MAX)
+		nghttp2_session_consume_stream(session, s->h2_id, n);
+	else if (before)
+		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->h2_id, NGHTTP2_NO_ERROR);
+}
+
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
 {
 	struct http_conn *c = arg;
 	struct http_stream *s = stream_of(session, id);
 
 	c->h2->withheld += n;
-	if (s && !s->refused) {
+	if (s && s->refused) {
+		discard(session, s, n);
+	} else if (s) {
 		if (message_add_body(&s->in, p, n) < 0) {
 			s->refused = 413;
+			discard(session, s, n);
 			make_ready(c, s);
 		} else {
 			c->h2->bodies += n;
@@ -148,17 +164,6 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 	s = stream_of(session, frame->hd.stream_id);
 	if (s && (s->refused || frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
 		make_ready(c, s);
-	return 0;
-}
-
-static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
-{
-	struct http_stream *s = stream_of(session, frame->hd.stream_id);
-
-	/* Answered before the request was whole: the rest of it is not wanted. */
-	if (s && s->refused && frame->hd.flags & NGHTTP2_FLAG_END_STREAM &&
-		!nghttp2_session_get_stream_remote_close(session, frame->hd.stream_id))
-		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
 	return 0;
 }
 
@@ -426,7 +431,6 @@ int http2_start(struct http_conn *c)
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
-	nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
 	nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
 	nghttp2_option_set_no_auto_window_update(option, 1);
 	nghttp2_option_set_no_closed_streams(option, 1);

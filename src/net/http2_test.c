@@ -263,10 +263,14 @@ static void bounds(void **state)
 	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
 	client_init(&c, &t);
 	struct reply *body_too_large = ask(&c, "/echo", str_n(body, NET_BODY_MAX + 1), 0);
+	/* Larger than what is read only to be thrown away. */
+	CLEAN_FREE char *huge = xcalloc(1, 30000000);
+	struct reply *huge_body = ask(&c, "/echo", str_n(huge, 30000000), 0);
 	struct reply *headers_too_large = ask(&c, "/echo", STR_NONE, 80), *fine = ask(&c, "/echo", STR("x"), 50);
 
 	wait_all(&c);
 	assert_int_equal(body_too_large->status, 413);
+	assert_int_equal(huge_body->status, 413);
 	assert_int_equal(headers_too_large->status, 431);
 	assert_int_equal(fine->status, 200);
 	client_deinit(&c);

@@ -234,6 +234,7 @@ struct http_stream {
 	bool deferred;             /* http/2: nghttp2 waits for bytes */
 	bool queued, gone, no_data; /* http/2: handed out or about to be; closed by the protocol; has no DATA frames */
 	int refused;               /* http/2: the status to refuse it with */
+	size_t discarded;          /* http/2: bytes of a refused request's body */
 	struct http_stream *next_ready;
 	void (*on_close)(struct http_stream *s, void *arg);
 	void *on_close_arg;

@@ -394,6 +394,16 @@ static void new_certificates(void **state)
 	struct http_client *late = test_client(&t, false);
 
 	assert_int_equal(call(late, "GET", "/who", STR_NONE, a, &r), -EACCES);
+	/* A client that learns the new CA goes on under its name. */
+	struct tls_context *tls;
+	const struct tls_client_config before = { .ca_pem = buf_str(&t.ca_cert) }, after = { .ca_pem = buf_str(&other.ca_cert) };
+
+	http_client_free(late);
+	assert_int_equal(tls_client_new(&before, &tls, &err), 0);
+	assert_int_equal(http_client_new(t.url, tls, &late, &err), 0);
+	assert_int_equal(tls_client_update(tls, &after, &err), 0);
+	assert_int_equal(call(late, "GET", "/who", STR_NONE, a, &r), 0);
+	tls_context_free(tls);
 	http_client_free(c);
 	http_client_free(late);
 	test_server_stop(&other);

@@ -176,6 +176,11 @@ bool http_stream_closed(const struct http_stream *s)
 
 void http_stream_on_close(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
 {
+	if (!s->conn) {
+		if (fn)
+			fn(s, arg);
+		return;
+	}
 	s->on_close = fn;
 	s->on_close_arg = arg;
 }

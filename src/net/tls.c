@@ -187,22 +187,27 @@ int tls_server_new(const struct tls_server_config *c, struct tls_context **ret, 
 	return 0;
 }
 
-int tls_server_update(struct tls_context *t, const struct tls_server_config *c, struct err *err)
+static void replace_ctx(struct tls_context *t, SSL_CTX *ctx)
 {
-	SSL_CTX *ctx, *former;
-	int r = make_server_ctx(c, &ctx, err);
-
-	if (r < 0)
-		return r;
 	pthread_mutex_lock(&t->lock);
-	former = t->ctx;
+	SSL_CTX *former = t->ctx;
+
 	t->ctx = ctx;
 	pthread_mutex_unlock(&t->lock);
 	SSL_CTX_free(former);
-	return 0;
 }
 
-int tls_client_new(const struct tls_client_config *c, struct tls_context **ret, struct err *err)
+int tls_server_update(struct tls_context *t, const struct tls_server_config *c, struct err *err)
+{
+	SSL_CTX *ctx;
+	int r = make_server_ctx(c, &ctx, err);
+
+	if (r == 0)
+		replace_ctx(t, ctx);
+	return r;
+}
+
+static int make_client_ctx(const struct tls_client_config *c, SSL_CTX **ret, struct err *err)
 {
 	SSL_CTX *ctx = base_ctx(TLS_client_method());
 	int r = 0;
@@ -219,12 +224,33 @@ int tls_client_new(const struct tls_client_config *c, struct tls_context **ret, 
 	}
 	SSL_CTX_set_verify(ctx, c->insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
 	SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x08http/1.1", 9);
+	*ret = ctx;
+	return 0;
+}
+
+int tls_client_new(const struct tls_client_config *c, struct tls_context **ret, struct err *err)
+{
+	SSL_CTX *ctx;
+	int r = make_client_ctx(c, &ctx, err);
+
+	if (r < 0)
+		return r;
 	struct tls_context *t = context_new(ctx);
 
 	t->skip_verify = c->insecure_skip_verify;
 	t->server_name = c->server_name ? xstrdup(c->server_name) : NULL;
 	*ret = t;
 	return 0;
+}
+
+int tls_client_update(struct tls_context *t, const struct tls_client_config *c, struct err *err)
+{
+	SSL_CTX *ctx;
+	int r = make_client_ctx(c, &ctx, err);
+
+	if (r == 0)
+		replace_ctx(t, ctx);
+	return r;
 }
 
 struct tls_context *tls_context_ref(struct tls_context *t)
