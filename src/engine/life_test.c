@@ -105,7 +105,7 @@ static void test_reboot(void **state)
 	must(cgroup_kill(cgroups, cgroup[0], &err));
 	must(cgroup_kill(cgroups, cgroup[1], &err));
 	cgroup_close(cgroups);
-	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' root/*/*/record; umount root/sandboxes/*/shm");
+	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; umount run/ns; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' root/*/*/record; umount root/sandboxes/*/shm root/sandboxes");
 	sh(arena_fmt(arena, ": > " ROOT "/root/sandboxes/%s/record; echo '{\"id\":3}' > " ROOT "/root/containers/%s/record", torn.id, lost).p);
 	open_engine();
 	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));

@@ -185,9 +185,18 @@ static int make_folders(struct local *l, struct err *err)
 	}
 	for (size_t i = 0; i < ARRAY_LEN(below_run) && r == 0; i++) {
 		path_fmt(path, "%s/%s", l->run, below_run[i]);
-		r = dir_make(path, 0700, err);
+		/* What a dead engine's execs left there is of no use to anybody. */
+		if (!strcmp(below_run[i], "attach"))
+			r = dir_remove_tree(path, err);
+		if (r == 0)
+			r = dir_make(path, 0700, err);
 	}
-	return r;
+	/* Each conmon has a copy of the mounts: a pod's namespaces and shared memory must not live on in those of its neighbours. */
+	path_fmt(path, "%s/ns", l->run);
+	if (r == 0)
+		r = mount_share_folder(path, err);
+	path_fmt(path, "%s/sandboxes", l->root);
+	return r < 0 ? r : mount_share_folder(path, err);
 }
 
 static int find_program(const char *name, char **ret, struct err *err)

@@ -254,6 +254,65 @@ static void test_mounts(void **state)
 	remove_sandbox(&s);
 }
 
+/* Of the node itself: network, processes, shared memory. */
+static void test_host_namespaces(void **state)
+{
+	struct engine_sandbox_config sc = { .name = "host", .namespace_ = "default", .uid = "host", .hostname = "ignored", .log_directory = ROOT "/logs",
+		.cgroup_parent = arena_fmt(arena, "%s/podhost", cgroup_name).p, .host_network = true, .host_pid = true, .host_ipc = true };
+	struct engine_container_config c = shell("host", "hostname; ip -o link; readlink /proc/1/ns/pid /proc/self/ns/pid; ls /dev/shm; "
+		"(setsid sleep 986 >/dev/null 2>&1 &)");
+	struct engine_sandbox s;
+	char host[64];
+
+	gethostname(host, sizeof(host));
+	must(engine->v->sandbox_run(engine, &sc, arena, &s, &err));
+	assert_int_equal(s.ip.len, 0);
+	assert_true(s.host_network);
+	struct str log = run_to_end(&s, &c, 0);
+	assert_true(str_find_str(log, str_of(host)) >= 0);
+	assert_has(log, "skifft0");
+	remove_sandbox(&s);
+	sh("! pgrep -f 'sleep 98[6]'"); /* it had left its container's main process behind, not its cgroup */
+}
+
+static void test_sysctls(void **state)
+{
+	struct engine_sandbox_config sc = { .name = "sysctls", .namespace_ = "default", .uid = "sysctls", .hostname = "sysctls", .log_directory = ROOT "/logs",
+		.cgroup_parent = arena_fmt(arena, "%s/podsysctls", cgroup_name).p };
+	__typeof__(*sc.sysctls) list[] = { { "net.ipv4.ip_unprivileged_port_start", "80" }, { "kernel.shm_rmid_forced", "1" } };
+	__typeof__(*sc.sysctls) bad[] = { { "net.ipv4.no_such_thing", "1" } };
+	struct engine_container_config c = shell("sysctls", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced");
+	struct engine_sandbox s;
+
+	sc.sysctls = (void *)list;
+	sc.n_sysctls = 2;
+	must(engine->v->sandbox_run(engine, &sc, arena, &s, &err));
+	struct str log = run_to_end(&s, &c, 0);
+	assert_has(log, "F 80\n");
+	assert_has(log, "F 1\n");
+	remove_sandbox(&s);
+	sc.sysctls = (void *)bad;
+	sc.n_sysctls = 1;
+	assert_int_equal(engine->v->sandbox_run(engine, &sc, arena, &s, &err), -ENOENT);
+	assert_has(str_of(err.text), "net.ipv4.no_such_thing");
+}
+
+/* A neighbour's copy of the mounts does not keep a pod's network namespace alive. */
+static void test_neighbours_let_go(void **state)
+{
+	struct engine_sandbox first = run_sandbox("first"), second = run_sandbox("second");
+	struct engine_container_config c = shell("neighbour", "sleep 1000");
+	char id[ENGINE_ID];
+
+	start(&second, &c, id);
+	int conmon = (int)container_find(local_of(engine), id)->conmon_pid;
+	sh(arena_fmt(arena, "grep -q %s /proc/%d/mountinfo", first.id, conmon).p);
+	must(engine->v->sandbox_stop(engine, first.id, &err));
+	sh(arena_fmt(arena, "! grep %s /proc/%d/mountinfo", first.id, conmon).p);
+	remove_sandbox(&first);
+	remove_sandbox(&second);
+}
+
 static void test_seccomp(void **state)
 {
 	struct engine_sandbox s = run_sandbox("seccomp");
@@ -369,6 +428,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_network),
 	cmocka_unit_test(test_masquerade),
 	cmocka_unit_test(test_mounts),
+	cmocka_unit_test(test_host_namespaces),
+	cmocka_unit_test(test_sysctls),
+	cmocka_unit_test(test_neighbours_let_go),
 	cmocka_unit_test(test_seccomp),
 	cmocka_unit_test(test_shared_processes),
 	cmocka_unit_test(test_images),

@@ -42,6 +42,9 @@ int mount_bind(const char *source, const char *target, bool recursive, bool read
 int mount_tmpfs(const char *target, uint64_t size, mode_t mode, struct err *err); /* size 0: the kernel's default */
 int mount_remove(const char *target, struct err *err);    /* all mounts stacked there, lazily */
 int mount_propagation(const char *target, unsigned long flags, struct err *err); /* MS_SHARED, MS_SLAVE, MS_PRIVATE, | MS_REC */
+/* Makes sure that mounts below dir, and their ends, reach the mount namespaces copied from this one: where dir's mount is not shared already, dir is bound
+ * over itself and shared. Otherwise a copy keeps alive what was unmounted here. */
+int mount_share_folder(const char *dir, struct err *err);
 bool mount_is_point(const char *path);
 bool mount_is_shared(const char *path);                   /* the mount that holds path passes its changes on */
 /* A detached copy of the mounts at path that still shares with them; mount_attach puts it somewhere in the caller's mount namespace. */

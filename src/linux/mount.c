@@ -151,6 +151,17 @@ bool mount_is_shared(const char *path)
 	return shared;
 }
 
+int mount_share_folder(const char *dir, struct err *err)
+{
+	int r = 0;
+
+	if (mount_is_shared(dir))
+		return 0;
+	if (!mount_is_point(dir))
+		r = mount_bind(dir, dir, true, false, err);
+	return r < 0 ? r : mount_propagation(dir, MS_SHARED, err);
+}
+
 int mount_remove_below(const char *dir, struct err *err)
 {
 	char real[PATH_MAX], *line = NULL, **points = NULL;
