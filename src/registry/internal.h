@@ -5,7 +5,8 @@
  *   fields.c     selectable fields: paths resolved once, values taken from structs
  *   selection.c  label and field selectors of one request
  *   meta.c       ObjectMeta: what the server sets, what it checks
- *   write.c      create, update, patch: prepare, commit, try again
+ *   write.c      create, and what all writes share: admission, validation, commit, try again
+ *   update.c     update and patch
  *   delete.c     delete and deletecollection
  *   read.c       get, list, watch
  *   scale.c      the scale subresource
@@ -92,6 +93,7 @@ struct resource_extra {
 	struct field_path *fields;           /* sorted by name */
 	size_t n_fields;
 	const struct field *spec, *status;   /* NULL: it has none */
+	bool status_sub;                     /* status is written through its subresource */
 	const struct conversion *conversion; /* NULL: is its own storage */
 	struct str not_supported;            /* how an unknown field label is refused */
 };
@@ -161,6 +163,9 @@ struct write *write_new(struct registry *r, struct registry_request *req, regist
 void write_refuse(struct write *w, struct meta_v1_status *st);    /* ends it */
 void write_answer_obj(struct write *w, void *obj, const struct type *t, int code);
 void write_answer_object(struct write *w, struct object *o, int code); /* takes the reference */
+void write_defaults(struct write *w);
+void write_finish(struct write *w, int code);                     /* claims, then commits; dry runs end here */
+void *write_to_storage(struct write *w, void *obj);               /* of the version asked for, into the stored one */
 void write_commit(struct write *w);                               /* w->obj (or its delete), by expectation of w->current */
 void write_again(struct write *w);                                /* drops what was prepared; runs on the retry thread */
 bool write_load(struct write *w);                                 /* current and old of req's name; false: refused with 404 */

@@ -80,6 +80,8 @@ static void fill(struct resource_extra *x, const struct resource_row *row)
 	x->conversion = conversion_of(row);
 	x->spec = model_field(row->type, STR("spec"));
 	x->status = model_field(row->type, STR("status"));
+	for (size_t i = 0; i < row->n_subs; i++)
+		x->status_sub |= !strcmp(row->subs[i].name, "status");
 }
 
 static int resolve_storage(struct registry *r, struct resource_extra *x, struct err *err)

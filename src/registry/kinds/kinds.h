@@ -40,11 +40,14 @@ void refuse_port(struct causes *cs, const struct at *at, struct int_or_str port,
 static inline struct str shown(struct str s) { return s.p ? s : STR(""); }
 
 /* ---- pods and their templates ---- */
-enum { POD_SPEC_TEMPLATE = 1 << 0 };
 void pod_spec_fill(struct core_v1_pod_spec *s, struct arena *a);
 void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs);
 void pod_containers_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs);
 void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs);
+/* Fields of a pod that its environment and its volumes may show. */
+extern const char *const pod_field_paths[], *const volume_field_paths[];
+void field_ref_validate(const struct core_v1_object_field_selector *f, const char *const *allowed, const struct at *at, struct causes *cs);
+const char *path_check(struct str path, bool relative); /* NULL: fine */
 struct str pod_qos(const struct core_v1_pod_spec *s);
 void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const char *type, const char *status, const char *reason, const char *message);
 void pod_run_binding(struct write *w);
