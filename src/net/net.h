@@ -126,7 +126,7 @@ struct http_stream *http_stream_ref(struct http_stream *s);   /* keeps the strea
 void http_stream_unref(struct http_stream *s);                /* any thread */
 void http_stream_post(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg); /* any thread; holds a reference */
 bool http_stream_closed(const struct http_stream *s);         /* the client went away */
-/* Called once when the response ended or the client went away; at once when that is so already. */
+/* Called once when the response ended or the client went away; from the loop's next turn when that is so already. */
 void http_stream_on_close(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg);
 
 /* The bytes given stay valid until release(release_arg) is called (NULL: they live in the stream's arena or are static). */

@@ -363,7 +363,7 @@ static void idle_connections_end(void **state)
 	t.server = quick;
 	int fd = raw_connect(&t);
 
-	assert_true(send(fd, "GET /who HTTP/1.1\r\n\r\n", 23, MSG_NOSIGNAL) > 0);
+	assert_true(send(fd, "GET /who HTTP/1.1\r\n\r\n", 21, MSG_NOSIGNAL) > 0);
 	/* Ends, though nobody asked for it. */
 	CLEAN_FREE char *answer = read_to_end(fd);
 

@@ -177,8 +177,9 @@ bool http_stream_closed(const struct http_stream *s)
 void http_stream_on_close(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
 {
 	if (!s->conn) {
+		/* Not from here: the caller may not be ready for it. */
 		if (fn)
-			fn(s, arg);
+			http_stream_post(s, fn, arg);
 		return;
 	}
 	s->on_close = fn;
