@@ -57,7 +57,8 @@ static void test_anonymous(void **state)
 		{ "/livez", 200, "ok" }, { "/readyz", 200, "ok" }, { "/healthz", 200, "ok" }, { "/version", 200, "gitVersion" },
 		{ "/api", 403, "forbidden: User \\\"system:anonymous\\\" cannot get path \\\"/api\\\"" },
 		{ "/apis", 403, "Forbidden" }, { "/metrics", 403, "Forbidden" }, { "/", 403, "Forbidden" }, { "/openapi/v2", 403, "Forbidden" },
-		{ PODS, 403, "pods is forbidden: User \\\"system:anonymous\\\" cannot list resource \\\"pods\\\" in API group \\\"\\\" in the namespace \\\"default\\\"" },
+		{ PODS, 403, "pods is forbidden: User \\\"system:anonymous\\\" cannot list resource \\\"pods\\\" in API group \\\"\\\" in the "
+			"namespace \\\"default\\\"" },
 		{ PODS "/x", 403, "pods \\\"x\\\" is forbidden: User \\\"system:anonymous\\\" cannot get resource" },
 		{ "/api/v1/nodes", 403, "at the cluster scope" },
 		{ "/apis/apps/v1/deployments", 403, "deployments.apps is forbidden" },
@@ -120,7 +121,8 @@ static void test_escalation(void **state)
 {
 	struct answer a = as(bob, 403, "POST", RBAC "/namespaces/default/roles", NULL,
 		"{\"metadata\":{\"name\":\"up\"},\"rules\":[{\"apiGroups\":[\"\"],\"resources\":[\"nodes\"],\"verbs\":[\"get\"]}]}");
-	assert_true(has(a.body, "is attempting to grant RBAC permissions not currently held:\\n{APIGroups:[\\\"\\\"], Resources:[\\\"nodes\\\"], Verbs:[\\\"get\\\"]}"));
+	assert_true(has(a.body, "is attempting to grant RBAC permissions not currently held:\\n{APIGroups:[\\\"\\\"], Resources:[\\\"nodes\\\"], "
+		"Verbs:[\\\"get\\\"]}"));
 	as(bob, 201, "POST", RBAC "/namespaces/default/roles", NULL,
 		"{\"metadata\":{\"name\":\"same\"},\"rules\":[{\"apiGroups\":[\"\"],\"resources\":[\"pods\"],\"verbs\":[\"get\"]}]}");
 	as(bob, 403, "POST", RBAC "/namespaces/default/rolebindings", NULL,
@@ -145,7 +147,8 @@ static void test_impersonation(void **state)
 	assert_int_equal(as_header(f.admin, "/api/v1/nodes", eve, 2).code, 200);
 	struct answer a = as_header(bob, PODS, eve, 1);
 	assert_int_equal(a.code, 403);
-	assert_true(has(a.body, "users \\\"eve\\\" is forbidden: User \\\"bob\\\" cannot impersonate resource \\\"users\\\" in API group \\\"\\\" at the cluster scope"));
+	assert_true(has(a.body, "users \\\"eve\\\" is forbidden: User \\\"bob\\\" cannot impersonate resource \\\"users\\\" in API group \\\"\\\" at "
+		"the cluster scope"));
 	a = as_header(f.admin, "/api/v1/nodes", sa, 1);
 	assert_true(has(a.body, "system:serviceaccount:default:x"));
 	assert_int_equal(as_header(f.admin, PODS, group_only, 1).code, 500);
@@ -177,7 +180,8 @@ static void test_service_account_tokens(void **state)
 	assert_int_equal(with_token(arena_fmt(f.arena, STR_FMT "x", STR_ARG(token)), "/apis").code, 401);
 	assert_int_equal(with_token(STR("nonsense"), "/apis").code, 401);
 	assert_int_equal(with_token(STR("a.b.c"), "/apis").code, 401);
-	a = expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts/robot/token", "{\"spec\":{\"audiences\":[\"vault\"],\"expirationSeconds\":600}}");
+	a = expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts/robot/token", "{\"spec\":{\"audiences\":[\"vault\"],"
+		"\"expirationSeconds\":600}}");
 	struct str other = token_of(a.body);
 	assert_int_equal(with_token(other, "/apis").code, 401);
 	a = expect(&f, 201, "POST", "/apis/authentication.k8s.io/v1/tokenreviews",
@@ -199,7 +203,8 @@ static void test_expired_token(void **state)
 	struct answer a = expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"old\"}}");
 	struct str uid = json_member(json_member(a.body, STR("metadata")), STR("uid"));
 	struct str payload = arena_fmt(f.arena, "{\"aud\":[\"https://kubernetes.default.svc.cluster.local\"],\"exp\":%lld,\"iat\":1,\"nbf\":1,"
-		"\"iss\":\"https://kubernetes.default.svc.cluster.local\",\"kubernetes.io\":{\"namespace\":\"default\",\"serviceaccount\":{\"name\":\"old\",\"uid\":" STR_FMT "}},"
+		"\"iss\":\"https://kubernetes.default.svc.cluster.local\",\"kubernetes.io\":{\"namespace\":\"default\","
+			"\"serviceaccount\":{\"name\":\"old\",\"uid\":" STR_FMT "}},"
 		"\"sub\":\"system:serviceaccount:default:old\"}", (long long)now - 10, STR_ARG(uid));
 	assert_int_equal(jwt_sign(buf_str(&f.key), STR("k"), payload, &token, &err), 0);
 	a = with_token(buf_str(&token), "/apis");
@@ -224,7 +229,8 @@ static void test_reviews(void **state)
 	struct answer a = as(bob, 201, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", NULL,
 		"{\"spec\":{\"resourceAttributes\":{\"verb\":\"create\",\"resource\":\"pods\",\"namespace\":\"default\"}}}");
 	assert_true(has(a.body, "\"allowed\":false"));
-	a = as(bob, 201, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", NULL, "{\"spec\":{\"nonResourceAttributes\":{\"verb\":\"get\",\"path\":\"/api\"}}}");
+	a = as(bob, 201, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", NULL,
+		"{\"spec\":{\"nonResourceAttributes\":{\"verb\":\"get\",\"path\":\"/api\"}}}");
 	assert_true(has(a.body, "\"allowed\":true"));
 	as(bob, 422, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", NULL, "{\"spec\":{}}");
 	a = expect(&f, 201, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews",
@@ -239,7 +245,8 @@ static void test_reviews(void **state)
 	assert_true(has(a.body, "\"username\":\"bob\"") && has(a.body, "\"devs\"") && has(a.body, "system:authenticated"));
 }
 
-#define POD(name, node, extra) "{\"metadata\":{\"name\":\"" name "\"},\"spec\":{\"nodeName\":\"" node "\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"" extra "}]}}"
+#define POD(name, node, extra) "{\"metadata\":{\"name\":\"" name "\"},\"spec\":{\"nodeName\":\"" node "\",\"containers\":[{\"name\":\"c\"," \
+	"\"image\":\"i\"" extra "}]}}"
 
 /* A node reads what its pods name, writes itself and its own, and nothing else. */
 static void test_node(void **state)
@@ -264,13 +271,16 @@ static void test_node(void **state)
 		{ "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2", NULL, 403 },
 		{ "DELETE", PODS "/theirs", NULL, 403, "node 'n1' can only delete pods with spec.nodeName set to itself" },
 		{ "POST", PODS, POD("new", "n1", ""), 403, "can only create mirror pods" },
-		{ "POST", PODS, "{\"metadata\":{\"name\":\"mp\",\"annotations\":{\"kubernetes.io/config.mirror\":\"h\"}},\"spec\":{\"nodeName\":\"n1\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 201 },
-		{ "POST", PODS, "{\"metadata\":{\"name\":\"mq\",\"annotations\":{\"kubernetes.io/config.mirror\":\"h\"}},\"spec\":{\"nodeName\":\"n2\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 403 },
+		{ "POST", PODS, "{\"metadata\":{\"name\":\"mp\",\"annotations\":{\"kubernetes.io/config.mirror\":\"h\"}},"
+			"\"spec\":{\"nodeName\":\"n1\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 201 },
+		{ "POST", PODS, "{\"metadata\":{\"name\":\"mq\",\"annotations\":{\"kubernetes.io/config.mirror\":\"h\"}},"
+			"\"spec\":{\"nodeName\":\"n2\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 403 },
 		{ "POST", "/api/v1/nodes", "{\"metadata\":{\"name\":\"n1\",\"labels\":{\"kubernetes.io/hostname\":\"n1\"}}}", 201 },
 		{ "POST", "/api/v1/nodes", "{\"metadata\":{\"name\":\"n2\"}}", 403, "node 'n1' is not allowed to modify node 'n2'" },
 		{ "GET", "/api/v1/nodes/n1", NULL, 200 }, { "GET", "/api/v1/nodes/n2", NULL, 403 }, { "GET", "/api/v1/nodes", NULL, 403 },
 		{ "GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", NULL, 200 },
-		{ "PATCH", "/api/v1/nodes/n1", "{\"metadata\":{\"labels\":{\"node-restriction.kubernetes.io/x\":\"y\"}}}", 403, "is not allowed to modify the following labels: node-restriction.kubernetes.io/x" },
+		{ "PATCH", "/api/v1/nodes/n1", "{\"metadata\":{\"labels\":{\"node-restriction.kubernetes.io/x\":\"y\"}}}", 403, "is not allowed to "
+			"modify the following labels: node-restriction.kubernetes.io/x" },
 		{ "PATCH", "/api/v1/nodes/n1", "{\"spec\":{\"taints\":[]}}", 403, "is not allowed to modify taints" },
 		{ "PATCH", "/api/v1/nodes/n1/status", "{\"status\":{\"capacity\":{\"cpu\":\"2\"}}}", 200 },
 		{ "DELETE", "/api/v1/nodes/n1", NULL, 403 },

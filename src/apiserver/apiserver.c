@@ -22,7 +22,8 @@ static bool phase_parse(struct request *q)
 		q->accept.pretty = true;
 	if (acceptable || !q->info.is_resource || request_is_long_running(&q->info))
 		return true;
-	respond_reason(q, REASON_NOT_ACCEPTABLE, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf");
+	respond_reason(q, REASON_NOT_ACCEPTABLE, "only the following media types are accepted: application/json, application/yaml, "
+		"application/vnd.kubernetes.protobuf");
 	return false;
 }
 

@@ -52,7 +52,8 @@ static void check_rows(const struct row *rows, size_t n)
 
 /* clang-format off */
 static const struct row verb_rows[] = {
-	{ "POST", CM, NULL, NULL, "{\"metadata\":{\"name\":\"a\",\"labels\":{\"x\":\"1\"}},\"data\":{\"k\":\"v\"}}", 201, { "\"kind\":\"ConfigMap\"", "\"uid\":\"" } },
+	{ "POST", CM, NULL, NULL, "{\"metadata\":{\"name\":\"a\",\"labels\":{\"x\":\"1\"}},\"data\":{\"k\":\"v\"}}", 201, { "\"kind\":\"ConfigMap\"",
+		"\"uid\":\"" } },
 	{ "POST", CM, NULL, NULL, "{\"metadata\":{\"name\":\"a\"}}", 409, { "configmaps \\\"a\\\" already exists", "AlreadyExists" } },
 	{ "GET", CM "/a", NULL, NULL, NULL, 200, { "\"data\":{\"k\":\"v\"}" } },
 	{ "HEAD", CM "/a", NULL, NULL, NULL, 200, { "!data" } },
@@ -91,9 +92,11 @@ static void test_verbs(void **state)
 static const struct row form_rows[] = {
 	{ "POST", CM, "application/yaml", NULL, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yy\ndata: {a: b}\n", 201, { "\"a\":\"b\"" } },
 	{ "GET", CM "/yy", NULL, "application/yaml", NULL, 200, { "kind: ConfigMap\n", "a: b" } },
-	{ "GET", CM "/yy", NULL, PARTIAL, NULL, 200, { "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{\"name\":\"yy\"", "!\"data\"" } },
+	{ "GET", CM "/yy", NULL, PARTIAL, NULL, 200, { "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\","
+		"\"metadata\":{\"name\":\"yy\"", "!\"data\"" } },
 	{ "GET", CM, NULL, PARTIAL_LIST, NULL, 200, { "\"kind\":\"PartialObjectMetadataList\"", "!\"data\"" } },
-	{ "GET", CM "/yy", NULL, TABLE, NULL, 200, { "\"kind\":\"Table\"", "\"columnDefinitions\":[{\"name\":\"Name\"", "\"cells\":[\"yy\",", "PartialObjectMetadata" } },
+	{ "GET", CM "/yy", NULL, TABLE, NULL, 200, { "\"kind\":\"Table\"", "\"columnDefinitions\":[{\"name\":\"Name\"", "\"cells\":[\"yy\",",
+		"PartialObjectMetadata" } },
 	{ "GET", CM "?includeObject=Object", NULL, TABLE, NULL, 200, { "\"rows\":[{\"cells\":[\"yy\",", "\"object\":{\"kind\":\"ConfigMap\"" } },
 	{ "GET", CM "?includeObject=None", NULL, TABLE, NULL, 200, { "\"rows\":[{\"cells\":[\"yy\",", "!\"object\"" } },
 	{ "GET", CM "/yy", NULL, PROTO, NULL, 200, { "k8s" } },
@@ -151,7 +154,8 @@ static const struct row path_rows[] = {
 	{ "GET", "/api/v2", NULL, NULL, NULL, 404, { "NotFound" } },
 	{ "GET", "/apis", NULL, NULL, NULL, 200, { "\"preferredVersion\":{\"groupVersion\":\"autoscaling/v2\"" } },
 	{ "GET", "/apis/apps", NULL, NULL, NULL, 200, { "\"kind\":\"APIGroup\"" } },
-	{ "GET", "/apis/apps/v1", NULL, NULL, NULL, 200, { "\"name\":\"deployments/scale\"", "\"group\":\"autoscaling\",\"version\":\"v1\",\"kind\":\"Scale\"" } },
+	{ "GET", "/apis/apps/v1", NULL, NULL, NULL, 200, { "\"name\":\"deployments/scale\"", "\"group\":\"autoscaling\",\"version\":\"v1\","
+		"\"kind\":\"Scale\"" } },
 	{ "GET", "/apis/apps/v9", NULL, NULL, NULL, 404, { "NotFound" } },
 	{ "GET", "/apis/none", NULL, NULL, NULL, 404, { "NotFound" } },
 	{ "GET", "/apis", NULL, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json", NULL, 200,
@@ -159,10 +163,12 @@ static const struct row path_rows[] = {
 	{ "GET", "/api", NULL, "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", NULL, 200,
 		{ "\"apiVersion\":\"apidiscovery.k8s.io/v2beta1\"", "\"resource\":\"pods\"" } },
 	{ "GET", "/openapi/v3", NULL, NULL, NULL, 200, { "\"apis/apps/v1\":{\"serverRelativeURL\":\"/openapi/v3/apis/apps/v1?hash=" } },
-	{ "GET", "/openapi/v3/apis/apps/v1", NULL, NULL, NULL, 200, { "\"io.k8s.api.apps.v1.Deployment\":", "x-kubernetes-group-version-kind", "fieldValidation" } },
+	{ "GET", "/openapi/v3/apis/apps/v1", NULL, NULL, NULL, 200, { "\"io.k8s.api.apps.v1.Deployment\":", "x-kubernetes-group-version-kind",
+		"fieldValidation" } },
 	{ "GET", "/openapi/v3/apis/none/v1", NULL, NULL, NULL, 404, { "NotFound" } },
 	{ "GET", "/openapi/v2", NULL, NULL, NULL, 200, { "\"swagger\":\"2.0\"", "\"io.k8s.api.core.v1.Pod\":", "x-kubernetes-patch-merge-key" } },
-	{ "GET", "/.well-known/openid-configuration", NULL, NULL, NULL, 200, { "\"jwks_uri\":\"https://kubernetes.default.svc.cluster.local/openid/v1/jwks\"" } },
+	{ "GET", "/.well-known/openid-configuration", NULL, NULL, NULL, 200,
+		{ "\"jwks_uri\":\"https://kubernetes.default.svc.cluster.local/openid/v1/jwks\"" } },
 	{ "GET", "/openid/v1/jwks", NULL, NULL, NULL, 200, { "{\"keys\":[{", "ES256" } },
 	{ "GET", "/metrics", NULL, NULL, NULL, 200, { "apiserver_request_total{code=\"200\"", "apiserver_storage_objects{resource=\"namespaces\"} 4" } },
 };

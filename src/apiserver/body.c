@@ -242,5 +242,6 @@ int body_patch(struct request *q)
 		q->reg.patch = q->http->body;
 		return 0;
 	}
-	return unsupported(q, "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml");
+	return unsupported(q, "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, "
+		"application/apply-patch+yaml");
 }

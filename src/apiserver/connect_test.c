@@ -25,7 +25,8 @@ static struct http_server *start(struct tls_context *tls, const char *name)
 {
 	struct err err = { 0 };
 	struct http_server *s;
-	struct http_server_config c = { .loops = &f.loop, .n_loops = 1, .address = "127.0.0.1", .tls = tls, .handler = { .on_request = echo, .arg = (void *)name } };
+	struct http_server_config c = { .loops = &f.loop, .n_loops = 1, .address = "127.0.0.1", .tls = tls, .handler = { .on_request = echo,
+		.arg = (void *)name } };
 	if (http_server_start(&c, &s, &err) < 0)
 		fail_msg("%s", err.text);
 	return s;
@@ -105,7 +106,8 @@ static void test_pod_proxy(void **state)
 
 static void test_service_proxy(void **state)
 {
-	expect(&f, 201, "POST", "/api/v1/namespaces/default/services", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"name\":\"http\",\"port\":80}]}}");
+	expect(&f, 201, "POST", "/api/v1/namespaces/default/services", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"name\":\"http\","
+		"\"port\":80}]}}");
 	struct answer a = ask(&f, "GET", "/api/v1/namespaces/default/services/s:http/proxy/x", NULL);
 	assert_true(a.code == 503 && has(a.body, "no endpoints available for service \\\"s\\\""));
 	expect(&f, 201, "POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", arena_fmt(f.arena,

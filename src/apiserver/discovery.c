@@ -80,7 +80,8 @@ static bool put_resource_list(struct apiserver *s, struct str group, struct str 
 		if (!str_eq(rs[i]->group, group) || !str_eq(rs[i]->version, version))
 			continue;
 		if (!any)
-			buf_addf(out, "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" STR_FMT "\",\"resources\":[", STR_ARG(rs[i]->api_version));
+			buf_addf(out, "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" STR_FMT "\",\"resources\":[",
+				STR_ARG(rs[i]->api_version));
 		else
 			buf_addc(out, ',');
 		any = true;

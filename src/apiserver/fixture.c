@@ -97,7 +97,8 @@ struct answer ask_as(struct fixture *f, struct http_client *c, const char *metho
 	struct err err = { 0 };
 	struct answer a = { 0 };
 	struct http_call call = { .method = str_of(method), .target = str_of(target), .body = str_of(body ? body : ""),
-		.content_type = body ? str_of(type ? type : "application/json") : STR_NONE, .accept = str_of(accept ? accept : "application/json"), .timeout_ms = 20000 };
+		.content_type = body ? str_of(type ? type : "application/json") : STR_NONE, .accept = str_of(accept ? accept : "application/json"),
+			.timeout_ms = 20000 };
 	if (http_client_call(c, &call, f->arena, &a.reply, &err) < 0) {
 		fprintf(stderr, "%s %s: %s\n", method, target, err.text);
 		abort();

@@ -197,7 +197,8 @@ static void put_op(struct make *m, struct value *item, const struct op_row *row,
 	const struct resource_row *res = m->resource->row;
 	struct str sub = m->sub ? arena_fmt(m->arena, "%c%s", toupper((unsigned char)m->sub->name[0]), m->sub->name + 1) : STR("");
 	tree_str(m->arena, op, "operationId", arena_fmt(m->arena, "%s" STR_FMT "%s%s%s" STR_FMT "%s", row->id, STR_ARG(group),
-		row->verb == VERB_DELETECOLLECTION ? "Collection" : "", namespaced ? "Namespaced" : "", res->kind, STR_ARG(sub), all ? "ForAllNamespaces" : ""));
+		row->verb == VERB_DELETECOLLECTION ? "Collection" : "", namespaced ? "Namespaced" : "", res->kind, STR_ARG(sub),
+			all ? "ForAllNamespaces" : ""));
 	tree_str(m->arena, op, "description", arena_fmt(m->arena, "%s of %s%s%s", row->action, res->plural, m->sub ? "/" : "", m->sub ? m->sub->name : ""));
 	put_query_params(m, op, row->params);
 	put_body(m, op, row->body);
@@ -242,7 +243,8 @@ static void make_path(struct make *m, bool namespaced, bool collection, bool all
 	if (any) {
 		put_path_params(m, &item, namespaced, !collection);
 		struct str path = arena_fmt(m->arena, "/%s/" STR_FMT "%s/%s%s%s%s", r->group.len ? "apis" : "api", STR_ARG(r->api_version),
-			namespaced ? "/namespaces/{namespace}" : "", r->row->plural, collection ? "" : "/{name}", m->sub ? "/" : "", m->sub ? m->sub->name : "");
+			namespaced ? "/namespaces/{namespace}" : "", r->row->plural, collection ? "" : "/{name}", m->sub ? "/" : "",
+				m->sub ? m->sub->name : "");
 		m->fn(m->arg, path, &item);
 	}
 	arena_reset(m->arena);

@@ -82,7 +82,8 @@ void type_set_deinit(struct type_set *s)
 const struct builtin_definition openapi_builtins[] = {
 	{ "io.k8s.apimachinery.pkg.api.resource.Quantity", {
 		"{\"description\":\"An amount of something, exact: a number with an optional suffix such as m, k, Mi or e3.\",\"type\":\"string\"}",
-		"{\"description\":\"An amount of something, exact: a number with an optional suffix such as m, k, Mi or e3.\",\"oneOf\":[{\"type\":\"string\"},{\"type\":\"number\"}]}" } },
+		"{\"description\":\"An amount of something, exact: a number with an optional suffix such as m, k, Mi or e3.\","
+			"\"oneOf\":[{\"type\":\"string\"},{\"type\":\"number\"}]}" } },
 	{ META "Time", {
 		"{\"description\":\"A point in time, RFC 3339 with seconds.\",\"type\":\"string\",\"format\":\"date-time\"}",
 		"{\"description\":\"A point in time, RFC 3339 with seconds.\",\"type\":\"string\",\"format\":\"date-time\"}" } },
@@ -103,7 +104,8 @@ const struct builtin_definition openapi_builtins[] = {
 		"{\"description\":\"Any object.\",\"type\":\"object\"}" } },
 	{ "io.k8s.apimachinery.pkg.util.intstr.IntOrString", {
 		"{\"description\":\"A number, or a text such as a name or a percentage.\",\"type\":\"string\",\"format\":\"int-or-string\"}",
-		"{\"description\":\"A number, or a text such as a name or a percentage.\",\"format\":\"int-or-string\",\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"string\"}]}" } },
+		"{\"description\":\"A number, or a text such as a name or a percentage.\",\"format\":\"int-or-string\","
+			"\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"string\"}]}" } },
 	{ "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", {
 		"{\"description\":\"Any JSON value.\"}", "{\"description\":\"Any JSON value.\"}" } },
 	{ NULL },

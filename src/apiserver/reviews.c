@@ -123,7 +123,8 @@ static bool self_rules(struct request *q, void *obj)
 			*LIST_ADD(q->arena, &res) = (struct authorization_v1_resource_rule){ .verbs = rule->verbs, .api_groups = rule->api_groups,
 				.resources = rule->resources, .resource_names = rule->resource_names };
 		if (rule->non_resource_urls.len)
-			*LIST_ADD(q->arena, &urls) = (struct authorization_v1_non_resource_rule){ .verbs = rule->verbs, .non_resource_urls = rule->non_resource_urls };
+			*LIST_ADD(q->arena, &urls) = (struct authorization_v1_non_resource_rule){ .verbs = rule->verbs,
+				.non_resource_urls = rule->non_resource_urls };
 	}
 	if (res.len)
 		r->status.resource_rules = res;

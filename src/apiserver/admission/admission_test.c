@@ -25,13 +25,15 @@ static int teardown(void **state)
 static const char *namespace(const char *name, const char *labels)
 {
 	expect(&f, 201, "POST", "/api/v1/namespaces", arena_fmt(f.arena, "{\"metadata\":{\"name\":\"%s\",\"labels\":{%s}}}", name, labels).p);
-	expect(&f, 201, "POST", arena_fmt(f.arena, "/api/v1/namespaces/%s/serviceaccounts", name).p, "{\"metadata\":{\"name\":\"default\"},\"imagePullSecrets\":[{\"name\":\"reg\"}]}");
+	expect(&f, 201, "POST", arena_fmt(f.arena, "/api/v1/namespaces/%s/serviceaccounts", name).p, "{\"metadata\":{\"name\":\"default\"},"
+		"\"imagePullSecrets\":[{\"name\":\"reg\"}]}");
 	return arena_fmt(f.arena, "/api/v1/namespaces/%s/pods", name).p;
 }
 
 static const char *pod(const char *spec, const char *container)
 {
-	return arena_fmt(f.arena, "{\"metadata\":{\"generateName\":\"p-\"},\"spec\":{%s\"containers\":[{\"name\":\"c\",\"image\":\"i\"%s}]}}", spec, container).p;
+	return arena_fmt(f.arena, "{\"metadata\":{\"generateName\":\"p-\"},\"spec\":{%s\"containers\":[{\"name\":\"c\",\"image\":\"i\"%s}]}}", spec,
+		container).p;
 }
 
 static void expect_parts(struct str body, const char *const *parts)
@@ -51,7 +53,8 @@ static void test_service_account(void **state)
 		"\"volumes\":[{\"name\":\"kube-api-access-", "\"serviceAccountToken\":{\"expirationSeconds\":3607,\"path\":\"token\"}",
 		"\"configMap\":{\"name\":\"kube-root-ca.crt\",\"items\":[{\"key\":\"ca.crt\",\"path\":\"ca.crt\"}]}",
 		"\"downwardAPI\":{\"items\":[{\"path\":\"namespace\",\"fieldRef\":{\"apiVersion\":\"v1\",\"fieldPath\":\"metadata.namespace\"}}]}",
-		"\"defaultMode\":420", "\"readOnly\":true,\"mountPath\":\"/var/run/secrets/kubernetes.io/serviceaccount\"", "\"imagePullSecrets\":[{\"name\":\"reg\"}]",
+		"\"defaultMode\":420", "\"readOnly\":true,\"mountPath\":\"/var/run/secrets/kubernetes.io/serviceaccount\"",
+			"\"imagePullSecrets\":[{\"name\":\"reg\"}]",
 		NULL });
 	a = expect(&f, 201, "POST", pods, pod("\"automountServiceAccountToken\":false,", ""));
 	expect_parts(a.body, (const char *const[]){ "!kube-api-access", NULL });
@@ -82,7 +85,8 @@ static void test_tolerations_and_taints(void **state)
 {
 	const char *pods = namespace("tol", "");
 	struct answer a = expect(&f, 201, "POST", pods, pod("", ""));
-	expect_parts(a.body, (const char *const[]){ "\"key\":\"node.kubernetes.io/not-ready\",\"operator\":\"Exists\",\"effect\":\"NoExecute\",\"tolerationSeconds\":300",
+	expect_parts(a.body, (const char *const[]){ "\"key\":\"node.kubernetes.io/not-ready\",\"operator\":\"Exists\",\"effect\":\"NoExecute\","
+		"\"tolerationSeconds\":300",
 		"\"key\":\"node.kubernetes.io/unreachable\"", NULL });
 	a = expect(&f, 201, "POST", pods, pod("\"tolerations\":[{\"operator\":\"Exists\"}],", ""));
 	expect_parts(a.body, (const char *const[]){ "!not-ready", NULL });
@@ -94,7 +98,8 @@ static void test_limit_range(void **state)
 {
 	const char *pods = namespace("lim", "");
 	expect(&f, 201, "POST", "/api/v1/namespaces/lim/limitranges",
-		"{\"metadata\":{\"name\":\"l\"},\"spec\":{\"limits\":[{\"type\":\"Container\",\"default\":{\"cpu\":\"500m\"},\"defaultRequest\":{\"cpu\":\"100m\"},"
+		"{\"metadata\":{\"name\":\"l\"},\"spec\":{\"limits\":[{\"type\":\"Container\",\"default\":{\"cpu\":\"500m\"},"
+			"\"defaultRequest\":{\"cpu\":\"100m\"},"
 		"\"min\":{\"cpu\":\"50m\"},\"max\":{\"cpu\":\"1\"}}]}}");
 	struct answer a = expect(&f, 201, "POST", pods, pod("", ""));
 	expect_parts(a.body, (const char *const[]){ "\"limits\":{\"cpu\":\"500m\"},\"requests\":{\"cpu\":\"100m\"}",
@@ -113,7 +118,8 @@ static void test_pod_security(void **state)
 		{ "\"hostNetwork\":true,", "", "host namespaces (hostNetwork=true)" },
 		{ "\"volumes\":[{\"name\":\"v\",\"hostPath\":{\"path\":\"/\"}}],", "", "hostPath volumes (volume \\\"v\\\")" },
 		{ "", ",\"securityContext\":{\"privileged\":true}", "privileged (container \\\"c\\\" must not set securityContext.privileged=true)" },
-		{ "", ",\"securityContext\":{\"capabilities\":{\"add\":[\"NET_ADMIN\"]}}", "non-default capabilities (container \\\"c\\\" must not include \\\"NET_ADMIN\\\" in securityContext.capabilities.add)" },
+		{ "", ",\"securityContext\":{\"capabilities\":{\"add\":[\"NET_ADMIN\"]}}", "non-default capabilities (container \\\"c\\\" must not "
+			"include \\\"NET_ADMIN\\\" in securityContext.capabilities.add)" },
 		{ "", ",\"ports\":[{\"containerPort\":80,\"hostPort\":80}]", "hostPort (container \\\"c\\\" uses hostPort 80)" },
 	};
 	expect(&f, 201, "POST", base, pod("", ""));
@@ -122,9 +128,12 @@ static void test_pod_security(void **state)
 		expect_parts(a.body, (const char *const[]){ "violates PodSecurity \\\"baseline:latest\\\": ", rows[i].part, NULL });
 	}
 	struct answer a = expect(&f, 403, "POST", hard, pod("", ""));
-	expect_parts(a.body, (const char *const[]){ "violates PodSecurity \\\"restricted:latest\\\": allowPrivilegeEscalation != false (container \\\"c\\\" must set"
-		" securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \\\"c\\\" must set securityContext.capabilities.drop=[\\\"ALL\\\"]),"
-		" runAsNonRoot != true (pod or container \\\"c\\\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \\\"c\\\" must set"
+	expect_parts(a.body, (const char *const[]){ "violates PodSecurity \\\"restricted:latest\\\": allowPrivilegeEscalation != false (container "
+		"\\\"c\\\" must set"
+		" securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \\\"c\\\" must set "
+			"securityContext.capabilities.drop=[\\\"ALL\\\"]),"
+		" runAsNonRoot != true (pod or container \\\"c\\\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container "
+			"\\\"c\\\" must set"
 		" securityContext.seccompProfile.type to \\\"RuntimeDefault\\\" or \\\"Localhost\\\")", NULL });
 	expect(&f, 201, "POST", hard, pod("\"securityContext\":{\"runAsNonRoot\":true,\"seccompProfile\":{\"type\":\"RuntimeDefault\"}},",
 		",\"securityContext\":{\"allowPrivilegeEscalation\":false,\"capabilities\":{\"drop\":[\"ALL\"]}}"));
@@ -141,7 +150,8 @@ static void test_pod_security(void **state)
 static void test_quota(void **state)
 {
 	const char *pods = namespace("quo", "");
-	expect(&f, 201, "POST", "/api/v1/namespaces/quo/resourcequotas", "{\"metadata\":{\"name\":\"q\"},\"spec\":{\"hard\":{\"pods\":\"1\",\"count/configmaps\":\"1\"}}}");
+	expect(&f, 201, "POST", "/api/v1/namespaces/quo/resourcequotas", "{\"metadata\":{\"name\":\"q\"},\"spec\":{\"hard\":{\"pods\":\"1\","
+		"\"count/configmaps\":\"1\"}}}");
 	expect(&f, 201, "POST", pods, pod("", ""));
 	struct answer a = expect(&f, 403, "POST", pods, pod("", ""));
 	expect_parts(a.body, (const char *const[]){ "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1", NULL });
@@ -163,7 +173,8 @@ static void test_classes(void **state)
 	expect_parts(a.body, (const char *const[]){ "\"storageClassName\":\"fast\"", NULL });
 	a = expect(&f, 403, "POST", pods, pod("\"runtimeClassName\":\"none\",", ""));
 	expect_parts(a.body, (const char *const[]){ "RuntimeClass \\\"none\\\" not found", NULL });
-	expect(&f, 201, "POST", "/apis/node.k8s.io/v1/runtimeclasses", "{\"metadata\":{\"name\":\"vm\"},\"handler\":\"vm\",\"overhead\":{\"podFixed\":{\"cpu\":\"1\"}}}");
+	expect(&f, 201, "POST", "/apis/node.k8s.io/v1/runtimeclasses", "{\"metadata\":{\"name\":\"vm\"},\"handler\":\"vm\","
+		"\"overhead\":{\"podFixed\":{\"cpu\":\"1\"}}}");
 	a = expect(&f, 201, "POST", pods, pod("\"runtimeClassName\":\"vm\",", ""));
 	expect_parts(a.body, (const char *const[]){ "\"overhead\":{\"cpu\":\"1\"}", NULL });
 }

@@ -82,7 +82,8 @@ static struct meta_v1_status *admit_runtime(struct apiserver *s, struct admissio
 		const struct str_pair *p = &rc->scheduling->node_selector.items[i];
 		struct str own = str_map_get(&pod->spec.node_selector, p->key);
 		if (own.p && !str_eq(own, p->value))
-			return deny(at, "conflict: runtimeClass.scheduling.nodeSelector[" STR_FMT "] = " STR_FMT "; pod.spec.nodeSelector[" STR_FMT "] = " STR_FMT,
+			return deny(at, "conflict: runtimeClass.scheduling.nodeSelector[" STR_FMT "] = " STR_FMT "; "
+				"pod.spec.nodeSelector[" STR_FMT "] = " STR_FMT,
 				STR_ARG(p->key), STR_ARG(p->value), STR_ARG(p->key), STR_ARG(own));
 		str_map_set(a, &pod->spec.node_selector, p->key, p->value);
 	}

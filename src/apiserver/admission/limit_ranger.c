@@ -69,12 +69,15 @@ static void judge_min(struct judge *j, const struct core_v1_limit_range_item *it
 		struct str key = item->min.items[i].key, min = item->min.items[i].value;
 		struct str request = str_map_get(requests, key), limit = str_map_get(limits, key);
 		if (!request.p)
-			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ".  No request is specified", STR_ARG(key), STR_ARG(item->type), STR_ARG(min));
+			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ".  No request is specified", STR_ARG(key),
+				STR_ARG(item->type), STR_ARG(min));
 		else if (less(request, min))
-			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but request is " STR_FMT, STR_ARG(key), STR_ARG(item->type), STR_ARG(min),
+			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but request is " STR_FMT, STR_ARG(key),
+				STR_ARG(item->type), STR_ARG(min),
 				STR_ARG(request));
 		else if (limit.p && less(limit, min))
-			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but limit is " STR_FMT, STR_ARG(key), STR_ARG(item->type), STR_ARG(min),
+			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but limit is " STR_FMT, STR_ARG(key),
+				STR_ARG(item->type), STR_ARG(min),
 				STR_ARG(limit));
 	}
 }
@@ -85,12 +88,15 @@ static void judge_max(struct judge *j, const struct core_v1_limit_range_item *it
 		struct str key = item->max.items[i].key, max = item->max.items[i].value;
 		struct str request = str_map_get(requests, key), limit = str_map_get(limits, key);
 		if (!limit.p)
-			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ".  No limit is specified", STR_ARG(key), STR_ARG(item->type), STR_ARG(max));
+			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ".  No limit is specified", STR_ARG(key),
+				STR_ARG(item->type), STR_ARG(max));
 		else if (less(max, limit))
-			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but limit is " STR_FMT, STR_ARG(key), STR_ARG(item->type), STR_ARG(max),
+			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but limit is " STR_FMT, STR_ARG(key),
+				STR_ARG(item->type), STR_ARG(max),
 				STR_ARG(limit));
 		else if (request.p && less(max, request))
-			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but request is " STR_FMT, STR_ARG(key), STR_ARG(item->type), STR_ARG(max),
+			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but request is " STR_FMT, STR_ARG(key),
+				STR_ARG(item->type), STR_ARG(max),
 				STR_ARG(request));
 	}
 }
@@ -101,13 +107,15 @@ static void judge_ratio(struct judge *j, const struct core_v1_limit_range_item *
 		struct str key = item->max_limit_request_ratio.items[i].key, text = item->max_limit_request_ratio.items[i].value;
 		struct quantity ratio, request, limit;
 		if (quantity_parse(text, &ratio) || quantity_parse(str_map_get(requests, key), &request) || quantity_parse(str_map_get(limits, key), &limit)) {
-			complain(j, STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT ", but no request is specified or request is 0", STR_ARG(key),
+			complain(j, STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT ", but no request is specified or request is 0",
+				STR_ARG(key),
 				STR_ARG(item->type), STR_ARG(text));
 			continue;
 		}
 		double asked = request.nano ? (double)limit.nano / (double)request.nano : 0, most = (double)ratio.nano / 1e9;
 		if (asked > most)
-			complain(j, STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT ", but provided ratio is %f", STR_ARG(key), STR_ARG(item->type),
+			complain(j, STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT ", but provided ratio is %f", STR_ARG(key),
+				STR_ARG(item->type),
 				STR_ARG(text), asked);
 	}
 }

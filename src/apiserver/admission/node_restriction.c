@@ -34,7 +34,8 @@ static struct meta_v1_status *node_pods(struct apiserver *s, const struct admiss
 	if (at->operation == VERB_CREATE && !at->req->sub) {
 		const struct core_v1_pod *pod = at->obj;
 		if (!is_mirror_pod(pod))
-			return deny(at, "pod does not have \"kubernetes.io/config.mirror\" annotation, " NODE_FMT " can only create mirror pods", STR_ARG(node));
+			return deny(at, "pod does not have \"kubernetes.io/config.mirror\" annotation, " NODE_FMT " can only create mirror pods",
+				STR_ARG(node));
 		if (!str_eq(pod->spec.node_name, node))
 			return deny(at, NODE_FMT " can only create pods with spec.nodeName set to itself", STR_ARG(node));
 		return mirror_refs(at, pod, node);

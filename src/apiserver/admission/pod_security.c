@@ -125,7 +125,8 @@ static bool check_drop(const struct pod_view *v, struct buf *out)
 
 static bool check_namespaces(const struct pod_view *v, struct buf *out)
 {
-	const struct { bool on; const char *name; } rows[] = { { v->spec->host_network, "hostNetwork" }, { v->spec->host_pid, "hostPID" }, { v->spec->host_ipc, "hostIPC" } };
+	const struct { bool on; const char *name; } rows[] = { { v->spec->host_network, "hostNetwork" }, { v->spec->host_pid, "hostPID" },
+		{ v->spec->host_ipc, "hostIPC" } };
 	size_t n = 0;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		if (rows[i].on)
@@ -368,7 +369,8 @@ static bool check_host_process(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf names = { 0 };
 	bool some = put_bad(v, bad_host_process, &names);
 	if (pod || some)
-		buf_addf(out, "%s%s%s must not set securityContext.windowsOptions.hostProcess=true", pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
+		buf_addf(out, "%s%s%s must not set securityContext.windowsOptions.hostProcess=true", pod ? "pod" : "", pod && some ? " and " : "",
+			some ? names.p : "");
 	return pod || some;
 }
 

@@ -176,7 +176,8 @@ static bool object_takes(const struct admission_attributes *at, struct str name,
 		return str_eqz(name, "services.nodeports") && (str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort"));
 	}
 	if (at->type == &core_v1_persistent_volume_claim_type && str_eqz(name, "requests.storage"))
-		return quantity_parse(str_map_get(&((const struct core_v1_persistent_volume_claim *)at->obj)->spec.resources.requests, STR("storage")), ret) == 0;
+		return quantity_parse(str_map_get(&((const struct core_v1_persistent_volume_claim *)at->obj)->spec.resources.requests,
+			STR("storage")), ret) == 0;
 	return false;
 }
 
