@@ -180,12 +180,63 @@ static void test_killed_half_way(void **state)
 	open_engine();
 }
 
+/* One pod's life, many times, beside others. Returns what failed, or NULL. */
+static void *pod_thread(void *arg)
+{
+	int number = (int)(intptr_t)arg;
+	struct engine_container list[1], *all;
+	struct engine_stats stats;
+	struct err own = { 0 };
+	size_t n;
+
+	for (int round = 0; round < 4; round++) {
+		CLEAN_ARENA struct arena *a = arena_new(0);
+		struct str script[3] = { STR("/bin/sh"), STR("-c"), STR("echo x; exit 3") };
+		struct engine_sandbox_config sc = { .name = "many", .namespace_ = "default", .uid = arena_fmt(a, "many-%d-%d", number, round).p,
+			.hostname = "many", .log_directory = ROOT "/logs", .cgroup_parent = arena_fmt(a, "%s/many-%d", cgroup_name, number).p };
+		struct engine_container_config c = { .name = "c", .image_id = image_id, .command = { script, 3 }, .run_as_user = -1, .run_as_group = -1,
+			.log_path = arena_fmt(a, "many-%d-%d.log", number, round).p };
+		struct engine_sandbox s;
+		char id[ENGINE_ID];
+
+		if (engine->v->sandbox_run(engine, &sc, a, &s, &own) || engine->v->container_create(engine, s.id, &c, id, &own) ||
+			engine->v->container_start(engine, id, &own))
+			return xstrdup(own.text);
+		engine->v->container_stats(engine, id, &stats, NULL);
+		if (engine->v->container_list(engine, NULL, a, &all, &n, &own) || engine->v->container_stop(engine, id, 0, 5000, &own) ||
+			engine->v->container_status(engine, id, a, list, &own))
+			return xstrdup(own.text);
+		if (list[0].state != CONTAINER_EXITED || (list[0].exit_code != 3 && list[0].exit_code != 143 && list[0].exit_code != 137))
+			return xasprintf("state %d, code %d", list[0].state, list[0].exit_code);
+		if (engine->v->sandbox_stop(engine, s.id, &own) || engine->v->sandbox_remove(engine, s.id, &own))
+			return xstrdup(own.text);
+	}
+	return NULL;
+}
+
+static void test_pods_at_once(void **state)
+{
+	pthread_t threads[8];
+	void *failed;
+
+	uint64_t t = mono_now_ns();
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+		assert_int_equal(thread_start(&threads[i], "pod", pod_thread, (void *)(intptr_t)i), 0);
+	for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+		pthread_join(threads[i], &failed);
+		if (failed)
+			fail_msg("thread %zu: %s", i, (char *)failed);
+	}
+	print_message("32 pods from start to removal on 8 threads: %.1f ms each\n", (double)(mono_now_ns() - t) / 32e6);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_stop),
 	cmocka_unit_test(test_restart_of_engine),
 	cmocka_unit_test(test_reboot),
 	cmocka_unit_test(test_conmon_dies),
 	cmocka_unit_test(test_killed_half_way),
+	cmocka_unit_test(test_pods_at_once),
 	cmocka_unit_test(test_nothing_is_left),
 };
 
