@@ -209,7 +209,8 @@ static bool check_volumes(const struct pod_view *v, struct buf *out)
 	size_t n = 0;
 	LIST_EACH(vol, &v->spec->volumes) {
 		const struct core_v1_volume_source *s = &vol->volume_source;
-		if (s->config_map || s->csi || s->downward_api || s->empty_dir || s->ephemeral || s->persistent_volume_claim || s->projected || s->secret || s->image)
+		if (s->config_map || s->csi || s->downward_api || s->empty_dir || s->ephemeral || s->persistent_volume_claim || s->projected ||
+			s->secret || s->image)
 			continue;
 		const char *type = volume_type(s);
 		if (strcmp(type, "unknown") != 0)
