@@ -9,15 +9,24 @@
 enum { PODS = 20000, IN_FLIGHT = 64, GETS = 500000 };
 
 static const char pod_text[] =
-	"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"generateName\":\"web-5d4f8c7b9-\",\"labels\":{\"app\":\"web\",\"pod-template-hash\":\"5d4f8c7b9\","
-	"\"tier\":\"front\"},\"annotations\":{\"prometheus.io/scrape\":\"true\",\"prometheus.io/port\":\"8080\"},\"ownerReferences\":[{\"apiVersion\":\"apps/v1\","
-	"\"kind\":\"ReplicaSet\",\"name\":\"web-5d4f8c7b9\",\"uid\":\"8c4d2a1e-2a0b-4c55-9d55-0c7b6d1f2a3b\",\"controller\":true,\"blockOwnerDeletion\":true}]},"
-	"\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"registry.example/web:1.2.3\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}],\"env\":[{\"name\":"
-	"\"POD_NAME\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.name\"}}},{\"name\":\"MODE\",\"value\":\"production\"}],\"resources\":{\"requests\":{\"cpu\":"
-	"\"100m\",\"memory\":\"128Mi\"},\"limits\":{\"memory\":\"256Mi\"}},\"livenessProbe\":{\"httpGet\":{\"path\":\"/live\",\"port\":8080}},\"readinessProbe\":"
-	"{\"httpGet\":{\"path\":\"/ready\",\"port\":8080}},\"volumeMounts\":[{\"name\":\"token\",\"mountPath\":\"/var/run/secrets/kubernetes.io/serviceaccount\","
-	"\"readOnly\":true}]}],\"serviceAccountName\":\"default\",\"tolerations\":[{\"key\":\"node.kubernetes.io/not-ready\",\"operator\":\"Exists\",\"effect\":"
-	"\"NoExecute\",\"tolerationSeconds\":300}],\"volumes\":[{\"name\":\"token\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"token\"}}]}}]}}";
+	"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"generateName\":\"web-5d4f8c7b9-\",\"labels\":{\"app\":\"web\","
+	"\"pod-template-hash\":\"5d4f8c7b9\","
+	"\"tier\":\"front\"},\"annotations\":{\"prometheus.io/scrape\":\"true\",\"prometheus.io/port\":\"8080\"},"
+	"\"ownerReferences\":[{\"apiVersion\":\"apps/v1\","
+	"\"kind\":\"ReplicaSet\",\"name\":\"web-5d4f8c7b9\",\"uid\":\"8c4d2a1e-2a0b-4c55-9d55-0c7b6d1f2a3b\",\"controller\":true,"
+	"\"blockOwnerDeletion\":true}]},"
+	"\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"registry.example/web:1.2.3\",\"ports\":[{\"name\":\"http\","
+	"\"containerPort\":8080}],\"env\":[{\"name\":"
+	"\"POD_NAME\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.name\"}}},{\"name\":\"MODE\",\"value\":\"production\"}],"
+	"\"resources\":{\"requests\":{\"cpu\":"
+	"\"100m\",\"memory\":\"128Mi\"},\"limits\":{\"memory\":\"256Mi\"}},\"livenessProbe\":{\"httpGet\":{\"path\":\"/live\","
+	"\"port\":8080}},\"readinessProbe\":"
+	"{\"httpGet\":{\"path\":\"/ready\",\"port\":8080}},\"volumeMounts\":[{\"name\":\"token\","
+	"\"mountPath\":\"/var/run/secrets/kubernetes.io/serviceaccount\","
+	"\"readOnly\":true}]}],\"serviceAccountName\":\"default\",\"tolerations\":[{\"key\":\"node.kubernetes.io/not-ready\","
+	"\"operator\":\"Exists\",\"effect\":"
+	"\"NoExecute\",\"tolerationSeconds\":300}],\"volumes\":[{\"name\":\"token\","
+	"\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"token\"}}]}}]}}";
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;

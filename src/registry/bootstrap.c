@@ -47,7 +47,9 @@ static void submit(struct bootstrap *b, enum resource_verb verb, const struct re
 	struct arena *a = arena_new(0);
 	struct job *j = arena_alloc(a, sizeof(*j));
 	j->b = b;
-	j->req = (struct registry_request){ .arena = a, .resource = res, .verb = verb, .ns = ns, .name = name, .user = &apiserver_user, .obj = obj };
+	j->req = (struct registry_request) {
+		.arena = a, .resource = res, .verb = verb, .ns = ns, .name = name, .user = &apiserver_user, .obj = obj
+	};
 	pthread_mutex_lock(&b->lock);
 	b->under_way++;
 	pthread_mutex_unlock(&b->lock);
@@ -131,8 +133,11 @@ static void priority_classes(struct bootstrap *b)
 		const char *name, *description;
 		int32_t value;
 	} classes[] = {
-		{ "system-cluster-critical", "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.", 2000000000 },
-		{ "system-node-critical", "Used for system critical pods that must not be moved from their current node.", 2000001000 },
+		{ "system-cluster-critical",
+			"Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+			2000000000 },
+		{ "system-node-critical", "Used for system critical pods that must not be moved from their current node.",
+			2000001000 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
 		if (bootstrap_get(b, "scheduling.k8s.io", "priorityclasses", STR_NONE, str_of(classes[i].name)))

@@ -25,7 +25,9 @@ static void node_roles(struct cell *c, const void *obj)
 	const struct str prefix = STR("node-role.kubernetes.io/");
 	struct str_list roles = { 0 };
 	LIST_EACH(l, &n->metadata.labels) {
-		struct str role = str_has_prefix(l->key, prefix) ? str_from(l->key, prefix.len) : str_eqz(l->key, "kubernetes.io/role") ? l->value : STR_NONE;
+		struct str role = str_has_prefix(l->key, prefix)          ? str_from(l->key, prefix.len)
+				  : str_eqz(l->key, "kubernetes.io/role") ? l->value
+									  : STR_NONE;
 		if (role.len && !str_list_has(&roles, role))
 			*LIST_ADD(c->arena, &roles) = role;
 	}
@@ -116,7 +118,8 @@ static void endpoints_endpoints(struct cell *c, const void *obj)
 				*LIST_ADD(c->arena, &all) = a->ip;
 		LIST_EACH(p, &s->ports) {
 			LIST_EACH(a, &s->addresses)
-				*LIST_ADD(c->arena, &all) = arena_fmt(c->arena, str_find(a->ip, ':') < 0 ? STR_FMT ":%d" : "[" STR_FMT "]:%d", STR_ARG(a->ip), p->port);
+				*LIST_ADD(c->arena, &all) = arena_fmt(c->arena,
+					str_find(a->ip, ':') < 0 ? STR_FMT ":%d" : "[" STR_FMT "]:%d", STR_ARG(a->ip), p->port);
 		}
 	}
 	cell_list(c, &all, 3, e->subsets.len ? "" : "<none>");
@@ -227,7 +230,8 @@ static void quota(struct cell *c, const void *obj, bool limits)
 	LIST_EACH(h, &q->status.hard) {
 		struct str used = str_map_get(&q->status.used, h->key);
 		if (str_has_prefix(h->key, STR("limits.")) == limits)
-			buf_addf(&b, "%s" STR_FMT ": " STR_FMT "/" STR_FMT, b.len ? ", " : "", STR_ARG(h->key), STR_ARG(used.len ? used : STR("0")), STR_ARG(h->value));
+			buf_addf(&b, "%s" STR_FMT ": " STR_FMT "/" STR_FMT, b.len ? ", " : "", STR_ARG(h->key),
+				STR_ARG(used.len ? used : STR("0")), STR_ARG(h->value));
 	}
 	cell_text(c, buf_str(&b));
 }

@@ -83,7 +83,11 @@ static void csr_condition(struct cell *c, const void *obj)
 		denied |= str_eqz(it->type, "Denied");
 		failed |= str_eqz(it->type, "Failed");
 	}
-	cell_fmt(c, "%s%s%s", denied ? "Denied" : approved ? "Approved" : "Pending", failed ? ",Failed" : "", r->status.certificate.len ? ",Issued" : "");
+	cell_fmt(c, "%s%s%s",
+		denied     ? "Denied"
+		: approved ? "Approved"
+			   : "Pending",
+		failed ? ",Failed" : "", r->status.certificate.len ? ",Issued" : "");
 }
 
 /* ---- networking ---- */
@@ -122,7 +126,8 @@ static void ingress_class_parameters(struct cell *c, const void *obj)
 	if (!p)
 		cell_textz(c, "<none>");
 	else
-		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT, STR_ARG(p->kind), p->api_group.len ? "." : "", STR_ARG(p->api_group), STR_ARG(p->name));
+		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT, STR_ARG(p->kind), p->api_group.len ? "." : "",
+			STR_ARG(p->api_group), STR_ARG(p->name));
 }
 
 static void network_policy_selector(struct cell *c, const void *obj)
@@ -137,8 +142,8 @@ static void ip_address_parent(struct cell *c, const void *obj)
 	if (!p)
 		cell_textz(c, "");
 	else
-		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(p->resource), p->group.len ? "." : "", STR_ARG(p->group), STR_ARG(p->namespace),
-			p->namespace.len ? "/" : "", STR_ARG(p->name));
+		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(p->resource), p->group.len ? "." : "",
+			STR_ARG(p->group), STR_ARG(p->namespace), p->namespace.len ? "/" : "", STR_ARG(p->name));
 }
 
 static void service_cidrs(struct cell *c, const void *obj)
@@ -184,7 +189,8 @@ static void csi_node_drivers(struct cell *c, const void *obj)
 
 static void hpa_reference(struct cell *c, const void *obj)
 {
-	const struct autoscaling_v2_cross_version_object_reference *r = &((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)->spec.scale_target_ref;
+	const struct autoscaling_v2_cross_version_object_reference *r =
+		&((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)->spec.scale_target_ref;
 	cell_fmt(c, STR_FMT "/" STR_FMT, STR_ARG(r->kind), STR_ARG(r->name));
 }
 
@@ -326,15 +332,17 @@ static void flow_missing(struct cell *c, const void *obj)
 
 static const struct flowcontrol_v1_queuing_configuration *queuing(const void *obj)
 {
-	const struct flowcontrol_v1_limited_priority_level_configuration *l = ((const struct flowcontrol_v1_priority_level_configuration *)obj)->spec.limited;
+	const struct flowcontrol_v1_limited_priority_level_configuration *l =
+		((const struct flowcontrol_v1_priority_level_configuration *)obj)->spec.limited;
 	return l ? l->limit_response.queuing : NULL;
 }
 
 static void level_shares(struct cell *c, const void *obj)
 {
 	const struct flowcontrol_v1_priority_level_configuration *p = obj;
-	struct opt_int32 n = p->spec.limited ? p->spec.limited->nominal_concurrency_shares : p->spec.exempt ? p->spec.exempt->nominal_concurrency_shares :
-		(struct opt_int32){ 0 };
+	struct opt_int32 n = p->spec.limited  ? p->spec.limited->nominal_concurrency_shares
+			     : p->spec.exempt ? p->spec.exempt->nominal_concurrency_shares
+					      : (struct opt_int32) { 0 };
 	if (n.set)
 		cell_fmt(c, "%d", n.value);
 	else

@@ -82,7 +82,8 @@ static void *hpa_to_v2(const void *obj, struct arena *a)
 	struct str kept = str_map_get(&v1->metadata.annotations, metrics_key);
 	if (kept.len) { /* what hpa_from_v2 put there, as a v2 spec */
 		void *spec;
-		if (!json_decode(&autoscaling_v2_horizontal_pod_autoscaler_spec_type, arena_fmt(a, "{\"metrics\":" STR_FMT "}", STR_ARG(kept)), a, NULL, &spec, &err))
+		if (!json_decode(&autoscaling_v2_horizontal_pod_autoscaler_spec_type,
+			    arena_fmt(a, "{\"metrics\":" STR_FMT "}", STR_ARG(kept)), a, NULL, &spec, &err))
 			v2->spec.metrics = ((struct autoscaling_v2_horizontal_pod_autoscaler_spec *)spec)->metrics;
 	}
 	kept = str_map_get(&v1->metadata.annotations, behavior_key);
@@ -102,7 +103,8 @@ static void *hpa_to_v2(const void *obj, struct arena *a)
 	if (v1->metadata.annotations.len) {
 		v2->metadata.annotations = (struct str_map){ 0 };
 		LIST_EACH(p, &v1->metadata.annotations) {
-			if (!str_eq(p->key, metrics_key) && !str_eq(p->key, behavior_key) && !str_eq(p->key, conditions_key) && !str_eq(p->key, current_key))
+			if (!str_eq(p->key, metrics_key) && !str_eq(p->key, behavior_key) && !str_eq(p->key, conditions_key) &&
+				!str_eq(p->key, current_key))
 				str_map_set(a, &v2->metadata.annotations, p->key, p->value);
 		}
 	}

@@ -25,7 +25,8 @@ static struct meta_v1_status *check_options(struct write *w, const struct meta_v
 	if (o->orphan_dependents.set && policy.p)
 		cause_add(&cs, CAUSE_INVALID, STR("propagationPolicy"), policy, "orphanDependents and deletionPropagation cannot be both set");
 	if (policy.p && !str_eqz(policy, "Foreground") && !str_eqz(policy, "Background") && !str_eqz(policy, "Orphan"))
-		cause_add(&cs, CAUSE_NOT_SUPPORTED, STR("propagationPolicy"), policy, "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"");
+		cause_add(&cs, CAUSE_NOT_SUPPORTED, STR("propagationPolicy"), policy,
+			"supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"");
 	return cs.len ? status_invalid(w->arena, &options_resource, STR_NONE, &cs) : NULL;
 }
 
@@ -36,12 +37,20 @@ static struct meta_v1_status *check_preconditions(struct write *w, const struct 
 		return NULL;
 	if (p->uid.p && !str_eq(p->uid, old->uid))
 		return status_conflict(w->arena, w->res, w->req->name,
-			arena_fmt(w->arena, "the UID in the precondition (" STR_FMT ") does not match the UID in record (" STR_FMT "). The object might have been deleted and "
-				"then recreated", STR_ARG(p->uid), STR_ARG(old->uid)).p);
+			arena_fmt(w->arena,
+				"the UID in the precondition (" STR_FMT ") does not match the UID in record (" STR_FMT
+				"). The object might have been deleted and "
+				"then recreated",
+				STR_ARG(p->uid), STR_ARG(old->uid))
+				.p);
 	if (p->resource_version.p && !str_eq(p->resource_version, old->resource_version))
 		return status_conflict(w->arena, w->res, w->req->name,
-			arena_fmt(w->arena, "the ResourceVersion in the precondition (" STR_FMT ") does not match the ResourceVersion in record (" STR_FMT "). The object might "
-				"have been modified", STR_ARG(p->resource_version), STR_ARG(old->resource_version)).p);
+			arena_fmt(w->arena,
+				"the ResourceVersion in the precondition (" STR_FMT
+				") does not match the ResourceVersion in record (" STR_FMT "). The object might "
+				"have been modified",
+				STR_ARG(p->resource_version), STR_ARG(old->resource_version))
+				.p);
 	return NULL;
 }
 

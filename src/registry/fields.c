@@ -72,7 +72,8 @@ int fields_resolve(struct resource_extra *x, struct err *err)
 		if (!resolve(row->type, path, p)) {
 			p->n_steps = 0;
 			if (!x->resource.kind || !x->resource.kind->field)
-				return err_set(err, -EINVAL, "resource %s: field %s cannot be selected: it is no single value and its kind has no function for it",
+				return err_set(err, -EINVAL,
+					"resource %s: field %s cannot be selected: it is no single value and its kind has no function for it",
 					row->plural, row->selectable_fields[i]);
 		}
 	}

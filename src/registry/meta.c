@@ -72,8 +72,9 @@ void meta_prepare_create(struct write *w)
 		m->namespace = req->ns;
 	}
 	if (req->name.len && m->name.len && !str_eq(req->name, m->name)) {
-		w->refused = status_new(w->arena, REASON_BAD_REQUEST, "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
-			STR_ARG(m->name), STR_ARG(req->name));
+		w->refused = status_new(w->arena, REASON_BAD_REQUEST,
+			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")", STR_ARG(m->name),
+			STR_ARG(req->name));
 		return;
 	}
 	if (req->name.len)
@@ -115,14 +116,16 @@ static void validate_owners(const struct meta_v1_object_meta *m, struct str path
 		};
 		for (size_t k = 0; k < ARRAY_LEN(parts); k++)
 			if (!parts[k].value.len)
-				cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".%s", STR_ARG(at), parts[k].name), STR(""), "%s", parts[k].why);
+				cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".%s", STR_ARG(at), parts[k].name),
+					STR(""), "%s", parts[k].why);
 		if (is_kind_prefix(o))
 			cause_add(cs, CAUSE_INVALID, at, o->kind, "/v1, Kind=Event is disallowed from being an owner");
 		if (!o->controller.value)
 			continue;
 		if (controller)
 			cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".ownerReferences", STR_ARG(path)), o->name,
-				"Only one reference can have Controller set to true. Found \"true\" in references for " STR_FMT "/" STR_FMT " and " STR_FMT "/" STR_FMT,
+				"Only one reference can have Controller set to true. Found \"true\" in references for " STR_FMT
+				"/" STR_FMT " and " STR_FMT "/" STR_FMT,
 				STR_ARG(controller->kind), STR_ARG(controller->name), STR_ARG(o->kind), STR_ARG(o->name));
 		controller = o;
 	}
@@ -266,7 +269,9 @@ void meta_validate_update(struct write *w, struct causes *cs)
 		}
 		if (added.len)
 			cause_add(cs, CAUSE_FORBIDDEN, STR("metadata.finalizers"), STR_NONE,
-				"no new finalizers can be added if the object is being deleted, found new finalizers []string{" STR_FMT "}", STR_ARG(buf_str(&added)));
+				"no new finalizers can be added if the object is being deleted, found new finalizers []string{" STR_FMT
+				"}",
+				STR_ARG(buf_str(&added)));
 	}
 	meta_validate(m, STR("metadata"), cs);
 }

@@ -41,14 +41,18 @@ static struct meta_v1_status *apply_merge(struct patch_job *j)
 static struct meta_v1_status *apply_strategic(struct patch_job *j)
 {
 	if (j->patch.kind != VALUE_OBJECT)
-		return status_new(j->w->arena, REASON_BAD_REQUEST, "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}");
-	return patch_strategic(j->t, &j->doc, &j->patch, j->w->arena, &j->err) ? status_new(j->w->arena, REASON_BAD_REQUEST, "%s", j->err.text) : NULL;
+		return status_new(j->w->arena, REASON_BAD_REQUEST,
+			"error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}");
+	return patch_strategic(j->t, &j->doc, &j->patch, j->w->arena, &j->err)
+		       ? status_new(j->w->arena, REASON_BAD_REQUEST, "%s", j->err.text)
+		       : NULL;
 }
 
 static struct meta_v1_status *apply_none(struct patch_job *j)
 {
 	return status_new(j->w->arena, REASON_UNSUPPORTED_MEDIA_TYPE,
-		"the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, "
+		"the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
+		"application/merge-patch+json, "
 		"application/strategic-merge-patch+json");
 }
 

@@ -52,7 +52,8 @@ struct meta_v1_status *revision_parse(struct arena *a, struct str text, uint64_t
 	int64_t v = 0;
 	if (text.len && (str_to_i64(text, &v) || v < 0)) {
 		struct causes cs = { .arena = a };
-		cause_add(&cs, CAUSE_INVALID, STR("resourceVersion"), text, "strconv.ParseUint: parsing \"" STR_FMT "\": invalid syntax", STR_ARG(text));
+		cause_add(&cs, CAUSE_INVALID, STR("resourceVersion"), text,
+			"strconv.ParseUint: parsing \"" STR_FMT "\": invalid syntax", STR_ARG(text));
 		return status_invalid(a, &list_options, STR_NONE, &cs);
 	}
 	*ret = (uint64_t)v;
@@ -132,8 +133,10 @@ static struct meta_v1_status *token_read(struct arena *a, struct str text, struc
 static struct meta_v1_status *expired_token(struct arena *a, struct str start)
 {
 	struct meta_v1_status *st = status_new(a, REASON_EXPIRED,
-		"The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the "
-		"continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - "
+		"The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
+		"continue parameter, or use the "
+		"continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an "
+		"inconsistent list - "
 		"objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.");
 	st->metadata.continue_ = token_write(a, -1, start);
 	return st;

@@ -128,8 +128,10 @@ static void execute_sub(struct registry *r, struct registry_request *req, regist
 		return;
 	}
 	if (req->sub->type != req->resource->row->type || (!ks && strcmp(req->sub->name, "status") != 0)) {
-		answer_status(req, status_new(req->arena, REASON_NOT_IMPLEMENTED, "subresource %s of %s is not served by the registry", req->sub->name,
-			req->resource->row->plural), done, arg);
+		answer_status(req,
+			status_new(req->arena, REASON_NOT_IMPLEMENTED, "subresource %s of %s is not served by the registry",
+				req->sub->name, req->resource->row->plural),
+			done, arg);
 		return;
 	}
 	if (req->verb == VERB_GET)
@@ -154,7 +156,10 @@ void registry_execute(struct registry *r, struct registry_request *req, registry
 		verbs[i].run(write_new(r, req, done, arg, verbs[i].run));
 		return;
 	}
-	answer_status(req, status_new(req->arena, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource"), done, arg);
+	answer_status(req,
+		status_new(
+			req->arena, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource"),
+		done, arg);
 }
 
 /* ---- the blocking shortcut ---- */

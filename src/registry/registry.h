@@ -94,7 +94,8 @@ void registry_execute(struct registry *r, struct registry_request *req, registry
 
 /* ---- LIST: iterates; objects are borrowed until registry_list_free ---- */
 struct registry_list;
-int registry_list_open(struct registry *r, struct registry_request *req, struct registry_list **ret, struct meta_v1_status **ret_status); /* REASON_… > 0 with *ret_status */
+int registry_list_open(struct registry *r, struct registry_request *req, struct registry_list **ret,
+	struct meta_v1_status **ret_status); /* REASON_… > 0 with *ret_status */
 struct object *registry_list_next(struct registry_list *l);       /* NULL: the end (of the page) */
 /* After the end: for ListMeta. continue_ empty: complete. remaining -1: unknown (a selector was given). */
 void registry_list_meta(struct registry_list *l, struct str *ret_resource_version, struct str *ret_continue, int64_t *ret_remaining);
@@ -109,8 +110,8 @@ struct registry_watch_event {
 };
 /* resource_version "" or "0": from now after the initial objects as ADDED (upstream's legacy start); a number: events after it. send_initial: the
  * WatchList way: initial objects, then *the caller* sends the bookmark with k8s.io/initial-events-end when registry_watch_initial_done. */
-int registry_watch_open(struct registry *r, struct registry_request *req, bool send_initial, store_wake_fn wake, void *arg, struct registry_watch **ret,
-	struct meta_v1_status **ret_status);
+int registry_watch_open(struct registry *r, struct registry_request *req, bool send_initial, store_wake_fn wake, void *arg,
+	struct registry_watch **ret, struct meta_v1_status **ret_status);
 int registry_watch_next(struct registry_watch *w, struct registry_watch_event *ret); /* 0, STORE_NOT_FOUND: none yet, STORE_COMPACTED: 410 */
 bool registry_watch_initial_done(const struct registry_watch *w);
 uint64_t registry_watch_revision(const struct registry_watch *w);
@@ -142,8 +143,9 @@ struct admission {
 	void *arg;
 };
 struct token_issuer {                    /* for serviceaccounts/token */
-	int (*issue)(void *arg, struct str ns, struct str service_account, struct str sa_uid, const struct authentication_v1_token_request *req, struct arena *a,
-		struct str *ret_token, struct timestamp *ret_expires, struct err *err);
+	int (*issue)(void *arg, struct str ns, struct str service_account, struct str sa_uid,
+		const struct authentication_v1_token_request *req, struct arena *a, struct str *ret_token,
+		struct timestamp *ret_expires, struct err *err);
 	void *arg;
 };
 struct registry_config {
@@ -159,8 +161,8 @@ int registry_new(const struct registry_config *c, struct registry **ret, struct 
 void registry_set_admission(struct registry *r, const struct admission *ad);
 void registry_set_tokens(struct registry *r, const struct token_issuer *t); /* as registry_config.tokens: the apiserver comes later */
 void registry_free(struct registry *r);
-/* Creates what a cluster must have and does not: namespaces default, kube-system, kube-public, kube-node-lease; service default/kubernetes; bootstrap RBAC
- * objects (roles, bindings: rows of a table, reconciled as upstream does); priority classes system-*. Blocking; not on a loop. */
+/* Creates what a cluster must have and does not: namespaces default, kube-system, kube-public, kube-node-lease; service
+ * default/kubernetes; bootstrap RBAC objects (rows of a table, reconciled as upstream does); priority classes system-*. Blocking; not on a loop. */
 int registry_bootstrap(struct registry *r, struct err *err);
 
 /* A blocking shortcut for bootstrap and tests, as `system:apiserver` of group system:masters. */

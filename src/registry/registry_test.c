@@ -35,16 +35,21 @@ static void create_refusals(void **state)
 		{ "nowhere", map_a, 404, "namespaces \"nowhere\" not found" },
 		{ "default", "{\"metadata\":{\"name\":\"A_b\"}}", 422,
 			"ConfigMap \"A_b\" is invalid: metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of" },
-		{ "default", "{}", 422, "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required" },
+		{ "default", "{}", 422,
+			"ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required" },
 		{ "default", "{\"metadata\":{\"name\":\"x\",\"namespace\":\"other\"}}", 400,
 			"the namespace of the provided object does not match the namespace sent on the request" },
-		{ "default", "{\"metadata\":{\"name\":\"x\",\"resourceVersion\":\"7\"}}", 500, "resourceVersion should not be set on objects to be created" },
-		{ "default", "{\"metadata\":{\"name\":\"x\",\"labels\":{\"-\":\"v\"}}}", 422, "metadata.labels: Invalid value: \"-\": " },
-		{ "default", "{\"metadata\":{\"name\":\"x\",\"labels\":{\"k\":\"?\"}}}", 422, "metadata.labels: Invalid value: \"?\": " },
+		{ "default", "{\"metadata\":{\"name\":\"x\",\"resourceVersion\":\"7\"}}", 500,
+			"resourceVersion should not be set on objects to be created" },
+		{ "default", "{\"metadata\":{\"name\":\"x\",\"labels\":{\"-\":\"v\"}}}", 422,
+			"metadata.labels: Invalid value: \"-\": " },
+		{ "default", "{\"metadata\":{\"name\":\"x\",\"labels\":{\"k\":\"?\"}}}", 422,
+			"metadata.labels: Invalid value: \"?\": " },
 		{ "default", "{\"metadata\":{\"name\":\"x\",\"finalizers\":[\"mine\"]}}", 422,
 			"metadata.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified" },
-		{ "default", "{\"metadata\":{\"name\":\"x\",\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"p\",\"uid\":\"\"}]}}", 422,
-			"metadata.ownerReferences[0].uid: " },
+		{ "default",
+			"{\"metadata\":{\"name\":\"x\",\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"p\",\"uid\":\"\"}]}}",
+			422, "metadata.ownerReferences[0].uid: " },
 	};
 	struct env *e = *state;
 	OK(e, CREATE, "configmaps", "default", map_a);
@@ -91,10 +96,13 @@ static void update_conditions(void **state)
 	assert_at(e, "metadata.uid", uid);
 	OK(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"w\"}}"); /* no change, no write */
 	assert_at(e, "metadata.resourceVersion", second);
-	req(e, UPDATE, "configmaps/a", "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}", first).p);
+	req(e, UPDATE, "configmaps/a", "default",
+		arena_fmt(e->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}", first).p);
 	assert_refused(e, 409,
-		"Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again");
-	OK(e, UPDATE, "configmaps/a", "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}", second).p);
+		"Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest "
+		"version and try again");
+	OK(e, UPDATE, "configmaps/a", "default",
+		arena_fmt(e->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}", second).p);
 	req(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\",\"uid\":\"other\"}}");
 	assert_refused(e, 409, "Precondition failed: UID in precondition: other, UID in object meta: ");
 	req(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"b\"}}");
@@ -111,7 +119,8 @@ static void create_on_update(void **state)
 	req(e, UPDATE, "endpoints/ep", "default", "{\"metadata\":{\"name\":\"ep\",\"labels\":{\"a\":\"b\"}}}");
 	assert_code(e, 200);
 	OK(e, CREATE, "policy/v1:poddisruptionbudgets", "default", "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"minAvailable\":1,\"selector\":{}}}");
-	req(e, UPDATE, "policy/v1:poddisruptionbudgets/p", "default", "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"minAvailable\":2,\"selector\":{}}}");
+	req(e, UPDATE, "policy/v1:poddisruptionbudgets/p", "default",
+		"{\"metadata\":{\"name\":\"p\"},\"spec\":{\"minAvailable\":2,\"selector\":{}}}");
 	assert_refused(e, 422, "metadata.resourceVersion: Invalid value: 0: must be specified for an update");
 }
 
@@ -280,8 +289,9 @@ static void finalizers(void **state)
 	OK(e, DELETE, "configmaps/a", "default", NULL); /* again: nothing new */
 	assert_at(e, "metadata.resourceVersion", revision);
 	req(e, PATCH, "configmaps/a", "default", "{\"metadata\":{\"finalizers\":[\"x.io/one\",\"x.io/three\"]}}");
-	assert_refused(e, 422, "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
-			       "[]string{\"x.io/three\"}");
+	assert_refused(e, 422,
+		"metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
+		"[]string{\"x.io/three\"}");
 	OK(e, PATCH, "configmaps/a", "default", "{\"metadata\":{\"finalizers\":[\"x.io/one\"]}}");
 	OK(e, GET, "configmaps/a", "default", NULL);
 	OK(e, PATCH, "configmaps/a", "default", "{\"metadata\":{\"finalizers\":null}}");
@@ -313,7 +323,8 @@ static void delete_collection(void **state)
 {
 	struct env *e = *state;
 	for (int i = 0; i < 150; i++)
-		OK(e, CREATE, "configmaps", "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"m%03d\",\"labels\":{\"odd\":\"%d\"}}}", i, i % 2).p);
+		OK(e, CREATE, "configmaps", "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"m%03d\",\"labels\":{\"odd\":\"%d\"}}}", i, i % 2).p);
 	req_new(e, VERB_DELETECOLLECTION, "configmaps", "default", NULL)->label_selector = STR("odd=1");
 	assert_int_equal(req_run(e), 200);
 	assert_string_equal(list_of(e, "configmaps", "default", "odd=1", NULL), "");
@@ -422,7 +433,8 @@ static void selectors(void **state)
 static void watch_transitions(void **state)
 {
 	struct env *e = *state;
-	struct registry_watch *w = watch_of(e, "pods", "default", "app=a", NULL, NULL), *node = watch_of(e, "pods", "", NULL, "spec.nodeName=n1", NULL);
+	struct registry_watch *w = watch_of(e, "pods", "default", "app=a", NULL, NULL),
+			      *node = watch_of(e, "pods", "", NULL, "spec.nodeName=n1", NULL);
 	assert_next(e, w, "none");
 	assert_true(registry_watch_initial_done(w));
 	OK(e, CREATE, "pods", "default", pod(e, "p", ""));
@@ -458,7 +470,8 @@ static void watch_starts(void **state)
 	OK(e, CREATE, "configmaps", "default", map_a);
 	struct str revision = arena_strz(e->a, at(e, "metadata.resourceVersion"));
 	OK(e, CREATE, "configmaps", "default", "{\"metadata\":{\"name\":\"b\"}}");
-	struct registry_watch *all = watch_of(e, "configmaps", "default", NULL, NULL, "0"), *later = watch_of(e, "configmaps", "default", NULL, NULL, revision.p);
+	struct registry_watch *all = watch_of(e, "configmaps", "default", NULL, NULL, "0"),
+			      *later = watch_of(e, "configmaps", "default", NULL, NULL, revision.p);
 	struct registry_watch *one = watch_of(e, "configmaps", "default", NULL, "metadata.name=b", NULL);
 	assert_next(e, all, "ADDED a");
 	assert_next(e, all, "ADDED b");
@@ -482,7 +495,8 @@ static void other_versions(void **state)
 {
 	struct env *e = *state;
 	OK(e, CREATE, "events.k8s.io/v1:events", "default",
-		"{\"metadata\":{\"name\":\"ev\"},\"regarding\":{\"kind\":\"Pod\",\"namespace\":\"default\",\"name\":\"p\"},\"note\":\"hello\",\"reason\":\"R\"}");
+		"{\"metadata\":{\"name\":\"ev\"},\"regarding\":{\"kind\":\"Pod\",\"namespace\":\"default\",\"name\":\"p\"},"
+		"\"note\":\"hello\",\"reason\":\"R\"}");
 	assert_at(e, "note", "hello");
 	assert_at(e, "apiVersion", "events.k8s.io/v1");
 	OK(e, GET, "events/ev", "default", NULL);
@@ -518,9 +532,28 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
-		T(create_and_get), T(create_refusals), T(big_annotations), T(generate_name), T(update_conditions), T(create_on_update), T(contention), T(immutable_meta), T(patches),
-		T(dry_run), T(delete_answers), T(delete_conditions), T(finalizers), T(propagation), T(delete_collection), T(list_pages), T(list_revisions), T(selectors),
-		T(watch_transitions), T(watch_starts), T(other_versions), T(every_resource_is_there),
+		T(create_and_get),
+		T(create_refusals),
+		T(big_annotations),
+		T(generate_name),
+		T(update_conditions),
+		T(create_on_update),
+		T(contention),
+		T(immutable_meta),
+		T(patches),
+		T(dry_run),
+		T(delete_answers),
+		T(delete_conditions),
+		T(finalizers),
+		T(propagation),
+		T(delete_collection),
+		T(list_pages),
+		T(list_revisions),
+		T(selectors),
+		T(watch_transitions),
+		T(watch_starts),
+		T(other_versions),
+		T(every_resource_is_there),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

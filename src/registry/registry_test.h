@@ -159,7 +159,10 @@ UNUSED static const char *at(struct env *e, const char *path)
 
 UNUSED static const char *pod(struct env *e, const char *name, const char *more)
 {
-	return arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\",\"labels\":{\"app\":\"a\"}},\"spec\":{%s\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}", name, more).p;
+	return arena_fmt(e->a,
+		"{\"metadata\":{\"name\":\"%s\",\"labels\":{\"app\":\"a\"}},\"spec\":{%s\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}",
+		name, more)
+		.p;
 }
 
 UNUSED static void make_namespace(struct env *e, const char *name)
@@ -240,7 +243,8 @@ UNUSED static void no_wake(void *arg)
 {
 }
 
-UNUSED static struct registry_watch *watch_of(struct env *e, const char *path, const char *ns, const char *labels, const char *fields, const char *revision)
+UNUSED static struct registry_watch *watch_of(
+	struct env *e, const char *path, const char *ns, const char *labels, const char *fields, const char *revision)
 {
 	struct registry_watch *w;
 	struct meta_v1_status *st = NULL;

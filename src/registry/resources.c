@@ -93,8 +93,8 @@ static int resolve_storage(struct registry *r, struct resource_extra *x, struct 
 	}
 	const struct resource *s = registry_resource(r, group, version, x->resource.plural);
 	if (!s)
-		return err_set(err, -EINVAL, "resource " STR_FMT ": its stored version %s is not in the schema", STR_ARG(x->resource.group_resource),
-			x->conversion->storage);
+		return err_set(err, -EINVAL, "resource " STR_FMT ": its stored version %s is not in the schema",
+			STR_ARG(x->resource.group_resource), x->conversion->storage);
 	x->resource.storage = s;
 	return 0;
 }

@@ -10,12 +10,13 @@ struct scale_row {
 };
 #define AT(type, member) offsetof(struct type, member)
 /* clang-format off */
+#define LABEL_SELECTOR(type) AT(type, spec.replicas), AT(type, status.replicas), false, AT(type, spec.selector)
 static const struct scale_row rows[] = {
-	{ "replicationcontrollers", AT(core_v1_replication_controller, spec.replicas), AT(core_v1_replication_controller, status.replicas), true,
-	  AT(core_v1_replication_controller, spec.selector) },
-	{ "replicasets.apps", AT(apps_v1_replica_set, spec.replicas), AT(apps_v1_replica_set, status.replicas), false, AT(apps_v1_replica_set, spec.selector) },
-	{ "deployments.apps", AT(apps_v1_deployment, spec.replicas), AT(apps_v1_deployment, status.replicas), false, AT(apps_v1_deployment, spec.selector) },
-	{ "statefulsets.apps", AT(apps_v1_stateful_set, spec.replicas), AT(apps_v1_stateful_set, status.replicas), false, AT(apps_v1_stateful_set, spec.selector) },
+	{ "replicationcontrollers", AT(core_v1_replication_controller, spec.replicas), AT(core_v1_replication_controller, status.replicas),
+	  true, AT(core_v1_replication_controller, spec.selector) },
+	{ "replicasets.apps", LABEL_SELECTOR(apps_v1_replica_set) },
+	{ "deployments.apps", LABEL_SELECTOR(apps_v1_deployment) },
+	{ "statefulsets.apps", LABEL_SELECTOR(apps_v1_stateful_set) },
 };
 /* clang-format on */
 
@@ -80,7 +81,8 @@ static struct meta_v1_status *set_replicas(struct write *w, const struct autosca
 	struct causes cs = { .arena = w->arena };
 	struct str name = w->req->name;
 	if (s->metadata.name.len && !str_eq(s->metadata.name, name))
-		return status_new(w->arena, REASON_BAD_REQUEST, "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
+		return status_new(w->arena, REASON_BAD_REQUEST,
+			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
 			STR_ARG(s->metadata.name), STR_ARG(name));
 	if (s->spec.replicas < 0) {
 		cause_add(&cs, CAUSE_INVALID, STR("spec.replicas"), STR_NONE, "%d: must be greater than or equal to 0", s->spec.replicas);

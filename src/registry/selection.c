@@ -48,7 +48,8 @@ static struct meta_v1_status *take_term(const struct registry_request *req, stru
 	if (!is_name && !is_ns && !known_field(r, t.key)) {
 		if (extra_of(r)->n_fields)
 			return status_new(req->arena, REASON_BAD_REQUEST, "field label not supported: " STR_FMT, STR_ARG(t.key));
-		return status_new(req->arena, REASON_BAD_REQUEST, "\"" STR_FMT "\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+		return status_new(req->arena, REASON_BAD_REQUEST,
+			"\"" STR_FMT "\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
 			STR_ARG(t.key));
 	}
 	if ((is_name || is_ns) && !t.negate) {

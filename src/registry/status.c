@@ -128,9 +128,10 @@ struct meta_v1_status *status_forbidden(struct arena *a, const struct resource *
 	va_start(ap, fmt);
 	struct str why = arena_vfmt(a, fmt, ap);
 	va_end(ap);
-	struct meta_v1_status *s = name.len ?
-		status_new(a, REASON_FORBIDDEN, STR_FMT " \"" STR_FMT "\" is forbidden: " STR_FMT, STR_ARG(r->group_resource), STR_ARG(name), STR_ARG(why)) :
-		status_new(a, REASON_FORBIDDEN, STR_FMT " is forbidden: " STR_FMT, STR_ARG(r->group_resource), STR_ARG(why));
+	struct meta_v1_status *s = name.len ? status_new(a, REASON_FORBIDDEN, STR_FMT " \"" STR_FMT "\" is forbidden: " STR_FMT,
+						      STR_ARG(r->group_resource), STR_ARG(name), STR_ARG(why))
+					    : status_new(a, REASON_FORBIDDEN, STR_FMT " is forbidden: " STR_FMT,
+						      STR_ARG(r->group_resource), STR_ARG(why));
 	set_details(a, s, r->group, r->plural, name);
 	return s;
 }

@@ -52,25 +52,31 @@ static void pods(void **state)
 	static const struct {
 		const char *status, *cells;
 	} rows[] = {
-		{ "{\"phase\":\"Pending\"}", "[\"p\",\"0/1\",\"Pending\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
-		{ "{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":true,\"restartCount\":3,\"state\":{\"running\":{}},"
+		{ "{\"phase\":\"Pending\"}",
+			"[\"p\",\"0/1\",\"Pending\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
+		{ "{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":true,\"restartCount\":3,"
+			"\"state\":{\"running\":{}},"
 		  "\"lastState\":{\"terminated\":{\"exitCode\":1,\"finishedAt\":\"2023-11-14T22:08:20Z\"}}}]}",
 			"[\"p\",\"1/1\",\"Running\",\"3 (6m30s ago)\",\"90s\",\"10.0.0.1\",\"n1\",\"<none>\",\"<none>\"]" },
-		{ "{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":false,\"restartCount\":1,\"state\":{\"waiting\":{\"reason\":"
+		{ "{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":false,\"restartCount\":1,"
+			"\"state\":{\"waiting\":{\"reason\":"
 		  "\"CrashLoopBackOff\"}}}]}",
 			"[\"p\",\"0/1\",\"CrashLoopBackOff\",\"1\",\"90s\",\"10.0.0.1\",\"n1\",\"<none>\",\"<none>\"]" },
 		{ "{\"phase\":\"Failed\",\"containerStatuses\":[{\"name\":\"c\",\"state\":{\"terminated\":{\"exitCode\":137,\"signal\":9}}}]}",
 			"[\"p\",\"0/1\",\"Signal:9\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
-		{ "{\"phase\":\"Pending\",\"initContainerStatuses\":[{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":2,\"reason\":\"Error\"}}}]}",
+		{ "{\"phase\":\"Pending\",\"initContainerStatuses\":[{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":2,"
+			"\"reason\":\"Error\"}}}]}",
 			"[\"p\",\"0/1\",\"Init:Error\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
-		{ "{\"phase\":\"Failed\",\"reason\":\"Evicted\"}", "[\"p\",\"0/1\",\"Evicted\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
+		{ "{\"phase\":\"Failed\",\"reason\":\"Evicted\"}",
+			"[\"p\",\"0/1\",\"Evicted\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
 	};
 	struct env *e = *state;
 	OK(e, CREATE, "pods", "default", pod(e, "p", "\"nodeName\":\"n1\","));
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		test_time.sec = 1700000090;
-		req_new(e, PATCH, "pods/p/status", "default", arena_fmt(e->a, "[{\"op\":\"replace\",\"path\":\"/status\",\"value\":%s}]", rows[i].status).p)->patch_type =
-			PATCH_TYPE_JSON;
+		req_new(e, PATCH, "pods/p/status", "default",
+			arena_fmt(e->a, "[{\"op\":\"replace\",\"path\":\"/status\",\"value\":%s}]", rows[i].status).p)
+			->patch_type = PATCH_TYPE_JSON;
 		req_run(e);
 		if (e->res.code == 200)
 			assert_string_equal(cells(e, "pods"), rows[i].cells);
@@ -88,26 +94,39 @@ static void others(void **state)
 	static const struct {
 		const char *path, *ns, *body, *cells;
 	} rows[] = {
-		{ "services", "default", "\"spec\":{\"clusterIP\":\"10.43.0.5\",\"type\":\"NodePort\",\"selector\":{\"a\":\"b\"},\"ports\":[{\"port\":80,\"nodePort\":30080}]}",
+		{ "services", "default",
+			"\"spec\":{\"clusterIP\":\"10.43.0.5\",\"type\":\"NodePort\",\"selector\":{\"a\":\"b\"},\"ports\":[{\"port\":80,"
+			"\"nodePort\":30080}]}",
 			"[\"x\",\"NodePort\",\"10.43.0.5\",\"<none>\",\"80:30080/TCP\",\"0s\",\"a=b\"]" },
-		{ "services", "default", "\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"e.x\"}", "[\"x\",\"ExternalName\",\"<none>\",\"e.x\",\"<none>\",\"0s\",\"<none>\"]" },
-		{ "nodes", "", "\"spec\":{\"unschedulable\":true},\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}],\"nodeInfo\":{\"kubeletVersion\":\"v1\"}}",
-			"[\"x\",\"Ready,SchedulingDisabled\",\"<none>\",\"0s\",\"v1\",\"<none>\",\"<none>\",\"<unknown>\",\"<unknown>\",\"<unknown>\"]" },
+		{ "services", "default", "\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"e.x\"}",
+			"[\"x\",\"ExternalName\",\"<none>\",\"e.x\",\"<none>\",\"0s\",\"<none>\"]" },
+		{ "nodes", "",
+			"\"spec\":{\"unschedulable\":true},\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}],"
+			"\"nodeInfo\":{\"kubeletVersion\":\"v1\"}}",
+			"[\"x\",\"Ready,SchedulingDisabled\",\"<none>\",\"0s\",\"v1\",\"<none>\",\"<none>\",\"<unknown>\",\"<unknown>\","
+			"\"<unknown>\"]" },
 		{ "configmaps", "default", "\"data\":{\"a\":\"b\"},\"binaryData\":{\"c\":\"\"}", "[\"x\",2,\"0s\"]" },
-		{ "events", "default", "\"involvedObject\":{\"kind\":\"Pod\",\"namespace\":\"default\",\"name\":\"p\"},\"reason\":\"R\",\"type\":\"Normal\",\"message\":\"m\\n\","
-				       "\"source\":{\"component\":\"k\",\"host\":\"h\"},\"lastTimestamp\":\"2023-11-14T22:13:10Z\",\"count\":4",
+		{ "events", "default",
+			"\"involvedObject\":{\"kind\":\"Pod\",\"namespace\":\"default\",\"name\":\"p\"},\"reason\":\"R\",\"type\":\"Normal\","
+			"\"message\":\"m\\n\","
+			"\"source\":{\"component\":\"k\",\"host\":\"h\"},\"lastTimestamp\":\"2023-11-14T22:13:10Z\",\"count\":4",
 			"[\"10s\",\"Normal\",\"R\",\"pod/p\",\"\",\"k, h\",\"m\",\"<unknown>\",4,\"x\"]" },
-		{ "endpoints", "default", "\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"},{\"ip\":\"10.0.0.2\"}],\"ports\":[{\"name\":\"a\",\"port\":1},{\"name\":\"b\",\"port\":2}]}]",
+		{ "endpoints", "default",
+			"\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"},{\"ip\":\"10.0.0.2\"}],\"ports\":[{\"name\":\"a\",\"port\":1},"
+			"{\"name\":\"b\",\"port\":2}]}]",
 			"[\"x\",\"10.0.0.1:1,10.0.0.2:1,10.0.0.1:2 + 1 more...\",\"0s\"]" },
 		{ "apps/v1:deployments", "default",
-			"\"spec\":{\"replicas\":2,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":"
+			"\"spec\":{\"replicas\":2,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},"
+			"\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":"
 			"\"i\"},{\"name\":\"d\",\"image\":\"j\"}]}}}",
 			"[\"x\",\"0/2\",0,0,\"0s\",\"c,d\",\"i,j\",\"a=b\"]" },
 		{ "rbac.authorization.k8s.io/v1:roles", "default", "\"rules\":[]", "[\"x\",\"2023-11-14T22:13:20Z\"]" },
 		{ "rbac.authorization.k8s.io/v1:rolebindings", "default",
-			"\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"u\"},{\"kind\":\"ServiceAccount\",\"name\":\"s\",\"namespace\":\"n\"}]",
+			"\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"u\"},"
+			"{\"kind\":\"ServiceAccount\",\"name\":\"s\",\"namespace\":\"n\"}]",
 			"[\"x\",\"Role/r\",\"0s\",\"u\",\"\",\"n/s\"]" },
-		{ "storage.k8s.io/v1:storageclasses", "", "\"provisioner\":\"p\"", "[\"x\",\"p\",\"Delete\",\"Immediate\",false,\"0s\"]" },
+		{ "storage.k8s.io/v1:storageclasses", "", "\"provisioner\":\"p\"",
+			"[\"x\",\"p\",\"Delete\",\"Immediate\",false,\"0s\"]" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -21,10 +21,12 @@ static struct meta_v1_status *check_conditions(struct write *w)
 {
 	struct meta_v1_object_meta *m = write_meta(w), *old = write_old_meta(w);
 	if (m->name.len && !str_eq(m->name, w->req->name))
-		return status_new(w->arena, REASON_BAD_REQUEST, "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
-			STR_ARG(m->name), STR_ARG(w->req->name));
+		return status_new(w->arena, REASON_BAD_REQUEST,
+			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")", STR_ARG(m->name),
+			STR_ARG(w->req->name));
 	if (w->res->row->namespaced && m->namespace.len && !str_eq(m->namespace, w->req->ns))
-		return status_new(w->arena, REASON_BAD_REQUEST, "the namespace of the provided object does not match the namespace sent on the request");
+		return status_new(w->arena, REASON_BAD_REQUEST,
+			"the namespace of the provided object does not match the namespace sent on the request");
 	if (!w->conditions_read) {
 		w->given_revision = m->resource_version;
 		w->given_uid = m->uid;
@@ -34,8 +36,9 @@ static struct meta_v1_status *check_conditions(struct write *w)
 	m->namespace = old->namespace;
 	if (w->given_uid.len && !str_eq(w->given_uid, old->uid))
 		return status_conflict(w->arena, w->res, w->req->name,
-			arena_fmt(w->arena, "Precondition failed: UID in precondition: " STR_FMT ", UID in object meta: " STR_FMT, STR_ARG(w->given_uid),
-				STR_ARG(old->uid)).p);
+			arena_fmt(w->arena, "Precondition failed: UID in precondition: " STR_FMT ", UID in object meta: " STR_FMT,
+				STR_ARG(w->given_uid), STR_ARG(old->uid))
+				.p);
 	if (!w->given_revision.len || str_eqz(w->given_revision, "0")) {
 		if (!(w->res->kind && w->res->kind->flags & KIND_CONDITIONAL) || w->req->verb == VERB_PATCH)
 			return NULL;

@@ -77,11 +77,12 @@ static struct meta_v1_status *start(struct registry_watch *w, const struct regis
 	w->initial_done = !w->snapshot;
 	if (open_cursor(w, revision, wake, arg) == 0)
 		return NULL;
-	return status_new(req->arena, REASON_EXPIRED, "too old resource version: %llu (%llu)", (unsigned long long)revision, (unsigned long long)present);
+	return status_new(req->arena, REASON_EXPIRED, "too old resource version: %llu (%llu)", (unsigned long long)revision,
+		(unsigned long long)present);
 }
 
-int registry_watch_open(struct registry *r, struct registry_request *req, bool send_initial, store_wake_fn wake, void *arg, struct registry_watch **ret,
-	struct meta_v1_status **ret_status)
+int registry_watch_open(struct registry *r, struct registry_request *req, bool send_initial, store_wake_fn wake, void *arg,
+	struct registry_watch **ret, struct meta_v1_status **ret_status)
 {
 	struct registry_watch *w = xcalloc(1, sizeof(*w));
 	w->r = r;

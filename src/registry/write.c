@@ -121,8 +121,9 @@ static void commit_failed(struct write *w, int result)
 {
 	settle(w, false);
 	if (result < 0) {
-		write_refuse(w, status_new(w->arena, REASON_INTERNAL, "%s \"" STR_FMT "\" was not stored: %s", w->res->row->plural, STR_ARG(ref_name(w)),
-			result == -ENOSPC ? "no room on the server's disk" : strerror(-result)));
+		write_refuse(
+			w, status_new(w->arena, REASON_INTERNAL, "%s \"" STR_FMT "\" was not stored: %s", w->res->row->plural,
+				   STR_ARG(ref_name(w)), result == -ENOSPC ? "no room on the server's disk" : strerror(-result)));
 		return;
 	}
 	if (w->operation == VERB_CREATE && result == STORE_EXISTS && w->req->verb != VERB_UPDATE) {

@@ -54,7 +54,8 @@ static void job_prepare_update(struct write *w)
 static void check_restart(const struct core_v1_pod_template_spec *t, const struct at *at, struct causes *cs)
 {
 	if (!str_eqz(t->spec.restart_policy, "OnFailure") && !str_eqz(t->spec.restart_policy, "Never"))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(AT(at, "spec"), "restartPolicy"), shown(t->spec.restart_policy), "supported values: \"OnFailure\", \"Never\"");
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(AT(at, "spec"), "restartPolicy"), shown(t->spec.restart_policy),
+			"supported values: \"OnFailure\", \"Never\"");
 }
 
 static void check_spec(const struct batch_v1_job_spec *s, const struct at *at, struct causes *cs)
@@ -136,7 +137,8 @@ static void cron_validate(struct write *w, struct causes *cs)
 	if (c->spec.schedule.len && (str_has_prefix(c->spec.schedule, STR("TZ=")) || str_has_prefix(c->spec.schedule, STR("CRON_TZ="))))
 		INVALID(cs, AT(&root, "schedule"), c->spec.schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
 	else if (c->spec.schedule.len && !schedule_ok(c->spec.schedule))
-		cause_at(cs, CAUSE_INVALID, AT(&root, "schedule"), c->spec.schedule, "expected exactly 5 fields, found " STR_FMT, STR_ARG(c->spec.schedule));
+		cause_at(cs, CAUSE_INVALID, AT(&root, "schedule"), c->spec.schedule, "expected exactly 5 fields, found " STR_FMT,
+			STR_ARG(c->spec.schedule));
 	if (w->operation == VERB_CREATE && c->metadata.name.len > 52)
 		INVALID(cs, AT(AT(NULL, "metadata"), "name"), c->metadata.name, "must be no more than 52 characters");
 	template_validate(&c->spec.job_template.spec.template, AT(job, "template"), false, cs);

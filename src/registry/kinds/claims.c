@@ -78,7 +78,8 @@ int claims_new(const char *cidr, int port_first, int port_last, struct service_c
 	uint32_t hosts = (uint32_t)MIN((uint64_t)1 << (32 - len), (uint64_t)MAX_ADDRESSES);
 	c->network = network & ~(uint32_t)(((uint64_t)1 << (32 - len)) - 1);
 	c->mask_len = (uint32_t)len;
-	snprintf(c->cidr, sizeof(c->cidr), "%u.%u.%u.%u/%u", c->network >> 24, c->network >> 16 & 255, c->network >> 8 & 255, c->network & 255, c->mask_len);
+	snprintf(c->cidr, sizeof(c->cidr), "%u.%u.%u.%u/%u", c->network >> 24, c->network >> 16 & 255, c->network >> 8 & 255,
+		c->network & 255, c->mask_len);
 	/* neither the network's own address nor the last one */
 	range_init(&c->addresses, hosts - 1, MIN(MAX(16, hosts / 16), 256) + 1);
 	c->port_first = port_first;

@@ -54,11 +54,14 @@ const char *valid_config_key(struct str s)
 	for (size_t i = 0; i < s.len; i++) {
 		char c = s.p[i];
 		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'))
-			return "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used "
+			return "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',"
+				"  or 'key-name', regex used "
 			       "for validation is '[-._a-zA-Z0-9]+')";
 	}
-	return s.len ? NULL : "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', "
-			      "regex used for validation is '[-._a-zA-Z0-9]+')";
+	return s.len ? NULL
+		     : "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
+			"'key-name', "
+		       "regex used for validation is '[-._a-zA-Z0-9]+')";
 }
 
 const char *valid_port_name(struct str s)

@@ -61,13 +61,15 @@ static void check_env(const struct core_v1_container *c, const struct at *at, st
 		if (e->value.len && n)
 			INVALID(cs, from, STR(""), "may not be specified when `value` is not empty");
 		if (n == 0)
-			INVALID(cs, from, STR(""), "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`");
+			INVALID(cs, from, STR(""),
+				"must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`");
 		else if (n > 1)
 			INVALID(cs, from, STR(""), "may not have more than one field specified at a time");
 		if (s->field_ref)
 			field_ref_validate(s->field_ref, pod_field_paths, AT(from, "fieldRef"), cs);
 		if (s->config_map_key_ref)
-			check_key_ref(s->config_map_key_ref->local_object_reference.name, s->config_map_key_ref->key, AT(from, "configMapKeyRef"), cs);
+			check_key_ref(s->config_map_key_ref->local_object_reference.name, s->config_map_key_ref->key,
+				AT(from, "configMapKeyRef"), cs);
 		if (s->secret_key_ref)
 			check_key_ref(s->secret_key_ref->local_object_reference.name, s->secret_key_ref->key, AT(from, "secretKeyRef"), cs);
 	}
@@ -76,7 +78,9 @@ static void check_env(const struct core_v1_container *c, const struct at *at, st
 		const struct at *here = AT_I(at, "envFrom", i++);
 		int n = !!e->config_map_ref + !!e->secret_ref;
 		if (n != 1)
-			INVALID(cs, here, STR(""), n ? "may not have more than one field specified at a time" : "must specify one of: `configMapRef` or `secretRef`");
+			INVALID(cs, here, STR(""),
+				n ? "may not have more than one field specified at a time"
+				  : "must specify one of: `configMapRef` or `secretRef`");
 		if (e->config_map_ref && !e->config_map_ref->local_object_reference.name.len)
 			REQUIRED(cs, AT(AT(here, "configMapRef"), "name"), "");
 		if (e->secret_ref && !e->secret_ref->local_object_reference.name.len)
@@ -182,10 +186,11 @@ static void check_resources(const struct core_v1_resource_requirements *r, const
 		if (quantity_parse(e->value, &q) || quantity_parse(text, &limit))
 			continue;
 		if (!overcommit && quantity_cmp(q, limit) != 0)
-			cause_at(cs, CAUSE_INVALID, AT(at, "requests"), e->value, "must be equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key), STR_ARG(text));
+			cause_at(cs, CAUSE_INVALID, AT(at, "requests"), e->value,
+				"must be equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key), STR_ARG(text));
 		else if (quantity_cmp(q, limit) > 0)
-			cause_at(cs, CAUSE_INVALID, AT(at, "requests"), e->value, "must be less than or equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key),
-				STR_ARG(text));
+			cause_at(cs, CAUSE_INVALID, AT(at, "requests"), e->value,
+				"must be less than or equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key), STR_ARG(text));
 	}
 }
 
@@ -196,8 +201,8 @@ static void check_port_ref(struct int_or_str port, const struct at *at, struct c
 		refuse_port(cs, AT(at, "port"), port, bad);
 }
 
-static void check_handler(const struct core_v1_exec_action *exec, const struct core_v1_http_get_action *http, const struct core_v1_tcp_socket_action *tcp,
-	int n, const struct at *at, struct causes *cs)
+static void check_handler(const struct core_v1_exec_action *exec, const struct core_v1_http_get_action *http,
+	const struct core_v1_tcp_socket_action *tcp, int n, const struct at *at, struct causes *cs)
 {
 	if (n == 0)
 		REQUIRED(cs, at, "must specify a handler type");
@@ -268,7 +273,10 @@ static void check_init_container(const struct core_v1_container *c, const struct
 		bool set;
 		const char *name;
 	} parts[] = {
-		{ c->lifecycle, "lifecycle" }, { c->liveness_probe, "livenessProbe" }, { c->readiness_probe, "readinessProbe" }, { c->startup_probe, "startupProbe" },
+		{ c->lifecycle, "lifecycle" },
+		{ c->liveness_probe, "livenessProbe" },
+		{ c->readiness_probe, "readinessProbe" },
+		{ c->startup_probe, "startupProbe" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(parts) && !sidecar; i++)
 		if (parts[i].set)
@@ -363,8 +371,12 @@ void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struc
 			bool set;
 			const char *name;
 		} parts[] = {
-			{ c->ports.len, "ports" }, { c->liveness_probe, "livenessProbe" }, { c->readiness_probe, "readinessProbe" }, { c->startup_probe, "startupProbe" },
-			{ c->lifecycle, "lifecycle" }, { c->resources.limits.len || c->resources.requests.len, "resources" },
+			{ c->ports.len, "ports" },
+			{ c->liveness_probe, "livenessProbe" },
+			{ c->readiness_probe, "readinessProbe" },
+			{ c->startup_probe, "startupProbe" },
+			{ c->lifecycle, "lifecycle" },
+			{ c->resources.limits.len || c->resources.requests.len, "resources" },
 		};
 		for (size_t k = 0; k < ARRAY_LEN(parts); k++)
 			if (parts[k].set)

@@ -15,9 +15,11 @@ static void check_addresses(const struct core_v1_endpoint_address_items *list, c
 		if (bad)
 			INVALID(cs, AT(here, "ip"), shown(a->ip), bad);
 		else if (parse_ipv4(a->ip, &v4) && (v4 >> 24 == 127 || v4 == 0 || v4 >> 16 == 0xa9fe || v4 >> 24 == 224))
-			INVALID(cs, AT(here, "ip"), a->ip, v4 >> 24 == 127 ? "may not be in the loopback range (127.0.0.0/8, ::1/128)" :
-				v4 == 0 ? "may not be unspecified (0.0.0.0 or ::)" : v4 >> 24 == 224 ? "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)" :
-				"may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+			INVALID(cs, AT(here, "ip"), a->ip,
+				v4 >> 24 == 127   ? "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+				: v4 == 0         ? "may not be unspecified (0.0.0.0 or ::)"
+				: v4 >> 24 == 224 ? "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
+						  : "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
 		if (a->hostname.len && (bad = valid_dns_label(a->hostname)))
 			INVALID(cs, AT(here, "hostname"), a->hostname, bad);
 	}
@@ -71,7 +73,8 @@ static void slice_validate(struct write *w, struct causes *cs)
 		if (!e->addresses.len)
 			REQUIRED(cs, AT(at, "addresses"), "must contain at least 1 address");
 		else if (e->addresses.len > SLICE_ADDRESSES_MAX)
-			cause_at(cs, CAUSE_TOO_MANY, AT(at, "addresses"), STR_NONE, "%zu: must have at most %d items", e->addresses.len, SLICE_ADDRESSES_MAX);
+			cause_at(cs, CAUSE_TOO_MANY, AT(at, "addresses"), STR_NONE, "%zu: must have at most %d items",
+				e->addresses.len, SLICE_ADDRESSES_MAX);
 		for (size_t k = 0; k < e->addresses.len; k++) {
 			struct str a = e->addresses.items[k];
 			const char *bad = str_eqz(s->address_type, "FQDN") ? valid_dns_subdomain(a) : valid_ip(a);

@@ -43,8 +43,10 @@ static void workload_rows(void **state)
 		{ "apps/v1:deployments", "d2", "{" SELECTOR "," TEMPLATE "}", "spec.progressDeadlineSeconds", "600" },
 		{ "apps/v1:deployments", "d3", "{" SELECTOR "," TEMPLATE "}", "spec.template.spec.restartPolicy", "Always" },
 		{ "apps/v1:deployments", "d4", "{" SELECTOR "," TEMPLATE "}", "metadata.generation", "1" },
-		{ "apps/v1:statefulsets", "s", "{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}", "spec.updateStrategy.rollingUpdate.partition", "0" },
-		{ "apps/v1:daemonsets", "ds", "{" SELECTOR "," TEMPLATE "}", "spec.updateStrategy.rollingUpdate.maxUnavailable", "1" },
+		{ "apps/v1:statefulsets", "s", "{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}",
+			"spec.updateStrategy.rollingUpdate.partition", "0" },
+		{ "apps/v1:daemonsets", "ds", "{" SELECTOR "," TEMPLATE "}", "spec.updateStrategy.rollingUpdate.maxUnavailable",
+			"1" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -65,17 +67,23 @@ static void workload_refusals(void **state)
 			"spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`" },
 		{ "apps/v1:deployments", "{\"selector\":{\"matchLabels\":{\"x\":\"y\"}}," TEMPLATE "}",
 			"spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`" },
-		{ "apps/v1:deployments", "{\"selector\":{}," TEMPLATE "}", "spec.selector: Invalid value: {}: empty selector is invalid for deployment" },
+		{ "apps/v1:deployments", "{\"selector\":{}," TEMPLATE "}",
+			"spec.selector: Invalid value: {}: empty selector is invalid for deployment" },
 		{ "apps/v1:deployments", "{" TEMPLATE "}", "spec.selector: Required value" },
-		{ "apps/v1:deployments", "{\"replicas\":-1," SELECTOR "," TEMPLATE "}", "spec.replicas: Invalid value: -1: must be greater than or equal to 0" },
+		{ "apps/v1:deployments", "{\"replicas\":-1," SELECTOR "," TEMPLATE "}",
+			"spec.replicas: Invalid value: -1: must be greater than or equal to 0" },
 		{ "apps/v1:deployments", "{\"strategy\":{\"type\":\"Recreate\",\"rollingUpdate\":{}}," SELECTOR "," TEMPLATE "}",
 			"spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'" },
-		{ "apps/v1:deployments", "{\"strategy\":{\"rollingUpdate\":{\"maxSurge\":0,\"maxUnavailable\":0}}," SELECTOR "," TEMPLATE "}",
+		{ "apps/v1:deployments",
+			"{\"strategy\":{\"rollingUpdate\":{\"maxSurge\":0,\"maxUnavailable\":0}}," SELECTOR "," TEMPLATE "}",
 			"spec.strategy.rollingUpdate.maxUnavailable: Invalid value: " },
 		{ "apps/v1:replicasets",
-			"{" SELECTOR ",\"template\":{\"metadata\":{\"labels\":{\"app\":\"a\"}},\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}",
+			"{" SELECTOR
+			",\"template\":{\"metadata\":{\"labels\":{\"app\":\"a\"}},\"spec\":{\"restartPolicy\":\"Never\","
+			"\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}",
 			"spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"" },
-		{ "batch/v1:jobs", "{" TEMPLATE "}", "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\"" },
+		{ "batch/v1:jobs", "{" TEMPLATE "}",
+			"spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\"" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -90,25 +98,37 @@ static void immutable_rows(void **state)
 		const char *path, *ns, *body, *patch, *message;
 	} rows[] = {
 		{ "apps/v1:deployments", "default", "\"spec\":{" SELECTOR "," TEMPLATE "}",
-			"{\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"b\"}},\"template\":{\"metadata\":{\"labels\":{\"app\":\"b\"}}}}}", "spec.selector: Invalid value: " },
-		{ "apps/v1:statefulsets", "default", "\"spec\":{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}", "{\"spec\":{\"serviceName\":\"y\"}}",
+			"{\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"b\"}},\"template\":{\"metadata\":{\"labels\":{\"app\":\"b\"}}}}}",
+			"spec.selector: Invalid value: " },
+		{ "apps/v1:statefulsets", "default", "\"spec\":{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}",
+			"{\"spec\":{\"serviceName\":\"y\"}}",
 			"spec: Forbidden: updates to statefulset spec for fields other than 'replicas'," },
-		{ "secrets", "default", "\"type\":\"a/b\"", "{\"type\":\"c/d\"}", "type: Invalid value: \"c/d\": field is immutable" },
+		{ "secrets", "default", "\"type\":\"a/b\"", "{\"type\":\"c/d\"}",
+			"type: Invalid value: \"c/d\": field is immutable" },
 		{ "secrets", "default", "\"immutable\":true,\"data\":{\"k\":\"dg==\"}", "{\"data\":{\"k\":\"dnY=\"}}",
 			"data: Forbidden: field is immutable when `immutable` is set" },
-		{ "secrets", "default", "\"immutable\":true", "{\"immutable\":false}", "immutable: Forbidden: field is immutable when `immutable` is set" },
+		{ "secrets", "default", "\"immutable\":true", "{\"immutable\":false}",
+			"immutable: Forbidden: field is immutable when `immutable` is set" },
 		{ "configmaps", "default", "\"immutable\":true,\"data\":{\"k\":\"v\"}", "{\"data\":{\"k\":\"w\"}}",
 			"data: Forbidden: field is immutable when `immutable` is set" },
-		{ "scheduling.k8s.io/v1:priorityclasses", "", "\"value\":5", "{\"value\":6}", "value: Forbidden: may not be changed in an update." },
-		{ "rbac.authorization.k8s.io/v1:clusterrolebindings", "", "\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"a\"}", "{\"roleRef\":{\"name\":\"b\"}}",
-			"roleRef: Invalid value: \"b\": cannot change roleRef" },
-		{ "storage.k8s.io/v1:storageclasses", "", "\"provisioner\":\"a\"", "{\"provisioner\":\"b\"}", "provisioner: Forbidden: updates to provisioner are forbidden." },
-		{ "discovery.k8s.io/v1:endpointslices", "default", "\"addressType\":\"IPv4\",\"endpoints\":[]", "{\"addressType\":\"IPv6\"}", "addressType: Invalid value: \"IPv6\"" },
-		{ "persistentvolumes", "", "\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"capacity\":{\"storage\":\"1Gi\"},\"hostPath\":{\"path\":\"/a\"}}",
-			"{\"spec\":{\"hostPath\":{\"path\":\"/b\"}}}", "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation" },
-		{ "persistentvolumeclaims", "default", "\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}",
-			"{\"spec\":{\"accessModes\":[\"ReadWriteMany\"]}}", "spec: Forbidden: spec is immutable after creation except resources.requests" },
-		{ "nodes", "", "\"spec\":{\"podCIDR\":\"10.0.0.0/24\"}", "{\"spec\":{\"podCIDR\":\"10.0.1.0/24\",\"podCIDRs\":[\"10.0.1.0/24\"]}}",
+		{ "scheduling.k8s.io/v1:priorityclasses", "", "\"value\":5", "{\"value\":6}",
+			"value: Forbidden: may not be changed in an update." },
+		{ "rbac.authorization.k8s.io/v1:clusterrolebindings", "", "\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"a\"}",
+			"{\"roleRef\":{\"name\":\"b\"}}", "roleRef: Invalid value: \"b\": cannot change roleRef" },
+		{ "storage.k8s.io/v1:storageclasses", "", "\"provisioner\":\"a\"", "{\"provisioner\":\"b\"}",
+			"provisioner: Forbidden: updates to provisioner are forbidden." },
+		{ "discovery.k8s.io/v1:endpointslices", "default", "\"addressType\":\"IPv4\",\"endpoints\":[]",
+			"{\"addressType\":\"IPv6\"}", "addressType: Invalid value: \"IPv6\"" },
+		{ "persistentvolumes", "",
+			"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"capacity\":{\"storage\":\"1Gi\"},\"hostPath\":{\"path\":\"/a\"}}",
+			"{\"spec\":{\"hostPath\":{\"path\":\"/b\"}}}",
+			"spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation" },
+		{ "persistentvolumeclaims", "default",
+			"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}",
+			"{\"spec\":{\"accessModes\":[\"ReadWriteMany\"]}}",
+			"spec: Forbidden: spec is immutable after creation except resources.requests" },
+		{ "nodes", "", "\"spec\":{\"podCIDR\":\"10.0.0.0/24\"}",
+			"{\"spec\":{\"podCIDR\":\"10.0.1.0/24\",\"podCIDRs\":[\"10.0.1.0/24\"]}}",
 			"spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid" },
 	};
 	struct env *e = *state;
@@ -164,7 +184,10 @@ static void scale(void **state)
 		assert_at(e, "metadata.generation", "2");
 		OK(e, PATCH, sub, "default", "{\"spec\":{\"replicas\":0}}");
 		assert_at(e, "spec.replicas", "-");
-		req(e, UPDATE, sub, "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"s\",\"resourceVersion\":\"%s\"},\"spec\":{\"replicas\":5}}", revision).p);
+		req(e, UPDATE, sub, "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"s\",\"resourceVersion\":\"%s\"},\"spec\":{\"replicas\":5}}",
+				revision)
+				.p);
 		assert_code(e, 409);
 		req(e, PATCH, sub, "default", "{\"spec\":{\"replicas\":-2}}");
 		assert_refused(e, 422, "Scale.autoscaling \"s\" is invalid: spec.replicas: Invalid value: -2: must be greater than or equal to 0");
@@ -179,12 +202,15 @@ static void configuration(void **state)
 		{ "secrets", "\"type\":\"kubernetes.io/tls\",\"data\":{\"tls.crt\":\"\"}", "data[tls.key]: Required value" },
 		{ "secrets", "\"type\":\"kubernetes.io/dockerconfigjson\",\"stringData\":{\".dockerconfigjson\":\"{\"}",
 			"data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\"" },
-		{ "secrets", "\"type\":\"kubernetes.io/service-account-token\"", "metadata.annotations[kubernetes.io/service-account.name]: Required value" },
+		{ "secrets", "\"type\":\"kubernetes.io/service-account-token\"",
+			"metadata.annotations[kubernetes.io/service-account.name]: Required value" },
 		{ "secrets", "\"data\":{\"a b\":\"\"}", "data[a b]: Invalid value: \"a b\": a valid config key must consist of" },
-		{ "configmaps", "\"data\":{\"k\":\"v\"},\"binaryData\":{\"k\":\"\"}", "data[k]: Invalid value: \"k\": duplicate of key present in binaryData" },
+		{ "configmaps", "\"data\":{\"k\":\"v\"},\"binaryData\":{\"k\":\"\"}",
+			"data[k]: Invalid value: \"k\": duplicate of key present in binaryData" },
 	};
 	struct env *e = *state;
-	OK(e, CREATE, "secrets", "default", "{\"metadata\":{\"name\":\"s\"},\"data\":{\"a\":\"dg==\",\"b\":\"dg==\"},\"stringData\":{\"b\":\"text\"}}");
+	OK(e, CREATE, "secrets", "default",
+		"{\"metadata\":{\"name\":\"s\"},\"data\":{\"a\":\"dg==\",\"b\":\"dg==\"},\"stringData\":{\"b\":\"text\"}}");
 	assert_at(e, "type", "Opaque");
 	assert_at(e, "data.a", "dg==");
 	assert_at(e, "data.b", "dGV4dA==");
@@ -200,7 +226,8 @@ static void jobs(void **state)
 {
 	struct env *e = *state;
 	OK(e, CREATE, "batch/v1:jobs", "default",
-		"{\"metadata\":{\"name\":\"j\"},\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
+		"{\"metadata\":{\"name\":\"j\"},\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\","
+		"\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
 	const char *uid = at(e, "metadata.uid");
 	assert_at(e, "spec.selector.matchLabels.batch~kubernetes~io/controller-uid", uid);
 	assert_at(e, "spec.template.metadata.labels.batch~kubernetes~io/job-name", "j");
@@ -212,13 +239,14 @@ static void jobs(void **state)
 	OK(e, DELETE, "batch/v1:jobs/j", "default", NULL); /* by default its pods are orphaned */
 	assert_at(e, "metadata.finalizers", "[\"orphan\"]");
 	req(e, CREATE, "batch/v1:cronjobs", "default",
-		"{\"metadata\":{\"name\":\"c\"},\"spec\":{\"schedule\":\"often\",\"jobTemplate\":{\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":"
+		"{\"metadata\":{\"name\":\"c\"},\"spec\":{\"schedule\":\"often\","
+		"\"jobTemplate\":{\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":"
 		"\"c\",\"image\":\"i\"}]}}}}}}");
 	assert_refused(e, 422, "spec.schedule: Invalid value: \"often\"");
 }
 
-static int issue(void *arg, struct str ns, struct str account, struct str uid, const struct authentication_v1_token_request *req, struct arena *a, struct str *ret_token,
-	struct timestamp *ret_expires, struct err *err)
+static int issue(void *arg, struct str ns, struct str account, struct str uid, const struct authentication_v1_token_request *req,
+	struct arena *a, struct str *ret_token, struct timestamp *ret_expires, struct err *err)
 {
 	*ret_token = arena_fmt(a, STR_FMT "/" STR_FMT "/%lld", STR_ARG(ns), STR_ARG(account), (long long)req->spec.expiration_seconds.value);
 	*ret_expires = time_add_ns(test_time, req->spec.expiration_seconds.value * 1000000000);
@@ -240,7 +268,8 @@ static void tokens(void **state)
 	req(e, CREATE, "serviceaccounts/nobody/token", "default", "{}");
 	assert_refused(e, 404, "serviceaccounts \"nobody\" not found");
 	OK(e, CREATE, "pods", "default", pod(e, "p", "\"serviceAccountName\":\"other\","));
-	req(e, CREATE, "serviceaccounts/sa/token", "default", "{\"spec\":{\"boundObjectRef\":{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"name\":\"p\"}}}");
+	req(e, CREATE, "serviceaccounts/sa/token", "default",
+		"{\"spec\":{\"boundObjectRef\":{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"name\":\"p\"}}}");
 	assert_refused(e, 400, "cannot bind token for serviceaccount \"sa\" to pod running with different serviceaccount name.");
 }
 
@@ -257,7 +286,8 @@ static void signing_requests(void **state)
 		"{\"status\":{\"conditions\":[{\"type\":\"Approved\",\"status\":\"True\"}],\"certificate\":\"eA==\"}}");
 	assert_at(e, "status.conditions", "-"); /* approval has its own door */
 	assert_at(e, "status.certificate", "eA==");
-	OK(e, PATCH, "certificates.k8s.io/v1:certificatesigningrequests/r/approval", "", "{\"status\":{\"conditions\":[{\"type\":\"Approved\",\"status\":\"True\"}]}}");
+	OK(e, PATCH, "certificates.k8s.io/v1:certificatesigningrequests/r/approval", "",
+		"{\"status\":{\"conditions\":[{\"type\":\"Approved\",\"status\":\"True\"}]}}");
 	assert_at(e, "status.conditions.0.type", "Approved");
 	assert_at(e, "status.certificate", "eA==");
 	req(e, PATCH, "certificates.k8s.io/v1:certificatesigningrequests/r/approval", "",
@@ -268,7 +298,8 @@ static void signing_requests(void **state)
 static void events_go(void **state)
 {
 	static const char old_one[] = "{\"metadata\":{\"name\":\"a\"},\"involvedObject\":{\"namespace\":\"default\"}}";
-	static const char repeated[] = "{\"metadata\":{\"name\":\"b\"},\"involvedObject\":{\"namespace\":\"default\"},\"lastTimestamp\":\"2023-11-14T22:43:20Z\"}";
+	static const char repeated[] =
+		"{\"metadata\":{\"name\":\"b\"},\"involvedObject\":{\"namespace\":\"default\"},\"lastTimestamp\":\"2023-11-14T22:43:20Z\"}";
 	struct env *e = *state;
 	OK(e, CREATE, "events", "default", old_one);
 	OK(e, CREATE, "events", "default", repeated);
@@ -321,8 +352,18 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
-		T(namespaces), T(workload_rows), T(workload_refusals), T(immutable_rows), T(generations), T(scale), T(configuration), T(jobs), T(tokens),
-		T(signing_requests), T(events_go), T(bootstrap),
+		T(namespaces),
+		T(workload_rows),
+		T(workload_refusals),
+		T(immutable_rows),
+		T(generations),
+		T(scale),
+		T(configuration),
+		T(jobs),
+		T(tokens),
+		T(signing_requests),
+		T(events_go),
+		T(bootstrap),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

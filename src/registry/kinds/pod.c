@@ -12,7 +12,8 @@ static void fill(struct write *w, void *obj)
 		p->spec.enable_service_links = (struct opt_bool)SOME(true);
 }
 
-void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const char *type, const char *status, const char *reason, const char *message)
+void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const char *type, const char *status, const char *reason,
+	const char *message)
 {
 	struct core_v1_pod_condition *c = NULL;
 	LIST_EACH(it, &st->conditions) {
@@ -37,7 +38,8 @@ static void prepare_create(struct write *w)
 	struct core_v1_pod *p = w->obj;
 	p->status = (struct core_v1_pod_status){ .phase = STR("Pending"), .qos_class = pod_qos(&p->spec) };
 	if (p->spec.scheduling_gates.len)
-		pod_condition_set(w, &p->status, "PodScheduled", "False", "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates");
+		pod_condition_set(w, &p->status, "PodScheduled", "False", "SchedulingGated",
+			"Scheduling is blocked due to non-empty scheduling gates");
 }
 
 static void validate(struct write *w, struct causes *cs)
@@ -85,8 +87,8 @@ static void check_gates(const struct core_v1_pod_spec *now, const struct core_v1
 		LIST_EACH(o, &old->scheduling_gates)
 			had |= str_eq(o->name, n->name);
 		if (!had) {
-			cause_at(cs, CAUSE_FORBIDDEN, AT(&root, "schedulingGates"), STR_NONE, "only deletion is allowed, but found new scheduling gate '" STR_FMT "'",
-				STR_ARG(n->name));
+			cause_at(cs, CAUSE_FORBIDDEN, AT(&root, "schedulingGates"), STR_NONE,
+				"only deletion is allowed, but found new scheduling gate '" STR_FMT "'", STR_ARG(n->name));
 			return;
 		}
 	}
@@ -131,8 +133,10 @@ static void validate_update(struct write *w, struct causes *cs)
 		probe.termination_grace_period_seconds = grace;
 	if (!model_equal(&core_v1_pod_spec_type, &probe, &old->spec))
 		FORBIDDEN(cs, &root,
-			"pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
-			"`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously "
+			"pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+			"`spec.activeDeadlineSeconds`,"
+			"`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be "
+			"set to 1 if it was previously "
 			"negative)");
 }
 
@@ -140,7 +144,8 @@ static void prepare_update(struct write *w)
 {
 	struct core_v1_pod *p = w->obj, *old = w->old;
 	if (old->spec.scheduling_gates.len && !p->spec.scheduling_gates.len && p->status.conditions.len) {
-		p->status.conditions.items = arena_memdup(w->arena, p->status.conditions.items, p->status.conditions.len * sizeof(*p->status.conditions.items));
+		p->status.conditions.items = arena_memdup(
+			w->arena, p->status.conditions.items, p->status.conditions.len * sizeof(*p->status.conditions.items));
 		size_t n = 0;
 		LIST_EACH(c, &p->status.conditions) {
 			if (!str_eqz(c->reason, "SchedulingGated"))
@@ -171,8 +176,8 @@ static void prepare_status(struct write *w)
 	w->obj = p;
 }
 
-static void check_restarts(const struct core_v1_container_status_items *now, const struct core_v1_container_status_items *old, const char *name, struct str policy,
-	struct causes *cs)
+static void check_restarts(const struct core_v1_container_status_items *now, const struct core_v1_container_status_items *old,
+	const char *name, struct str policy, struct causes *cs)
 {
 	if (str_eqz(policy, "Always"))
 		return;
@@ -260,7 +265,8 @@ static void validate_resize(struct write *w, struct causes *cs)
 {
 	struct core_v1_pod *p = w->obj, *old = w->old;
 	pod_containers_validate(&p->spec, &root, cs);
-	if (!same_but_amounts(&p->spec.containers, &old->spec.containers) || !same_but_amounts(&p->spec.init_containers, &old->spec.init_containers))
+	if (!same_but_amounts(&p->spec.containers, &old->spec.containers) ||
+		!same_but_amounts(&p->spec.init_containers, &old->spec.init_containers))
 		FORBIDDEN(cs, &root, "only cpu and memory resources are mutable");
 	else if (!str_eq(pod_qos(&p->spec), pod_qos(&old->spec)))
 		INVALID(cs, AT(AT(NULL, "metadata"), "qosClass"), pod_qos(&p->spec), "Pod QOS Class may not change as a result of resizing");

@@ -16,7 +16,9 @@ static void answer_success(struct write *w, struct object *o, struct registry_re
 
 static struct meta_v1_status *check_binding(struct write *w, const struct core_v1_binding *b, const struct core_v1_pod *p)
 {
-	static const struct resource bindings = { .plural = { "pods/binding", 12 }, .group_resource = { "pods/binding", 12 }, .kind_name = { "Binding", 7 } };
+	static const struct resource bindings = {
+		.plural = { "pods/binding", 12 }, .group_resource = { "pods/binding", 12 }, .kind_name = { "Binding", 7 }
+	};
 	struct causes cs = { .arena = w->arena };
 	struct arena *a = w->arena;
 	if (b->target.kind.len && !str_eqz(b->target.kind, "Node"))
@@ -28,10 +30,12 @@ static struct meta_v1_status *check_binding(struct write *w, const struct core_v
 	struct str name = p->metadata.name;
 	if (b->metadata.uid.len && !str_eq(b->metadata.uid, p->metadata.uid))
 		return status_conflict(a, &bindings, name,
-			arena_fmt(a, "Precondition failed: UID in precondition: " STR_FMT ", UID in object meta: " STR_FMT, STR_ARG(b->metadata.uid),
-				STR_ARG(p->metadata.uid)).p);
+			arena_fmt(a, "Precondition failed: UID in precondition: " STR_FMT ", UID in object meta: " STR_FMT,
+				STR_ARG(b->metadata.uid), STR_ARG(p->metadata.uid))
+				.p);
 	if (!time_is_zero(p->metadata.deletion_timestamp))
-		return status_conflict(a, &bindings, name, arena_fmt(a, "pod " STR_FMT " is being deleted, cannot be assigned to a host", STR_ARG(name)).p);
+		return status_conflict(a, &bindings, name,
+			arena_fmt(a, "pod " STR_FMT " is being deleted, cannot be assigned to a host", STR_ARG(name)).p);
 	if (p->spec.node_name.len)
 		return status_conflict(a, &bindings, name,
 			arena_fmt(a, "pod " STR_FMT " is already assigned to node \"" STR_FMT "\"", STR_ARG(name), STR_ARG(p->spec.node_name)).p);
@@ -114,7 +118,8 @@ static struct meta_v1_status *find_budget(struct write *w, const struct core_v1_
 		if (registry_decode(budgets, o, w->arena, &b, &err) || !protects(b, p, w->arena))
 			continue;
 		if (*ret)
-			st = status_new(w->arena, REASON_INTERNAL, "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
+			st = status_new(w->arena, REASON_INTERNAL,
+				"This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
 		object_unref(*ret_object);
 		*ret_object = object_ref(o);
 		*ret = b;
@@ -125,13 +130,15 @@ static struct meta_v1_status *find_budget(struct write *w, const struct core_v1_
 
 static struct meta_v1_status *refuse_eviction(struct write *w, const struct policy_v1_pod_disruption_budget *b)
 {
-	struct meta_v1_status *st = status_new(w->arena, REASON_TOO_MANY_REQUESTS, "Cannot evict pod as it would violate the pod's disruption budget.");
+	struct meta_v1_status *st = status_new(
+		w->arena, REASON_TOO_MANY_REQUESTS, "Cannot evict pod as it would violate the pod's disruption budget.");
 	st->details = arena_alloc(w->arena, sizeof(*st->details));
 	struct meta_v1_status_cause *c = LIST_ADD(w->arena, &st->details->causes);
 	c->reason = STR("DisruptionBudget");
 	if (b->status.observed_generation < b->metadata.generation) {
 		st->details->retry_after_seconds = 10;
-		c->message = arena_fmt(w->arena, "The disruption budget " STR_FMT " is still being processed by the server.", STR_ARG(b->metadata.name));
+		c->message = arena_fmt(w->arena, "The disruption budget " STR_FMT " is still being processed by the server.",
+			STR_ARG(b->metadata.name));
 		return st;
 	}
 	c->message = arena_fmt(w->arena, "The disruption budget " STR_FMT " needs %d healthy pods and has %d currently", STR_ARG(b->metadata.name),

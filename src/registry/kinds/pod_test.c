@@ -6,17 +6,30 @@ static void defaults(void **state)
 	static const struct {
 		const char *path, *value;
 	} rows[] = {
-		{ "spec.restartPolicy", "Always" }, { "spec.dnsPolicy", "ClusterFirst" }, { "spec.schedulerName", "default-scheduler" },
-		{ "spec.terminationGracePeriodSeconds", "30" }, { "spec.enableServiceLinks", "true" }, { "spec.securityContext", "{}" },
-		{ "spec.containers.0.imagePullPolicy", "Always" }, { "spec.containers.1.imagePullPolicy", "IfNotPresent" },
-		{ "spec.containers.0.terminationMessagePath", "/dev/termination-log" }, { "spec.containers.0.ports.0.protocol", "TCP" },
-		{ "spec.containers.0.resources.requests.cpu", "1" }, { "spec.containers.0.livenessProbe.periodSeconds", "10" },
-		{ "spec.containers.0.livenessProbe.httpGet.path", "/" }, { "spec.volumes.0.emptyDir", "{}" }, { "spec.volumes.1.secret.defaultMode", "420" },
-		{ "spec.serviceAccount", "sa" }, { "status.phase", "Pending" }, { "status.qosClass", "Burstable" }, { "metadata.generation", "1" },
+		{ "spec.restartPolicy", "Always" },
+		{ "spec.dnsPolicy", "ClusterFirst" },
+		{ "spec.schedulerName", "default-scheduler" },
+		{ "spec.terminationGracePeriodSeconds", "30" },
+		{ "spec.enableServiceLinks", "true" },
+		{ "spec.securityContext", "{}" },
+		{ "spec.containers.0.imagePullPolicy", "Always" },
+		{ "spec.containers.1.imagePullPolicy", "IfNotPresent" },
+		{ "spec.containers.0.terminationMessagePath", "/dev/termination-log" },
+		{ "spec.containers.0.ports.0.protocol", "TCP" },
+		{ "spec.containers.0.resources.requests.cpu", "1" },
+		{ "spec.containers.0.livenessProbe.periodSeconds", "10" },
+		{ "spec.containers.0.livenessProbe.httpGet.path", "/" },
+		{ "spec.volumes.0.emptyDir", "{}" },
+		{ "spec.volumes.1.secret.defaultMode", "420" },
+		{ "spec.serviceAccount", "sa" },
+		{ "status.phase", "Pending" },
+		{ "status.qosClass", "Burstable" },
+		{ "metadata.generation", "1" },
 	};
 	struct env *e = *state;
 	OK(e, CREATE, "pods", "default",
-		"{\"metadata\":{\"name\":\"p\"},\"spec\":{\"serviceAccountName\":\"sa\",\"containers\":[{\"name\":\"a\",\"image\":\"r:5000/x\",\"ports\":[{\"containerPort\":80}],"
+		"{\"metadata\":{\"name\":\"p\"},\"spec\":{\"serviceAccountName\":\"sa\",\"containers\":[{\"name\":\"a\","
+		"\"image\":\"r:5000/x\",\"ports\":[{\"containerPort\":80}],"
 		"\"resources\":{\"limits\":{\"cpu\":\"1\"}},\"livenessProbe\":{\"httpGet\":{\"port\":80}}},{\"name\":\"b\",\"image\":\"x:1\"}],"
 		"\"volumes\":[{\"name\":\"v\"},{\"name\":\"s\",\"secret\":{\"secretName\":\"s\"}}]},\"status\":{\"phase\":\"Running\"}}");
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -31,30 +44,38 @@ static void refusals(void **state)
 	} rows[] = {
 		{ "{\"containers\":[" C "}," C "}]}", "spec.containers[1].name: Duplicate value: \"c\"" },
 		{ "{\"containers\":[{\"name\":\"c\"}]}", "spec.containers[0].image: Required value" },
-		{ "{\"containers\":[" C ",\"ports\":[{\"name\":\"Bad_\",\"containerPort\":1}]}]}", "spec.containers[0].ports[0].name: Invalid value: \"Bad_\"" },
-		{ "{\"containers\":[" C ",\"env\":[{\"name\":\"a=b\"}]}]}", "spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name" },
+		{ "{\"containers\":[" C ",\"ports\":[{\"name\":\"Bad_\",\"containerPort\":1}]}]}",
+			"spec.containers[0].ports[0].name: Invalid value: \"Bad_\"" },
+		{ "{\"containers\":[" C ",\"env\":[{\"name\":\"a=b\"}]}]}",
+			"spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name" },
 		{ "{\"containers\":[" C ",\"env\":[{\"name\":\"a\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"spec.x\"}}}]}]}",
-			"spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: \"metadata.name\"" },
-		{ "{\"containers\":[" C ",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/v\"}]}]}", "spec.containers[0].volumeMounts[0].name: Not found: \"v\"" },
+			"spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: "
+			"\"metadata.name\"" },
+		{ "{\"containers\":[" C ",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/v\"}]}]}",
+			"spec.containers[0].volumeMounts[0].name: Not found: \"v\"" },
 		{ "{\"containers\":[" C ",\"resources\":{\"requests\":{\"cpu\":\"2\"},\"limits\":{\"cpu\":\"1\"}}}]}",
 			"spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1" },
 		{ "{\"containers\":[" C ",\"resources\":{\"requests\":{\"disk\":\"2\"}}}]}",
 			"spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource for containers" },
-		{ "{\"containers\":[" C ",\"livenessProbe\":{}}]}", "spec.containers[0].livenessProbe: Required value: must specify a handler type" },
+		{ "{\"containers\":[" C ",\"livenessProbe\":{}}]}",
+			"spec.containers[0].livenessProbe: Required value: must specify a handler type" },
 		{ "{\"containers\":[" C ",\"livenessProbe\":{\"successThreshold\":2,\"tcpSocket\":{\"port\":1}}}]}",
 			"spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1" },
 		{ "{\"containers\":[" C ",\"readinessProbe\":{\"tcpSocket\":{\"port\":0}}}]}",
 			"spec.containers[0].readinessProbe.tcpSocket.port: Invalid value: 0: must be between 1 and 65535, inclusive" },
 		{ "{\"containers\":[" C "}],\"volumes\":[{\"name\":\"v\",\"emptyDir\":{},\"hostPath\":{\"path\":\"/\"}}]}",
 			"spec.volumes[0]: Forbidden: may not specify more than 1 volume type" },
-		{ "{\"containers\":[" C "}],\"initContainers\":[{\"name\":\"i\",\"image\":\"i\",\"livenessProbe\":{\"tcpSocket\":{\"port\":1}}}]}",
+		{ "{\"containers\":[" C
+		  "}],\"initContainers\":[{\"name\":\"i\",\"image\":\"i\",\"livenessProbe\":{\"tcpSocket\":{\"port\":1}}}]}",
 			"spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always" },
 		{ "{\"containers\":[" C "}],\"tolerations\":[{\"operator\":\"Equal\"}]}",
 			"spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty" },
-		{ "{\"containers\":[" C "}],\"dnsPolicy\":\"None\"}", "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None" },
+		{ "{\"containers\":[" C "}],\"dnsPolicy\":\"None\"}",
+			"spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None" },
 		{ "{\"containers\":[" C "}],\"activeDeadlineSeconds\":0}",
 			"spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive" },
-		{ "{\"containers\":[" C ",\"ports\":[{\"containerPort\":1,\"hostPort\":9},{\"containerPort\":2,\"hostPort\":9}]}]}",
+		{ "{\"containers\":[" C
+		  ",\"ports\":[{\"containerPort\":1,\"hostPort\":9},{\"containerPort\":2,\"hostPort\":9}]}]}",
 			"spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP//9\"" },
 	};
 	struct env *e = *state;
@@ -78,7 +99,9 @@ static void qos(void **state)
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		OK(e, CREATE, "pods", "default",
-			arena_fmt(e->a, "{\"metadata\":{\"name\":\"p%zu\"},\"spec\":{\"containers\":[" C ",\"resources\":%s}]}}", i, rows[i].resources).p);
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"p%zu\"},\"spec\":{\"containers\":[" C ",\"resources\":%s}]}}",
+				i, rows[i].resources)
+				.p);
 		assert_at(e, "status.qosClass", rows[i].class);
 	}
 }
@@ -89,17 +112,21 @@ static void updates(void **state)
 	OK(e, CREATE, "pods", "default", pod(e, "p", "\"activeDeadlineSeconds\":10,\"tolerations\":[{\"key\":\"k\",\"operator\":\"Exists\"}],"));
 	OK(e, PATCH, "pods/p", "default", "{\"spec\":{\"activeDeadlineSeconds\":5}}");
 	assert_at(e, "metadata.generation", "2");
-	OK(e, PATCH, "pods/p", "default", "{\"spec\":{\"tolerations\":[{\"key\":\"k\",\"operator\":\"Exists\"},{\"key\":\"l\",\"operator\":\"Exists\"}]}}");
+	OK(e, PATCH, "pods/p", "default",
+		"{\"spec\":{\"tolerations\":[{\"key\":\"k\",\"operator\":\"Exists\"},{\"key\":\"l\",\"operator\":\"Exists\"}]}}");
 	req(e, PATCH, "pods/p", "default", "{\"spec\":{\"activeDeadlineSeconds\":6}}");
 	assert_refused(e, 422, "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value");
 	req(e, PATCH, "pods/p", "default", "{\"spec\":{\"tolerations\":[]}}");
 	assert_refused(e, 422, "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds");
 	req(e, PATCH, "pods/p", "default", "{\"spec\":{\"hostNetwork\":true}}");
 	assert_refused(e, 422, "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,");
-	req_new(e, PATCH, "pods/p", "default", "[{\"op\":\"replace\",\"path\":\"/spec/containers/0/image\",\"value\":\"j:2\"}]")->patch_type = PATCH_TYPE_JSON;
+	req_new(e, PATCH, "pods/p", "default", "[{\"op\":\"replace\",\"path\":\"/spec/containers/0/image\",\"value\":\"j:2\"}]")
+		->patch_type = PATCH_TYPE_JSON;
 	assert_int_equal(req_run(e), 200);
 	assert_at(e, "spec.containers.0.image", "j:2");
-	req_new(e, PATCH, "pods/p", "default", "[{\"op\":\"add\",\"path\":\"/spec/containers/-\",\"value\":{\"name\":\"d\",\"image\":\"x\"}}]")->patch_type = PATCH_TYPE_JSON;
+	req_new(e, PATCH, "pods/p", "default",
+		"[{\"op\":\"add\",\"path\":\"/spec/containers/-\",\"value\":{\"name\":\"d\",\"image\":\"x\"}}]")
+		->patch_type = PATCH_TYPE_JSON;
 	req_run(e);
 	assert_refused(e, 422, "spec.containers: Forbidden: pod updates may not add or remove containers");
 	OK(e, PATCH, "pods/p", "default", "{\"status\":{\"phase\":\"Running\"}}"); /* the pod itself does not take a status */
@@ -111,7 +138,8 @@ static void status_alone(void **state)
 	struct env *e = *state;
 	OK(e, CREATE, "pods", "default", pod(e, "p", ""));
 	OK(e, PATCH, "pods/p/status", "default",
-		"{\"spec\":{\"hostNetwork\":true},\"status\":{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\"},\"metadata\":{\"annotations\":{\"n\":\"1\"},\"ownerReferences\":"
+		"{\"spec\":{\"hostNetwork\":true},\"status\":{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\"},"
+		"\"metadata\":{\"annotations\":{\"n\":\"1\"},\"ownerReferences\":"
 		"[{\"apiVersion\":\"v1\",\"kind\":\"X\",\"name\":\"x\",\"uid\":\"1\"}]}}");
 	assert_at(e, "spec.hostNetwork", "-");
 	assert_at(e, "metadata.ownerReferences", "-");
@@ -233,7 +261,8 @@ static void ephemeral_and_resize(void **state)
 {
 	struct env *e = *state;
 	OK(e, CREATE, "pods", "default", pod(e, "p", ""));
-	OK(e, PATCH, "pods/p/ephemeralcontainers", "default", "{\"spec\":{\"hostNetwork\":true,\"ephemeralContainers\":[{\"name\":\"dbg\",\"image\":\"b\"}]}}");
+	OK(e, PATCH, "pods/p/ephemeralcontainers", "default",
+		"{\"spec\":{\"hostNetwork\":true,\"ephemeralContainers\":[{\"name\":\"dbg\",\"image\":\"b\"}]}}");
 	assert_at(e, "spec.ephemeralContainers.0.name", "dbg");
 	assert_at(e, "spec.hostNetwork", "-");
 	req(e, PATCH, "pods/p/ephemeralcontainers", "default", "{\"spec\":{\"ephemeralContainers\":[]}}");
@@ -243,10 +272,13 @@ static void ephemeral_and_resize(void **state)
 	assert_refused(e, 422, "spec.ephemeralContainers[1].name: Duplicate value: \"c\"");
 	OK(e, CREATE, "pods", "default",
 		"{\"metadata\":{\"name\":\"q\"},\"spec\":{\"containers\":[" C ",\"resources\":{\"requests\":{\"cpu\":\"1\"}}}]}}");
-	OK(e, PATCH, "pods/q/resize", "default", "{\"spec\":{\"containers\":[" C ",\"imagePullPolicy\":\"IfNotPresent\",\"terminationMessagePath\":\"/dev/termination-log\","
+	OK(e, PATCH, "pods/q/resize", "default",
+		"{\"spec\":{\"containers\":[" C
+		",\"imagePullPolicy\":\"IfNotPresent\",\"terminationMessagePath\":\"/dev/termination-log\","
 		"\"terminationMessagePolicy\":\"File\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}]}}");
 	assert_at(e, "spec.containers.0.resources.requests.cpu", "2");
-	req(e, PATCH, "pods/q/resize", "default", "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"other\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}]}}");
+	req(e, PATCH, "pods/q/resize", "default",
+		"{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"other\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}]}}");
 	assert_refused(e, 422, "spec: Forbidden: only cpu and memory resources are mutable");
 }
 
@@ -254,7 +286,16 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
-		T(defaults), T(refusals), T(qos), T(updates), T(status_alone), T(bind_once), T(grace), T(grace_and_finalizers), T(eviction), T(ephemeral_and_resize),
+		T(defaults),
+		T(refusals),
+		T(qos),
+		T(updates),
+		T(status_alone),
+		T(bind_once),
+		T(grace),
+		T(grace_and_finalizers),
+		T(eviction),
+		T(ephemeral_and_resize),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

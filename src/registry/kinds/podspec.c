@@ -196,7 +196,8 @@ static void check_tolerations(const struct core_v1_pod_spec *s, const struct at 
 		if (t->key.len && (bad = valid_label_key(t->key)))
 			INVALID(cs, AT(here, "key"), t->key, bad);
 		if (!t->key.len && !exists)
-			INVALID(cs, AT(here, "operator"), shown(t->operator), "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+			INVALID(cs, AT(here, "operator"), shown(t->operator),
+				"operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
 		if (t->toleration_seconds.set && !str_eqz(t->effect, "NoExecute"))
 			INVALID(cs, AT(here, "effect"), shown(t->effect), "effect must be 'NoExecute' when `tolerationSeconds` is set");
 		if (exists && t->value.len)
@@ -276,7 +277,8 @@ void selector_mismatch(const struct str_map *labels, struct causes *cs)
 		STR_ARG(buf_str(&b)));
 }
 
-void selector_template_validate(const struct meta_v1_label_selector *s, const struct core_v1_pod_template_spec *t, const char *what, struct causes *cs)
+void selector_template_validate(
+	const struct meta_v1_label_selector *s, const struct core_v1_pod_template_spec *t, const char *what, struct causes *cs)
 {
 	const struct at *at = AT(AT(NULL, "spec"), "selector");
 	struct selector *sel;

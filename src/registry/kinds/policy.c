@@ -15,9 +15,11 @@ static void priority_validate(struct write *w, struct causes *cs)
 {
 	struct scheduling_v1_priority_class *p = w->obj;
 	if (str_has_prefix(p->metadata.name, STR("system-")) && !is_system_class(p))
-		FORBIDDEN(cs, AT(AT(NULL, "metadata"), "name"), "priority class names with 'system-' prefix are reserved for system use only. error: not a system class");
+		FORBIDDEN(cs, AT(AT(NULL, "metadata"), "name"),
+			"priority class names with 'system-' prefix are reserved for system use only. error: not a system class");
 	else if (p->value > HIGHEST_USER_PRIORITY && !is_system_class(p))
-		cause_at(cs, CAUSE_FORBIDDEN, AT(NULL, "value"), STR_NONE, "maximum allowed value of a user defined priority is %d", HIGHEST_USER_PRIORITY);
+		cause_at(cs, CAUSE_FORBIDDEN, AT(NULL, "value"), STR_NONE,
+			"maximum allowed value of a user defined priority is %d", HIGHEST_USER_PRIORITY);
 }
 
 static void priority_validate_update(struct write *w, struct causes *cs)
@@ -204,7 +206,8 @@ static void csr_validate_sub(struct write *w, struct causes *cs)
 		LIST_EACH(n, &c->status.conditions)
 			kept |= str_eq(n->type, it->type);
 		if (!kept)
-			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE, "updates may not remove a condition of type \"" STR_FMT "\"", STR_ARG(it->type));
+			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE, "updates may not remove a condition of type \"" STR_FMT "\"",
+				STR_ARG(it->type));
 	}
 	if (old->status.certificate.len && !str_eq(c->status.certificate, old->status.certificate))
 		INVALID(cs, AT(AT(NULL, "status"), "certificate"), STR_NONE, "updates may not modify existing certificate content");
@@ -219,7 +222,8 @@ static void csr_validate(struct write *w, struct causes *cs)
 	if (c->spec.request.len && str_find_str(c->spec.request, STR("-----BEGIN CERTIFICATE REQUEST-----")) < 0)
 		INVALID(cs, AT(at, "request"), STR_NONE, "PEM block type must be CERTIFICATE REQUEST");
 	if (c->spec.signer_name.len && str_find(c->spec.signer_name, '/') < 0)
-		INVALID(cs, AT(at, "signerName"), c->spec.signer_name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+		INVALID(cs, AT(at, "signerName"), c->spec.signer_name,
+			"must be a fully qualified domain and path of the form 'example.com/signer-name'");
 }
 
 static const struct kind_sub csr_subs[] = {

@@ -12,9 +12,11 @@ static void check_rules(const struct rbac_v1_policy_rule_items *rules, bool name
 			REQUIRED(cs, AT(at, "verbs"), "verbs must contain at least one value");
 		if (r->non_resource_urls.len) {
 			if (namespaced)
-				INVALID(cs, AT(at, "nonResourceURLs"), r->non_resource_urls.items[0], "namespaced rules cannot apply to non-resource URLs");
+				INVALID(cs, AT(at, "nonResourceURLs"), r->non_resource_urls.items[0],
+					"namespaced rules cannot apply to non-resource URLs");
 			if (r->api_groups.len || r->resources.len || r->resource_names.len)
-				INVALID(cs, AT(at, "nonResourceURLs"), r->non_resource_urls.items[0], "rules cannot apply to both regular resources and non-resource URLs");
+				INVALID(cs, AT(at, "nonResourceURLs"), r->non_resource_urls.items[0],
+					"rules cannot apply to both regular resources and non-resource URLs");
 			continue;
 		}
 		if (!r->api_groups.len)
@@ -34,7 +36,8 @@ static void cluster_role_validate(struct write *w, struct causes *cs)
 	struct rbac_v1_cluster_role *r = w->obj;
 	check_rules(&r->rules, false, cs);
 	if (r->aggregation_rule && !r->aggregation_rule->cluster_role_selectors.len)
-		REQUIRED(cs, AT(AT(NULL, "aggregationRule"), "clusterRoleSelectors"), "at least one clusterRoleSelector required if aggregationRule is non-nil");
+		REQUIRED(cs, AT(AT(NULL, "aggregationRule"), "clusterRoleSelectors"),
+			"at least one clusterRoleSelector required if aggregationRule is non-nil");
 }
 
 static void fill_parts(struct rbac_v1_role_ref *ref, struct rbac_v1_subject_items *subjects)
@@ -54,7 +57,8 @@ static void check_parts(const struct rbac_v1_role_ref *ref, const struct rbac_v1
 	if (!str_eqz(ref->api_group, rbac_group))
 		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "apiGroup"), shown(ref->api_group), "supported values: \"%s\"", rbac_group);
 	if (!str_eqz(ref->kind, "ClusterRole") && (cluster || !str_eqz(ref->kind, "Role")))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "kind"), shown(ref->kind), "supported values: %s\"ClusterRole\"", cluster ? "" : "\"Role\", ");
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "kind"), shown(ref->kind), "supported values: %s\"ClusterRole\"",
+			cluster ? "" : "\"Role\", ");
 	if (ref->name.len && name_check(NAME_PATH_SEGMENT, ref->name))
 		INVALID(cs, AT(at, "name"), ref->name, name_check(NAME_PATH_SEGMENT, ref->name));
 	LIST_EACH(s, subjects) {
@@ -64,11 +68,13 @@ static void check_parts(const struct rbac_v1_role_ref *ref, const struct rbac_v1
 		if (!s->name.len)
 			REQUIRED(cs, AT(here, "name"), "");
 		if (!text_among(s->kind, known))
-			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "kind"), shown(s->kind), "supported values: \"ServiceAccount\", \"User\", \"Group\"");
+			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "kind"), shown(s->kind),
+				"supported values: \"ServiceAccount\", \"User\", \"Group\"");
 		else if (account && cluster && !s->namespace.len)
 			REQUIRED(cs, AT(here, "namespace"), "");
 		else if (account ? s->api_group.len : !str_eqz(s->api_group, rbac_group))
-			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "apiGroup"), s->api_group, "supported values: \"%s\"", account ? "" : rbac_group);
+			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "apiGroup"), s->api_group, "supported values: \"%s\"",
+				account ? "" : rbac_group);
 	}
 }
 

@@ -172,7 +172,8 @@ static void check_port(const struct core_v1_service *s, const struct core_v1_ser
 		REQUIRED(cs, AT(at, "name"), "");
 	if (p->name.len && (bad = valid_dns_label(p->name)))
 		INVALID(cs, AT(at, "name"), p->name, bad);
-	if (p->target_port.kind == IOS_STR ? !!(bad = valid_port_name(p->target_port.text)) : (bad = NULL, p->target_port.num < 1 || p->target_port.num > 65535))
+	if (p->target_port.kind == IOS_STR ? !!(bad = valid_port_name(p->target_port.text))
+					   : (bad = NULL, p->target_port.num < 1 || p->target_port.num > 65535))
 		refuse_port(cs, AT(at, "targetPort"), p->target_port, bad);
 	if (p->node_port && is_type(s, "ClusterIP"))
 		FORBIDDEN(cs, AT(at, "nodePort"), "may not be used when `type` is 'ClusterIP'");
@@ -233,7 +234,8 @@ static void validate(struct write *w, struct causes *cs)
 			INVALID(cs, AT(&root, "externalName"), s->spec.external_name, bad);
 	}
 	if (s->spec.external_traffic_policy.len && !reachable_from_outside(s))
-		INVALID(cs, AT(&root, "externalTrafficPolicy"), s->spec.external_traffic_policy, "may only be set for externally-accessible services");
+		INVALID(cs, AT(&root, "externalTrafficPolicy"), s->spec.external_traffic_policy,
+			"may only be set for externally-accessible services");
 	size_t i = 0;
 	LIST_EACH(ip, &s->spec.external_ips) {
 		if ((bad = valid_ip(*ip)))
@@ -324,10 +326,14 @@ static struct meta_v1_status *claim_address(struct write *w, struct core_v1_serv
 	} else {
 		int rc = claims_take_address(c, ip);
 		if (rc)
-			return invalid(w, AT_I(&root, "clusterIPs", 0), ip, rc == CLAIM_TAKEN ?
-				arena_fmt(a, "failed to allocate IP " STR_FMT ": provided IP is already allocated", STR_ARG(ip)) :
-				arena_fmt(a, "failed to allocate IP " STR_FMT ": the provided IP (" STR_FMT ") is not in the valid range. The range of valid IPs is %s",
-					STR_ARG(ip), STR_ARG(ip), claims_cidr(c)));
+			return invalid(w, AT_I(&root, "clusterIPs", 0), ip,
+				rc == CLAIM_TAKEN
+					? arena_fmt(a, "failed to allocate IP " STR_FMT ": provided IP is already allocated",
+						  STR_ARG(ip))
+					: arena_fmt(a,
+						  "failed to allocate IP " STR_FMT ": the provided IP (" STR_FMT
+						  ") is not in the valid range. The range of valid IPs is %s",
+						  STR_ARG(ip), STR_ARG(ip), claims_cidr(c)));
 	}
 	sw->taken.address = ip;
 	return NULL;
@@ -345,9 +351,12 @@ static struct meta_v1_status *claim_port(struct write *w, int32_t *port, struct 
 			return status_new(w->arena, REASON_INTERNAL, "Internal error occurred: failed to allocate a nodePort: range is full");
 		*port = chosen;
 	} else if ((rc = claims_take_port(c, protocol, *port))) {
-		return invalid(w, at, STR_NONE, rc == CLAIM_TAKEN ? arena_fmt(w->arena, "%d: provided port is already allocated", *port) :
-			arena_fmt(w->arena, "%d: provided port is not in the valid range. The range of valid ports is %d-%d", *port, w->r->config.node_port_first,
-				w->r->config.node_port_last));
+		return invalid(w, at, STR_NONE,
+			rc == CLAIM_TAKEN
+				? arena_fmt(w->arena, "%d: provided port is already allocated", *port)
+				: arena_fmt(w->arena,
+					  "%d: provided port is not in the valid range. The range of valid ports is %d-%d", *port,
+					  w->r->config.node_port_first, w->r->config.node_port_last));
 	}
 	hold_port(&sw->taken, w->arena, protocol, *port);
 	return NULL;
@@ -440,8 +449,8 @@ static bool restore(void *arg, struct object *o)
 	}
 	struct held h = held_by(obj, a);
 	if (h.address.len && claims_take_address(r->services, h.address))
-		log_warn("registry", "service " STR_FMT " has address " STR_FMT ", which is not in %s or another's", STR_ARG(o->key), STR_ARG(h.address),
-			claims_cidr(r->services));
+		log_warn("registry", "service " STR_FMT " has address " STR_FMT ", which is not in %s or another's",
+			STR_ARG(o->key), STR_ARG(h.address), claims_cidr(r->services));
 	for (size_t i = 0; i < h.n; i++)
 		claims_take_port(r->services, h.ports[i].protocol, h.ports[i].port);
 	return true;

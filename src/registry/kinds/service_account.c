@@ -25,20 +25,30 @@ static struct meta_v1_status *check_bound(struct write *w, const struct authenti
 		struct meta_v1_object_meta *m = model_meta(res->row->type, obj);
 		if (ref->uid.len && !str_eq(ref->uid, m->uid))
 			return status_conflict(a, res, ref->name,
-				arena_fmt(a, "the UID in the bound object reference (" STR_FMT ") does not match the UID in record. The object might have been deleted and "
-					"then recreated", STR_ARG(ref->uid)).p);
+				arena_fmt(a,
+					"the UID in the bound object reference (" STR_FMT
+					") does not match the UID in record. The object might have been deleted and "
+					"then recreated",
+					STR_ARG(ref->uid))
+					.p);
 		if (i == 0 && !str_eq(((struct core_v1_pod *)obj)->spec.service_account_name, w->req->name))
-			return status_new(a, REASON_BAD_REQUEST, "cannot bind token for serviceaccount \"" STR_FMT "\" to pod running with different serviceaccount name.",
+			return status_new(a, REASON_BAD_REQUEST,
+				"cannot bind token for serviceaccount \"" STR_FMT
+				"\" to pod running with different serviceaccount name.",
 				STR_ARG(w->req->name));
 		return NULL;
 	}
-	return status_new(a, REASON_BAD_REQUEST, "cannot bind token to object of type " STR_FMT "/" STR_FMT, STR_ARG(ref->api_version), STR_ARG(ref->kind));
+	return status_new(a, REASON_BAD_REQUEST, "cannot bind token to object of type " STR_FMT "/" STR_FMT,
+		STR_ARG(ref->api_version), STR_ARG(ref->kind));
 }
 
 static struct meta_v1_status *check_request(struct write *w, struct authentication_v1_token_request *t)
 {
 	static const struct resource requests = {
-		.group = { "authentication.k8s.io", 21 }, .version = { "v1", 2 }, .kind_name = { "TokenRequest", 12 }, .plural = { "tokenrequests", 13 },
+		.group = { "authentication.k8s.io", 21 },
+		.version = { "v1", 2 },
+		.kind_name = { "TokenRequest", 12 },
+		.plural = { "tokenrequests", 13 },
 	};
 	struct causes cs = { .arena = w->arena };
 	const struct at *at = AT(AT(NULL, "spec"), "expirationSeconds");
@@ -61,7 +71,8 @@ static void run_token(struct write *w)
 	if (!write_load(w))
 		st = w->refused;
 	if (!st && t->metadata.name.len && !str_eq(t->metadata.name, w->req->name))
-		st = status_new(w->arena, REASON_BAD_REQUEST, "the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
+		st = status_new(w->arena, REASON_BAD_REQUEST,
+			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
 			STR_ARG(t->metadata.name), STR_ARG(w->req->name));
 	st = st ? st : check_request(w, t);
 	st = st ? st : check_bound(w, t->spec.bound_object_ref);
@@ -69,7 +80,8 @@ static void run_token(struct write *w)
 		st = status_new(w->arena, REASON_SERVICE_UNAVAILABLE, "no issuer of service account tokens is configured");
 	if (!st && w->req->dry_run)
 		t->status = (struct authentication_v1_token_request_status){ 0 };
-	else if (!st && issuer->issue(issuer->arg, w->req->ns, w->req->name, write_old_meta(w)->uid, t, w->arena, &t->status.token, &t->status.expiration_timestamp, &err))
+	else if (!st && issuer->issue(issuer->arg, w->req->ns, w->req->name, write_old_meta(w)->uid, t, w->arena,
+				&t->status.token, &t->status.expiration_timestamp, &err))
 		st = status_new(w->arena, REASON_INTERNAL, "no token for service account \"" STR_FMT "\": %s", STR_ARG(w->req->name), err.text);
 	if (st) {
 		write_refuse(w, st);

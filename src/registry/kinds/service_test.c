@@ -11,8 +11,14 @@ static void defaults(void **state)
 	static const struct {
 		const char *path, *value;
 	} rows[] = {
-		{ "spec.type", "ClusterIP" }, { "spec.sessionAffinity", "None" }, { "spec.internalTrafficPolicy", "Cluster" }, { "spec.ipFamilyPolicy", "SingleStack" },
-		{ "spec.ipFamilies", "[\"IPv4\"]" }, { "spec.ports.0.protocol", "TCP" }, { "spec.ports.0.targetPort", "80" }, { "spec.externalTrafficPolicy", "-" },
+		{ "spec.type", "ClusterIP" },
+		{ "spec.sessionAffinity", "None" },
+		{ "spec.internalTrafficPolicy", "Cluster" },
+		{ "spec.ipFamilyPolicy", "SingleStack" },
+		{ "spec.ipFamilies", "[\"IPv4\"]" },
+		{ "spec.ports.0.protocol", "TCP" },
+		{ "spec.ports.0.targetPort", "80" },
+		{ "spec.externalTrafficPolicy", "-" },
 	};
 	struct env *e = *state;
 	OK(e, CREATE, "services", "default", service(e, "s", ""));
@@ -36,17 +42,22 @@ static void refusals(void **state)
 		const char *body, *message;
 	} rows[] = {
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{}}", "spec.ports: Required value" },
-		{ "{\"metadata\":{\"name\":\"1s\"},\"spec\":{\"ports\":[{\"port\":1}]}}", "metadata.name: Invalid value: \"1s\": a DNS-1035 label must consist of" },
-		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}", "spec.ports[0].name: Required value" },
-		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":0}]}}", "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive" },
+		{ "{\"metadata\":{\"name\":\"1s\"},\"spec\":{\"ports\":[{\"port\":1}]}}",
+			"metadata.name: Invalid value: \"1s\": a DNS-1035 label must consist of" },
+		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}",
+			"spec.ports[0].name: Required value" },
+		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":0}]}}",
+			"spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":1,\"nodePort\":30000}]}}",
 			"spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":80}]}}",
-			"spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767" },
+			"spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is "
+			"30000-32767" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"clusterIP\":\"1.2.3\",\"ports\":[{\"port\":1}]}}",
 			"spec.clusterIPs[0]: Invalid value: \"1.2.3\": must be a valid IP address" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"clusterIP\":\"10.9.0.1\",\"ports\":[{\"port\":1}]}}",
-			"spec.clusterIPs[0]: Invalid value: \"10.9.0.1\": failed to allocate IP 10.9.0.1: the provided IP (10.9.0.1) is not in the valid range. The range of "
+			"spec.clusterIPs[0]: Invalid value: \"10.9.0.1\": failed to allocate IP 10.9.0.1: the provided IP (10.9.0.1) is not "
+			"in the valid range. The range of "
 			"valid IPs is 10.43.0.0/24" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"ExternalName\"}}", "spec.externalName: Required value" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"NodePort\",\"clusterIP\":\"None\",\"ports\":[{\"port\":1}]}}",
@@ -64,7 +75,8 @@ static void addresses(void **state)
 	struct env *e = *state;
 	OK(e, CREATE, "services", "default", service(e, "a", "\"clusterIP\":\"10.43.0.7\""));
 	req(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.7\""));
-	assert_refused(e, 422, "spec.clusterIPs[0]: Invalid value: \"10.43.0.7\": failed to allocate IP 10.43.0.7: provided IP is already allocated");
+	assert_refused(e, 422,
+		"spec.clusterIPs[0]: Invalid value: \"10.43.0.7\": failed to allocate IP 10.43.0.7: provided IP is already allocated");
 	req_new(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.8\""))->dry_run = true;
 	assert_int_equal(req_run(e), 201);
 	OK(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.8\"")); /* the dry run held nothing */
@@ -77,7 +89,8 @@ static void addresses(void **state)
 	assert_at(e, "spec.clusterIP", "10.43.0.7");
 	OK(e, DELETE, "services/a", "default", NULL);
 	OK(e, CREATE, "services", "default", service(e, "d", "\"clusterIP\":\"10.43.0.7\""));
-	OK(e, PATCH, "services/d", "default", "{\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"x.y\",\"clusterIP\":null,\"clusterIPs\":null}}");
+	OK(e, PATCH, "services/d", "default",
+		"{\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"x.y\",\"clusterIP\":null,\"clusterIPs\":null}}");
 	OK(e, CREATE, "services", "default", service(e, "f", "\"clusterIP\":\"10.43.0.7\""));
 }
 
@@ -102,20 +115,26 @@ static void range_is_full(void **state)
 static void node_ports(void **state)
 {
 	struct env *e = *state;
-	OK(e, CREATE, "services", "default", "{\"metadata\":{\"name\":\"a\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"t\",\"port\":53,\"nodePort\":30053},"
-					     "{\"name\":\"u\",\"port\":53,\"protocol\":\"UDP\"}]}}");
+	OK(e, CREATE, "services", "default",
+		"{\"metadata\":{\"name\":\"a\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"t\",\"port\":53,\"nodePort\":30053},"
+		"{\"name\":\"u\",\"port\":53,\"protocol\":\"UDP\"}]}}");
 	assert_at(e, "spec.ports.1.nodePort", "30053"); /* the same number for the other protocol */
-	req(e, CREATE, "services", "default", "{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
+	req(e, CREATE, "services", "default",
+		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
 	assert_refused(e, 422, "spec.ports[0].nodePort: Invalid value: 30053: provided port is already allocated");
-	OK(e, UPDATE, "services/a", "default", "{\"metadata\":{\"name\":\"a\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"t\",\"port\":54}]}}");
+	OK(e, UPDATE, "services/a", "default",
+		"{\"metadata\":{\"name\":\"a\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"t\",\"port\":54}]}}");
 	assert_at(e, "spec.ports.0.nodePort", "30053");
 	OK(e, CREATE, "services", "default",
 		"{\"metadata\":{\"name\":\"u\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"protocol\":\"UDP\",\"nodePort\":30053}]}}");
 	OK(e, DELETE, "services/a", "default", NULL);
-	OK(e, CREATE, "services", "default", "{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
-	OK(e, UPDATE, "services/b", "default", "{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"ClusterIP\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
+	OK(e, CREATE, "services", "default",
+		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
+	OK(e, UPDATE, "services/b", "default",
+		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"ClusterIP\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
 	assert_at(e, "spec.ports.0.nodePort", "-");
-	OK(e, CREATE, "services", "default", "{\"metadata\":{\"name\":\"c\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
+	OK(e, CREATE, "services", "default",
+		"{\"metadata\":{\"name\":\"c\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
 }
 
 static void found_again_at_start(void **state)
@@ -123,8 +142,10 @@ static void found_again_at_start(void **state)
 	struct env *e = *state;
 	struct err err;
 	OK(e, CREATE, "services", "default", service(e, "a", "\"clusterIP\":\"10.43.0.7\",\"type\":\"NodePort\""));
-	const char *second = arena_fmt(e->a, "{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":%s}]}}",
-		at(e, "spec.ports.0.nodePort")).p;
+	const char *second = arena_fmt(e->a,
+		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":%s}]}}",
+		at(e, "spec.ports.0.nodePort"))
+				     .p;
 	registry_free(e->r);
 	struct registry_config rc = { .store = e->store, .clock = &test_clock, .service_cidr = "10.43.0.0/24" };
 	assert_int_equal(registry_new(&rc, &e->r, &err), 0);
@@ -148,8 +169,11 @@ static void *make_many(void *arg)
 		struct registry_result res;
 		struct err err;
 		q.resource = registry_resource(m->e->r, STR(""), STR("v1"), STR("services"));
-		json_decode(&core_v1_service_type, arena_fmt(a, "{\"metadata\":{\"name\":\"t%d-%d\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1}]}}", m->id, i), a,
-			NULL, &q.obj, &err);
+		json_decode(&core_v1_service_type,
+			arena_fmt(a,
+				"{\"metadata\":{\"name\":\"t%d-%d\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1}]}}",
+				m->id, i),
+			a, NULL, &q.obj, &err);
 		registry_call(m->e->r, &q, &res);
 		m->made += res.code == 201;
 		object_unref(res.object);

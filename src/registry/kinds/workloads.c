@@ -108,8 +108,10 @@ static void check_amount(struct int_or_str v, bool at_most_all, const struct at 
 	bool percent = str_has_suffix(digits, STR("%"));
 	digits.len -= percent;
 	if (!percent || str_to_i64(digits, &n) || n < 0)
-		INVALID(cs, at, v.text, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is "
-					"'[0-9]+%')");
+		INVALID(cs, at, v.text,
+			"a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for "
+			"validation is "
+			"'[0-9]+%')");
 	else if (at_most_all && n > 100)
 		INVALID(cs, at, v.text, "must not be greater than 100%");
 }
@@ -131,7 +133,8 @@ static void deployment_validate(struct write *w, struct causes *cs)
 				"may not be 0 when `maxSurge` is 0");
 	}
 	if (d->spec.progress_deadline_seconds.set && d->spec.progress_deadline_seconds.value <= d->spec.min_ready_seconds)
-		INVALID_NUM(cs, AT(&root, "progressDeadlineSeconds"), d->spec.progress_deadline_seconds.value, "must be greater than minReadySeconds");
+		INVALID_NUM(cs, AT(&root, "progressDeadlineSeconds"), d->spec.progress_deadline_seconds.value,
+			"must be greater than minReadySeconds");
 }
 
 const struct kind deployment_kind = {
@@ -187,7 +190,8 @@ static void sts_validate_update(struct write *w, struct causes *cs)
 	probe.persistent_volume_claim_retention_policy = old->spec.persistent_volume_claim_retention_policy;
 	if (!model_equal(&apps_v1_stateful_set_spec_type, &probe, &old->spec))
 		FORBIDDEN(cs, &root,
-			"updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', "
+			"updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+			"'revisionHistoryLimit', "
 			"'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
 }
 
