@@ -157,6 +157,9 @@ int apiserver_new(const struct apiserver_config *c, struct apiserver **ret, stru
 {
 	struct apiserver *s = xcalloc(1, sizeof(*s));
 	s->config = *c;
+	s->config.issuer = xstrdup(c->issuer ? c->issuer : "");
+	s->config.git_version = xstrdup(c->git_version ? c->git_version : "");
+	s->config.address = c->address ? xstrdup(c->address) : NULL;
 	s->registry = c->registry;
 	s->store = registry_store(c->registry);
 	s->started = time_now();
@@ -216,6 +219,9 @@ void apiserver_free(struct apiserver *s)
 	watch_list_free(s->watches);
 	metrics_free(s->metrics);
 	token_keys_free(s->keys);
+	free((char *)s->config.issuer);
+	free((char *)s->config.git_version);
+	free((char *)s->config.address);
 	free(s);
 }
 

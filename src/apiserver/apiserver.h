@@ -19,12 +19,13 @@ struct apiserver_config {
 	/* keys of the service account issuer (PEM private key); tokens are ES256 JWTs with upstream's claims */
 	struct str service_account_key;
 	const char *issuer;                  /* https://kubernetes.default.svc.cluster.local */
-	struct str ca_pem;                   /* for ConfigMap kube-root-ca.crt, cluster-info and bootstrap tokens */
+	struct str ca_pem;                   /* not used yet: the controllers publish kube-root-ca.crt */
 	/* how to reach a kubelet: certificate of kube-apiserver-kubelet-client */
 	struct tls_context *kubelet_tls;
 	const char *git_version;             /* v1.36.3+skiff… as /version says */
 	bool anonymous_everywhere;           /* false: anonymous reaches /livez /readyz /healthz /version only; RBAC decides otherwise */
 };
+/* Copies the texts of c; loops, tls contexts and registry stay the caller's. Becomes the registry's admission and token issuer. */
 int apiserver_new(const struct apiserver_config *c, struct apiserver **ret, struct err *err);
 int apiserver_start(struct apiserver *s, struct err *err);  /* listens */
 int apiserver_port(const struct apiserver *s);

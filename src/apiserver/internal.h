@@ -232,7 +232,7 @@ struct metrics_source {
 };
 
 struct apiserver {
-	struct apiserver_config config;
+	struct apiserver_config config;             /* its texts are copies */
 	struct registry *registry;
 	struct store *store;
 	struct http_server *http;
