@@ -60,4 +60,15 @@ int client_read_head(struct client_conn *conn, struct patience p, struct http1 *
 int reader_new(struct http_client *c, const struct http_call *call, struct http_reader **ret, struct err *err);
 int reader_start(struct http_reader *r, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct err *err);
 
+/* ---- forward.c: what tunnels and forwards have in common ---- */
+struct forwarded {
+	struct arena *arena;  /* holds all of call */
+	struct http_call call;
+};
+/* A request for the next server: without the client's credentials and, unless it is an upgrade, without what belongs to one hop. */
+struct forwarded forward_copy(struct http_stream *s, struct str target, const struct http_header *extra, size_t n_extra, bool upgrade);
+/* An answer's headers for the client: without what belongs to one hop or is made anew. */
+struct http_header *forward_headers(struct arena *a, const struct http_header *headers, size_t n, size_t *ret_n);
+void forward_bad_gateway(struct http_stream *s, const struct err *err);
+
 #endif

@@ -135,7 +135,8 @@ static void bad(void **state)
 {
 	/* clang-format off */
 	static const struct { const char *bytes; int status; } rows[] = {
-		{ "BREW / HTTP/1.1\r\n\r\n", 501 }, { "GET  HTTP/1.1\r\n\r\n", 400 }, { "GET / HTTP/x.1\r\n\r\n", 400 }, { "GET / HTTP/1.1\r\nBad Name: v\r\n\r\n", 400 },
+		{ "BREW / HTTP/1.1\r\n\r\n", 501 }, { "GET  HTTP/1.1\r\n\r\n", 400 }, { "GET / HTTP/x.1\r\n\r\n", 400 },
+		{ "GET / HTTP/1.1\r\nBad Name: v\r\n\r\n", 400 },
 		{ "GET / HTTP/1.1\r\nContent-Length : 1\r\n\r\n", 400 },
 		{ "GET / HTTP/1.1\r\nNo colon\r\n\r\n", 400 }, { "GET / HTTP/1.1\r\n: v\r\n\r\n", 400 },
 		{ "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400 }, { "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400 },

@@ -2,7 +2,7 @@
  *
  *   server.c  listener, one net_loop per loop     conn.c    a connection: socket, TLS, deadlines, flushing
  *   stream.c  what handlers call                  http1.c http2.c websocket.c spdy.c   bytes <-> events, no sockets
- *   channels.c tunnel.c  upgraded connections     client.c reader  blocking
+ *   channels.c tunnel.c forward.c local.c     client_conn.c client.c  blocking
  *
  * A connection speaks one protocol at a time: a row of functions (struct conn_protocol). Everything here but the blocking
  * client runs on the connection's loop. */
