@@ -7,7 +7,9 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -379,6 +381,27 @@ static void test_damaged_images(void **state)
 	image_store_free(s);
 }
 
+static void test_full_disk(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct engine_image image;
+	char file[PATH_MAX], root[PATH_MAX];
+
+	needs_root();
+	path_fmt(root, "%s/store", dir);
+	must(dir_make(root, 0700, &err));
+	must(mount_tmpfs(root, 256 * 1024, 0700, &err));
+	struct image_store *s = open_store();
+	sh("mkdir fs; head -c 1000000 /dev/zero > fs/large; tar -C fs -cf fs.tar .");
+	path_fmt(file, "%s/fs.tar", dir);
+	assert_int_equal(image_store_import(s, file, "large", a, &image, &err), -ENOSPC);
+	assert_has(err.text, "No space left");
+	sh("! ls store/layers store/images store/tmp | grep -v :$ | grep .; rm fs/large; echo small > fs/small; tar -C fs -cf fs.tar .");
+	must(image_store_import(s, file, "small", a, &image, &err));
+	image_store_free(s);
+	must(mount_remove(root, &err));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -389,7 +412,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_docker_save, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_oci_layout, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_images, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
 	};
 
+	/* Mounts of the tests are seen here alone. */
+	if (geteuid() == 0 && (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0))
+		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,7 +105,8 @@ static void test_reboot(void **state)
 	must(cgroup_kill(cgroups, cgroup[0], &err));
 	must(cgroup_kill(cgroups, cgroup[1], &err));
 	cgroup_close(cgroups);
-	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; umount run/ns; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' root/*/*/record; umount root/sandboxes/*/shm root/sandboxes");
+	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; umount run/ns; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' "
+		"root/*/*/record; umount root/sandboxes/*/shm root/sandboxes");
 	sh(arena_fmt(arena, ": > " ROOT "/root/sandboxes/%s/record; echo '{\"id\":3}' > " ROOT "/root/containers/%s/record", torn.id, lost).p);
 	open_engine();
 	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
@@ -230,6 +231,61 @@ static void test_pods_at_once(void **state)
 	print_message("32 pods from start to removal on 8 threads: %.1f ms each\n", (double)(mono_now_ns() - t) / 32e6);
 }
 
+/* What cannot be opened says why, and what to do. */
+static void test_refused(void **state)
+{
+	static const struct { const char *root, *cidr, *path; int code; const char *says; } rows[] = {
+		{ ROOT "/root", "10.1.0.0/24", NULL, -EBUSY, "another skiff agent" },
+		{ ROOT "/other", "10.1.0.0/24", "/nowhere", -ENOENT, "install the package conmon" },
+		{ ROOT "/other", "10.1.0.0", NULL, -EINVAL, "no address range" },
+		{ ROOT "/other", "fd00::/64", NULL, -EINVAL, "IPv6" },
+		{ ROOT "/other", "10.1.0.0/30", NULL, -EINVAL, "between /8 and /29" },
+		{ ROOT "/busybox.tar/x", "10.1.0.0/24", NULL, -ENOTDIR, "busybox.tar" },
+	};
+	int status;
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		pid_t child = fork(); /* the lock is a process's */
+		if (child == 0) {
+			struct engine_local_config c = { .root = rows[i].root, .run = ROOT "/other-run", .pod_cidr = rows[i].cidr, .bridge = "skifft1" };
+			struct engine *e;
+			struct err own = { 0 };
+			if (rows[i].path)
+				setenv("PATH", rows[i].path, 1);
+			int r = engine_local_new(&c, &e, &own);
+			if (r != rows[i].code || !strstr(own.text, rows[i].says)) {
+				fprintf(stderr, "row %zu: %d, \"%s\"\n", i, r, own.text);
+				_exit(1);
+			}
+			_exit(0);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+	sh("umount " ROOT "/other-run/ns " ROOT "/other/sandboxes; ip link del skifft1 2>/dev/null || true");
+}
+
+static void test_addresses_run_out(void **state)
+{
+	struct engine_sandbox s[6];
+	struct engine_sandbox_config c = { .name = "full", .namespace_ = "default", .uid = "full", .cgroup_parent = arena_fmt(arena,
+		"%s/full", cgroup_name).p };
+	struct engine_sandbox none;
+
+	must(engine_local_set_pod_cidr(engine, "10.199.8.0/29", &err));
+	for (size_t i = 0; i < 5; i++)
+		s[i] = run_sandbox("few");
+	assert_int_equal(engine->v->sandbox_run(engine, &c, arena, &none, &err), -EADDRNOTAVAIL);
+	assert_has(str_of(err.text), "10.199.8.0/29");
+	remove_sandbox(&s[2]);
+	s[5] = run_sandbox("few");
+	assert_string_equal(s[5].ip.p, s[2].ip.p);
+	for (size_t i = 0; i < 6; i++)
+		if (i != 2)
+			remove_sandbox(&s[i]);
+	must(engine_local_set_pod_cidr(engine, "10.199.7.0/24", &err));
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_stop),
 	cmocka_unit_test(test_restart_of_engine),
@@ -237,6 +293,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_conmon_dies),
 	cmocka_unit_test(test_killed_half_way),
 	cmocka_unit_test(test_pods_at_once),
+	cmocka_unit_test(test_refused),
+	cmocka_unit_test(test_addresses_run_out),
 	cmocka_unit_test(test_nothing_is_left),
 };
 

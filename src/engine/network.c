@@ -19,12 +19,14 @@ int cidr_parse(const char *text, uint32_t *ret_ip, int *ret_prefix, struct err *
 	char z[INET_ADDRSTRLEN];
 	int64_t n;
 
+	if (strchr(text, ':'))
+		return err_set(err, -EINVAL, "the address range %s is of IPv6, which pods do not get yet: give one such as 10.42.0.0/24", text);
 	if (!str_cut(str_of(text), '/', &ip, &prefix) || ip.len >= sizeof(z) || str_to_i64(prefix, &n) < 0 || n < 0 || n > 32)
 		return err_set(err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24", text);
 	memcpy(z, ip.p, ip.len);
 	z[ip.len] = '\0';
 	if (inet_pton(AF_INET, z, &addr) != 1)
-		return err_set(err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24 (IPv6 pods are not supported yet)", text);
+		return err_set(err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24", text);
 	*ret_ip = ntohl(addr.s_addr) & (n ? ~(uint32_t)0 << (32 - n) : 0);
 	*ret_prefix = (int)n;
 	return 0;
