@@ -85,6 +85,17 @@ static int report_running(const struct core_v1_pod *p, struct arena *a)
 	return client_update(the.client, &core_v1_pod_type, "status", c, a, NULL, NULL);
 }
 
+/* A pod labelled end=… ends so once it runs. */
+static int report_end(const struct core_v1_pod *p, struct str phase, struct arena *a)
+{
+	struct core_v1_pod *c = model_copy(&core_v1_pod_type, p, a);
+
+	c->status.phase = phase;
+	LIST_EACH(k, &c->status.conditions)
+		k->status = STR("False");
+	return client_update(the.client, &core_v1_pod_type, "status", c, a, NULL, NULL);
+}
+
 static void tend(struct str key, struct arena *a)
 {
 	const struct client_delete now = { .grace_seconds = 0 };
@@ -100,8 +111,10 @@ static void tend(struct str key, struct arena *a)
 		r = client_delete(the.client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &now, &err);
 	else if (!p->spec.node_name.len)
 		r = bind_pod(p, a);
-	else if (!str_eqz(p->status.phase, "Running"))
+	else if (!p->status.phase.len || str_eqz(p->status.phase, "Pending"))
 		r = report_running(p, a);
+	else if (str_eqz(p->status.phase, "Running") && str_map_has(&p->metadata.labels, STR("end")))
+		r = report_end(p, str_map_get(&p->metadata.labels, STR("end")), a);
 	if (r && r != CLIENT_CONFLICT && r != CLIENT_NOT_FOUND)
 		printf("# kubelet: %s\n", err.text);
 	cached_unref(c);
@@ -126,7 +139,7 @@ static const struct type *const watched[] = {
 	&core_v1_pod_type, &apps_v1_replica_set_type, &apps_v1_deployment_type, &core_v1_replication_controller_type, &core_v1_endpoints_type,
 	&discovery_v1_endpoint_slice_type, &core_v1_namespace_type, &core_v1_service_account_type, &core_v1_config_map_type, &core_v1_node_type,
 	&core_v1_event_type, &core_v1_service_type, &apps_v1_daemon_set_type, &apps_v1_stateful_set_type, &apps_v1_controller_revision_type,
-	&policy_v1_pod_disruption_budget_type,
+	&policy_v1_pod_disruption_budget_type, &batch_v1_job_type, &batch_v1_cron_job_type,
 };
 
 static void start_api(void)
@@ -724,6 +737,82 @@ static void test_stateful_set(void **state)
 	delete(&apps_v1_stateful_set_type, "sts", "db", "Background");
 }
 
+/* ---- jobs ---- */
+#define JOB(name, end, more) \
+	"{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"jobs\"},\"spec\":{" more \
+	"\"template\":{\"metadata\":{\"labels\":{\"end\":\"" end "\"}},\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}"
+
+static const struct batch_v1_job_condition *job_is(const char *name, const char *type)
+{
+	const struct batch_v1_job *j = get(&batch_v1_job_type, "jobs", name);
+
+	if (j)
+		LIST_EACH(c, &j->status.conditions)
+			if (str_eqz(c->type, type) && str_eqz(c->status, "True"))
+				return c;
+	return NULL;
+}
+
+static bool job_complete(void *name)
+{
+	return job_is(name, "Complete");
+}
+
+static bool job_failed(void *name)
+{
+	return job_is(name, "Failed");
+}
+
+static bool job_gone(void *name)
+{
+	return !get(&batch_v1_job_type, "jobs", name);
+}
+
+static bool no_tracked_pods(void *arg)
+{
+	struct cached_list l;
+	bool none = true;
+
+	informer_list(informers_get(the.informers, &core_v1_pod_type), STR("jobs"), &l);
+	for (size_t i = 0; i < l.len; i++)
+		none &= !l.items[i]->meta->finalizers.len;
+	cached_list_deinit(&l);
+	return none;
+}
+
+static bool cron_ran(void *arg)
+{
+	const struct batch_v1_cron_job *c = get(&batch_v1_cron_job_type, "jobs", "tick");
+
+	return !time_is_zero(c->status.last_schedule_time) && !time_is_zero(c->status.last_successful_time);
+}
+
+static void test_jobs(void **state)
+{
+	new_namespace("jobs");
+	make(&batch_v1_job_type, JOB("three", "Succeeded", "\"completions\":3,\"parallelism\":2,"));
+	wait_for("three pods succeed", job_complete, "three");
+	const struct batch_v1_job *j = get(&batch_v1_job_type, "jobs", "three");
+
+	assert_int_equal(j->status.succeeded, 3);
+	assert_int_equal(j->status.active + j->status.failed, 0);
+	assert_false(time_is_zero(j->status.completion_time));
+	make(&batch_v1_job_type, JOB("indexed", "Succeeded", "\"completions\":3,\"parallelism\":3,\"completionMode\":\"Indexed\","));
+	wait_for("each index once", job_complete, "indexed");
+	j = get(&batch_v1_job_type, "jobs", "indexed");
+	assert_string_equal(j->status.completed_indexes.p, "0-2");
+	make(&batch_v1_job_type, JOB("bad", "Failed", "\"backoffLimit\":0,"));
+	wait_for("failure is final", job_failed, "bad");
+	assert_true(str_eqz(job_is("bad", "Failed")->reason, "BackoffLimitExceeded"));
+	make(&batch_v1_job_type, JOB("fleeting", "Succeeded", "\"ttlSecondsAfterFinished\":0,"));
+	wait_for("it cleans itself up", job_gone, "fleeting");
+	wait_for("no pod keeps the finalizer", no_tracked_pods, NULL);
+	make(&batch_v1_cron_job_type, "{\"metadata\":{\"name\":\"tick\",\"namespace\":\"jobs\"},\"spec\":{\"schedule\":\"@every 1s\",\"jobTemplate\":"
+		JOB("x", "Succeeded", "") "}}");
+	wait_for("the schedule ran", cron_ran, NULL);
+	delete(&batch_v1_cron_job_type, "jobs", "tick", NULL);
+}
+
 /* ---- a dead node ---- */
 static bool has_taint(const char *node, const char *key, const char *effect)
 {
@@ -795,6 +884,7 @@ int main(void)
 		cmocka_unit_test(test_owners),
 		cmocka_unit_test(test_daemon_set),
 		cmocka_unit_test(test_stateful_set),
+		cmocka_unit_test(test_jobs),
 		cmocka_unit_test(test_dead_node),
 	};
 

@@ -21,7 +21,10 @@
 	X(csr_controller) \
 	X(daemonset_controller) \
 	X(statefulset_controller) \
-	X(disruption_controller)
+	X(disruption_controller) \
+	X(job_controller) \
+	X(ttl_after_finished_controller) \
+	X(cronjob_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)

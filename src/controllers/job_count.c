@@ -1,0 +1,272 @@
+/* Which pods of a Job ended. Upstream: job's tracking with finalizers.
+ *
+ * A pod carries a finalizer until its end is in the Job's status: first its uid is noted (uncountedTerminatedPods), then the finalizer goes, then
+ * the uid becomes part of the counter. Whatever breaks in between, nothing is counted twice or lost. */
+#include "controllers/job.h"
+
+#define BACKOFF_FIRST_S 10
+#define BACKOFF_MOST_S 600
+
+bool job_indexed(const struct batch_v1_job *j)
+{
+	return str_eqz(j->spec.completion_mode, "Indexed");
+}
+
+int pod_index(const struct core_v1_pod *p)
+{
+	int64_t n;
+
+	if (str_to_i64(str_map_get(&p->metadata.annotations, STR(INDEX_KEY)), &n) || n < 0 || n > INT32_MAX)
+		return -1;
+	return (int)n;
+}
+
+const struct batch_v1_job_condition *job_condition(const struct batch_v1_job *j, const char *type)
+{
+	LIST_EACH(c, &j->status.conditions)
+		if (str_eqz(c->type, type) && str_eqz(c->status, "True"))
+			return c;
+	return NULL;
+}
+
+bool job_counts_as_failed(const struct batch_v1_job *j, const struct core_v1_pod *p)
+{
+	if (str_eqz(p->status.phase, "Failed"))
+		return true;
+	return !time_is_zero(p->metadata.deletion_timestamp) && !str_eqz(p->status.phase, "Succeeded") &&
+		!str_eqz(j->spec.pod_replacement_policy, "Failed");
+}
+
+/* ---- index sets ---- */
+static bool next_range(struct str *text, int64_t *from, int64_t *to)
+{
+	struct str part, rest, a, b;
+
+	if (!text->len)
+		return false;
+	str_cut(*text, ',', &part, &rest);
+	*text = rest;
+	bool range = str_cut(part, '-', &a, &b);
+
+	if (str_to_i64(a, from))
+		return false;
+	if (!range)
+		*to = *from;
+	else if (str_to_i64(b, to))
+		return false;
+	return true;
+}
+
+bool indexes_have(struct str text, int index)
+{
+	int64_t from, to;
+
+	while (next_range(&text, &from, &to))
+		if (index >= from && index <= to)
+			return true;
+	return false;
+}
+
+int indexes_count(struct str text)
+{
+	int64_t from, to, n = 0;
+
+	while (next_range(&text, &from, &to))
+		n += to - from + 1;
+	return (int)n;
+}
+
+struct range {
+	int64_t from, to;
+};
+
+static void write_range(struct buf *b, struct range x)
+{
+	if (b->len)
+		buf_addc(b, ',');
+	buf_addf(b, "%lld", (long long)x.from);
+	if (x.to > x.from)
+		buf_addf(b, "%c%lld", x.to == x.from + 1 ? ',' : '-', (long long)x.to);
+}
+
+/* Appends x, joined with the one before when they touch. */
+static void join_range(struct buf *b, struct range *last, struct range x)
+{
+	if (last->to >= last->from && x.from == last->to + 1) {
+		last->to = x.to;
+		return;
+	}
+	if (last->to >= last->from)
+		write_range(b, *last);
+	*last = x;
+}
+
+struct str indexes_add(struct str text, int index, struct arena *a)
+{
+	struct buf b CLEAN_BUF = { 0 };
+	struct range x, last = { 0, -1 };
+	bool placed = false;
+
+	if (indexes_have(text, index))
+		return text;
+	while (next_range(&text, &x.from, &x.to)) {
+		if (!placed && x.from > index) {
+			join_range(&b, &last, (struct range){ index, index });
+			placed = true;
+		}
+		join_range(&b, &last, x);
+	}
+	if (!placed)
+		join_range(&b, &last, (struct range){ index, index });
+	write_range(&b, last);
+	return arena_str(a, buf_str(&b));
+}
+
+/* ---- counting ---- */
+static bool tracked(const struct core_v1_pod *p)
+{
+	return str_list_has(&p->metadata.finalizers, STR(TRACKING));
+}
+
+static struct batch_v1_uncounted_terminated_pods *uncounted(struct job *x)
+{
+	if (!x->j->status.uncounted_terminated_pods)
+		x->j->status.uncounted_terminated_pods = arena_alloc(x->r->arena, sizeof(struct batch_v1_uncounted_terminated_pods));
+	return x->j->status.uncounted_terminated_pods;
+}
+
+static bool still_tracked(const struct job *x, struct str uid)
+{
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
+		if (str_eq(p->metadata.uid, uid))
+			return tracked(p);
+	return false;
+}
+
+/* uids whose pods lost their finalizer leave the list and are counted. */
+static int settle(struct job *x, struct str_list *uids)
+{
+	size_t n = 0;
+	int counted = 0;
+
+	for (size_t i = 0; i < uids->len; i++) {
+		if (still_tracked(x, uids->items[i]))
+			uids->items[n++] = uids->items[i];
+		else
+			counted++;
+	}
+	uids->len = n;
+	if (!n)
+		uids->items = NULL;
+	return counted;
+}
+
+static int max_index(const struct job *x)
+{
+	return int32_or(&x->j->spec.completions, 1);
+}
+
+static void note(struct job *x, const struct core_v1_pod *p)
+{
+	bool succeeded = str_eqz(p->status.phase, "Succeeded");
+	struct batch_v1_uncounted_terminated_pods *u = uncounted(x);
+	struct str_list *l = succeeded ? &u->succeeded : &u->failed;
+
+	if (str_list_has(&u->succeeded, p->metadata.uid) || str_list_has(&u->failed, p->metadata.uid))
+		return;
+	if (succeeded && job_indexed(x->j)) { /* the index is what counts; one is done once */
+		int i = pod_index(p);
+
+		if (i >= 0 && i < max_index(x))
+			x->j->status.completed_indexes = indexes_add(x->j->status.completed_indexes, i, x->r->arena);
+		return;
+	}
+	*LIST_ADD(x->r->arena, l) = p->metadata.uid;
+}
+
+void job_count(struct job *x)
+{
+	struct batch_v1_uncounted_terminated_pods *u = uncounted(x);
+	int succeeded = settle(x, &u->succeeded), failed = settle(x, &u->failed);
+
+	x->j->status.failed += failed;
+	x->j->status.succeeded += succeeded;
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
+		if (tracked(p) && (str_eqz(p->status.phase, "Succeeded") || job_counts_as_failed(x->j, p)))
+			note(x, p);
+	if (job_indexed(x->j))
+		x->j->status.succeeded = indexes_count(x->j->status.completed_indexes);
+	x->succeeded = x->j->status.succeeded + (int)u->succeeded.len;
+	x->failed = x->j->status.failed + (int)u->failed.len;
+}
+
+int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *err)
+{
+	struct buf b CLEAN_BUF = { 0 };
+	bool first = true;
+
+	buf_addf(&b, "{\"metadata\":{\"uid\":\"" STR_FMT "\",\"resourceVersion\":\"" STR_FMT "\",\"finalizers\":[",
+		STR_ARG(p->metadata.uid), STR_ARG(p->metadata.resource_version));
+	LIST_EACH(f, &p->metadata.finalizers) {
+		if (str_eqz(*f, TRACKING))
+			continue;
+		if (!first)
+			buf_addc(&b, ',');
+		first = false;
+		json_write_text(*f, &b);
+	}
+	buf_addz(&b, "]}}");
+	int ret = client_patch(r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, NULL, CLIENT_PATCH_MERGE, buf_str(&b),
+		r->arena, NULL, err);
+
+	return ret == CLIENT_NOT_FOUND ? 0 : ret;
+}
+
+int job_release_pods(struct job *x, bool all, struct err *err)
+{
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
+		if (!tracked(p) || (!all && !str_eqz(p->status.phase, "Succeeded") && !job_counts_as_failed(x->j, p)))
+			continue;
+		int ret = pod_drop_tracking(x->r, p, err);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/* ---- back-off ---- */
+static struct timestamp ended_at(const struct core_v1_pod *p)
+{
+	struct timestamp t = { 0 };
+
+	LIST_EACH(c, &p->status.container_statuses)
+		if (c->state.terminated && time_cmp(c->state.terminated->finished_at, t) > 0)
+			t = c->state.terminated->finished_at;
+	if (time_is_zero(t))
+		t = p->metadata.deletion_timestamp;
+	return time_is_zero(t) ? p->metadata.creation_timestamp : t;
+}
+
+uint64_t job_backoff_ms(const struct job *x)
+{
+	struct timestamp last_success = { 0 }, last_failure = { 0 };
+	int n = 0;
+
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
+		if (str_eqz(p->status.phase, "Succeeded") && time_cmp(ended_at(p), last_success) > 0)
+			last_success = ended_at(p);
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
+		if (!str_eqz(p->status.phase, "Failed") || time_cmp(ended_at(p), last_success) < 0)
+			continue;
+		n++;
+		if (time_cmp(ended_at(p), last_failure) > 0)
+			last_failure = ended_at(p);
+	}
+	if (!n)
+		return 0;
+	int64_t wait_s = n > 7 ? BACKOFF_MOST_S : MIN((int64_t)BACKOFF_FIRST_S << (n - 1), (int64_t)BACKOFF_MOST_S);
+	double left = (double)wait_s - time_diff_s(x->r->now, last_failure);
+
+	return left > 0 ? (uint64_t)(left * 1000) + 1 : 0;
+}
