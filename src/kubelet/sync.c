@@ -360,8 +360,16 @@ void sync_running(struct sync *s)
 	}
 	w->initialized = plan.initialized;
 	act(s, &plan);
-	if (plan.len && view_load(s, &err) < 0)
+	if (plan.len && view_load(s, &err) < 0) {
 		log_warn("kubelet", "pod %s/%s: %s", w->ns, w->name, err.text);
+	} else if (plan.len) {
+		plan_make(s, &plan);
+		w->initialized = plan.initialized;
+		if (plan.finished) { /* what was started could not be, and will not be again */
+			finish(s);
+			return;
+		}
+	}
 	probes_sync(s);
 	keeper_prune_containers(s);
 	mirror_sync(w);
