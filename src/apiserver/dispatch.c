@@ -106,6 +106,18 @@ static struct str field_manager(const struct request *q)
 	return first.len ? str_n(first.p, MIN(first.len, 128)) : STR("unknown");
 }
 
+/* Upstream tells users of these in every answer. */
+static void warn_deprecated(struct request *q)
+{
+	static const struct { const char *resource, *text; } rows[] = {
+		{ "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+" },
+		{ "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice" },
+	};
+	for (size_t i = 0; !q->resource->group.len && i < ARRAY_LEN(rows); i++)
+		if (str_eqz(q->resource->plural, rows[i].resource))
+			request_warn(q, "%s", rows[i].text);
+}
+
 static void fill(struct request *q)
 {
 	const struct request_options *o = &q->options;
@@ -236,6 +248,7 @@ static bool dispatch_resource(struct request *q)
 		return true;
 	}
 	fill(q);
+	warn_deprecated(q);
 	if (serve_review(q))
 		return true;
 	if (i->verb_bit == VERB_LIST)
