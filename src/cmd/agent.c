@@ -1,5 +1,4 @@
-/* The agent's process: engine, kubelet, service proxy and DNS, wired. The kubelet is system:node:NAME to the API server, proxy and DNS
- * are system:kube-proxy, as upstream's are.
+/* The agent's process: engine, kubelet, service proxy and DNS, wired. All of it is system:node:NAME to the API server.
  *
  * The pod network of this node comes from its Node object (spec.podCIDR, given by the node IPAM controller) and is kept in a file, so that
  * a restart needs no API server to run pods. */
@@ -20,7 +19,7 @@
 struct agent {
 	struct options options;
 	struct loop *main, *loop;
-	struct client *node_client, *proxy_client;
+	struct client *node_client;
 	struct engine *engine;
 	struct kubelet *kubelet;
 	struct service_view view;
@@ -36,22 +35,21 @@ static int read_credential(const struct agent *a, const char *name, struct buf *
 	CLEAN_FREE char *path = xasprintf("%s/agent/%s", a->options.data_dir, name);
 	int r = file_read(path, 1 << 20, ret, err);
 
-	return r == -ENOENT ? err_set(err, r, "%s is missing: an agent beside a server gets it there; another joins with --server and --token", path) : r;
+	return r == -ENOENT ? err_set(err, r, "%s is missing: the server that runs beside this agent makes it; elsewhere `skiff agent --server … --token …` gets it", path) : r;
 }
 
-static int make_client(struct agent *a, const char *name, const char *user_agent, struct client **ret, struct err *err)
+static int make_client(struct agent *a, struct err *err)
 {
-	CLEAN_FREE char *crt = xasprintf("%s.crt", name), *key_name = xasprintf("%s.key", name);
 	CLEAN_BUF struct buf ca = {0}, cert = {0}, key = {0};
 	struct tls_client_config tc;
 	struct tls_context *tls;
-	struct client_config cc = { .user_agent = user_agent };
+	struct client_config cc = { .user_agent = "skiff/" SKIFF_VERSION " agent" };
 	int r = read_credential(a, "ca.crt", &ca, err);
 
 	if (r == 0)
-		r = read_credential(a, crt, &cert, err);
+		r = read_credential(a, "node.crt", &cert, err);
 	if (r == 0)
-		r = read_credential(a, key_name, &key, err);
+		r = read_credential(a, "node.key", &key, err);
 	if (r < 0)
 		return r;
 	tc = (struct tls_client_config){ .ca_pem = buf_str(&ca), .cert_pem = buf_str(&cert), .key_pem = buf_str(&key) };
@@ -59,7 +57,7 @@ static int make_client(struct agent *a, const char *name, const char *user_agent
 	if (r == 0)
 		r = http_client_new(a->options.server, tls, &cc.http, err);
 	if (r == 0)
-		*ret = client_new(&cc);
+		a->node_client = client_new(&cc);
 	return r;
 }
 
@@ -200,7 +198,7 @@ static int start_network(struct agent *a, struct err *err)
 		.upstreams = a->options.dns_upstreams };
 	int r;
 
-	service_view_init(&a->view, a->proxy_client);
+	service_view_init(&a->view, a->node_client);
 	r = proxy_new(&pc, &a->proxy, err);
 	if (r == 0)
 		r = dns_new(&dc, &a->dns, err);
@@ -230,13 +228,15 @@ static int run(struct agent *a, struct err *err)
 	if (r == 0)
 		r = cidr_host(a->options.service_cidr, DNS_HOST_NUMBER, a->dns_address, err);
 	if (r == 0)
-		r = make_client(a, "node", "skiff/" SKIFF_VERSION " kubelet", &a->node_client, err);
+		r = join_client_certificate(&a->options, err);
 	if (r == 0)
-		r = make_client(a, "proxy", "skiff/" SKIFF_VERSION " proxy", &a->proxy_client, err);
-	if (r == 0)
-		r = make_serving_tls(a, err);
+		r = make_client(a, err);
 	if (r == 0)
 		r = find_pod_cidr(a, err);
+	if (r == 0)
+		r = join_serving_certificate(&a->options, a->node_client, err);
+	if (r == 0)
+		r = make_serving_tls(a, err);
 	if (r == 0)
 		r = start_engine(a, err);
 	if (r == 0)

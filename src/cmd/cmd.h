@@ -20,7 +20,7 @@ struct options {
 	const char *data_dir, *listen, *kubeconfig, *store, *config;
 	const char *node_name, *node_ip, *pod_cidr, *service_cidr, *cluster_domain, *advertise;
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams, *node_labels;
-	const char *output, *namespace_;
+	const char *output, *namespace_, *ttl;
 	bool no_agent;
 	int64_t kubelet_port, node_monitor_grace;
 	const char *args[16];              /* what is no flag */
@@ -53,7 +53,7 @@ struct pki {
 int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, struct err *err);
 int pki_load(const struct options *o, struct pki *ret, struct err *err);
 void pki_deinit(struct pki *p);
-/* Credentials of this machine's agent: DATA/agent/{node,proxy,kubelet}.{crt,key} and ca.crt. */
+/* Credentials of this machine's agent: DATA/agent/{node,kubelet}.{crt,key} and ca.crt. */
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err);
 int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert, struct str key, struct err *err);
 
@@ -66,6 +66,16 @@ int cmd_why(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_uninstall(int argc, char **argv);
+int cmd_token(int argc, char **argv);
+
+/* ---- joining ---- */
+#define TOKEN_TEXT 24
+/* A new bootstrap token ID.SECRET; ttl_s 0: for ever. */
+int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err *err);
+/* DATA/agent/{ca.crt,node.crt,node.key}: there already, or got with --token. Blocking. -EACCES: refused, with the reason. */
+int join_client_certificate(const struct options *o, struct err *err);
+/* DATA/agent/kubelet.{crt,key}: there already, or asked for as the node. */
+int join_serving_certificate(const struct options *o, struct client *node_client, struct err *err);
 
 /* The admin's client from --kubeconfig, $KUBECONFIG, or the default place. */
 int cmd_client(const struct options *o, struct client **ret, struct err *err);

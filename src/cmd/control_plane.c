@@ -37,12 +37,17 @@ static int open_store(struct control_plane *cp, struct err *err)
 
 static int open_tls(struct control_plane *cp, struct err *err)
 {
-	struct tls_server_config server = { .cert_pem = buf_str(&cp->pki.server_cert), .key_pem = buf_str(&cp->pki.server_key),
-		.client_ca_pem = buf_str(&cp->pki.ca_cert), .http2 = true };
+	/* The CA goes with the chain: a machine that joins finds it there by its pin. */
+	CLEAN_BUF struct buf chain = {0};
+	struct tls_server_config server = { .key_pem = buf_str(&cp->pki.server_key), .client_ca_pem = buf_str(&cp->pki.ca_cert), .http2 = true };
 	struct tls_client_config kubelet = { .ca_pem = buf_str(&cp->pki.ca_cert), .cert_pem = buf_str(&cp->pki.kubelet_client_cert),
 		.key_pem = buf_str(&cp->pki.kubelet_client_key) };
-	int r = tls_server_new(&server, &cp->tls, err);
+	int r;
 
+	buf_add_str(&chain, buf_str(&cp->pki.server_cert));
+	buf_add_str(&chain, buf_str(&cp->pki.ca_cert));
+	server.cert_pem = buf_str(&chain);
+	r = tls_server_new(&server, &cp->tls, err);
 	return r < 0 ? r : tls_client_new(&kubelet, &cp->kubelet_tls, err);
 }
 

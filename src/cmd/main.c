@@ -17,6 +17,7 @@ static const struct command commands[] = {
 	{ "why",           cmd_why,           "one page on why a pod is, or is not, running" },
 	{ "image",         cmd_image,         "import, list and remove images of this node" },
 	{ "convert",       cmd_convert,       "turn an object into json, yaml or protobuf" },
+	{ "token",         cmd_token,         "make, list and delete tokens with which machines join" },
 	{ "uninstall",     cmd_uninstall,     "remove everything that skiff made on this machine" },
 	{ "version",       cmd_version,       "print the version" },
 	{ "control-plane", cmd_control_plane, NULL },

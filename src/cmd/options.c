@@ -42,6 +42,7 @@ static const struct option_row rows[] = {
 	{ "pod-log-dir",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_log_dir), "/var/log/pods", "logs of containers" },
 	{ "dns-upstreams",  NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(dns_upstreams), NULL, "servers for names outside the cluster; default: /etc/resolv.conf" },
 	{ "output",         "o",  OPT_CLIENT, OPTION_TEXT, O(output), NULL, "json for programs" },
+	{ "ttl",            NULL, OPT_CLIENT, OPTION_TEXT, O(ttl), "24h", "how long a token lets machines join" },
 	{ "namespace",      "n",  OPT_CLIENT, OPTION_TEXT, O(namespace_), "default", "namespace of the pod" },
 };
 /* clang-format on */

@@ -217,20 +217,14 @@ int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *
 	const char *dns[] = { o->node_name, NULL }, *ips[] = { o->node_ip, "127.0.0.1", NULL }, *orgs[] = { "system:nodes", NULL };
 	struct cert_request serving = { .common_name = node_user, .organizations = orgs, .dns_names = dns, .ip_addresses = ips,
 		.valid_seconds = YEAR_S, .server_auth = true };
-	const struct {
-		const char *name, *user, *group;
-	} clients[] = {
-		{ "node", node_user, "system:nodes" },
-		{ "proxy", "system:kube-proxy", NULL },
-	};
 	int r = dir_make(dir, 0700, err);
 
 	if (r == 0)
 		r = put(&pl, "ca.crt", buf_str(&p->ca_cert), err);
-	for (size_t i = 0; r == 0 && i < ARRAY_LEN(clients); i++) {
+	if (r == 0) {
 		CLEAN_BUF struct buf cert = {0}, key = {0};
 
-		r = client_leaf(&pl, clients[i].name, clients[i].user, clients[i].group, p, &cert, &key, err);
+		r = client_leaf(&pl, "node", node_user, "system:nodes", p, &cert, &key, err);
 	}
 	if (r == 0) {
 		CLEAN_BUF struct buf cert = {0}, key = {0};

@@ -39,6 +39,12 @@ int tls_client_update(struct tls_context *t, const struct tls_client_config *c, 
 	                                  rest of c must be as before */
 void tls_context_free(struct tls_context *t); /* reference-counted inside: connections keep it */
 
+/* Asks the server of url (https://host:port) for its certificate chain and returns, as PEM, the certificate in it whose SHA-256 (of its DER, in hex) is
+ * `pin`: how a machine that joins learns the CA from a token alone. Nothing else that the server says is trusted. -EACCES: none has that pin. Blocking. */
+int tls_fetch_ca(const char *url, struct str pin, unsigned timeout_ms, struct buf *ret_ca_pem, struct err *err);
+/* SHA-256 of a PEM certificate's DER in hex. */
+int cert_pin(struct str cert_pem, struct buf *ret_hex, struct err *err);
+
 /* Keys and certificates (ECDSA P-256), PEM. */
 struct cert_request {
 	const char *common_name;

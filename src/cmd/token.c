@@ -1,0 +1,138 @@
+/* `skiff token create|list|delete`: bootstrap tokens with which machines join. A token is ID.SECRET:PIN; PIN is the SHA-256 of the cluster's CA, so
+ * that a machine needs nothing else to know whom it joins. Kept as upstream keeps them: Secrets kube-system/bootstrap-token-ID. */
+#include <stdio.h>
+
+#include "client/client.h"
+#include "cmd/cmd.h"
+#include "gen/types.h"
+
+#define NS STR("kube-system")
+#define PREFIX "bootstrap-token-"
+
+/* Lower-case letters and digits, as the token's form asks. */
+static void random_word(char *out, size_t n)
+{
+	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+
+	for (size_t i = 0; i < n;) {
+		uint8_t b;
+
+		random_bytes(&b, 1);
+		if (b < 252) /* 7 * 36: no letter is likelier */
+			out[i++] = alphabet[b % 36];
+	}
+	out[n] = 0;
+}
+
+int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct core_v1_secret *s = model_new(&core_v1_secret_type, a);
+	char id[7], secret[17], end[TIME_TEXT_MAX];
+	int r;
+
+	random_word(id, 6);
+	random_word(secret, 16);
+	s->metadata.name = arena_fmt(a, PREFIX "%s", id);
+	s->metadata.namespace = NS;
+	s->type = STR("bootstrap.kubernetes.io/token");
+	str_map_set(a, &s->data, STR("token-id"), str_of(id));
+	str_map_set(a, &s->data, STR("token-secret"), str_of(secret));
+	str_map_set(a, &s->data, STR("usage-bootstrap-authentication"), STR("true"));
+	str_map_set(a, &s->data, STR("description"), STR("lets machines join as nodes"));
+	if (ttl_s > 0) {
+		time_format(time_add_ns(time_now(), ttl_s * 1000000000LL), end);
+		str_map_set(a, &s->data, STR("expiration"), str_of(end));
+	}
+	r = client_create(c, &core_v1_secret_type, NS, s, a, NULL, err);
+	if (r == 0)
+		snprintf(ret, TOKEN_TEXT, "%s.%s", id, secret);
+	return r > 0 ? -EIO : r;
+}
+
+static int create(const struct options *o, struct client *c, struct err *err)
+{
+	CLEAN_FREE char *ca_path = xasprintf("%s/pki/ca.crt", o->data_dir);
+	CLEAN_BUF struct buf ca = {0}, pin = {0};
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct core_v1_endpoints *ep;
+	char token[TOKEN_TEXT];
+	int64_t ttl;
+	int r = file_read(ca_path, 1 << 20, &ca, err);
+
+	if (duration_parse(str_of(o->ttl), &ttl) < 0)
+		return err_set(err, -EINVAL, "--ttl %s: expected a duration, as in 24h (0s: for ever)", o->ttl);
+	if (r == 0)
+		r = cert_pin(buf_str(&ca), &pin, err);
+	if (r == 0)
+		r = client_get(c, &core_v1_endpoints_type, STR("default"), STR("kubernetes"), a, (void **)&ep, err);
+	if (r == 0)
+		r = token_make(c, ttl / 1000000000LL, token, err);
+	if (r)
+		return r < 0 ? r : -EIO;
+	if (!ep->subsets.len || !ep->subsets.items[0].addresses.len || !ep->subsets.items[0].ports.len)
+		return err_set(err, -ENOENT, "service default/kubernetes has no address: the server is still starting");
+	printf("skiff agent --server https://" STR_FMT ":%d --token %s:" STR_FMT "\n", STR_ARG(ep->subsets.items[0].addresses.items[0].ip),
+		ep->subsets.items[0].ports.items[0].port, token, STR_ARG(buf_str(&pin)));
+	return 0;
+}
+
+static int list(const struct options *o, struct client *c, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct core_v1_secret_list *l;
+	int r = client_list(c, &core_v1_secret_type, NS, NULL, "type=bootstrap.kubernetes.io/token", a, (void **)&l, err);
+
+	if (r)
+		return r < 0 ? r : -EIO;
+	puts("ID      EXPIRES");
+	LIST_EACH(s, &l->items) {
+		struct str end = str_map_get(&s->data, STR("expiration"));
+
+		printf(STR_FMT "  " STR_FMT "\n", STR_ARG(str_map_get(&s->data, STR("token-id"))), STR_ARG(end.p ? end : STR("never")));
+	}
+	return 0;
+}
+
+static int delete(const struct options *o, struct client *c, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct client_delete how = { .grace_seconds = -1 };
+	struct str id, rest;
+	int r;
+
+	if (o->n_args != 2)
+		return err_set(err, -EINVAL, "usage: skiff token delete ID");
+	str_cut(str_of(o->args[1]), '.', &id, &rest);
+	r = client_delete(c, &core_v1_secret_type, NS, arena_fmt(a, PREFIX STR_FMT, STR_ARG(id)), &how, err);
+	return r > 0 ? -EIO : r;
+}
+
+/* clang-format off */
+static const struct { const char *name; int (*run)(const struct options *o, struct client *c, struct err *err); } verbs[] = {
+	{ "create", create },
+	{ "list",   list },
+	{ "delete", delete },
+};
+/* clang-format on */
+
+int cmd_token(int argc, char **argv)
+{
+	struct options o;
+	struct client *c;
+	struct err err = {0};
+	int r = options_parse(&o, OPT_CLIENT, argc, argv);
+
+	if (r)
+		return r > 0 ? 0 : 2;
+	for (size_t i = 0; o.n_args && i < ARRAY_LEN(verbs); i++) {
+		if (strcmp(o.args[0], verbs[i].name))
+			continue;
+		r = cmd_client(&o, &c, &err);
+		if (r == 0)
+			r = verbs[i].run(&o, c, &err);
+		return r < 0 ? cmd_fail("token", &err, 1) : 0;
+	}
+	fputs("usage: skiff token create [--ttl 24h] | list | delete ID\n", stderr);
+	return 2;
+}
