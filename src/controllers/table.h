@@ -24,7 +24,9 @@
 	X(disruption_controller) \
 	X(job_controller) \
 	X(ttl_after_finished_controller) \
-	X(cronjob_controller)
+	X(cronjob_controller) \
+	X(clusterrole_aggregation_controller) \
+	X(slice_mirroring_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)

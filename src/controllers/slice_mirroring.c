@@ -1,0 +1,202 @@
+/* Mirrors Endpoints that people wrote (of services without a selector) into EndpointSlices, since proxies read only those. Upstream:
+ * pkg/controller/endpointslicemirroring. A subset and address family makes one slice, of at most 1,000 addresses. */
+#include "controllers/endpoint.h"
+
+#include "controllers/table.h"
+
+#define OUR_NAME "endpointslicemirroring-controller.k8s.io"
+#define SKIP_LABEL "endpointslice.kubernetes.io/skip-mirror"
+#define LEADER_ANNOTATION "control-plane.alpha.kubernetes.io/leader"
+#define ADDRESSES_MOST 1000
+
+struct mirror {
+	struct run *r;
+	const struct core_v1_endpoints *e;
+	struct discovery_v1_endpoint_slice **wanted;
+	size_t n_wanted;
+};
+
+static bool mirrored(const struct core_v1_endpoints *e, const struct core_v1_service *s)
+{
+	return e && s && !s->spec.selector.len && time_is_zero(e->metadata.deletion_timestamp) &&
+		!str_eqz(str_map_get(&e->metadata.labels, STR(SKIP_LABEL)), "true") &&
+		!str_map_has(&e->metadata.annotations, STR(LEADER_ANNOTATION));
+}
+
+static void add_addresses(struct mirror *m, struct discovery_v1_endpoint_slice *s, const struct core_v1_endpoint_address_items *l, bool ready)
+{
+	struct arena *a = m->r->arena;
+	bool v6 = str_eqz(s->address_type, "IPv6");
+
+	LIST_EACH(x, l) {
+		if ((memchr(x->ip.p, ':', x->ip.len) != NULL) != v6 || s->endpoints.len >= ADDRESSES_MOST)
+			continue;
+		struct discovery_v1_endpoint *e = LIST_ADD(a, &s->endpoints);
+
+		*LIST_ADD(a, &e->addresses) = x->ip;
+		e->conditions.ready = (struct opt_bool)SOME(ready);
+		e->hostname = x->hostname.len ? x->hostname : STR_NONE;
+		e->node_name = x->node_name.len ? x->node_name : STR_NONE;
+		e->target_ref = x->target_ref;
+	}
+}
+
+static void add_slice(struct mirror *m, const struct core_v1_endpoint_subset *sub, const char *family)
+{
+	struct arena *a = m->r->arena;
+	struct discovery_v1_endpoint_slice *s = model_new(&discovery_v1_endpoint_slice_type, a);
+
+	s->address_type = str_of(family);
+	add_addresses(m, s, &sub->addresses, true);
+	add_addresses(m, s, &sub->not_ready_addresses, false);
+	if (!s->endpoints.len)
+		return;
+	LIST_EACH(p, &sub->ports)
+		*LIST_ADD(a, &s->ports) = (struct discovery_v1_endpoint_port){ .name = p->name.len ? p->name : STR(""), .protocol = p->protocol,
+			.port = SOME(p->port), .app_protocol = p->app_protocol };
+	s->metadata.generate_name = arena_fmt(a, STR_FMT "-", STR_ARG(m->e->metadata.name));
+	s->metadata.namespace = m->e->metadata.namespace;
+	LIST_EACH(l, &m->e->metadata.labels)
+		if (!str_eqz(l->key, "endpoints.kubernetes.io/managed-by"))
+			str_map_set(a, &s->metadata.labels, l->key, l->value);
+	str_map_set(a, &s->metadata.labels, STR(SERVICE_NAME_LABEL), m->e->metadata.name);
+	str_map_set(a, &s->metadata.labels, STR(MANAGED_BY_SLICES), STR(OUR_NAME));
+	*LIST_ADD(a, &s->metadata.owner_references) = controller_reference(&core_v1_endpoints_type, m->e, a);
+	m->wanted = arena_grow(a, m->wanted, m->n_wanted * sizeof(*m->wanted), (m->n_wanted + 1) * sizeof(*m->wanted));
+	m->wanted[m->n_wanted++] = s;
+}
+
+static bool same_ports(const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
+{
+	const struct discovery_v1_endpoint_slice x = { .address_type = a->address_type, .ports = a->ports },
+						 y = { .address_type = b->address_type, .ports = b->ports };
+
+	return model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
+}
+
+static bool same_slice(const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
+{
+	const struct discovery_v1_endpoint_slice x = { .metadata.labels = a->metadata.labels, .endpoints = a->endpoints },
+						 y = { .metadata.labels = b->metadata.labels, .endpoints = b->endpoints };
+
+	return same_ports(a, b) && model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
+}
+
+static struct objects present_slices(struct run *r, struct str ns, struct str service)
+{
+	struct objects all = cache_objects(r, &discovery_v1_endpoint_slice_type, ns), ours = all;
+
+	ours.len = 0;
+	for (size_t i = 0; i < all.len; i++) {
+		const struct meta_v1_object_meta *m = model_meta(&discovery_v1_endpoint_slice_type, all.items[i]);
+
+		if (str_eq(str_map_get(&m->labels, STR(SERVICE_NAME_LABEL)), service) &&
+			str_eqz(str_map_get(&m->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
+			ours.items[ours.len++] = all.items[i];
+	}
+	return ours;
+}
+
+static int drop(struct run *r, const struct discovery_v1_endpoint_slice *s, struct err *err)
+{
+	const struct client_delete o = { .grace_seconds = -1, .uid = s->metadata.uid };
+	int ret = client_delete(r->client, &discovery_v1_endpoint_slice_type, s->metadata.namespace, s->metadata.name, &o, err);
+
+	return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
+}
+
+/* Each present slice takes the wanted one with its ports; what finds none is made or goes. */
+static int put(struct mirror *m, const struct objects *present, struct str key, struct err *err)
+{
+	const struct type *t = &discovery_v1_endpoint_slice_type;
+
+	OBJECT_EACH(const struct discovery_v1_endpoint_slice, s, *present) {
+		struct discovery_v1_endpoint_slice *w = NULL;
+		int ret = 0;
+
+		for (size_t i = 0; i < m->n_wanted && !w; i++)
+			if (m->wanted[i] && same_ports(s, m->wanted[i]))
+				w = TAKE(m->wanted[i]);
+		if (!w) {
+			ret = drop(m->r, s, err);
+		} else if (!same_slice(s, w)) {
+			struct str_map labels = w->metadata.labels;
+
+			w->metadata = s->metadata;
+			w->metadata.labels = labels;
+			ret = client_update(m->r->client, t, NULL, w, m->r->arena, NULL, err);
+		}
+		if (ret)
+			return ret;
+	}
+	for (size_t i = 0; i < m->n_wanted; i++) {
+		if (!m->wanted[i])
+			continue;
+		expect_creations(m->r->state, key, 1);
+		int ret = client_create(m->r->client, t, m->wanted[i]->metadata.namespace, m->wanted[i], m->r->arena, NULL, err);
+
+		if (ret) {
+			creation_observed(m->r->state, key);
+			return ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated") ? 0 : ret;
+		}
+	}
+	return 0;
+}
+
+static int reconcile(struct run *r, struct str key, struct err *err)
+{
+	const struct core_v1_endpoints *e = cache_object(r, &core_v1_endpoints_type, key);
+	const struct core_v1_service *s = cache_object(r, &core_v1_service_type, key);
+	struct mirror m = { .r = r, .e = e };
+	struct str ns, name;
+
+	split_key(key, &ns, &name);
+	if (!expectations_met(r->state, key))
+		return 0;
+	struct objects present = present_slices(r, ns, name);
+
+	if (mirrored(e, s))
+		LIST_EACH(sub, &e->subsets) {
+			add_slice(&m, sub, "IPv4");
+			add_slice(&m, sub, "IPv6");
+		}
+	return put(&m, &present, key, err);
+}
+
+static void map_slice(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	const struct cached *c = now ? now : old;
+	struct str service = str_map_get(&c->meta->labels, STR(SERVICE_NAME_LABEL));
+	struct buf key CLEAN_BUF = { 0 };
+
+	if (!service.len || !str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
+		return;
+	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(service));
+	if (ev == INFORMER_ADDED)
+		creation_observed(r->state, buf_str(&key));
+	enqueue_after(r, buf_str(&key), 3);
+}
+
+static int init(struct run *r, struct err *err)
+{
+	r->state = expectations_new();
+	return 0;
+}
+
+static void deinit(struct run *r)
+{
+	expectations_free(r->state);
+}
+
+const struct controller slice_mirroring_controller = {
+	.name = "endpointslicemirroring",
+	.component = "endpoint-slice-mirroring-controller",
+	.watches = {
+		{ &core_v1_endpoints_type, map_self },
+		{ &core_v1_service_type, map_self },
+		{ &discovery_v1_endpoint_slice_type, map_slice },
+	},
+	.init = init,
+	.deinit = deinit,
+	.reconcile = reconcile,
+};
