@@ -3,22 +3,25 @@
  *
  * 1. JSON needs no encoding: a frame is the stored bytes between two brackets. Frames of one turn go out as one write.
  * 2. A watch is on its server's list from begin to close; the list's lock guards the links only.
- * 3. `watch` is NULL once the watch is over: posts, timers and drains that come later find that and do nothing. */
+ * 3. The first event after a rest goes out at once; a watch that has just sent waits GATHER_MS for company, so that under load one
+ *    write carries many events.
+ * 4. `watch` is NULL once the watch is over: posts, timers and drains that come later find that and do nothing. */
 #include "apiserver/internal.h"
 
 #define CHUNK (64 * 1024)
 #define PENDING_MAX (512 * 1024)
 #define BOOKMARK_MS 60000
+#define GATHER_MS 2
 
 struct watch_job {
 	struct list link;
 	struct request *q;
 	struct registry_watch *watch;
-	struct timer *timer;
+	struct timer *timer, *gather; /* gather: made when first needed */
 	struct arena *scratch;
 	struct buf out;
-	uint64_t deadline_ns;
-	bool bookmarks, mark_initial, no_columns, draining;
+	uint64_t deadline_ns, sent_ns;
+	bool bookmarks, mark_initial, no_columns, draining, gathering;
 	_Atomic bool posted;
 };
 struct watch_list {
@@ -137,6 +140,8 @@ static void job_over(struct watch_job *j, int code)
 	list_remove(&j->link);
 	pthread_mutex_unlock(&j->q->server->watches->lock);
 	timer_free(TAKE(j->timer));
+	if (j->gather)
+		timer_free(TAKE(j->gather));
 	arena_free(TAKE(j->scratch));
 	buf_deinit(&j->out);
 	metrics_watch(j->q->server->metrics, j->q->resource, -1);
@@ -148,6 +153,7 @@ static void write_out(struct watch_job *j)
 	size_t len = j->out.len;
 	if (!len)
 		return;
+	j->sent_ns = mono_now_ns();
 	char *bytes = buf_take(&j->out);
 	http_stream_write(j->q->stream, str_n(bytes, len), free, bytes);
 }
@@ -205,12 +211,28 @@ static void pump(struct watch_job *j)
 	write_out(j);
 }
 
+static void gathered(void *arg)
+{
+	struct watch_job *j = arg;
+	j->gathering = false;
+	if (j->watch)
+		pump(j);
+}
+
 static void woken(struct http_stream *s, void *arg)
 {
 	struct watch_job *j = arg;
 	atomic_store(&j->posted, false);
-	if (j->watch)
+	if (!j->watch || j->gathering)
+		return;
+	if (mono_now_ns() - j->sent_ns > GATHER_MS * 1000000u) {
 		pump(j);
+		return;
+	}
+	if (!j->gather)
+		j->gather = timer_new(http_stream_loop(s), gathered, j);
+	j->gathering = true;
+	timer_start(j->gather, GATHER_MS, 0);
 }
 
 /* On the writer thread, under the log's lock. */
