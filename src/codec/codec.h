@@ -22,7 +22,7 @@ struct decode_notes {
  * in upstream's sense (json: cannot unmarshal string into Go struct field ….replicas of type int32). */
 int json_decode(const struct type *t, struct str text, struct arena *a, struct decode_notes *notes, void **ret, struct err *err);
 void json_encode(const struct type *t, const void *obj, struct buf *out);
-int json_parse(struct str text, struct arena *a, struct value *ret, struct err *err);   /* to a tree; duplicate keys: last wins */
+int json_parse(struct str text, struct arena *a, struct value *ret, struct err *err);   /* to a tree; duplicate keys: last wins; -ERANGE: a number too large */
 void json_write(const struct value *v, struct buf *out);                                /* compact, members in order */
 void json_write_pretty(const struct value *v, struct buf *out, int indent);
 void json_write_text(struct str s, struct buf *out);                                    /* one string, quoted and escaped as encoding/json */

@@ -49,6 +49,7 @@ static void test_malformed(void **state)
 		{ "{\"a\":1 \"b\":2}", "invalid character '\"' after object key:value pair" },
 		{ "{\"a\":[1 2]}", "invalid character '2' after array element" },
 		{ "{\"a\":1}x", "invalid character 'x' after top-level value" },
+		{ "null],1", "invalid character ']' after top-level value" },
 		{ "{\"a\":tru}", "invalid character '}' in literal true (expecting 'e')" },
 		{ "{\"a\":nul", "unexpected end of JSON input" },
 		{ "{\"a\":01}", "invalid character '1' after object key:value pair" },

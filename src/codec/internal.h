@@ -11,6 +11,12 @@ struct any_list {
 };
 #define MAP_VALUE_OFFSET sizeof(struct str) /* values of a map stand behind their key */
 
+/* Empty input may come without a pointer. */
+static inline struct str never_null(struct str s)
+{
+	return s.p ? s : STR("");
+}
+
 static inline bool kind_is_text(unsigned k)
 {
 	return k == KIND_STRING || k == KIND_BYTES || k == KIND_QUANTITY || k == KIND_RAW || k == KIND_JSON;

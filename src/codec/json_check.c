@@ -193,6 +193,7 @@ static int check_close(struct check *c)
 
 int json_check(struct str text, struct err *err)
 {
+	text = never_null(text);
 	struct check c = { .p = text.p, .end = text.p + text.len, .err = err };
 	int r;
 

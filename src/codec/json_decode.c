@@ -483,13 +483,14 @@ static int decode_message(struct dec *d, const struct type *t, char *obj, const 
 static int decode_root(struct dec *d, const struct type *t, char *obj)
 {
 	char name[100];
+	int r = 0;
 
 	d->p = skip_space(d->p, d->end);
 	if (d->p == d->end)
 		return -EBADMSG;
-	if (take_null(d))
-		return 0;
-	if (*d->p != '{' && !t->is_either) {
+	bool null = take_null(d);
+
+	if (!null && *d->p != '{' && !t->is_either) {
 		message_name(t, name, sizeof(name));
 		if (value_word(*d->p)) {
 			err_set(d->err, 0, "json: cannot unmarshal %s into Go value of type %s", value_word(*d->p), name);
@@ -497,8 +498,8 @@ static int decode_root(struct dec *d, const struct type *t, char *obj)
 		}
 		return -EBADMSG;
 	}
-	int r = decode_message(d, t, obj, NULL);
-
+	if (!null)
+		r = decode_message(d, t, obj, NULL);
 	if (r < 0)
 		return r;
 	d->p = skip_space(d->p, d->end);
@@ -507,6 +508,7 @@ static int decode_root(struct dec *d, const struct type *t, char *obj)
 
 int json_decode(const struct type *t, struct str text, struct arena *a, struct decode_notes *notes, void **ret, struct err *err)
 {
+	text = never_null(text);
 	char first[CHUNK_MIN] __attribute__((aligned(16)));
 	struct chunk chunk = { .cap = sizeof(first), .data = first };
 	struct dec d = {

@@ -253,7 +253,7 @@ static int decode_raw(struct dec *d, struct str *ret)
 	char *text = arena_alloc(d->arena, (size_t)(stop - start) + 1), *to = text;
 
 	json_compact(start, stop, CODEC_MAX_DEPTH, &to);
-	*ret = str_n(text, (size_t)(to - text));
+	*ret = utf8_repair(str_n(text, (size_t)(to - text)), d->arena);
 	d->p = stop;
 	return 0;
 }

@@ -1,11 +1,13 @@
 /* JSON to and from trees. Of two members with one name the last wins, in the place of the first. */
 #include "codec/internal.h"
 
+#include <math.h>
 #include <stdio.h>
 
 struct parse {
 	const char *p, *end;
 	struct arena *arena;
+	struct err *err; /* set for -ERANGE alone: what is malformed is told by json_check */
 	size_t depth;
 };
 
@@ -53,6 +55,8 @@ static int parse_number(struct parse *s, struct value *ret)
 	} else {
 		ret->number = strtod(arena_str(s->arena, literal).p, NULL);
 	}
+	if (!isfinite(ret->number))
+		return err_set(s->err, -ERANGE, "json: cannot unmarshal number %.*s into Go value of type float64", (int)MIN(literal.len, (size_t)40), literal.p);
 	return 0;
 }
 
@@ -109,7 +113,6 @@ static int parse_list(struct parse *s, struct value *ret)
 	}
 	return r;
 }
-
 
 struct named {
 	struct str key;
@@ -199,10 +202,13 @@ static int parse_value(struct parse *s, struct value *ret)
 
 int json_parse(struct str text, struct arena *a, struct value *ret, struct err *err)
 {
-	struct parse s = { .p = text.p, .end = text.p + text.len, .arena = a };
+	text = never_null(text);
+	struct parse s = { .p = text.p, .end = text.p + text.len, .arena = a, .err = err };
 	struct value v = { 0 };
 	int r = parse_value(&s, &v);
 
+	if (r == -ERANGE)
+		return r;
 	if (!r && skip_space(s.p, s.end) == s.end) {
 		*ret = v;
 		return 0;
@@ -313,6 +319,7 @@ static int peek_member(struct parse *s, struct str *ret_api_version, struct str 
 
 int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_version, struct str *ret_kind, struct err *err)
 {
+	text = never_null(text);
 	struct parse s = { .p = skip_space(text.p, text.p + text.len), .end = text.p + text.len, .arena = a };
 	struct str version = STR_NONE, kind = STR_NONE;
 	const char *bad = NULL;

@@ -196,7 +196,19 @@ static int get_raw(struct pdec *d, struct bytes b, struct str *ret)
 
 	if (!end || skip_space(end, s.p + s.len) != s.p + s.len)
 		return json_check(s, d->err) < 0 ? -EBADMSG : err_set(d->err, -EBADMSG, "proto: raw value is no JSON");
-	*ret = str_n(text, (size_t)(to - text));
+	*ret = utf8_repair(str_n(text, (size_t)(to - text)), d->pool.arena);
+	return 0;
+}
+
+/* What RFC 3339 cannot write could never be shown as JSON. */
+static int get_time(struct pdec *d, const struct field *f, const struct parts *parts, struct timestamp *ret)
+{
+	const int64_t year_0 = -62167219200, year_9999_end = 253402300799;
+	int64_t sec = (int64_t)parts->number[1], nsec = (int64_t)parts->number[2];
+
+	if (sec < year_0 || sec > year_9999_end || nsec < 0 || nsec > 999999999)
+		return err_set(d->err, -EBADMSG, "proto: %s: the time is outside of the years 0 to 9999", f->name);
+	*ret = (struct timestamp){ sec, f->kind == KIND_TIME ? 0 : (int32_t)(nsec - nsec % 1000) };
 	return 0;
 }
 
@@ -210,8 +222,7 @@ static int special(struct pdec *d, const struct field *f, struct bytes in, void 
 	switch (f->kind) {
 	case KIND_TIME:
 	case KIND_MICROTIME:
-		*(struct timestamp *)to = (struct timestamp){ (int64_t)parts.number[1], f->kind == KIND_TIME ? 0 : (int32_t)parts.number[2] };
-		return 0;
+		return get_time(d, f, &parts, to);
 	case KIND_DURATION:
 		*(int64_t *)to = (int64_t)parts.number[1];
 		return 0;
@@ -528,7 +539,7 @@ static int decode_message(struct pdec *d, const struct type *t, char *obj, struc
 
 int proto_decode(const struct type *t, struct str bytes, struct arena *a, void **ret, struct err *err)
 {
-	const uint8_t *p = (const uint8_t *)bytes.p;
+	const uint8_t *p = (const uint8_t *)never_null(bytes).p;
 	struct pdec d = { .end = p + bytes.len, .pool.arena = a, .err = err, .budget = struct_budget(bytes.len) };
 	char *obj = arena_alloc(a, t->size);
 	int r = decode_message(&d, t, obj, (struct bytes){ p, p + bytes.len });

@@ -22,8 +22,11 @@ static bool get_varint(struct cursor *c, uint64_t *ret)
 /* The texts under tags 1 to n; anything else must be skippable. */
 static bool get_texts(struct str in, struct str *texts, size_t n)
 {
-	struct cursor c = { (const uint8_t *)in.p, (const uint8_t *)in.p + in.len };
 	uint64_t key, len;
+
+	if (!in.len)
+		return true;
+	struct cursor c = { (const uint8_t *)in.p, (const uint8_t *)in.p + in.len };
 
 	while (c.p < c.end) {
 		if (!get_varint(&c, &key) || !get_varint(&c, &len))
