@@ -463,7 +463,7 @@ static void write_resources(const struct spec *s, struct buf *out)
 	buf_addc(out, '}');
 	if (r->memory_limit > 0) {
 		buf_addf(out, ",\"memory\":{\"limit\":%lld", (long long)r->memory_limit);
-		if (cgroup_has_swap_limit(s->l->cgroups))
+		if (cgroup_has_swap_limit(s->l->cgroups, s->sandbox->cgroup))
 			buf_addf(out, ",\"swap\":%lld", (long long)r->memory_limit);
 		buf_addc(out, '}');
 	}

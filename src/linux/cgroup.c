@@ -138,9 +138,11 @@ enum cgroup_mode cgroup_mode(const struct cgroups *c)
 	return c->mode;
 }
 
-bool cgroup_has_swap_limit(const struct cgroups *c)
+bool cgroup_has_swap_limit(const struct cgroups *c, const char *name)
 {
-	return c->swap || c->mode == CGROUP_V2;
+	char text[64];
+
+	return c->swap || (c->mode == CGROUP_V2 && read_file(c->by_controller[MEMORY], name, "memory.swap.max", text, sizeof(text)) == 0);
 }
 
 static int check_name(const char **name, struct err *err)

@@ -75,7 +75,7 @@ struct cgroup_stats {
 int cgroup_open(struct cgroups **ret, struct err *err);   /* finds what is mounted; names the controller that is missing */
 void cgroup_close(struct cgroups *c);
 enum cgroup_mode cgroup_mode(const struct cgroups *c);
-bool cgroup_has_swap_limit(const struct cgroups *c);
+bool cgroup_has_swap_limit(const struct cgroups *c, const char *name); /* does the kernel count swap, in this group at least? */
 int cgroup_create(struct cgroups *c, const char *name, struct err *err);          /* with its parents: "kubepods/burstable/podUID" */
 int cgroup_set(struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err);
 int cgroup_add(struct cgroups *c, const char *name, pid_t pid, struct err *err);
