@@ -164,6 +164,36 @@ void kubelet_stop(struct kubelet *k)
 	wakes_close(&k->wakes);
 }
 
+struct barrier {
+	pthread_mutex_t lock;
+	pthread_cond_t passed;
+	bool done;
+};
+
+static void pass(void *arg)
+{
+	struct barrier *b = arg;
+
+	pthread_mutex_lock(&b->lock);
+	b->done = true;
+	pthread_cond_signal(&b->passed);
+	pthread_mutex_unlock(&b->lock);
+}
+
+/* What was posted to the loop has run. */
+static void loop_settle(struct loop *l)
+{
+	struct barrier b = { .lock = PTHREAD_MUTEX_INITIALIZER, .passed = PTHREAD_COND_INITIALIZER };
+
+	if (!l || loop_is_current(l))
+		return;
+	loop_post(l, pass, &b);
+	pthread_mutex_lock(&b.lock);
+	while (!b.done)
+		pthread_cond_wait(&b.passed, &b.lock);
+	pthread_mutex_unlock(&b.lock);
+}
+
 static void free_object(void *o)
 {
 	pod_object_unref(o);
@@ -198,6 +228,8 @@ void kubelet_free(struct kubelet *k)
 		pool_free(k->slow);
 	if (k->pool)
 		pool_free(k->pool);
+	loop_settle(k->c.loop);
+	free(k->server);
 	node_agent_free(k);
 	keeper_free(k);
 	evictor_free(k);

@@ -31,5 +31,5 @@ struct kubelet;
 int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err *err);
 int kubelet_start(struct kubelet *k, struct err *err);
 void kubelet_stop(struct kubelet *k);  /* containers keep running */
-void kubelet_free(struct kubelet *k);
+void kubelet_free(struct kubelet *k);  /* waits for what is being stopped just now; its loop must still run */
 #endif

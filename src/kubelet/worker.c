@@ -193,6 +193,19 @@ void worker_event(struct pod_worker *w, const struct core_v1_pod *pod, const cha
 		event_record(w->k->events, &core_v1_pod_type, pod, type, reason, "%s", text);
 }
 
+/* Any thread: it must not make a slot. */
+static enum container_kind kind_of(struct pod_worker *w, struct str container)
+{
+	enum container_kind kind = KIND_APP;
+
+	pthread_mutex_lock(&w->lock);
+	for (size_t i = 0; i < w->n_slots; i++)
+		if (str_eqz(container, w->slots[i]->name))
+			kind = w->slots[i]->kind;
+	pthread_mutex_unlock(&w->lock);
+	return kind;
+}
+
 void worker_container_event(struct pod_worker *w, const struct core_v1_pod *pod, struct str container, const char *type, const char *reason,
 	const char *fmt, ...)
 {
@@ -208,7 +221,7 @@ void worker_container_event(struct pod_worker *w, const struct core_v1_pod *pod,
 	log_debug("kubelet", "pod %s/%s container " STR_FMT ": %s: %s", w->ns, w->name, STR_ARG(container), reason, text);
 	if (!w->k->events)
 		return;
-	int n = snprintf(path, sizeof(path), "spec.%s{" STR_FMT "}", lists[worker_slot(w, container)->kind], STR_ARG(container));
+	int n = snprintf(path, sizeof(path), "spec.%s{" STR_FMT "}", lists[kind_of(w, container)], STR_ARG(container));
 	ref.field_path = str_n(path, (size_t)MIN(n, (int)sizeof(path) - 1));
 	event_record_ref(w->k->events, &ref, type, reason, "%s", text);
 }
