@@ -308,12 +308,31 @@ static void test_node(void **state)
 	as(node1, 403, "GET", "/api/v1/namespaces/default/secrets/s1", NULL, NULL);
 }
 
+/* No seat: 429 with Retry-After; masters need none, nor does a watch. */
+static void test_seats(void **state)
+{
+	f.server->read_seats = f.server->write_seats = 0;
+	struct answer a = as(bob, 429, "GET", "/apis", NULL, NULL);
+	bool retry = false;
+	for (size_t i = 0; i < a.reply.n_headers; i++)
+		retry |= str_eqz(a.reply.headers[i].name, "retry-after") && a.reply.headers[i].value.len;
+	assert_true(retry && has(a.body, "\"reason\":\"TooManyRequests\""));
+	as(bob, 429, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", NULL, "{}");
+	expect(&f, 200, "GET", "/apis", NULL);
+	f.server->read_seats = f.server->write_seats = 1;
+	for (int i = 0; i < 3; i++) /* each gives its seat back */
+		as(bob, 200, "GET", "/apis", NULL, NULL);
+	for (int i = 0; i < 3; i++)
+		as(bob, 201, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", NULL, "{}");
+	f.server->read_seats = f.server->write_seats = 1000;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_anonymous), cmocka_unit_test(test_rbac), cmocka_unit_test(test_aggregation), cmocka_unit_test(test_escalation),
 		cmocka_unit_test(test_impersonation), cmocka_unit_test(test_service_account_tokens), cmocka_unit_test(test_expired_token),
-		cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews), cmocka_unit_test(test_node),
+		cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews), cmocka_unit_test(test_seats), cmocka_unit_test(test_node),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -163,6 +163,8 @@ int apiserver_new(const struct apiserver_config *c, struct apiserver **ret, stru
 	s->registry = c->registry;
 	s->store = registry_store(c->registry);
 	s->started = time_now();
+	s->read_seats = 3000;
+	s->write_seats = 1000;
 	int r = find_known(s, err);
 	if (r == 0) {
 		s->keys = token_keys_new(c, err);

@@ -2,8 +2,6 @@
  * Upstream: priority and fairness, of which this keeps the bound and the 429. */
 #include "apiserver/internal.h"
 
-#define READ_SEATS 3000
-#define WRITE_SEATS 1000
 
 bool phase_seat(struct request *q)
 {
@@ -11,7 +9,7 @@ bool phase_seat(struct request *q)
 		return true;
 	bool read = !q->info.is_resource || (q->info.verb_bit & (VERB_GET | VERB_LIST | VERB_WATCH));
 	_Atomic int *taken = read ? &q->server->reads : &q->server->writes;
-	if (atomic_fetch_add(taken, 1) >= (read ? READ_SEATS : WRITE_SEATS)) {
+	if (atomic_fetch_add(taken, 1) >= (read ? q->server->read_seats : q->server->write_seats)) {
 		atomic_fetch_sub(taken, 1);
 		respond_reason(q, REASON_TOO_MANY_REQUESTS, "The server has received too many requests and has asked us to try again later.");
 		return false;

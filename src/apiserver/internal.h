@@ -249,6 +249,7 @@ struct apiserver {
 	struct metrics_source sources[8];
 	size_t n_sources;
 	_Atomic int reads, writes;                  /* seats taken */
+	int read_seats, write_seats;                /* how many there are */
 	struct watch_list *watches;
 	_Atomic bool stopping;
 	struct timestamp started;
