@@ -139,11 +139,12 @@ up() {
 	printf '%s' "$timings"
 }
 
+stopped() { [ -z "$(server_pid || true)" ]; }
 stop_server() {
 	pid=$(server_pid || true)
 	[ -z "$pid" ] && return 0
 	kill "$pid"
-	wait_until 20 sh -c "! kill -0 $pid 2>/dev/null" || return 1
+	wait_until 20 stopped || return 1
 	rm -f "$PIDFILE"
 }
 down() {
