@@ -91,7 +91,7 @@ restarted() { [ "$(k get pod "$victim" -o 'jsonpath={.status.containerStatuses[0
 heal() {
 	victim=$(first_pod)
 	before=$(k get pod "$victim" -o 'jsonpath={.status.containerStatuses[0].restartCount}')
-	k exec "$victim" -- kill 1 || true
+	k exec "$victim" -- kill 1 2>/dev/null || true
 	wait_until 60 restarted || return 1
 	printf '  container of %s was killed; restarts: %s -> %s\n' "$victim" "$before" "$(k get pod "$victim" -o 'jsonpath={.status.containerStatuses[0].restartCount}')"
 	wait_pods
