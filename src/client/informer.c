@@ -82,7 +82,8 @@ void informer_add_handler(struct informer *i, informer_fn fn, void *arg)
 
 void informer_set_meta_only(struct informer *i, bool meta_only)
 {
-	i->config.meta_only = meta_only;
+	if (i->config.meta_only != meta_only) /* asked for again while it runs: nothing is written */
+		i->config.meta_only = meta_only;
 }
 
 static bool stopping(struct informer *i)

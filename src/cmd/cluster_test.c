@@ -25,7 +25,9 @@ struct cluster {
 	struct controllers *controllers;
 	/* the pretended kubelet */
 	struct workqueue *pods;
-	pthread_t kubelets[2];
+	pthread_t kubelets[2], heart;
+	_Atomic bool over;
+	const char *_Atomic dead_node;  /* its heart stopped */
 	_Atomic uint32_t next_ip;
 	pthread_mutex_t lock;           /* news: something in the cluster changed */
 	pthread_cond_t changed;
@@ -134,6 +136,26 @@ static void *kubelet(void *arg)
 	return NULL;
 }
 
+static void *beat(void *arg)
+{
+	static const char *const nodes[] = { "n1", "n2" };
+
+	while (!the.over) {
+		char when[TIME_TEXT_MAX];
+		struct arena *a CLEAN_ARENA = arena_new(0);
+
+		time_format(time_now(), when);
+		struct str patch = arena_fmt(a, "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastHeartbeatTime\":\"%s\"}]}}", when);
+
+		for (size_t i = 0; i < ARRAY_LEN(nodes); i++)
+			if (!the.dead_node || strcmp(the.dead_node, nodes[i]))
+				client_patch(the.client, &core_v1_node_type, STR_NONE, str_of(nodes[i]), "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL,
+					NULL);
+		usleep(300000);
+	}
+	return NULL;
+}
+
 /* ---- start and end ---- */
 static const struct type *const watched[] = {
 	&core_v1_pod_type, &apps_v1_replica_set_type, &apps_v1_deployment_type, &core_v1_replication_controller_type, &core_v1_endpoints_type,
@@ -194,7 +216,7 @@ static int start(void **state)
 	const struct tls_identity who = { .common_name = STR("admin"), .organizations = { STR("system:masters") }, .n_organizations = 1 };
 	struct client_config cc = { .user_agent = "test" };
 	struct controllers_config c = { .clock = &clock_real, .ca_pem = STR("-----CA-----\n"), .cluster_cidr = "10.42.0.0/16",
-		.node_monitor_grace_s = 3 };
+		.node_monitor_grace_s = 4 };
 	struct err err = { "" };
 
 	log_set_level(getenv("SKIFF_LOG") ? LOG_DEBUG : LOG_WARN);
@@ -224,11 +246,14 @@ static int start(void **state)
 		assert_int_equal(thread_start(&the.kubelets[i], "kubelet", kubelet, NULL), 0);
 	make_node("n1");
 	make_node("n2");
+	assert_int_equal(thread_start(&the.heart, "heart", beat, NULL), 0);
 	return 0;
 }
 
 static int end(void **state)
 {
+	the.over = true;
+	pthread_join(the.heart, NULL);
 	controllers_stop(the.controllers);
 	workqueue_stop(the.pods);
 	for (size_t i = 0; i < ARRAY_LEN(the.kubelets); i++)
@@ -824,24 +849,6 @@ static bool has_taint(const char *node, const char *key, const char *effect)
 	return false;
 }
 
-/* n2's heart beats on. */
-static void *beat(void *arg)
-{
-	_Atomic bool *over = arg;
-
-	while (!*over) {
-		char when[TIME_TEXT_MAX], text[160];
-		struct arena *a CLEAN_ARENA = arena_new(0);
-
-		time_format_nano(time_now(), when);
-		snprintf(text, sizeof(text), "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastHeartbeatTime\":\"%s\"}]}}",
-			when);
-		client_patch(the.client, &core_v1_node_type, STR_NONE, STR("n2"), "status", CLIENT_PATCH_STRATEGIC, str_of(text), a, NULL, NULL);
-		usleep(500000);
-	}
-	return NULL;
-}
-
 static bool node_given_up(void *arg)
 {
 	return has_taint("n1", "node.kubernetes.io/unreachable", "NoSchedule") &&
@@ -852,10 +859,7 @@ static bool node_given_up(void *arg)
 static void test_dead_node(void **state)
 {
 	const struct core_v1_node *n = get(&core_v1_node_type, "", "n1");
-	_Atomic bool over = false;
-	pthread_t t;
 
-	assert_int_equal(thread_start(&t, "n2", beat, &over), 0);
 	assert_true(str_has_prefix(n->spec.pod_cidr, STR("10.42.")));
 	new_namespace("dead");
 	make(&core_v1_pod_type, "{\"metadata\":{\"name\":\"leaves\",\"namespace\":\"dead\"},\"spec\":{\"nodeName\":\"n1\",\"containers\":"
@@ -863,6 +867,7 @@ static void test_dead_node(void **state)
 				"\"effect\":\"NoExecute\",\"tolerationSeconds\":0}]}}");
 	make(&core_v1_pod_type, "{\"metadata\":{\"name\":\"stays\",\"namespace\":\"dead\"},\"spec\":{\"nodeName\":\"n1\",\"containers\":"
 				"[{\"name\":\"c\",\"image\":\"i\"}],\"tolerations\":[{\"operator\":\"Exists\"}]}}");
+	the.dead_node = "n1";
 	wait_for("n1 is given up and its pod evicted", node_given_up, NULL);
 	n = get(&core_v1_node_type, "", "n1");
 	LIST_EACH(c, &n->status.conditions)
@@ -870,8 +875,6 @@ static void test_dead_node(void **state)
 	n = get(&core_v1_node_type, "", "n2");
 	LIST_EACH(c, &n->status.conditions)
 		assert_true(str_eqz(c->status, "True"));
-	over = true;
-	pthread_join(t, NULL);
 }
 
 int main(void)

@@ -26,7 +26,11 @@
 	X(ttl_after_finished_controller) \
 	X(cronjob_controller) \
 	X(clusterrole_aggregation_controller) \
-	X(slice_mirroring_controller)
+	X(slice_mirroring_controller) \
+	X(quota_controller) \
+	X(bootstrap_controller) \
+	X(claim_protection_controller) \
+	X(volume_protection_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)
