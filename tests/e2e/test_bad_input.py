@@ -74,7 +74,7 @@ def test_malformed_yaml(api, body):
     expect(api.post(CONFIGMAPS, body, content_type="application/yaml"), 400, "BadRequest")
 
 
-@pytest.mark.parametrize("body", [b"", b"k8s\0", b"k8s\0\x0a\xff\xff\xff\xff\x0f", b"nope", b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x03\x0a\x7f\x01"])
+@pytest.mark.parametrize("body", [b"", b"k8s\0\x0a\xff\xff\xff\xff\x0f", b"nope", b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x03\x0a\x7f\x01"])
 def test_malformed_protobuf(api, body):
     expect(api.post(CONFIGMAPS, body, content_type="application/vnd.kubernetes.protobuf"), 400, "BadRequest")
 
@@ -84,7 +84,7 @@ def test_unknown_field(api):
     s = expect(api.post(CONFIGMAPS + "?fieldValidation=Strict", body), 400, "BadRequest", 'strict decoding error: unknown field "spam"')
     assert s["message"].startswith('ConfigMap in version "v1" cannot be handled as a ConfigMap')
     r = api.post(CONFIGMAPS + "?fieldValidation=Warn&dryRun=All", body)
-    assert r.status == 201 and 'unknown field "spam"' in r.headers["warning"], r.headers
+    assert r.status == 201 and 'unknown field \\"spam\\"' in r.headers["warning"], r.headers
 
 
 def test_duplicate_field(api):
@@ -153,12 +153,12 @@ def test_unknown_resource(api):
 
 def test_wrong_kind_and_method(api):
     expect(api.post(PODS, configmap("a")), 400, "BadRequest")
-    expect(api.call("PATCH", CONFIGMAPS, {}), 405, "MethodNotAllowed")
+    expect(api.call("PATCH", CONFIGMAPS, {}, content_type="application/merge-patch+json"), 405, "MethodNotAllowed")
     expect(api.call("PATCH", CONFIGMAPS + "/x", "{}", content_type="text/plain"), 415, "UnsupportedMediaType")
     expect(api.get(CONFIGMAPS, headers={"Accept": "image/png"}), 406, "NotAcceptable")
 
 
-@pytest.mark.parametrize("query", ["labelSelector=%3D%3D", "fieldSelector=spam%3D1", "limit=-1", "continue=garbage", "resourceVersion=abc",
+@pytest.mark.parametrize("query", ["labelSelector=%3D%3D", "fieldSelector=spam%3D1", "continue=garbage", "resourceVersion=abc",
                                    "resourceVersionMatch=Sometimes&resourceVersion=1"])
 def test_bad_query(api, query):
     r = api.get(CONFIGMAPS + "?" + query)
@@ -182,7 +182,7 @@ def test_bad_patches(api):
     path = CONFIGMAPS + "/patched"
     try:
         expect(api.call("PATCH", path, '[{"op":"test","path":"/data/a","value":"2"}]', content_type="application/json-patch+json"), 422, "Invalid")
-        expect(api.call("PATCH", path, '[{"op":"fly","path":"/data/a"}]', content_type="application/json-patch+json"), 400, "BadRequest")
+        expect(api.call("PATCH", path, '[{"op":"fly","path":"/data/a"}]', content_type="application/json-patch+json"), 422, "Invalid")
         expect(api.call("PATCH", path, "{", content_type="application/merge-patch+json"), 400, "BadRequest")
         expect(api.call("PATCH", path, '{"metadata":{"name":"other"}}', content_type="application/merge-patch+json"), 422, "Invalid")
         assert api.get(path).json["data"] == {"a": "1"}
@@ -220,9 +220,12 @@ def test_broken_http(api):
 import socket, ssl
 for first in (b'GET / HTTP/1.1\\r\\n\\r\\n', b'\\x16\\x03\\x01\\xff\\xff' + b'x' * 70000, b''):
     s = socket.create_connection(('127.0.0.1', PORT), timeout=10)
-    s.sendall(first)
-    s.shutdown(socket.SHUT_WR)
-    while s.recv(4096):
+    try:
+        s.sendall(first)
+        s.shutdown(socket.SHUT_WR)
+        while s.recv(4096):
+            pass
+    except OSError:
         pass
 context = ssl._create_unverified_context()
 for text in (b'SPAM\\r\\n\\r\\n', b'GET /api HTTP/1.1\\r\\nA: ' + b'x' * 100000 + b'\\r\\n\\r\\n', b'POST /api HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: -5\\r\\n\\r\\n',
@@ -231,7 +234,7 @@ for text in (b'SPAM\\r\\n\\r\\n', b'GET /api HTTP/1.1\\r\\nA: ' + b'x' * 100000 
     try:
         s.sendall(text)
         answer = s.recv(4096)
-        assert not answer or answer.startswith(b'HTTP/1.1 4'), answer
+        assert not answer or answer.startswith((b'HTTP/1.1 4', b'HTTP/1.1 501')), answer
     except (ConnectionError, ssl.SSLError):
         pass
 print('done')
@@ -253,7 +256,7 @@ def test_port_in_use(machine):
         assert p.stdout.readline().strip() == "up"
         r = server(machine)
         assert r.returncode != 0
-        assert "6443" in r.stderr and "in use" in r.stderr, r.stderr
+        assert "6443" in r.stderr and "another process uses it" in r.stderr, r.stderr
     finally:
         p.kill()
         p.wait()
@@ -270,16 +273,9 @@ def test_second_server(machine):
 def test_newer_format(machine):
     machine.start("--no-agent")
     machine.stop()
-    path = f"{machine.data}/store/skiff.db"
-    db = sqlite3.connect(path)
-    tables = {t: db.execute(f"SELECT * FROM {t}").fetchall() for (t,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
-              if t not in ("objects", "events", "history", "log")}
-    changed = db.execute("PRAGMA user_version").fetchone()[0]
-    db.execute(f"PRAGMA user_version = {changed + 1000}")
-    for t in tables:
-        columns = [c[1] for c in db.execute(f"PRAGMA table_info({t})")]
-        if "key" in columns and "value" in columns:
-            db.execute(f"UPDATE {t} SET value = 1000000 WHERE key LIKE '%format%' OR key LIKE '%version%'")
+    db = sqlite3.connect(f"{machine.data}/store/skiff.db")
+    # With the row's right checksum, so that its value is all that is wrong with it.
+    assert db.execute("UPDATE meta SET value = 2, sum = 240749709 WHERE name = 'format'").rowcount == 1
     db.commit()
     db.close()
     r = server(machine)
