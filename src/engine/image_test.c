@@ -186,7 +186,8 @@ static void test_layer(void **state)
 		"! test -e /etc/made; "
 		"grep -q real dangling; ! test -L dangling; test -c gone; test -f opaque/kept; ! test -e opaque/.wh..wh..opq; "
 		"! ls -a | grep plnk; test -p fifo; test -f tree; "
-		"[ $(stat -c %%u:%%g:%%a:%%Y etc/passwd) = 12:34:4755:1000000000 ]; [ $(stat -c %%a etc) = 750 ]");
+		"[ $(stat -c %%u:%%g:%%a:%%Y etc/passwd) = 12:34:4755:1000000000 ]; [ $(stat -c %%a etc) = 750 ]; "
+		"[ $(stat -c %%a deep/in) = 755 ]");
 	path_fmt(path, "%s/layer/gone", dir);
 	assert_int_equal(lstat(path, &st), 0);
 	assert_int_equal(st.st_rdev, 0);
@@ -415,6 +416,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
 	};
 
+	umask(077); /* what a layer says counts, not this */
 	/* Mounts of the tests are seen here alone. */
 	if (geteuid() == 0 && (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0))
 		return 1;

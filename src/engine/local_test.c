@@ -368,6 +368,13 @@ static void test_shared_processes(void **state)
 	assert_has(log, "stdout F pause\n");
 	assert_has(log, "Uid:\t65534");
 	assert_lacks(log, "stdout F usr\n");
+	/* Without it the sandbox is lost, and says so. */
+	struct engine_sandbox *list;
+	size_t n;
+	sh("pkill -9 -x pause; while pgrep -x pause; do sleep 0.005; done");
+	must(engine->v->sandbox_list(engine, arena, &list, &n, &err));
+	assert_int_equal(n, 1);
+	assert_int_equal(list[0].state, SANDBOX_NOT_READY);
 	remove_sandbox(&s);
 }
 

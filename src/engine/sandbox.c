@@ -195,7 +195,7 @@ static struct sandbox *sandbox_new(struct local *l, const struct engine_sandbox_
 	s->namespace_ = xstrdup(c->namespace_);
 	s->uid = xstrdup(c->uid);
 	s->attempt = c->attempt;
-	s->hostname = xstrndup(c->hostname && *c->hostname ? c->hostname : c->name, 63);
+	s->hostname = xstrndup(c->hostname && *c->hostname ? c->hostname : c->name, HOST_NAME_MAX);
 	s->log_directory = c->log_directory ? xstrdup(c->log_directory) : NULL;
 	s->cgroup = c->cgroup_parent && *c->cgroup_parent ? xstrdup(c->cgroup_parent) : xasprintf("kubepods/pod%s", c->uid);
 	s->boot_id = xstrdup(l->boot);
@@ -210,6 +210,16 @@ static struct sandbox *sandbox_new(struct local *l, const struct engine_sandbox_
 	return s;
 }
 
+/* A sandbox is as good as what holds its namespaces. */
+static bool is_ready(const struct local *l, const struct sandbox *s)
+{
+	char path[PATH_MAX];
+
+	sandbox_ns_path(l, s, NS_NET, path);
+	return s->ready && (s->host_network || ns_is_pinned(path)) &&
+		(!s->share_pid || process_alive((pid_t)s->pause_pid, (uint64_t)s->pause_start));
+}
+
 static void export_sandbox(const struct local *l, const struct sandbox *s, struct arena *a, struct engine_sandbox *ret)
 {
 	char path[PATH_MAX];
@@ -219,7 +229,7 @@ static void export_sandbox(const struct local *l, const struct sandbox *s, struc
 		.namespace_ = arena_strz(a, s->namespace_ ? s->namespace_ : ""),
 		.uid = arena_strz(a, s->uid ? s->uid : ""),
 		.attempt = (uint32_t)s->attempt,
-		.state = s->ready ? SANDBOX_READY : SANDBOX_NOT_READY,
+		.state = is_ready(l, s) ? SANDBOX_READY : SANDBOX_NOT_READY,
 		.created_at = { s->created_s, (int32_t)s->created_ns },
 		.ip = arena_strz(a, s->ip ? s->ip : ""),
 		.host_network = s->host_network,

@@ -104,14 +104,14 @@ static void exec_cleanup(const struct exec_files *f)
 	unlink(f->console);
 }
 
-/* The process inside: killing crun alone would leave it running. */
+/* The process inside, with its children: killing crun alone would leave them running. */
 static void kill_exec(const char *pid_file, pid_t crun)
 {
 	CLEAN_BUF struct buf text = { 0 };
 	int64_t pid;
 
 	if (file_read(pid_file, 64, &text, NULL) == 0 && str_to_i64(str_trim(buf_str(&text)), &pid) == 0 && pid > 1)
-		kill((pid_t)pid, SIGKILL);
+		process_kill_tree((pid_t)pid);
 	kill(crun, SIGKILL);
 }
 

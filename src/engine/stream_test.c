@@ -7,9 +7,9 @@ static void test_exec(void **state)
 	struct engine_container_config c = shell("exec", "sleep 1000");
 	const char *talk[] = { "/bin/sh", "-c", "echo out; echo err >&2; pwd; id -u; echo $A; exit 4", NULL };
 	const char *dash[] = { "echo", "-n", "--help-me", "-c", NULL };
-	const char *slow[] = { "/bin/sh", "-c", "echo begun; sleep 1000", NULL };
+	const char *slow[] = { "/bin/sh", "-c", "echo begun; (sleep 777); echo over", NULL };
 	const char *none[] = { "/nope", NULL };
-	const char *count[] = { "/bin/sh", "-c", "ps | grep -c 'sleep 1000'", NULL };
+	const char *count[] = { "/bin/sh", "-c", "ps | grep -c '[s]leep 777'", NULL };
 	struct engine_env env = { STR("A"), STR("from env") };
 	CLEAN_BUF struct buf out = { 0 };
 	char id[ENGINE_ID];
@@ -33,7 +33,7 @@ static void test_exec(void **state)
 	buf_clear(&out);
 	assert_int_equal(engine->v->exec_sync(engine, id, slow, 300, &out, &code, &err), -ETIMEDOUT);
 	must(engine->v->exec_sync(engine, id, count, 10000, &out, &code, &err));
-	print_message("left: %s", out.p);
+	assert_string_equal(out.p, "0\n");
 	must(engine->v->exec_sync(engine, id, none, 10000, &out, &code, &err));
 	assert_int_not_equal(code, 0);
 	must(engine->v->container_stop(engine, id, 0, 0, &err));

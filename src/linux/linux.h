@@ -128,6 +128,7 @@ int pidfd_signal(int pidfd, int signo);                   /* 0, or -errno */
 int pidfd_wait(int pidfd, int64_t timeout_ms);            /* 0: ended; -ETIMEDOUT; timeout < 0: for ever */
 int process_start_time(pid_t pid, uint64_t *ret);         /* in ticks since boot: with the pid it names a process for good; -ESRCH */
 bool process_alive(pid_t pid, uint64_t start_time);       /* the very same process, and no zombie */
+void process_kill_tree(pid_t pid);                        /* SIGKILL to pid and all that descends from it */
 /* SIGKILL to every process that has `text` in its arguments, until there is none: what a dead predecessor started and left half-way. text is an id that
  * nothing else carries. */
 int process_kill_by_argument(const char *text, struct err *err);

@@ -225,6 +225,14 @@ int path_open_in_root(int root_fd, const char *path, int flags, mode_t mode)
 	}
 }
 
+/* Whatever the umask is. */
+static int make_dir(int dir, const char *name, mode_t mode)
+{
+	if (mkdirat(dir, name, mode) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return fchmodat(dir, name, mode, 0) < 0 ? -errno : 0;
+}
+
 /* Opens the folder named by the first `len` bytes of path, making what is missing one name after the other. */
 static int open_dirs(int root_fd, const char *path, size_t len, mode_t mode)
 {
@@ -249,8 +257,9 @@ static int open_dirs(int root_fd, const char *path, size_t len, mode_t mode)
 			else {
 				memcpy(name, path + start, at - start);
 				name[at - start] = '\0';
-				next = mkdirat(dir, name, mode) < 0 && errno != EEXIST ? -errno
-					: path_open_in_root(root_fd, so_far, O_PATH | O_DIRECTORY, 0);
+				next = make_dir(dir, name, mode);
+				if (next == 0)
+					next = path_open_in_root(root_fd, so_far, O_PATH | O_DIRECTORY, 0);
 			}
 		}
 		close(dir);

@@ -148,6 +148,27 @@ bool process_alive(pid_t pid, uint64_t start_time)
 	return pid > 0 && process_stat(pid, &state, &start) == 0 && start == start_time && state != 'Z' && state != 'X';
 }
 
+/* Stopped first, so that none forks away while its children are counted. */
+static void kill_tree(pid_t pid, int depth)
+{
+	char path[64], text[1024], *save;
+
+	kill(pid, SIGSTOP);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	text[MAX(n, 0)] = '\0';
+	for (char *child = strtok_r(text, " ", &save); child && depth < 32; child = strtok_r(NULL, " ", &save))
+		kill_tree(atoi(child), depth + 1);
+	kill(pid, SIGKILL);
+}
+
+void process_kill_tree(pid_t pid)
+{
+	if (pid > 1)
+		kill_tree(pid, 0);
+}
+
 static bool has_argument(pid_t pid, const char *text)
 {
 	char path[64], args[16384];
