@@ -5,13 +5,17 @@
 Q = $(if $(V),,@)
 BUILD ?= build$(if $(SAN),-san)
 CC = $(if $(shell command -v ccache),ccache )gcc
-PKGS = libuv openssl libnghttp2 sqlite3 yaml-0.1 libarchive libnftables libmnl libcap libknot zlib libzstd
+PKGS = libuv openssl libnghttp2 sqlite3 yaml-0.1 libmnl libcap zlib libzstd
+# Loaded on first use (base/lazy.h), so not linked; libknot brings gnutls, so the few functions of it that we call are linked in.
+LAZY_PKGS = libarchive libnftables
 OPT ?= -O2
 WARN = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers -Wmissing-prototypes -Wstrict-prototypes -Wshadow=local -Wvla
 CFLAGS += -std=gnu17 -g $(OPT) $(WARN) -fno-strict-aliasing -ffunction-sections -fdata-sections -fstack-protector-strong -D_GNU_SOURCE \
-	-Isrc -I$(BUILD) $(shell pkg-config --cflags $(PKGS))
+	-Isrc -I$(BUILD) $(shell pkg-config --cflags $(PKGS) $(LAZY_PKGS) libknot)
 LDFLAGS += -pthread -Wl,--gc-sections -Wl,--as-needed
 LIBS = $(shell pkg-config --libs $(PKGS)) -lhttp_parser -lm -ldl
+STATIC_LIBS = -l:libknot.a
+TEST_LIBS = $(LIBS) $(shell pkg-config --libs $(LAZY_PKGS)) -lcmocka
 ifdef SAN
 CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=address,undefined
@@ -71,7 +75,7 @@ test_libs = $(foreach f,$(FOLDERS) gen,$(if $(filter $(f),$(call layers_of,$(1))
 define test_rules
 $(BUILD)/test/$(1)/%: $(BUILD)/src/$(1)/%.o $(call test_libs,$(1))
 	@mkdir -p $$(@D)
-	$(Q)echo "  ld $$(@F)"; $(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LIBS) -lcmocka
+	$(Q)echo "  ld $$(@F)"; $(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) $(STATIC_LIBS) -Wl,--end-group $(TEST_LIBS)
 endef
 $(foreach f,$(FOLDERS),$(eval $(call test_rules,$(f))))
 
@@ -82,7 +86,7 @@ unit-list:
 	@echo $(UNIT)
 
 $(BUILD)/skiff: $(call obj,src/cmd/main.c) $(foreach f,$(FOLDERS) gen,$(BUILD)/lib$(f).a)
-	$(Q)echo "  ld skiff"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+	$(Q)echo "  ld skiff"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) $(STATIC_LIBS) -Wl,--end-group $(LIBS)
 
 check:
 	tools/check-layers
@@ -100,13 +104,13 @@ fuzz_libs = $(foreach f,$(FOLDERS) gen,$(if $(filter $(f),$(call fuzz_layers,$(1
 fuzz_src = $(foreach f,$(FOLDERS),$(if $(filter $(f),$(call fuzz_layers,$(1))),$(call lib_src,$(f)))) $(if $(filter gen,$(call fuzz_layers,$(1))),$(GEN_C))
 define fuzz_rules
 $(BUILD)/fuzz/$(1): $(BUILD)/fuzz/$(1).o $(BUILD)/fuzz/replay.o $(call fuzz_libs,$(1))
-	$(Q)echo "  ld fuzz/$(1)"; $(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LIBS)
+	$(Q)echo "  ld fuzz/$(1)"; $(CC) $(CFLAGS) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) $(STATIC_LIBS) -Wl,--end-group $(LIBS)
 fuzz-replay-$(1): $(BUILD)/fuzz/$(1)
 	@echo "# fuzz-replay $(1)"; $(BUILD)/fuzz/$(1) fuzz/corpus/$(1)
 fuzz-$(1): | $(GEN)
 	@mkdir -p $(BUILD)/fuzz/found-$(1)
 	clang -std=gnu17 -g -O1 -w -D_GNU_SOURCE -Isrc -I$(BUILD) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -pthread \
-		-o $(BUILD)/fuzz/$(1)-clang fuzz/$(1).c $$(call fuzz_src,$(1)) $(LIBS)
+		-o $(BUILD)/fuzz/$(1)-clang fuzz/$(1).c $$(call fuzz_src,$(1)) $(STATIC_LIBS) $(LIBS)
 	$(BUILD)/fuzz/$(1)-clang -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/fuzz/found-$(1)/ $(BUILD)/fuzz/found-$(1) fuzz/corpus/$(1)
 endef
 $(foreach f,$(FUZZERS),$(eval $(call fuzz_rules,$(f))))

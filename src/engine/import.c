@@ -518,7 +518,9 @@ int image_store_import(struct image_store *s, const char *file, const char *tag,
 
 	if (stat(file, &st) < 0)
 		return err_errno(err, -errno, "cannot open %s", file);
-	int r = store_lock(s, "import.lock", LOCK_EX, &lock, err);
+	int r = archive_load(err);
+	if (r == 0)
+		r = store_lock(s, "import.lock", LOCK_EX, &lock, err);
 	if (r == 0)
 		r = clean_tmp(s, err);
 	path_fmt(im.work, "%s/tmp/import", s->root);

@@ -90,6 +90,7 @@ void digest_of(struct str bytes, char ret[72]);
  * ret_diff: of the tar. */
 int layer_unpack(int fd, int dir_fd, char ret_blob[72], char ret_diff[72], uint64_t *ret_size, struct err *err);
 struct archive;
+int archive_load(struct err *err); /* libarchive; before any use of it */
 int layer_unpack_archive(struct archive *a, int dir_fd, uint64_t *ret_size, struct err *err);
 /* Cleans a path of a tar: no leading / or ./, no double slash. -EBADMSG when it holds .. or NUL. Empty: the root itself. */
 int layer_clean_path(const char *path, char ret[PATH_MAX]);

@@ -1,7 +1,7 @@
 /* nftables through libnftables: a text of commands is one transaction. */
 #include "linux/linux.h"
 
-#include <nftables/libnftables.h>
+#include "linux/nft_lazy.h"
 
 static void ctx_freep(struct nft_ctx **c)
 {
@@ -11,8 +11,11 @@ static void ctx_freep(struct nft_ctx **c)
 
 static int run(const char *text, bool json, struct buf *out, struct err *err)
 {
-	CLEANUP(ctx_freep) struct nft_ctx *c = nft_ctx_new(NFT_CTX_DEFAULT);
+	int r = lazy_load(&nft_library, err);
+	CLEANUP(ctx_freep) struct nft_ctx *c = r == 0 ? nft_ctx_new(NFT_CTX_DEFAULT) : NULL;
 
+	if (r < 0)
+		return r;
 	if (!c || nft_ctx_buffer_output(c) || nft_ctx_buffer_error(c))
 		return err_set(err, -ENOMEM, "cannot start libnftables");
 	if (json)
