@@ -106,7 +106,14 @@ static enum probe_result ask_http(const struct core_v1_http_get_action *h, const
 		return PROBE_FAILURE;
 	}
 	if (r) {
-		buf_addf(out, "Get \"" STR_FMT "\": %s", STR_ARG(buf_str(&url)), err.text);
+		struct str host = h->host.len ? h->host : str_of(ip);
+		bool v6 = str_find(host, ':') >= 0;
+		const char *why = r == -ECONNREFUSED ? "connection refused" : r == -EHOSTUNREACH ? "no route to host" : NULL;
+		buf_addf(out, "Get \"" STR_FMT "\": ", STR_ARG(buf_str(&url)));
+		if (why)
+			buf_addf(out, "dial tcp %s" STR_FMT "%s:%d: connect: %s", v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port, why);
+		else
+			buf_addz(out, err.text);
 		return PROBE_FAILURE;
 	}
 	if (status >= 200 && status < 400) {
