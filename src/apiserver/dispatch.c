@@ -85,6 +85,18 @@ static bool shape_fits(const struct request *q)
 	return i->ns.len || !named;
 }
 
+/* POST goes to a collection or a subresource, PUT and PATCH to a name. */
+static bool method_fits(const struct request *q)
+{
+	const struct request_info *i = &q->info;
+	uint32_t verbs = q->sub ? q->sub->verbs : q->resource->row->verbs;
+	if (!(verbs & i->verb_bit))
+		return false;
+	if (i->verb_bit == VERB_CREATE)
+		return (q->sub || !i->name.len) && (i->ns.len || !q->resource->row->namespaced);
+	return i->name.len || !(i->verb_bit & (VERB_UPDATE | VERB_PATCH));
+}
+
 static int dry_run_of(struct request *q, struct str value)
 {
 	if (!value.p)
@@ -130,6 +142,10 @@ static void fill(struct request *q)
 		.field_validation = str_eqz(o->field_validation, "Strict") ? FIELD_VALIDATION_STRICT :
 			str_eqz(o->field_validation, "Ignore") ? FIELD_VALIDATION_IGNORE : FIELD_VALIDATION_WARN,
 	};
+	/* the old /watch/ paths may name one object */
+	if (q->info.verb_bit == VERB_WATCH && q->info.name.len && str_find_str(o->field_selector, STR("metadata.name=")) < 0)
+		q->reg.field_selector = arena_fmt(q->arena, STR_FMT "%smetadata.name=" STR_FMT, STR_ARG(o->field_selector),
+			o->field_selector.len ? "," : "", STR_ARG(q->info.name));
 	if (!(q->info.verb_bit & (VERB_GET | VERB_LIST | VERB_WATCH)))
 		q->reg.field_manager = field_manager(q);
 }
@@ -243,7 +259,8 @@ static bool dispatch_resource(struct request *q)
 	if (i->rest.len > 1)
 		return false;
 	uint32_t verbs = q->sub ? q->sub->verbs : q->resource->row->verbs;
-	if (!(verbs & i->verb_bit) || (q->resource->row->namespaced && i->verb_bit == VERB_CREATE && !i->ns.len)) {
+	bool nameless = !i->name.len && (i->verb_bit & (VERB_PATCH | VERB_UPDATE));
+	if (!(verbs & i->verb_bit) || nameless || (q->resource->row->namespaced && i->verb_bit == VERB_CREATE && !i->ns.len)) {
 		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
 		return true;
 	}

@@ -184,7 +184,7 @@ def test_bad_patches(api):
         expect(api.call("PATCH", path, '[{"op":"test","path":"/data/a","value":"2"}]', content_type="application/json-patch+json"), 422, "Invalid")
         expect(api.call("PATCH", path, '[{"op":"fly","path":"/data/a"}]', content_type="application/json-patch+json"), 422, "Invalid")
         expect(api.call("PATCH", path, "{", content_type="application/merge-patch+json"), 400, "BadRequest")
-        expect(api.call("PATCH", path, '{"metadata":{"name":"other"}}', content_type="application/merge-patch+json"), 422, "Invalid")
+        expect(api.call("PATCH", path, '{"metadata":{"name":"other"}}', content_type="application/merge-patch+json"), 400, "BadRequest")
         assert api.get(path).json["data"] == {"a": "1"}
     finally:
         api.call("DELETE", path)
