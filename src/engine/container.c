@@ -266,8 +266,8 @@ static int fail_start(struct local *l, struct container *c, int r, struct err *e
 	return err_prefix(err, r, "cannot start container %s", c->name);
 }
 
-/* Lock held. */
-static void note_started(struct local *l, struct container *c)
+/* Lock held. true: it is over already. */
+static bool note_started(struct local *l, struct container *c)
 {
 	struct timestamp now = time_now();
 
@@ -276,7 +276,7 @@ static void note_started(struct local *l, struct container *c)
 	c->started_s = now.sec;
 	c->started_ns = now.nsec;
 	container_save(l, c, NULL);
-	container_refresh(l, c); /* it may be over already */
+	return container_refresh(l, c) || (c->conmon_lost && conmon_gone(l, c));
 }
 
 int local_container_start(struct engine *e, const char *id, struct err *err)
@@ -316,8 +316,11 @@ int local_container_start(struct engine *e, const char *id, struct err *err)
 	if (r < 0)
 		return fail_start(l, c, r, err);
 	pthread_mutex_lock(&l->lock);
-	note_started(l, c);
+	bool over = note_started(l, c);
 	pthread_mutex_unlock(&l->lock);
+	/* Its exit file may have come when it did not count as started yet. */
+	if (over)
+		watch_tell(l, s->id, id);
 	return 0;
 }
 

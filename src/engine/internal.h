@@ -111,6 +111,7 @@ struct container {
 	bool starting, started, exited, oom_killed, made, tty, stdin_open, stdin_once;
 	/* not kept */
 	int conmon_fd;                           /* pidfd in the engine's epoll, -1: none */
+	bool conmon_lost;                        /* it ended while the container was being started */
 };
 extern const struct record_type sandbox_record_type, container_record_type;
 
@@ -156,6 +157,8 @@ int watch_start(struct local *l, struct err *err);                 /* the thread
 void watch_stop(struct local *l);
 void watch_container(struct local *l, struct container *c);        /* lock held: follow its conmon */
 void watch_forget(struct local *l, struct container *c);           /* lock held */
+void watch_tell(struct local *l, const char *sandbox_id, const char *container_id); /* calls the event handler; lock not held */
+bool conmon_gone(struct local *l, struct container *c);            /* lock held: conmon ended, with or without an exit file; true: an event */
 bool container_refresh(struct local *l, struct container *c);      /* lock held: takes in an exit file; true: it ended just now */
 
 /* network.c */
@@ -164,7 +167,7 @@ int network_attach(struct local *l, struct sandbox *s, struct err *err);   /* on
 int network_connect(struct local *l, const struct sandbox *s, struct err *err); /* the host's end */
 int network_detach(struct local *l, const struct sandbox *s, struct err *err);
 int address_take(struct local *l, const char *sandbox_id, uint32_t *ret_ip, struct err *err); /* host order */
-int address_release(struct local *l, const char *sandbox_id, struct err *err);
+int address_release(struct local *l, const char *sandbox_id, struct err *err); /* network_lock held */
 int cidr_parse(const char *text, uint32_t *ret_ip, int *ret_prefix, struct err *err); /* host order, masked */
 
 /* sandbox.c */

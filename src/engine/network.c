@@ -231,6 +231,8 @@ int network_detach(struct local *l, const struct sandbox *s, struct err *err)
 	link_name(s, host);
 	pthread_mutex_lock(&l->network_lock);
 	int r = link_delete(l->netlink, host, err);
+	if (r == 0)
+		r = address_release(l, s->id, err);
 	pthread_mutex_unlock(&l->network_lock);
-	return r == 0 ? address_release(l, s->id, err) : r;
+	return r;
 }

@@ -301,8 +301,9 @@ static int listen_console(const char *path, struct err *err)
 }
 
 /* crun sends the terminal's master end, or ends without. */
-static int receive_terminal(int listener, int pidfd, int *ret_fd, struct err *err)
+static int receive_terminal(int listener, int pidfd, int said_fd, int *ret_fd, struct err *err)
 {
+	CLEAN_BUF struct buf said = { 0 };
 	struct pollfd p[2] = { { listener, POLLIN, 0 }, { pidfd, POLLIN, 0 } };
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 	char byte[64];
@@ -312,8 +313,12 @@ static int receive_terminal(int listener, int pidfd, int *ret_fd, struct err *er
 	while (poll(p, 2, -1) < 0)
 		if (errno != EINTR)
 			return err_errno(err, -errno, "cannot wait for a terminal");
-	if (!p[0].revents)
-		return err_set(err, -EIO, "crun exec ended before it had made a terminal (is the command there?)");
+	if (!p[0].revents) {
+		fcntl(said_fd, F_SETFL, O_NONBLOCK);
+		while (read_some(said_fd, &said))
+			;
+		return err_set(err, -EIO, "crun exec: " STR_FMT, STR_ARG(said.len ? str_trim(buf_str(&said)) : STR("it ended without a terminal")));
+	}
 	CLEAN_FD int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0 || recvmsg(fd, &m, MSG_CMSG_CLOEXEC) < 0)
 		return err_errno(err, -errno, "cannot receive a terminal from crun");
@@ -327,12 +332,14 @@ static int receive_terminal(int listener, int pidfd, int *ret_fd, struct err *er
 static int exec_terminal(struct session *s, struct engine_session *ret, struct err *err)
 {
 	const char *args[] = { "exec", "--pid-file", s->files.pid, "--console-socket", s->files.console, "--process", s->files.process, s->id, NULL };
-	CLEAN_FD int listener = listen_console(s->files.console, err), terminal = -1;
+	CLEAN_FD int listener = listen_console(s->files.console, err), terminal = -1, said = -1, said_write = -1;
 	if (listener < 0)
 		return listener;
-	int r = runtime_spawn(s->l, args, (int[3]){ -1, -1, -1 }, &s->pid, &ret->pidfd, err);
+	int r = make_pipe(&said, &said_write, err);
 	if (r == 0)
-		r = receive_terminal(listener, ret->pidfd, &terminal, err);
+		r = runtime_spawn(s->l, args, (int[3]){ -1, -1, said_write }, &s->pid, &ret->pidfd, err);
+	if (r == 0)
+		r = receive_terminal(listener, ret->pidfd, said, &terminal, err);
 	if (r < 0)
 		return r;
 	ret->in = fcntl(terminal, F_DUPFD_CLOEXEC, 0);

@@ -74,6 +74,9 @@ static void test_exec_session(void **state)
 	close(x.out);
 	must(engine->v->session_wait(engine, &x, &code, &err));
 	assert_int_equal(code, 8);
+	const char *none[] = { "/nope", NULL };
+	assert_int_equal(engine->v->exec(engine, id, none, true, true, false, true, &x, &err), -EIO);
+	assert_has(str_of(err.text), "/nope");
 	remove_sandbox(&s);
 }
 

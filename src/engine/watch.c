@@ -51,9 +51,10 @@ void watch_forget(struct local *l, struct container *c)
 }
 
 /* Without conmon nobody reads the container's output or learns its exit code: it is ended. Lock held; true: an event. */
-static bool conmon_gone(struct local *l, struct container *c)
+bool conmon_gone(struct local *l, struct container *c)
 {
 	watch_forget(l, c);
+	c->conmon_lost = c->starting;
 	if (c->exited || !c->started)
 		return false;
 	if (container_refresh(l, c))
@@ -68,14 +69,14 @@ struct event {
 	char sandbox[ENGINE_ID], container[ENGINE_ID];
 };
 
-static void tell(struct local *l, const struct event *ev)
+void watch_tell(struct local *l, const char *sandbox_id, const char *container_id)
 {
 	pthread_mutex_lock(&l->lock);
 	engine_event_fn fn = l->event_fn;
 	void *arg = l->event_arg;
 	pthread_mutex_unlock(&l->lock);
 	if (fn)
-		fn(arg, ev->sandbox, ev->container);
+		fn(arg, sandbox_id, container_id);
 }
 
 static void note(struct event *ev, const struct container *c)
@@ -96,7 +97,7 @@ static void on_exit_file(struct local *l, const char *name)
 	}
 	pthread_mutex_unlock(&l->lock);
 	if (c)
-		tell(l, &ev);
+		watch_tell(l, ev.sandbox, ev.container);
 }
 
 /* The queue ran over: look at all of them. */
@@ -113,7 +114,7 @@ static void on_overflow(struct local *l)
 			note(&events[n++], p);
 	pthread_mutex_unlock(&l->lock);
 	for (i = 0; i < n; i++)
-		tell(l, &events[i]);
+		watch_tell(l, events[i].sandbox, events[i].container);
 }
 
 static void on_inotify(struct local *l)
@@ -150,7 +151,7 @@ static void on_conmon(struct local *l, int fd)
 	}
 	pthread_mutex_unlock(&l->lock);
 	if (found)
-		tell(l, &ev);
+		watch_tell(l, ev.sandbox, ev.container);
 }
 
 static void *watch_main(void *arg)

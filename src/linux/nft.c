@@ -9,7 +9,7 @@ static void ctx_freep(struct nft_ctx **c)
 		nft_ctx_free(*c);
 }
 
-static int run(const char *text, bool json, struct buf *out, struct err *err)
+static int run_locked(const char *text, bool json, struct buf *out, struct err *err)
 {
 	int r = lazy_load(&nft_library, err);
 	CLEANUP(ctx_freep) struct nft_ctx *c = r == 0 ? nft_ctx_new(NFT_CTX_DEFAULT) : NULL;
@@ -29,6 +29,14 @@ static int run(const char *text, bool json, struct buf *out, struct err *err)
 	if (out)
 		buf_addz(out, nft_ctx_get_output_buffer(c));
 	return 0;
+}
+
+static int run(const char *text, bool json, struct buf *out, struct err *err)
+{
+	pthread_mutex_lock(&one_at_a_time);
+	int r = run_locked(text, json, out, err);
+	pthread_mutex_unlock(&one_at_a_time);
+	return r;
 }
 
 int nft_apply(const char *text, struct err *err)
