@@ -258,9 +258,7 @@ static bool dispatch_resource(struct request *q)
 		return true;
 	if (i->rest.len > 1)
 		return false;
-	uint32_t verbs = q->sub ? q->sub->verbs : q->resource->row->verbs;
-	bool nameless = !i->name.len && (i->verb_bit & (VERB_PATCH | VERB_UPDATE));
-	if (!(verbs & i->verb_bit) || nameless || (q->resource->row->namespaced && i->verb_bit == VERB_CREATE && !i->ns.len)) {
+	if (!method_fits(q)) {
 		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
 		return true;
 	}

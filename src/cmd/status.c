@@ -168,7 +168,7 @@ static int gather(struct report *r, struct err *err)
 
 static void print_text(const struct report *r)
 {
-	int64_t objects = metric(r, "skiff_store_objects"), bytes = metric(r, "skiff_store_bytes"), revision = metric(r, "skiff_store_revision");
+	int64_t objects = metric(r, "skiff_store_objects"), bytes = metric(r, "skiff_store_object_bytes"), revision = metric(r, "skiff_store_revision");
 
 	printf("cluster       %s\n", health_text[r->health]);
 	LIST_EACH(n, &r->nodes->items)
@@ -202,7 +202,7 @@ static void print_json(const struct report *r)
 	for (int s = 0; s < PODS_STATES; s++)
 		buf_addf(&b, "%s\"%s\":%zu", s ? "," : "", pod_state_text[s], r->pod_states[s]);
 	buf_addf(&b, "},\"store\":{\"objects\":%lld,\"bytes\":%lld,\"revision\":%lld},\"certificates\":[", (long long)metric(r, "skiff_store_objects"),
-		(long long)metric(r, "skiff_store_bytes"), (long long)metric(r, "skiff_store_revision"));
+		(long long)metric(r, "skiff_store_object_bytes"), (long long)metric(r, "skiff_store_revision"));
 	for (size_t i = 0, n = 0; i < ARRAY_LEN(r->certificates); i++)
 		if (r->certificates[i].known)
 			buf_addf(&b, "%s{\"file\":\"%s\",\"daysLeft\":%lld}", n++ ? "," : "", r->certificates[i].name, (long long)r->certificates[i].days);
