@@ -236,6 +236,7 @@ static void test_reviews(void **state)
 	a = expect(&f, 201, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews",
 		"{\"spec\":{\"user\":\"eve\",\"resourceAttributes\":{\"verb\":\"list\",\"resource\":\"pods\",\"namespace\":\"default\"}}}");
 	assert_true(has(a.body, "\"allowed\":true"));
+	assert_true(has(a.body, "RBAC: allowed by RoleBinding \\\"ok/default\\\" of ClusterRole \\\"view\\\" to User \\\"eve\\\""));
 	a = expect(&f, 201, "POST", "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews",
 		"{\"spec\":{\"user\":\"eve\",\"resourceAttributes\":{\"verb\":\"delete\",\"resource\":\"pods\",\"namespace\":\"default\"}}}");
 	assert_true(has(a.body, "\"allowed\":false"));

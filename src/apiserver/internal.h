@@ -153,6 +153,7 @@ struct attributes {
 	uint32_t verb_bit;
 	struct str verb, group, version, ns, resource, subresource, name, path;
 	struct str field_selector, label_selector;
+	bool explain;               /* say why it is allowed, too */
 };
 enum decision { DECISION_NO_OPINION, DECISION_ALLOW, DECISION_DENY };
 enum decision authz_check(struct apiserver *s, const struct attributes *at, struct arena *a, struct str *ret_reason);

@@ -1,5 +1,8 @@
 /* Numbers for /metrics under upstream's names. A row a (resource, subresource, verb), with its codes and durations in it; at most ROWS_MAX
  * rows and CODES of each, so that no client can make it grow. */
+#include <stdio.h>
+#include <sys/resource.h>
+
 #include "apiserver/internal.h"
 
 #define ROWS_MAX 2048
@@ -197,6 +200,19 @@ static void write_object_counts(struct apiserver *s, struct buf *out)
 	store_snapshot_free(sn);
 }
 
+static void write_process(const struct apiserver *s, struct buf *out)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	double cpu = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	buf_addf(out, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.6f\n", cpu);
+	buf_addf(out, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %lld\n", (long long)s->started.sec);
+	CLEAN_BUF struct buf statm = { 0 };
+	long long total, resident;
+	if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 && sscanf(statm.p, "%lld %lld", &total, &resident) == 2)
+		buf_addf(out, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %lld\n", resident * sysconf(_SC_PAGESIZE));
+}
+
 void metrics_write(struct apiserver *s, struct buf *out)
 {
 	struct metrics *m = s->metrics;
@@ -212,7 +228,7 @@ void metrics_write(struct apiserver *s, struct buf *out)
 	buf_addf(out, "apiserver_current_inflight_requests{request_kind=\"mutating\"} %d\n", atomic_load(&s->writes));
 	buf_addf(out, "apiserver_current_inflight_requests{request_kind=\"readOnly\"} %d\n", atomic_load(&s->reads));
 	buf_addf(out, "# TYPE kubernetes_build_info gauge\nkubernetes_build_info{git_version=\"%s\"} 1\n", s->config.git_version);
-	buf_addf(out, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %lld\n", (long long)s->started.sec);
+	write_process(s, out);
 	write_store(s, out);
 	write_object_counts(s, out);
 	for (size_t i = 0; i < s->n_sources; i++)

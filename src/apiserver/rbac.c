@@ -21,7 +21,7 @@ struct rbac_role {
 };
 struct rbac_binding {
 	struct rbac_role *role;
-	struct str ns;            /* empty: everywhere */
+	struct str ns, name;      /* ns empty: everywhere */
 	struct str_list users, groups;
 	struct arena *arena;
 };
@@ -214,6 +214,7 @@ static void binding_load(struct rbac *r, struct object *o, bool cluster)
 	struct rbac_binding *b = arena_alloc(own, sizeof(*b));
 	b->arena = own;
 	b->ns = cluster ? STR_NONE : arena_str(own, rb->metadata.namespace);
+	b->name = arena_str(own, rb->metadata.name);
 	b->role = role_slot(r, str_eqz(rb->role_ref.kind, "ClusterRole") ? STR_NONE : b->ns, rb->role_ref.name);
 	LIST_EACH(s, &rb->subjects)
 		binding_subject(b, s);
@@ -402,27 +403,43 @@ static bool role_each(const struct rbac_role *role, unsigned depth, rule_fn fn, 
 	return false;
 }
 
-static bool list_each(const struct binding_list *l, struct str ns, rule_fn fn, void *arg, const struct rbac_role **ret_missing)
+struct walk {
+	rule_fn fn;
+	void *arg;
+	const struct rbac_role *missing;     /* a role that is bound but not there */
+	const struct rbac_binding *hit;      /* the binding whose rule ended the walk */
+	const char *subject_kind;
+	struct str subject;
+};
+
+static bool list_each(const struct binding_list *l, struct str ns, struct walk *w)
 {
 	for (size_t i = 0; l && i < l->len; i++) {
 		const struct rbac_binding *b = l->items[i];
 		if (b->ns.len && !str_eq(b->ns, ns))
 			continue;
 		if (!b->role->exists)
-			*ret_missing = b->role;
-		else if (role_each(b->role, AGGREGATION_DEPTH, fn, arg))
+			w->missing = b->role;
+		else if (role_each(b->role, AGGREGATION_DEPTH, w->fn, w->arg)) {
+			w->hit = b;
 			return true;
+		}
 	}
 	return false;
 }
 
-static bool user_each(struct rbac *r, const struct user_info *u, struct str ns, rule_fn fn, void *arg, const struct rbac_role **ret_missing)
+static bool user_each(struct rbac *r, const struct user_info *u, struct str ns, struct walk *w)
 {
-	if (list_each(map_get(&r->users, u->name), ns, fn, arg, ret_missing))
+	w->subject_kind = "User";
+	w->subject = u->name;
+	if (list_each(map_get(&r->users, u->name), ns, w))
 		return true;
-	for (size_t i = 0; i < u->groups.len; i++)
-		if (list_each(map_get(&r->groups, u->groups.items[i]), ns, fn, arg, ret_missing))
+	w->subject_kind = "Group";
+	for (size_t i = 0; i < u->groups.len; i++) {
+		w->subject = u->groups.items[i];
+		if (list_each(map_get(&r->groups, w->subject), ns, w))
 			return true;
+	}
 	return false;
 }
 
@@ -438,13 +455,23 @@ static bool allows(void *arg, const struct rbac_v1_policy_rule *rule)
 	return rule_allows(rule, arg);
 }
 
+static struct str explain(const struct walk *w, struct arena *a)
+{
+	const struct rbac_binding *b = w->hit;
+	struct str where = b->ns.len ? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(b->name), STR_ARG(b->ns)) : b->name;
+	return arena_fmt(a, "RBAC: allowed by %s \"" STR_FMT "\" of %s \"%s\" to %s \"" STR_FMT "\"", b->ns.len ? "RoleBinding" : "ClusterRoleBinding",
+		STR_ARG(where), b->role->cluster ? "ClusterRole" : "Role", b->role->name, w->subject_kind, STR_ARG(w->subject));
+}
+
 enum decision rbac_check(struct rbac *r, const struct attributes *at, struct arena *a, struct str *ret_reason)
 {
-	const struct rbac_role *missing = NULL;
+	struct walk w = { .fn = allows, .arg = (void *)at };
 	read_lock(r);
-	bool ok = user_each(r, at->user, at->is_resource ? at->ns : STR_NONE, allows, (void *)at, &missing);
-	if (!ok && missing)
-		*ret_reason = arena_fmt(a, "RBAC: %s.rbac.authorization.k8s.io \"%s\" not found", missing->cluster ? "clusterrole" : "role", missing->name);
+	bool ok = user_each(r, at->user, at->is_resource ? at->ns : STR_NONE, &w);
+	if (ok && at->explain)
+		*ret_reason = explain(&w, a);
+	if (!ok && w.missing)
+		*ret_reason = arena_fmt(a, "RBAC: %s.rbac.authorization.k8s.io \"%s\" not found", w.missing->cluster ? "clusterrole" : "role", w.missing->name);
 	pthread_rwlock_unlock(&r->lock);
 	return ok ? DECISION_ALLOW : DECISION_NO_OPINION;
 }
@@ -465,10 +492,10 @@ static bool collect_rule(void *arg, const struct rbac_v1_policy_rule *rule)
 
 void rbac_rules_for(struct rbac *r, const struct user_info *u, struct str ns, struct arena *a, struct rbac_v1_policy_rule_items *ret)
 {
-	const struct rbac_role *missing = NULL;
 	struct collect c = { a, ret };
+	struct walk w = { .fn = collect_rule, .arg = &c };
 	read_lock(r);
-	user_each(r, u, ns, collect_rule, &c, &missing);
+	user_each(r, u, ns, &w);
 	pthread_rwlock_unlock(&r->lock);
 }
 

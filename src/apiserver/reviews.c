@@ -64,7 +64,7 @@ static void attributes_from(const struct authorization_v1_resource_attributes *r
 static void decide(struct request *q, const struct user_info *u, const struct authorization_v1_resource_attributes *r,
 	const struct authorization_v1_non_resource_attributes *n, struct authorization_v1_subject_access_review_status *ret)
 {
-	struct attributes at = { .user = u };
+	struct attributes at = { .user = u, .explain = true };
 	struct str reason = STR_NONE;
 	attributes_from(r, n, q->arena, &at);
 	enum decision d = authz_check(q->server, &at, q->arena, &reason);

@@ -128,6 +128,13 @@ static void test_initial_events(void **state)
 	expect(&f, 200, "DELETE", CM "/i1", NULL);
 	expect_line(&w, "DELETED", "\"i1\"");
 	close_watch(&w);
+	w = open_watch("/api/v1/watch/namespaces/default/configmaps/i2", NULL); /* the old way to watch one */
+	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"i1\"}}");
+	expect(&f, 200, "DELETE", CM "/i1", NULL);
+	expect(&f, 200, "PUT", CM "/i2", "{\"metadata\":{\"name\":\"i2\"},\"data\":{\"a\":\"b\"}}");
+	expect_line(&w, "ADDED", "\"i2\"");
+	expect_line(&w, "MODIFIED", "\"i2\"");
+	close_watch(&w);
 	/* nothing there: the bookmark comes all the same */
 	w = open_watch("/api/v1/namespaces/default/secrets?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", NULL);
 	expect_line(&w, "BOOKMARK", "initial-events-end");
