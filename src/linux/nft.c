@@ -1,7 +1,12 @@
 /* nftables through libnftables: a text of commands is one transaction. */
 #include "linux/linux.h"
 
+#include <pthread.h>
+
 #include "linux/nft_lazy.h"
+
+/* The library keeps more to itself than its contexts show: one call at a time. */
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
 static void ctx_freep(struct nft_ctx **c)
 {
