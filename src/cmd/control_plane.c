@@ -129,6 +129,7 @@ static void deinit(struct control_plane *cp)
 		scheduler_stop(cp->scheduler);
 	if (cp->controllers)
 		controllers_stop(cp->controllers);
+	informers_free(cp->informers); /* their watches end before what serves them does */
 	if (cp->apiserver)
 		apiserver_stop(cp->apiserver);
 	store_close(cp->store);

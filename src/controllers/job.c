@@ -361,6 +361,14 @@ static int write_status(struct job *x, const struct batch_v1_job *cached, struct
 	return client_update(x->r->client, &batch_v1_job_type, "status", x->j, x->r->arena, NULL, err);
 }
 
+/* A finished Job's pods may still carry the finalizer, when taking it off met a conflict. */
+static int release_leftovers(struct run *r, const struct batch_v1_job *j, struct err *err)
+{
+	struct job x = { .r = r, .pods = cache_indexed(r, &core_v1_pod_type, "uid:", j->metadata.uid) };
+
+	return job_release_pods(&x, true, err);
+}
+
 static int reconcile_job(struct run *r, struct str key, struct err *err)
 {
 	const struct batch_v1_job *cached = cache_object(r, &batch_v1_job_type, key);
@@ -369,9 +377,10 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 		expectations_forget(r->state, key);
 		return 0;
 	}
-	if (job_condition(cached, "Complete") || job_condition(cached, "Failed") ||
-		(cached->spec.managed_by.len && !str_eqz(cached->spec.managed_by, "kubernetes.io/job-controller")))
+	if (cached->spec.managed_by.len && !str_eqz(cached->spec.managed_by, "kubernetes.io/job-controller"))
 		return 0;
+	if (job_condition(cached, "Complete") || job_condition(cached, "Failed"))
+		return release_leftovers(r, cached, err);
 	if (unsupported(cached)) {
 		event_record(r->events, &batch_v1_job_type, cached, "Warning", "NotSupported",
 			"spec.backoffLimitPerIndex and spec.successPolicy are not supported here: the Job does not start");
