@@ -300,10 +300,22 @@ static int listen_console(const char *path, struct err *err)
 	return fd;
 }
 
+/* Puts crun's own words into the error; false: it said none. */
+static bool crun_said(int fd, struct err *err)
+{
+	CLEAN_BUF struct buf said = { 0 };
+
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	while (read_some(fd, &said))
+		;
+	if (said.len)
+		err_set(err, -EIO, "crun exec: " STR_FMT, STR_ARG(str_trim(buf_str(&said))));
+	return said.len > 0;
+}
+
 /* crun sends the terminal's master end, or ends without. */
 static int receive_terminal(int listener, int pidfd, int said_fd, int *ret_fd, struct err *err)
 {
-	CLEAN_BUF struct buf said = { 0 };
 	struct pollfd p[2] = { { listener, POLLIN, 0 }, { pidfd, POLLIN, 0 } };
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 	char byte[64];
@@ -313,12 +325,8 @@ static int receive_terminal(int listener, int pidfd, int said_fd, int *ret_fd, s
 	while (poll(p, 2, -1) < 0)
 		if (errno != EINTR)
 			return err_errno(err, -errno, "cannot wait for a terminal");
-	if (!p[0].revents) {
-		fcntl(said_fd, F_SETFL, O_NONBLOCK);
-		while (read_some(said_fd, &said))
-			;
-		return err_set(err, -EIO, "crun exec: " STR_FMT, STR_ARG(said.len ? str_trim(buf_str(&said)) : STR("it ended without a terminal")));
-	}
+	if (!p[0].revents)
+		return crun_said(said_fd, err) ? -EIO : err_set(err, -EIO, "crun exec ended without a terminal");
 	CLEAN_FD int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0 || recvmsg(fd, &m, MSG_CMSG_CLOEXEC) < 0)
 		return err_errno(err, -errno, "cannot receive a terminal from crun");

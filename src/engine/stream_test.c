@@ -75,8 +75,16 @@ static void test_exec_session(void **state)
 	must(engine->v->session_wait(engine, &x, &code, &err));
 	assert_int_equal(code, 8);
 	const char *none[] = { "/nope", NULL };
-	assert_int_equal(engine->v->exec(engine, id, none, true, true, false, true, &x, &err), -EIO);
-	assert_has(str_of(err.text), "/nope");
+	int r = engine->v->exec(engine, id, none, true, true, false, true, &x, &err);
+	if (r == 0) { /* crun made the terminal first: its words come out of that */
+		read_until(x.out, "/nope");
+		must(engine->v->session_wait(engine, &x, &code, &err));
+		assert_int_not_equal(code, 0);
+		close(x.in);
+		close(x.out);
+	} else {
+		assert_has(str_of(err.text), "/nope");
+	}
 	remove_sandbox(&s);
 }
 
