@@ -133,9 +133,10 @@ void json_write_text(struct str s, struct buf *out)
 	out->p[out->len] = '\0';
 }
 
+/* An object in protobuf (k8s\0…) cannot be shown inside JSON. */
 static void write_raw(struct str s, struct buf *out)
 {
-	if (s.len)
+	if (s.len && *s.p != 'k')
 		put_escaped(out, s.p, s.p + s.len, true);
 	else
 		PUT(out, "null");
