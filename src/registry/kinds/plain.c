@@ -7,19 +7,11 @@
 #define ADMISSION ".admissionregistration.k8s.io"
 
 /* clang-format off */
-PLAIN(limit_range, "limitranges", KIND_CREATE_ON_UPDATE);
 PLAIN(resource_quota, "resourcequotas", KIND_STATUS_META | BACK);
-PLAIN(horizontal_pod_autoscaler, "horizontalpodautoscalers.autoscaling", KIND_STATUS_META);
 PLAIN(ingress, "ingresses.networking.k8s.io", GEN | KIND_STATUS_META);
 PLAIN(ingress_class, "ingressclasses.networking.k8s.io", GEN);
-PLAIN(network_policy, "networkpolicies.networking.k8s.io", GEN);
-PLAIN(custom_resource_definition, "customresourcedefinitions.apiextensions.k8s.io", GEN | KIND_CONDITIONAL);
 PLAIN(api_service, "apiservices.apiregistration.k8s.io", KIND_CONDITIONAL);
-PLAIN(mutating_webhook, "mutatingwebhookconfigurations" ADMISSION, GEN);
-PLAIN(validating_webhook, "validatingwebhookconfigurations" ADMISSION, GEN);
-PLAIN(validating_admission_policy, "validatingadmissionpolicies" ADMISSION, GEN);
 PLAIN(validating_admission_policy_binding, "validatingadmissionpolicybindings" ADMISSION, GEN);
-PLAIN(mutating_admission_policy, "mutatingadmissionpolicies" ADMISSION, GEN);
 PLAIN(mutating_admission_policy_binding, "mutatingadmissionpolicybindings" ADMISSION, GEN);
 PLAIN(csi_driver, "csidrivers.storage.k8s.io", GEN | BACK);
 PLAIN(csi_node, "csinodes.storage.k8s.io", BACK);
@@ -29,7 +21,5 @@ PLAIN(runtime_class, "runtimeclasses.node.k8s.io", KIND_CONDITIONAL);
 PLAIN(flow_schema, "flowschemas.flowcontrol.apiserver.k8s.io", GEN);
 PLAIN(priority_level, "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io", GEN);
 PLAIN(device_class, "deviceclasses.resource.k8s.io", GEN | BACK | KIND_CREATE_ON_UPDATE);
-PLAIN(resource_claim, "resourceclaims.resource.k8s.io", BACK);
-PLAIN(resource_claim_template, "resourceclaimtemplates.resource.k8s.io", BACK);
 PLAIN(resource_slice, "resourceslices.resource.k8s.io", GEN | BACK | KIND_CREATE_ON_UPDATE);
 /* clang-format on */
