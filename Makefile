@@ -40,13 +40,14 @@ $(BUILD)/schemac: tools/schemac.c $(wildcard tools/schemac/*.c tools/schemac/*.h
 	@mkdir -p $(@D)
 	$(Q)gcc -std=gnu17 -g -O1 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
 
-# One run makes types.h and types.c.
+# One run makes types.h and types.c; the empty recipe makes make look at types.c again.
 $(GEN): $(BUILD)/schemac $(SCHEMAS)
 	@mkdir -p $(BUILD)/gen
 	$(BUILD)/schemac -o $(BUILD)/gen api
 $(GEN_C): $(GEN)
+	@:
 
-$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c src/model/model.h
 	$(Q)echo "  cc $<"; $(CC) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.c | $(GEN)
