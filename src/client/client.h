@@ -102,7 +102,9 @@ struct informers;
 struct informers *informers_new(struct client *c);
 struct informer *informers_get(struct informers *f, const struct type *t); /* made on first use; indexed by controller owner's uid ("uid:…") and by
                                                                                namespace; pods also by "node:NAME"; pods, replica sets, jobs and
-                                                                               controller revisions that nobody controls by "orphan:NAMESPACE" */
+                                                                               controller revisions that nobody controls by "orphan:NAMESPACE"; endpoint
+                                                                               slices by "service:NAMESPACE/NAME"; services by the first pair of their
+                                                                               selector, "selects:NAMESPACE/KEY=VALUE" */
 struct informer *informers_get_meta(struct informers *f, const struct type *t); /* whoever needs no more than metadata; the same informer when
                                                                                someone else wants it whole */
 int informers_start(struct informers *f, struct err *err);

@@ -2,7 +2,8 @@
  * and sharedIndexInformer.
  *
  * 1. The cache changes first, then the handlers hear of it; both on this thread, in the server's order.
- * 2. A broken watch resumes after the last revision seen (events and bookmarks tell it); only 410 makes a new list.
+ * 2. A broken watch resumes after the last revision seen (events and bookmarks tell it); only 410 makes a new list, and a server that refuses
+ *    twice in a row (it may have been set back, and our revision lie in its future).
  * 3. A new list is compared with the cache: handlers hear the difference and nothing twice.
  * 4. Whatever goes wrong is tried again, from 100 ms doubling to 10 s; stopping interrupts every wait.
  * 5. managedFields are not kept (an update without them keeps the stored ones). */
@@ -372,6 +373,7 @@ static void *run(void *arg)
 {
 	struct informer *i = arg;
 	uint64_t backoff = 0;
+	unsigned refused = 0;
 
 	while (!stopping(i)) {
 		struct err err = { "" };
@@ -383,9 +385,11 @@ static void *run(void *arg)
 			break;
 		if (!r && (listing || mono_now_ns() - began > 1000000000)) {
 			backoff = 0;
+			refused = 0;
 			continue;
 		}
-		if (r == CLIENT_GONE)
+		refused = r > 0 && !listing ? refused + 1 : 0;
+		if (r == CLIENT_GONE || refused >= 2)
 			buf_clear(&i->revision);
 		backoff = backoff ? MIN(backoff * 2, (uint64_t)BACKOFF_MOST_MS) : BACKOFF_FIRST_MS;
 		if (r && r != CLIENT_GONE)

@@ -157,6 +157,18 @@ struct core_v1_object_reference *pod_reference(const struct core_v1_pod *p, stru
 	return ref;
 }
 
+struct objects service_slices(struct run *r, struct str key, const char *managed_by)
+{
+	struct objects all = cache_indexed(r, &discovery_v1_endpoint_slice_type, "service:", key), ours = all;
+
+	ours.len = 0;
+	for (size_t i = 0; i < all.len; i++)
+		if (str_eqz(str_map_get(&model_meta(&discovery_v1_endpoint_slice_type, all.items[i])->labels, STR(MANAGED_BY_SLICES)),
+			    managed_by))
+			ours.items[ours.len++] = all.items[i];
+	return ours;
+}
+
 struct str_map service_object_labels(const struct core_v1_service *s, struct arena *a)
 {
 	struct str_map m = { 0 };
@@ -190,20 +202,29 @@ static bool same_labels(const struct str_map *a, const struct str_map *b)
 	return true;
 }
 
-void map_pod_services(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void enqueue_selecting(struct run *r, const struct cached *pod)
 {
-	const struct cached *any = now ? now : old;
-	struct cached_list services;
+	LIST_EACH(l, &pod->meta->labels) {
+		struct buf value CLEAN_BUF = { 0 };
+		struct cached_list services;
 
-	if (old && now && same_labels(&old->meta->labels, &now->meta->labels) && !matters(old->obj, now->obj))
-		return;
-	informer_list(run_informer(r, &core_v1_service_type), any->meta->namespace, &services);
-	for (size_t i = 0; i < services.len; i++) {
-		const struct core_v1_service *s = services.items[i]->obj;
-
-		if ((now && selects(s, &now->meta->labels)) || (old && selects(s, &old->meta->labels)))
-			enqueue_after(r, services.items[i]->key, GATHER_MS);
+		buf_addf(&value, "selects:" STR_FMT "/" STR_FMT "=" STR_FMT, STR_ARG(pod->meta->namespace), STR_ARG(l->key),
+			STR_ARG(l->value));
+		informer_by_index(run_informer(r, &core_v1_service_type), buf_str(&value), &services);
+		for (size_t i = 0; i < services.len; i++)
+			if (selects(services.items[i]->obj, &pod->meta->labels))
+				enqueue_after(r, services.items[i]->key, GATHER_MS);
+		cached_list_deinit(&services);
 	}
-	cached_list_deinit(&services);
+}
+
+void map_pod_services(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	bool relabelled = old && now && !same_labels(&old->meta->labels, &now->meta->labels);
+
+	if (old && now && !relabelled && !matters(old->obj, now->obj))
+		return;
+	enqueue_selecting(r, now ? now : old);
+	if (relabelled)
+		enqueue_selecting(r, old);
 }

@@ -35,6 +35,8 @@ bool endpoint_ports_equal(const struct endpoint_ports *a, const struct endpoint_
 struct core_v1_object_reference *pod_reference(const struct core_v1_pod *p, struct arena *a);
 /* Rows' mapping: a pod's event to the services in front of it. */
 void map_pod_services(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now);
+/* The slices of service NAMESPACE/NAME that this controller made. */
+struct objects service_slices(struct run *r, struct str key, const char *managed_by);
 /* The labels of the object made for a service: the service's own and these. */
 struct str_map service_object_labels(const struct core_v1_service *s, struct arena *a);
 

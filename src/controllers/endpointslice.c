@@ -266,37 +266,21 @@ static int drop_others(struct run *r, const struct objects *slices, const struct
 	return 0;
 }
 
-static struct objects slices_of(struct run *r, struct str ns, struct str service)
-{
-	struct objects all = cache_objects(r, &discovery_v1_endpoint_slice_type, ns), ours = all;
-
-	ours.len = 0;
-	for (size_t i = 0; i < all.len; i++) {
-		const struct meta_v1_object_meta *m = model_meta(&discovery_v1_endpoint_slice_type, all.items[i]);
-
-		if (str_eq(str_map_get(&m->labels, STR(SERVICE_NAME_LABEL)), service) &&
-			str_eqz(str_map_get(&m->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
-			ours.items[ours.len++] = all.items[i];
-	}
-	return ours;
-}
-
 static int reconcile(struct run *r, struct str key, struct err *err)
 {
 	const struct core_v1_service *s = cache_object(r, &core_v1_service_type, key);
-	struct str ns, name, families[2];
+	struct str families[2];
 	int ret = 0;
 
-	split_key(key, &ns, &name);
 	if (!s || !time_is_zero(s->metadata.deletion_timestamp)) {
-		struct objects gone = slices_of(r, ns, name);
+		struct objects gone = service_slices(r, key, OUR_NAME);
 
 		expectations_forget(r->state, key);
 		return drop_others(r, &gone, NULL, 0, err);
 	}
 	if (!s->spec.selector.len || str_eqz(s->spec.type, "ExternalName") || !expectations_met(r->state, key))
 		return 0;
-	struct objects slices = slices_of(r, ns, name);
+	struct objects slices = service_slices(r, key, OUR_NAME);
 	size_t n = service_families(s, families);
 
 	for (size_t i = 0; !ret && i < n; i++) {

@@ -82,21 +82,6 @@ static bool same_slice(const struct discovery_v1_endpoint_slice *a, const struct
 	return same_ports(a, b) && model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
 }
 
-static struct objects present_slices(struct run *r, struct str ns, struct str service)
-{
-	struct objects all = cache_objects(r, &discovery_v1_endpoint_slice_type, ns), ours = all;
-
-	ours.len = 0;
-	for (size_t i = 0; i < all.len; i++) {
-		const struct meta_v1_object_meta *m = model_meta(&discovery_v1_endpoint_slice_type, all.items[i]);
-
-		if (str_eq(str_map_get(&m->labels, STR(SERVICE_NAME_LABEL)), service) &&
-			str_eqz(str_map_get(&m->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
-			ours.items[ours.len++] = all.items[i];
-	}
-	return ours;
-}
-
 static int drop(struct run *r, const struct discovery_v1_endpoint_slice *s, struct err *err)
 {
 	const struct client_delete o = { .grace_seconds = -1, .uid = s->metadata.uid };
@@ -148,12 +133,10 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	const struct core_v1_endpoints *e = cache_object(r, &core_v1_endpoints_type, key);
 	const struct core_v1_service *s = cache_object(r, &core_v1_service_type, key);
 	struct mirror m = { .r = r, .e = e };
-	struct str ns, name;
 
-	split_key(key, &ns, &name);
 	if (!expectations_met(r->state, key))
 		return 0;
-	struct objects present = present_slices(r, ns, name);
+	struct objects present = service_slices(r, key, OUR_NAME);
 
 	if (mirrored(e, s))
 		LIST_EACH(sub, &e->subsets) {
