@@ -131,6 +131,8 @@ struct slot {
 	char *last_kill_message;
 	struct probe probes[N_PROBES];
 	bool ready, started;
+	uint64_t resources_hash;          /* what the run resources_of was last given; 0: not known */
+	char resources_of[ENGINE_ID];
 };
 
 /* ---- pod workers ---- */
@@ -157,6 +159,7 @@ struct pod_worker {
 	bool removed;                     /* the object (or file) is no more */
 	bool queued, running, again;
 	bool sandbox_dirty;               /* the engine said that a sandbox changed */
+	bool volumes_asked;               /* volumes that follow the API are to be looked at */
 	char *evict_reason, *evict_message;
 	int64_t evict_grace_s;            /* < 0: the pod's own */
 
@@ -172,6 +175,9 @@ struct pod_worker {
 	bool volumes_ready, volumes_gone, initialized, dirs_made, admitted, started_any;
 	char *mount_error;
 	uint64_t mount_retry_ns;
+	bool volumes_set;                 /* by this life of the kubelet */
+	uint64_t volumes_due_ns, volumes_hash;
+	uint64_t sandbox_retry_ns;
 	unsigned sandbox_failures, mount_failures, sync_failures;
 	struct wake wake;                 /* the next thing that time brings */
 	uint64_t next_ns;                 /* built up during a sync; 0: none */
@@ -232,6 +238,8 @@ struct kubelet {
 	struct mirror_source *mirror_source;
 	uint64_t memory_bytes;            /* of the machine */
 	int n_cpus;
+	struct cgroups *cgroups;          /* NULL: none of ours to set */
+	int64_t burstable_shares;
 	char *runtime_version;            /* crun://1.8.1 */
 	struct list followers;            /* of logs; the loop's */
 	_Atomic unsigned n_followers;
@@ -338,6 +346,12 @@ void container_resources(const struct kubelet *k, const struct core_v1_pod *pod,
 void pod_requests(const struct core_v1_pod *pod, const char *resource, struct quantity *ret); /* as the scheduler counts them */
 bool resource_quantity(const struct str_map *m, const char *name, struct quantity *ret);
 
+/* qos.c */
+int qos_start(struct kubelet *k, struct err *err);
+void qos_stop(struct kubelet *k);
+void qos_update(struct kubelet *k);                           /* pods came or went */
+void qos_resize(struct sync *s);                              /* requests or limits of what runs have changed */
+
 /* env.c */
 int env_make(struct sync *s, const struct core_v1_container *c, const char *pod_ip, struct engine_env **ret, size_t *ret_n, struct err *err);
 struct str env_expand(struct str text, const struct engine_env *env, size_t n_env, struct arena *a); /* $(NAME), $$ */
@@ -395,7 +409,8 @@ int secret_files(struct volume_ctx *c, struct str name, const struct core_v1_key
 	struct volume_files *f, struct err *err);
 int downward_files(struct volume_ctx *c, const struct core_v1_downward_api_volume_file *items, size_t n, int32_t mode, struct volume_files *f, struct err *err);
 /* subpath.c */
-int subpath_resolve(const char *base, struct str sub, bool make, mode_t mode, struct arena *a, struct str *ret, struct err *err);
+int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd, struct err *err); /* O_PATH; made when missing */
+int subpath_bind(const char *base, struct str sub, const char *target, struct arena *a, struct err *err); /* what it is now, bound to target */
 
 /* podfiles.c: hosts, resolv.conf, the termination log, log folders */
 struct str pod_dir(const struct kubelet *k, const char *uid, struct arena *a);
@@ -436,7 +451,7 @@ struct cached *node_cached(struct kubelet *k);                /* a reference or 
 /* server*.c */
 int node_server_start(struct kubelet *k, struct err *err);
 void node_server_stop(struct kubelet *k);
-struct route {
+struct node_route {
 	struct kubelet *k;
 	struct http_stream *stream;
 	struct str parts[8];              /* of the path, decoded */
@@ -484,6 +499,7 @@ bool log_filter(struct str in, struct log_options *o, struct buf *out, size_t *r
 int keeper_start(struct kubelet *k, struct err *err);
 void keeper_stop(struct kubelet *k);
 void keeper_free(struct kubelet *k);
+void keeper_ask_volumes(struct pod_worker *w);                /* ConfigMaps and Secrets are read again */
 void keeper_prune_containers(struct sync *s);                 /* old runs of this pod */
 int evictor_start(struct kubelet *k, struct err *err);
 void evictor_stop(struct kubelet *k);

@@ -177,6 +177,14 @@ static void collect_folders(struct kubelet *k)
 		closedir(d);
 }
 
+void keeper_ask_volumes(struct pod_worker *w)
+{
+	pthread_mutex_lock(&w->k->lock);
+	w->volumes_asked = true;
+	worker_wake_locked(w);
+	pthread_mutex_unlock(&w->k->lock);
+}
+
 /* ---- the round ---- */
 
 static void round_(void *arg)
@@ -194,7 +202,7 @@ static void round_(void *arg)
 		if (all[i]->state == POD_SYNCING) {
 			check_logs(k, all[i]);
 			if (pod_volumes_refresh(o->pod))
-				worker_wake(all[i]);
+				keeper_ask_volumes(all[i]);
 		}
 		pod_object_unref(o);
 		worker_unref(all[i]);

@@ -155,7 +155,7 @@ void sync_terminated(struct sync *s)
 		pthread_mutex_lock(&w->lock);
 		w->volumes_gone = true;
 		pthread_mutex_unlock(&w->lock);
-		node_status_changed(s->k);
+		qos_update(s->k);
 	}
 	mirror_sync(w);
 	if (!s->removed)

@@ -121,6 +121,8 @@ int kubelet_start(struct kubelet *k, struct err *err)
 		r = dir_make(k->c.pod_log_dir, 0755, err);
 	if (!r)
 		r = pods_boot(k, err);
+	if (!r)
+		r = qos_start(k, err);
 	if (r)
 		return err_prefix(err, r, "kubelet");
 	k->c.engine->v->set_event_handler(k->c.engine, pods_on_engine, k);
@@ -233,6 +235,7 @@ void kubelet_free(struct kubelet *k)
 	node_agent_free(k);
 	keeper_free(k);
 	evictor_free(k);
+	qos_stop(k);
 	map_deinit(&k->workers, free_worker);
 	map_deinit(&k->by_sandbox, NULL);
 	map_deinit(&k->mirrors, free_object);

@@ -25,6 +25,7 @@ struct kubelet_config {
 	const char *version;               /* v1.36.3 */
 	const char *provider_id;           /* NULL: none */
 	const char *labels;                /* k=v,k=v for the node at registration; NULL */
+	bool no_cgroups;                   /* the engine is not of this machine (fake): leave its cgroups alone */
 	struct informer *services;         /* of all namespaces, started by whoever shares it; NULL: one of its own */
 };
 struct kubelet;

@@ -388,7 +388,7 @@ static void test_config_follows(void **state)
 	assert_has(ask(node, "POST", "/run/default/w/c?cmd=cat+/m/k", 200), "old");
 	test_put(&api, "/api/v1/namespaces/default/configmaps/w", "{\"metadata\":{\"name\":\"w\"},\"data\":{\"k\":\"new\"}}");
 	struct pod_worker *w = pods_find_name(k, STR("default"), STR("w"));
-	worker_wake(w); /* as the keeper's round does */
+	keeper_ask_volumes(w); /* as the keeper's round does */
 	worker_unref(w);
 	struct str got = STR_NONE;
 	for (int i = 0; i < 100 && str_find_str(got, STR("new")) < 0; i++)

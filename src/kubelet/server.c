@@ -67,53 +67,53 @@ bool query_has(struct http_stream *s, const char *name, struct str *ret)
 
 /* ---- routes ---- */
 
-static void get_healthz(struct route *r)
+static void get_healthz(struct node_route *r)
 {
 	node_respond_text(r->stream, 200, "text/plain; charset=utf-8", STR("ok"));
 }
 
-static void get_pods(struct route *r)
+static void get_pods(struct node_route *r)
 {
 	serve_pods(r->k, r->stream);
 }
 
-static void get_logs(struct route *r)
+static void get_logs(struct node_route *r)
 {
 	serve_logs(r->k, r->stream, r->parts[1], r->parts[2], r->parts[3]);
 }
 
 /* /exec/NS/POD[/UID]/CONTAINER */
-static void exec(struct route *r)
+static void exec(struct node_route *r)
 {
 	serve_exec(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1], false);
 }
 
-static void attach(struct route *r)
+static void attach(struct node_route *r)
 {
 	serve_exec(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1], true);
 }
 
-static void port_forward(struct route *r)
+static void port_forward(struct node_route *r)
 {
 	serve_port_forward(r->k, r->stream, r->parts[1], r->parts[2]);
 }
 
-static void get_stats(struct route *r)
+static void get_stats(struct node_route *r)
 {
 	serve_stats(r->k, r->stream);
 }
 
-static void get_metrics(struct route *r)
+static void get_metrics(struct node_route *r)
 {
 	node_serve_metrics(r->k, r->stream, r->n_parts > 1 && str_eqz(r->parts[1], "resource"));
 }
 
-static void get_why(struct route *r)
+static void get_why(struct node_route *r)
 {
 	serve_why(r->k, r->stream, r->parts[3], r->parts[4]);
 }
 
-static void run_command(struct route *r)
+static void run_command(struct node_route *r)
 {
 	serve_run(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1]);
 }
@@ -124,7 +124,7 @@ static const struct {
 	size_t min, max;                  /* parts of the path */
 	const char *subresource;          /* of nodes, for authorization */
 	bool slow;                        /* asks the engine: not on the loop */
-	void (*fn)(struct route *r);
+	void (*fn)(struct node_route *r);
 } routes[] = {
 	{ "healthz",       1, 2, "healthz", false, get_healthz },
 	{ "pods",          1, 1, "pods",    false, get_pods },
@@ -140,7 +140,7 @@ static const struct {
 };
 /* clang-format on */
 
-static bool split(struct route *r, struct str path)
+static bool split(struct node_route *r, struct str path)
 {
 	struct arena *a = http_stream_arena(r->stream);
 	struct str part, rest = path;
@@ -156,7 +156,7 @@ static bool split(struct route *r, struct str path)
 }
 
 struct job {
-	struct route route;
+	struct node_route route;
 	size_t row;
 };
 
@@ -222,7 +222,7 @@ static void check_and_go(void *arg)
 static void on_request(void *arg, struct http_stream *s)
 {
 	struct node_server *server = arg;
-	struct route r = { .k = server->k, .stream = s };
+	struct node_route r = { .k = server->k, .stream = s };
 	const struct http_request *q = http_stream_request(s);
 
 	if (split(&r, q->path))

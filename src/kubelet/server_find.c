@@ -38,6 +38,14 @@ static int runs_of(struct kubelet *k, struct pod_worker *w, struct str name, str
 	return 0;
 }
 
+/* As the message to somebody who asks for logs says it. */
+static const char *waiting_words(const char *reason)
+{
+	if (!strcmp(reason, "ErrImagePull"))
+		return "image can't be pulled";
+	return strcmp(reason, "ImagePullBackOff") ? reason : "trying and failing to pull image";
+}
+
 int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container, bool previous, struct arena *a, struct engine_container *ret,
 	struct str *ret_log, struct err *err)
 {
@@ -64,7 +72,7 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 		for (size_t i = 0; i < w->n_slots; i++)
 			if (str_eqz(container, w->slots[i]->name))
 				slot = w->slots[i];
-		const char *reason = slot && slot->waiting_reason ? slot->waiting_reason : "ContainerCreating";
+		const char *reason = waiting_words(slot && slot->waiting_reason ? slot->waiting_reason : "ContainerCreating");
 		r = previous ? err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found", STR_ARG(container), STR_ARG(pod)) :
 			       err_set(err, 400, "container \"" STR_FMT "\" in pod \"" STR_FMT "\" is waiting to start: %s", STR_ARG(container), STR_ARG(pod), reason);
 		pthread_mutex_unlock(&w->lock);

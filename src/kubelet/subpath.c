@@ -1,11 +1,12 @@
-/* A path inside a volume whose contents a container may have written: resolved by the kernel with RESOLVE_IN_ROOT, so that no link in it leads out. What
- * the engine gets is /proc/self/fd-free: the real path, checked to lie below the volume after resolution. */
+/* A path inside a volume whose contents a container may have written: opened by the kernel with RESOLVE_BENEATH, so that no link in it leads out, and
+ * bound from that descriptor to a folder of ours. The engine is given our folder: nobody can swap a link in between. */
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "kubelet/internal.h"
+#include "linux/linux.h"
 
 static int open_in(int root, const char *path, int flags)
 {
@@ -35,18 +36,17 @@ static int make_in(int root, struct str sub, mode_t mode, struct arena *a, struc
 	return 0;
 }
 
-int subpath_resolve(const char *base, struct str sub, bool make, mode_t mode, struct arena *a, struct str *ret, struct err *err)
+int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd, struct err *err)
 {
-	char real[4096], real_base[4096];
 	struct str path = arena_str(a, sub);
 
 	if (path.len && path.p[0] == '/')
 		return err_set(err, -EINVAL, "subPath \"" STR_FMT "\" must be relative to its volume", STR_ARG(sub));
 	CLEAN_FD int root = open(base, O_PATH | O_CLOEXEC);
-	if (root < 0 || !realpath(base, real_base))
+	if (root < 0)
 		return err_errno(err, -errno, "volume %s", base);
 	int fd = open_in(root, path.p, O_PATH);
-	if (fd < 0 && errno == ENOENT && make) {
+	if (fd < 0 && errno == ENOENT) {
 		int r = make_in(root, path, mode, a, err);
 		if (r)
 			return r;
@@ -54,16 +54,39 @@ int subpath_resolve(const char *base, struct str sub, bool make, mode_t mode, st
 	}
 	if (fd < 0)
 		return err_errno(err, -errno, "subPath \"" STR_FMT "\" of %s", STR_ARG(sub), base);
-	CLEAN_FD int close_it = fd;
-	(void)close_it;
-	struct str proc = arena_fmt(a, "/proc/self/fd/%d", fd);
-	ssize_t n = readlink(proc.p, real, sizeof(real) - 1);
-	if (n < 0)
-		return err_errno(err, -errno, "subPath \"" STR_FMT "\"", STR_ARG(sub));
-	real[n] = 0;
-	size_t len = strlen(real_base);
-	if (strncmp(real, real_base, len) || (real[len] && real[len] != '/'))
-		return err_set(err, -EPERM, "subPath \"" STR_FMT "\" leads out of its volume", STR_ARG(sub));
-	*ret = arena_strz(a, real);
+	*ret_fd = fd;
 	return 0;
+}
+
+/* An empty file or folder to mount on. */
+static int make_target(const char *target, bool folder, struct err *err)
+{
+	CLEAN_FREE char *parent = xstrdup(target);
+
+	*strrchr(parent, '/') = 0;
+	int r = dir_make(parent, 0750, err);
+	if (r)
+		return r;
+	if (folder)
+		return dir_make(target, 0750, err);
+	CLEAN_FD int fd = open(target, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0640);
+	return fd < 0 ? err_errno(err, -errno, "%s", target) : 0;
+}
+
+int subpath_bind(const char *base, struct str sub, const char *target, struct arena *a, struct err *err)
+{
+	struct stat st;
+	CLEAN_FD int fd = -1;
+
+	int r = subpath_open(base, sub, 0755, a, &fd, err);
+	if (r)
+		return r;
+	if (fstat(fd, &st))
+		return err_errno(err, -errno, "subPath \"" STR_FMT "\"", STR_ARG(sub));
+	if (mount_is_point(target) && (r = mount_remove(target, err)))
+		return r;
+	unlink(target);
+	rmdir(target);
+	r = make_target(target, S_ISDIR(st.st_mode), err);
+	return r ? r : mount_bind(arena_fmt(a, "/proc/self/fd/%d", fd).p, target, true, false, err);
 }

@@ -244,16 +244,22 @@ static bool sandbox_ready(struct sync *s, bool clear_old)
 	struct pod_worker *w = s->w;
 	struct err err;
 
+	if (w->sandbox_retry_ns > now_ns(s->k)) {
+		worker_at(w, w->sandbox_retry_ns);
+		return false;
+	}
 	if (clear_old && !old_sandbox_clear(s))
 		return false;
 	if (clear_old)
 		worker_event(w, s->pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
 	if (sandbox_create(s, &err)) {
 		worker_event(w, s->pod, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s", err.text);
-		worker_at(w, now_ns(s->k) + retry_after(w->sandbox_failures++, 60 * NS_PER_S));
+		w->sandbox_retry_ns = now_ns(s->k) + retry_after(w->sandbox_failures++, 60 * NS_PER_S);
+		worker_at(w, w->sandbox_retry_ns);
 		return false;
 	}
 	w->sandbox_failures = 0;
+	w->sandbox_retry_ns = 0;
 	return true;
 }
 
@@ -278,6 +284,35 @@ static bool folders_ready(struct sync *s)
 	return true;
 }
 
+/* What downwardAPI volumes show of the object. */
+static uint64_t metadata_hash(const struct core_v1_pod *pod)
+{
+	uint64_t h = 1;
+	const struct str_map *maps[] = { &pod->metadata.labels, &pod->metadata.annotations };
+
+	for (size_t i = 0; i < ARRAY_LEN(maps); i++)
+		LIST_EACH(p, maps[i])
+			h = hash_bytes(p->value.p, p->value.len, hash_bytes(p->key.p, p->key.len, h));
+	return h;
+}
+
+/* Is there a reason to look at them? Not set up yet, somebody asked (keeper.c), a token grows old, or labels changed. */
+static bool volumes_due(struct sync *s)
+{
+	struct pod_worker *w = s->w;
+	uint64_t hash = metadata_hash(s->pod);
+
+	pthread_mutex_lock(&s->k->lock);
+	bool asked = w->volumes_asked;
+	w->volumes_asked = false;
+	pthread_mutex_unlock(&s->k->lock);
+	bool due = asked || !w->volumes_set || hash != w->volumes_hash || (w->volumes_due_ns && now_ns(s->k) >= w->volumes_due_ns);
+	w->volumes_hash = hash;
+	if (!due && w->volumes_due_ns)
+		worker_at(w, w->volumes_due_ns);
+	return due;
+}
+
 /* Mounts what is not mounted, and brings up to date what follows the API. A pod whose volumes were once there is not held up by a refresh that fails. */
 static bool volumes_usable(struct sync *s)
 {
@@ -288,13 +323,17 @@ static bool volumes_usable(struct sync *s)
 		worker_at(w, w->mount_retry_ns);
 		return w->volumes_ready;
 	}
-	w->mount_retry_ns = 0;
+	if (!w->mount_retry_ns && !volumes_due(s))
+		return true;
+	w->mount_retry_ns = w->volumes_due_ns = 0;
 	if (!volumes_setup(s, &err)) {
 		pthread_mutex_lock(&w->lock);
-		w->volumes_ready = true;
+		w->volumes_ready = w->volumes_set = true;
 		w->mount_failures = 0;
 		set_text(&w->mount_error, NULL);
 		pthread_mutex_unlock(&w->lock);
+		if (w->volumes_due_ns)
+			worker_at(w, w->volumes_due_ns);
 		return true;
 	}
 	pthread_mutex_lock(&w->lock);
@@ -340,12 +379,24 @@ static void finish(struct sync *s)
 	worker_move(s->w, POD_TERMINATING);
 }
 
+/* What an earlier life of this kubelet started runs on, also when its volumes cannot be looked at just now. */
+static void adopt(struct sync *s)
+{
+	for (size_t i = 0; i < s->view.len && !s->w->volumes_ready; i++)
+		if (s->view.items[i].c->state == CONTAINER_RUNNING && s->view.items[i].current_sandbox) {
+			pthread_mutex_lock(&s->w->lock);
+			s->w->volumes_ready = true;
+			pthread_mutex_unlock(&s->w->lock);
+		}
+}
+
 void sync_running(struct sync *s)
 {
 	struct pod_worker *w = s->w;
 	struct pod_plan plan;
 	struct err err;
 
+	adopt(s);
 	plan_make(s, &plan);
 	if (plan.finished) {
 		finish(s);
@@ -354,6 +405,7 @@ void sync_running(struct sync *s)
 	if (!folders_ready(s) || !volumes_usable(s))
 		return;
 	if (plan.create_sandbox) {
+		qos_update(s->k);
 		if (!sandbox_ready(s, plan.kill_pod))
 			return;
 		plan_make(s, &plan);
@@ -370,6 +422,7 @@ void sync_running(struct sync *s)
 			return;
 		}
 	}
+	qos_resize(s);
 	probes_sync(s);
 	keeper_prune_containers(s);
 	mirror_sync(w);

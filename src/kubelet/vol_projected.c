@@ -26,6 +26,14 @@ static int64_t issued_at(struct str token, struct arena *a)
 	return iat && iat->kind == VALUE_INT ? iat->integer : 0;
 }
 
+static void renew_in(struct volume_ctx *c, int64_t seconds)
+{
+	uint64_t at = now_ns(c->s->k) + (uint64_t)seconds * NS_PER_S;
+
+	if (!c->s->w->volumes_due_ns || at < c->s->w->volumes_due_ns)
+		c->s->w->volumes_due_ns = at;
+}
+
 /* The token that is there already, when it is young enough; asks to be woken when it no longer is. */
 static bool token_is_young(struct volume_ctx *c, const struct core_v1_service_account_token_projection *t, int64_t expires_s, struct str *ret)
 {
@@ -39,7 +47,7 @@ static bool token_is_young(struct volume_ctx *c, const struct core_v1_service_ac
 	int64_t left = issued_at(token, c->s->a) + MIN(expires_s * 4 / 5, DAY_S) - now_wall(c->s->k).sec;
 	if (left <= 0)
 		return false;
-	worker_at(c->s->w, now_ns(c->s->k) + (uint64_t)left * NS_PER_S);
+	renew_in(c, left);
 	*ret = token;
 	return true;
 }
@@ -69,7 +77,7 @@ static int token_file(struct volume_ctx *c, const struct core_v1_service_account
 		if (r)
 			return err_prefix(err, r < 0 ? r : -EIO, "failed to fetch token of service account \"" STR_FMT "\"", STR_ARG(account));
 		token = made->status.token;
-		worker_at(s->w, now_ns(s->k) + (uint64_t)MIN(expires * 4 / 5, DAY_S) * NS_PER_S);
+		renew_in(c, MIN(expires * 4 / 5, DAY_S));
 	}
 	/* A token is for whoever runs in the pod: readable by the group when there is one, by its only user otherwise. */
 	const struct core_v1_pod_security_context *sc = s->pod->spec.security_context;

@@ -147,7 +147,7 @@ static int propagation(struct str p)
 	return str_eqz(p, "HostToContainer") ? 1 : str_eqz(p, "Bidirectional") ? 2 : 0;
 }
 
-static int mount_source(struct sync *s, const struct core_v1_container *c, const struct core_v1_volume_mount *m, const struct engine_env *env, size_t n_env,
+static int mount_source(struct sync *s, const struct core_v1_container *c, const struct core_v1_volume_mount *m, size_t index, const struct engine_env *env, size_t n_env,
 	struct str *ret, struct err *err)
 {
 	struct str base, sub = m->sub_path;
@@ -164,7 +164,8 @@ static int mount_source(struct sync *s, const struct core_v1_container *c, const
 		*ret = base;
 		return 0;
 	}
-	r = subpath_resolve(base.p, sub, true, 0755, s->a, ret, err);
+	*ret = arena_fmt(s->a, STR_FMT "/volume-subpaths/" STR_FMT "/" STR_FMT "/%zu", STR_ARG(pod_dir(s->k, s->w->uid, s->a)), STR_ARG(m->name), STR_ARG(c->name), index);
+	r = subpath_bind(base.p, sub, ret->p, s->a, err);
 	return r ? err_prefix(err, r, "failed to prepare subPath for volumeMount \"" STR_FMT "\" of container \"" STR_FMT "\"", STR_ARG(m->name),
 		STR_ARG(c->name)) : 0;
 }
@@ -177,8 +178,8 @@ int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t at
 	bool own_hosts = false;
 
 	LIST_EACH(m, &c->volume_mounts) {
-		struct str path;
-		int r = mount_source(s, c, m, env, n_env, &path, err);
+		struct str path = STR_NONE;
+		int r = mount_source(s, c, m, (size_t)(m - c->volume_mounts.items), env, n_env, &path, err);
 		if (r)
 			return r;
 		struct str at = m->mount_path.len && m->mount_path.p[0] == '/' ? m->mount_path : arena_fmt(s->a, "/" STR_FMT, STR_ARG(m->mount_path));
