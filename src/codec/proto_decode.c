@@ -23,14 +23,10 @@ static int truncated(struct pdec *d)
 	return err_set(d->err, -EBADMSG, "proto: unexpected EOF");
 }
 
-static int get_varint(struct pdec *d, struct bytes *in, uint64_t *ret)
+static int get_long_varint(struct pdec *d, struct bytes *in, uint64_t *ret)
 {
 	uint64_t v = 0;
 
-	if (in->p < in->end && *in->p < 0x80) {
-		*ret = *in->p++;
-		return 0;
-	}
 	for (int shift = 0; shift < 64; shift += 7) {
 		if (in->p == in->end)
 			return truncated(d);
@@ -43,6 +39,14 @@ static int get_varint(struct pdec *d, struct bytes *in, uint64_t *ret)
 		}
 	}
 	return err_set(d->err, -EBADMSG, "proto: integer overflow");
+}
+
+static inline int get_varint(struct pdec *d, struct bytes *in, uint64_t *ret)
+{
+	if (in->p == in->end || *in->p >= 0x80)
+		return get_long_varint(d, in, ret);
+	*ret = *in->p++;
+	return 0;
 }
 
 static int get_bytes(struct pdec *d, struct bytes *in, struct bytes *ret)
