@@ -1,0 +1,38 @@
+"""quickstart.sh: up, up again, down, up, reset; without any network, and nothing left at the end."""
+
+import glob
+import os
+
+from machine import ROOT
+
+
+def test_quickstart(machine):
+    env = {"SKIFF_DATA": machine.data, "SKIFF_RUN": machine.run_dir, "SKIFF_LOG_PODS": f"{machine.dir}/podlogs", "SKIFF_KUBECONFIG": machine.kubeconfig}
+
+    def quickstart(*args):
+        return machine.run(os.path.join(ROOT, "quickstart.sh"), *args, env=env, timeout=300).stdout
+
+    links = machine.sh("ls /sys/class/net || ip -o link | wc -l")
+    mounts = machine.sh("cut -d' ' -f2 /proc/mounts | sort")
+    first = quickstart()
+    assert first.count("answers") == 2 and "hello from hello-" in first
+    assert "restarts: 0 -> 1" in first
+    for part in ("server to /readyz", "three pods Running", "export KUBECONFIG"):
+        assert part in first
+    pids = machine.skiff_pids()
+    again = quickstart()
+    assert machine.skiff_pids() == pids, "a second run starts nothing"
+    assert "replicationcontroller/hello unchanged" in again
+    assert "stopped" in quickstart("down")
+    assert not machine.skiff_pids()
+    assert "replicationcontroller/hello unchanged" in quickstart()
+
+    assert "nothing is left" in quickstart("reset")
+    assert not machine.skiff_pids()
+    assert "conmon" not in machine.sh("ps -e -o stat=,comm= | grep -v ^Z")
+    assert machine.sh("nft list ruleset") == ""
+    assert machine.sh("cut -d' ' -f2 /proc/mounts | sort") == mounts
+    assert machine.sh("ls /sys/class/net || ip -o link | wc -l") == links
+    for path in (machine.data, machine.run_dir, f"{machine.dir}/podlogs", machine.kubeconfig):
+        assert not os.path.exists(path), path
+    assert not [p for p in glob.glob("/sys/fs/cgroup/*/kubepods") + glob.glob("/sys/fs/cgroup/kubepods") if glob.glob(f"{p}/*/pod*")]
