@@ -65,7 +65,7 @@ part_e2e() { note e2e; one clients tests/tools/fetch-clients.sh; pytest_part e2e
 begin=$(date +%s)
 if [ "$(id -u)" = 0 ]; then
 	install_packages $run_packages $build_packages $test_packages || exit 1
-	install_kubectl && make_user || exit 1
+	install_kubectl && install_test_tools && make_user || exit 1
 fi
 case "${1:-all}" in
 all)

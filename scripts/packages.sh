@@ -3,7 +3,7 @@
 run_packages="crun conmon nftables iproute2 busybox-static ca-certificates curl"
 build_packages="gcc make pkg-config libuv1-dev libssl-dev libnghttp2-dev libhttp-parser-dev libsqlite3-dev libyaml-dev libarchive-dev
 	libnftables-dev libmnl-dev libcap-dev libknot-dev zlib1g-dev libzstd-dev"
-test_packages="libcmocka-dev python3 python3-pytest python3-yaml clang libclang-rt-14-dev clang-format nodejs npm unzip jq"
+test_packages="libcmocka-dev python3 clang libclang-rt-14-dev clang-format unzip procps bc"
 
 # install_packages NAME…: only what is missing, so that a machine that has all needs no network.
 install_packages() {
@@ -20,9 +20,14 @@ install_packages() {
 	apt-get install -y -q --no-install-recommends $missing >/dev/null
 }
 
-# A kubectl that is there already is used, whatever package it came from.
+# What may have come to this machine in another way is not asked of its package again.
 install_kubectl() {
 	command -v kubectl >/dev/null 2>&1 || install_packages kubernetes-client
+}
+install_test_tools() {
+	command -v npm >/dev/null 2>&1 || install_packages nodejs npm
+	python3 -c 'import pytest' 2>/dev/null || install_packages python3-pytest
+	python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
 }
 
 # The control plane runs as this user and no other.
