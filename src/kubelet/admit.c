@@ -66,7 +66,8 @@ static bool same_port(const struct core_v1_container_port *a, const struct core_
 	bool any_a = !a->host_ip.len || str_eqz(a->host_ip, "0.0.0.0"), any_b = !b->host_ip.len || str_eqz(b->host_ip, "0.0.0.0");
 
 	return a->host_port && a->host_port == b->host_port &&
-		str_eq(a->protocol.len ? a->protocol : STR("TCP"), b->protocol.len ? b->protocol : STR("TCP")) && (any_a || any_b || str_eq(a->host_ip, b->host_ip));
+		str_eq(a->protocol.len ? a->protocol : STR("TCP"), b->protocol.len ? b->protocol : STR("TCP")) && (any_a || any_b ||
+			str_eq(a->host_ip, b->host_ip));
 }
 
 static bool ports_clash(const struct core_v1_pod *a, const struct core_v1_pod *b)
@@ -104,10 +105,12 @@ static bool resources_fit(struct sync *s, struct pod_object **others, size_t n, 
 		if (quantity_cmp(quantity_add(want, used), have) <= 0)
 			continue;
 		bool milli = !strcmp(names[i], "cpu");
-		long long w = milli ? quantity_milli_value(want) : quantity_value(want), u = milli ? quantity_milli_value(used) : quantity_value(used),
+		long long w = milli ? quantity_milli_value(want) : quantity_value(want),
+			u = milli ? quantity_milli_value(used) : quantity_value(used),
 			  h = milli ? quantity_milli_value(have) : quantity_value(have);
 		CLEAN_FREE char *why = xasprintf("OutOf%s", names[i]);
-		return refuse(reason, message, why, xasprintf("Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: %lld", names[i], w, u, h));
+		return refuse(reason, message, why, xasprintf("Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: "
+			"%lld", names[i], w, u, h));
 	}
 	return true;
 }
@@ -137,17 +140,19 @@ static bool check(struct sync *s, struct pod_object **others, size_t n, char **r
 	bool ok = true;
 
 	if (n >= (size_t)s->k->c.max_pods)
-		return refuse(reason, message, "OutOfpods", xasprintf("Node didn't have enough resource: pods, requested: 1, used: %zu, capacity: %d", n,
-			s->k->c.max_pods));
+		return refuse(reason, message, "OutOfpods", xasprintf("Node didn't have enough resource: pods, requested: 1, used: %zu, "
+			"capacity: %d", n, s->k->c.max_pods));
 	if (!resources_fit(s, others, n, reason, message))
 		return false;
 	for (size_t i = 0; i < n; i++)
 		if (ports_clash(s->pod, others[i]->pod))
-			return refuse(reason, message, "NodePorts", xstrdup("Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"));
+			return refuse(reason, message, "NodePorts", xstrdup("Predicate NodePorts failed: node(s) didn't have free ports for "
+				"the requested pod ports"));
 	if (s->w->is_static || !(node = node_cached(s->k)))
 		return true;
 	if (!affinity_matches(s->pod, node->obj))
-		ok = refuse(reason, message, "NodeAffinity", xstrdup("Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"));
+		ok = refuse(reason, message, "NodeAffinity", xstrdup("Predicate NodeAffinity failed: node(s) didn't match Pod's node "
+			"affinity/selector"));
 	cached_unref(node);
 	return ok;
 }

@@ -71,7 +71,8 @@ static bool backing_off(struct sync *s, struct slot *slot, const struct containe
 		STR_ARG(pod_format(s->pod, s->a)));
 	if (slot->restart_at_ns != until)
 		worker_container_event(s->w, s->pod, spec->c->name, "Warning", "BackOff",
-			"Back-off restarting failed container " STR_FMT " in pod " STR_FMT, STR_ARG(spec->c->name), STR_ARG(pod_format(s->pod, s->a)));
+			"Back-off restarting failed container " STR_FMT " in pod " STR_FMT, STR_ARG(spec->c->name),
+				STR_ARG(pod_format(s->pod, s->a)));
 	waiting(s, slot, "CrashLoopBackOff", text.p);
 	slot->restart_at_ns = until;
 	worker_at(s->w, until);
@@ -98,9 +99,11 @@ static enum start_outcome pull_wait(struct sync *s, struct slot *slot, const str
 	uint64_t until = slot->pull.delay_ns ? slot->pull.since_ns + slot->pull.delay_ns : 0;
 
 	if (until > now_ns(s->k)) {
-		struct str text = arena_fmt(s->a, "Back-off pulling image \"" STR_FMT "\": ErrImagePull: %s", STR_ARG(image), slot->last_pull ? slot->last_pull : "");
+		struct str text = arena_fmt(s->a, "Back-off pulling image \"" STR_FMT "\": ErrImagePull: %s", STR_ARG(image),
+			slot->last_pull ? slot->last_pull : "");
 		if (!slot->waiting_reason || strcmp(slot->waiting_reason, "ImagePullBackOff")) {
-			worker_container_event(s->w, s->pod, spec->c->name, "Normal", "BackOff", "Back-off pulling image \"" STR_FMT "\"", STR_ARG(image));
+			worker_container_event(s->w, s->pod, spec->c->name, "Normal", "BackOff", "Back-off pulling image \"" STR_FMT "\"",
+				STR_ARG(image));
 			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ImagePullBackOff");
 		}
 		waiting(s, slot, "ImagePullBackOff", text.p);
@@ -121,7 +124,8 @@ static enum start_outcome pull_failed(struct sync *s, struct slot *slot, const s
 	set_text(&slot->last_pull, text);
 	backoff_next(&slot->pull, now_ns(s->k));
 	pthread_mutex_unlock(&s->w->lock);
-	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Failed to pull image \"" STR_FMT "\": %s", STR_ARG(spec->c->image), text);
+	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Failed to pull image \"" STR_FMT "\": %s",
+		STR_ARG(spec->c->image), text);
 	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImagePull");
 	waiting(s, slot, "ErrImagePull", text);
 	/* Long enough for ErrImagePull to be seen; then the reason becomes ImagePullBackOff. */
@@ -148,7 +152,8 @@ static enum start_outcome image_ready(struct sync *s, struct slot *slot, const s
 		return again_in(s, slot, SYNC_RETRY_NS);
 	}
 	if (r && !strcmp(policy, "Never")) {
-		struct str text = arena_fmt(s->a, "Container image \"" STR_FMT "\" is not present with pull policy of Never", STR_ARG(spec->c->image));
+		struct str text = arena_fmt(s->a, "Container image \"" STR_FMT "\" is not present with pull policy of Never",
+			STR_ARG(spec->c->image));
 		if (!slot->waiting_reason || strcmp(slot->waiting_reason, "ErrImageNeverPull")) {
 			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "ErrImageNeverPull", "%s", text.p);
 			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImageNeverPull");
@@ -198,7 +203,8 @@ static struct engine_strs expand_all(const struct str_list *l, const struct engi
 	return (struct engine_strs){ items, l->len };
 }
 
-static int termination_log_make(struct sync *s, const struct core_v1_container *c, uint32_t attempt, struct engine_container_config *ret, struct err *err)
+static int termination_log_make(struct sync *s, const struct core_v1_container *c, uint32_t attempt, struct engine_container_config *ret,
+	struct err *err)
 {
 	if (!c->termination_message_path.len)
 		return 0;
@@ -218,7 +224,8 @@ static int termination_log_make(struct sync *s, const struct core_v1_container *
 	return 0;
 }
 
-static int config_make(struct sync *s, const struct container_spec *spec, const struct engine_image *image, struct engine_container_config *c, struct err *err)
+static int config_make(struct sync *s, const struct container_spec *spec, const struct engine_image *image,
+	struct engine_container_config *c, struct err *err)
 {
 	const struct core_v1_container *k = spec->c;
 	const struct pod_sandbox *b = worker_sandbox(s->w);

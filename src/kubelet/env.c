@@ -1,5 +1,6 @@
-/* The environment of a container: envFrom, env with references and $(NAME), then the services of its namespace as variables. Sources: the API pages of
- * EnvVar and EnvFromSource, and the task page on environment variables of services. Later entries win; a service never overrides what the pod says. */
+/* The environment of a container: envFrom, env with references and $(NAME), then the services of its namespace as variables. Sources: the
+ * API pages of EnvVar and EnvFromSource, and the task page on environment variables of services. Later entries win; a service never
+ * overrides what the pod says. */
 #include "gen/types.h"
 #include "kubelet/internal.h"
 

@@ -1,6 +1,6 @@
 /* Pressure on the node: memory below 100 MiB, disk below 10 %, inodes below 5 %, hardly any process ids left. Looked at every ten seconds by one
- * reading of /proc/meminfo and statvfs; under pressure one pod at a time is ended: those that use more than they asked for first, then by priority, then by use
- * over request. Source: the concept page on node-pressure eviction. */
+ * reading of /proc/meminfo and statvfs; under pressure one pod at a time is ended: those that use more than they asked for first, then by
+ * priority, then by use over request. Source: the concept page on node-pressure eviction. */
 #include <stdio.h>
 #include <sys/statvfs.h>
 

@@ -1,6 +1,7 @@
-/* The gRPC health check as a probe asks it: one unary call over HTTP/2 without TLS. So little of HTTP/2 is needed for it (a preface, two frames out; any
- * frames in until the message or the trailers) that it is spoken here by hand, with headers in HPACK's plain literal form.
- * Source: the GRPC Health Checking Protocol, RFC 9113, RFC 7541. What comes from the container is not trusted: lengths are checked, nothing is kept. */
+/* The gRPC health check as a probe asks it: one unary call over HTTP/2 without TLS. So little of HTTP/2 is needed for it (a preface, two
+ * frames out; any frames in until the message or the trailers) that it is spoken here by hand, with headers in HPACK's plain literal form.
+ * Source: the GRPC Health Checking Protocol, RFC 9113, RFC 7541. What comes from the container is not trusted: lengths are checked,
+ * nothing is kept. */
 #include <poll.h>
 #include <stdio.h>
 
@@ -116,7 +117,8 @@ enum probe_result grpc_health(int fd, const char *ip, const struct core_v1_grpc_
 			return PROBE_FAILURE;
 		}
 		if (type == FRAME_RST || type == FRAME_GOAWAY || (type == FRAME_HEADERS && flags & 1)) {
-			buf_addz(ret_output, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health) or does not know the service");
+			buf_addz(ret_output, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health) or "
+				"does not know the service");
 			return PROBE_FAILURE;
 		}
 	}

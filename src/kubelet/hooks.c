@@ -21,8 +21,8 @@ static int run_exec(struct kubelet *k, const struct str_list *command, const cha
 	return 0;
 }
 
-int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h, const struct core_v1_container *c, const char *container_id, const char *pod_ip,
-	int64_t timeout_ms, struct err *err)
+int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h, const struct core_v1_container *c, const char *container_id,
+	const char *pod_ip, int64_t timeout_ms, struct err *err)
 {
 	if (h->exec)
 		return run_exec(k, &h->exec->command, container_id, timeout_ms, err);

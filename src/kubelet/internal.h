@@ -52,7 +52,8 @@ struct backoff {
 #define BACKOFF_FIRST_NS (10 * NS_PER_S)
 #define BACKOFF_MAX_NS (300 * NS_PER_S)
 uint64_t backoff_until(const struct backoff *b, uint64_t event_ns); /* when what failed at event_ns may be tried again; 0: now */
-void backoff_next(struct backoff *b, uint64_t event_ns);            /* the next try begins: 10 s, doubling to 5 min; starts over after 10 min of peace */
+/* the next try begins: 10 s, doubling to 5 min; starts over after 10 min of peace */
+void backoff_next(struct backoff *b, uint64_t event_ns);
 
 /* ---- pod objects: a pod from the API or from a file, immutable and shared ---- */
 struct pod_object {
@@ -318,16 +319,17 @@ void task_kill(struct sync *s, struct slot *slot, const struct container_spec *s
 void task_force(struct sync *s, struct slot *slot, const char *id);
 
 /* hooks.c: a lifecycle handler; blocking. *ret_text: what went wrong, in words */
-int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h, const struct core_v1_container *c, const char *container_id, const char *pod_ip,
-	int64_t timeout_ms, struct err *err);
+int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h, const struct core_v1_container *c, const char *container_id,
+	const char *pod_ip, int64_t timeout_ms, struct err *err);
 
 /* prober.c */
-enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p, const struct core_v1_container *c, const char *container_id, const char *pod_ip,
-	struct buf *ret_output);
+enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p, const struct core_v1_container *c, const char *container_id,
+	const char *pod_ip, struct buf *ret_output);
 int port_resolve(const struct int_or_str *port, const struct core_v1_container *c, int *ret, struct err *err);
-int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *pod_ip, unsigned timeout_ms, int *ret_status,
-	struct buf *ret_body, struct buf *ret_url, struct err *err);
-enum probe_result grpc_health(int fd, const char *ip, const struct core_v1_grpc_action *g, unsigned timeout_ms, struct buf *ret_output); /* closes fd */
+int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *pod_ip, unsigned timeout_ms,
+	int *ret_status, struct buf *ret_body, struct buf *ret_url, struct err *err);
+/* closes fd */
+enum probe_result grpc_health(int fd, const char *ip, const struct core_v1_grpc_action *g, unsigned timeout_ms, struct buf *ret_output);
 /* probes.c */
 void probes_sync(struct sync *s);                             /* starts, stops and resets them by what runs */
 void probes_stop(struct pod_worker *w);
@@ -360,7 +362,8 @@ int resource_field_value(struct sync *s, const struct core_v1_resource_field_sel
 	struct err *err);
 
 /* security.c */
-int security_apply(struct sync *s, const struct core_v1_container *c, const struct engine_image *image, struct engine_container_config *ret, struct err *err);
+int security_apply(struct sync *s, const struct core_v1_container *c, const struct engine_image *image, struct engine_container_config *ret,
+	struct err *err);
 
 /* objects.c: a ConfigMap or Secret that a pod uses, read now. CLIENT_NOT_FOUND: configmap "x" not found */
 int object_get(struct sync *s, const struct type *t, struct str name, void **ret, struct err *err);
@@ -400,14 +403,16 @@ struct volume_files {
 	size_t len;
 };
 void volume_files_add(struct arena *a, struct volume_files *f, struct str path, struct str bytes, int32_t mode);
-int files_write(const char *dir, const struct volume_files *f, int64_t fs_group, struct err *err); /* ..data and links; no change: nothing is touched */
-int files_from_map(struct volume_ctx *c, const struct str_map *data, const struct core_v1_key_to_path *items, size_t n_items, bool has_items, int32_t mode,
-	bool optional, const char *what, struct volume_files *f, struct err *err);
-int config_map_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode, bool optional,
+/* ..data and links; no change: nothing is touched */
+int files_write(const char *dir, const struct volume_files *f, int64_t fs_group, struct err *err);
+int files_from_map(struct volume_ctx *c, const struct str_map *data, const struct core_v1_key_to_path *items, size_t n_items,
+	bool has_items, int32_t mode, bool optional, const char *what, struct volume_files *f, struct err *err);
+int config_map_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode,
+	bool optional, struct volume_files *f, struct err *err);
+int secret_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode,
+	bool optional, struct volume_files *f, struct err *err);
+int downward_files(struct volume_ctx *c, const struct core_v1_downward_api_volume_file *items, size_t n, int32_t mode,
 	struct volume_files *f, struct err *err);
-int secret_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode, bool optional,
-	struct volume_files *f, struct err *err);
-int downward_files(struct volume_ctx *c, const struct core_v1_downward_api_volume_file *items, size_t n, int32_t mode, struct volume_files *f, struct err *err);
 /* subpath.c */
 int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd, struct err *err); /* O_PATH; made when missing */
 int subpath_bind(const char *base, struct str sub, const char *target, struct arena *a, struct err *err); /* what it is now, bound to target */
@@ -421,8 +426,8 @@ struct str pod_resolv_text(const struct core_v1_pod *pod, const struct kubelet *
 int pod_resolv_conf(struct sync *s, struct str *ret, struct err *err);
 int pod_write_hosts(struct sync *s, const char *pod_ip, struct str *ret_path, struct err *err);
 struct str termination_log_path(const struct kubelet *k, const char *uid, struct str container, uint32_t attempt, struct arena *a);
-struct str termination_message(struct kubelet *k, const char *uid, const struct core_v1_container *c, const struct engine_container *e, struct str log_path,
-	struct arena *a);
+struct str termination_message(struct kubelet *k, const char *uid, const struct core_v1_container *c, const struct engine_container *e,
+	struct str log_path, struct arena *a);
 
 /* status.c: the pod's status, pure but for the clock */
 struct core_v1_pod_status *status_make(struct sync *s, struct arena *out);
@@ -474,8 +479,8 @@ bool server_authorize(struct kubelet *k, const struct http_request *r, const cha
 int node_server_port(const struct kubelet *k);
 void logs_container_ended(struct kubelet *k, const char *container_id);   /* followers read the rest and end */
 /* Which engine container stands behind a name; previous: the run before. ENGINE_NOT_FOUND with err in upstream's words. */
-int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container, bool previous, struct arena *a, struct engine_container *ret,
-	struct str *ret_log, struct err *err);
+int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container, bool previous, struct arena *a,
+	struct engine_container *ret, struct str *ret_log, struct err *err);
 
 /* logs.c: CRI log lines */
 struct log_options {

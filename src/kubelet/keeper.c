@@ -38,8 +38,8 @@ void keeper_prune_containers(struct sync *s)
 			if (s->k->c.engine->v->container_remove(s->k->c.engine, c->id, &err) < 0)
 				log_warn("kubelet", "container %s: %s", c->id, err.text);
 			else if (c->attempt > 0) {
-				struct str log = arena_fmt(s->a, STR_FMT "/" STR_FMT "/%u.log", STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(c->name),
-					c->attempt);
+				struct str log = arena_fmt(s->a, STR_FMT "/" STR_FMT "/%u.log", STR_ARG(pod_log_folder(s->k, s->pod, s->a)),
+					STR_ARG(c->name), c->attempt);
 				unlink(log.p);
 			}
 		}
@@ -100,8 +100,8 @@ static void check_logs(struct kubelet *k, struct pod_worker *w)
 		if (k->c.engine->v->container_list(k->c.engine, ids[i], a, &list, &m, &err))
 			continue;
 		for (size_t j = 0; j < m; j++) {
-			struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name, w->uid, STR_ARG(list[j].name),
-				list[j].attempt);
+			struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name, w->uid,
+				STR_ARG(list[j].name), list[j].attempt);
 			if (list[j].state == CONTAINER_RUNNING && !stat(path.p, &st) && st.st_size > LOG_MAX_BYTES)
 				rotate(k, path.p, list[j].id);
 		}
@@ -138,7 +138,8 @@ static void collect_images(struct kubelet *k)
 
 	if (percent < IMAGE_HIGH)
 		return;
-	if (k->c.engine->v->image_list(k->c.engine, a, &images, &n, &err) || k->c.engine->v->container_list(k->c.engine, NULL, a, &containers, &m, &err)) {
+	if (k->c.engine->v->image_list(k->c.engine, a, &images, &n, &err) || k->c.engine->v->container_list(k->c.engine, NULL, a,
+		&containers, &m, &err)) {
 		log_warn("kubelet", "image collection: %s", err.text);
 		return;
 	}

@@ -1,5 +1,5 @@
-/* Start and stop, in their order. What runs is found in the engine first, then static pods are read, then the API is asked; only when the API has told
- * all that it wants here is anything stopped that nobody names. */
+/* Start and stop, in their order. What runs is found in the engine first, then static pods are read, then the API is asked; only when the
+ * API has told all that it wants here is anything stopped that nobody names. */
 #include <stdio.h>
 
 #include "gen/types.h"
@@ -214,8 +214,8 @@ static void free_worker(void *p)
 
 static void config_free(struct kubelet *k)
 {
-	const char *texts[] = { k->c.node_name, k->c.node_ip, k->c.root_dir, k->c.pod_log_dir, k->c.static_pod_dir, k->c.cluster_dns, k->c.cluster_domain,
-		k->c.address, k->c.version, k->c.provider_id, k->c.labels };
+	const char *texts[] = { k->c.node_name, k->c.node_ip, k->c.root_dir, k->c.pod_log_dir, k->c.static_pod_dir, k->c.cluster_dns,
+		k->c.cluster_domain, k->c.address, k->c.version, k->c.provider_id, k->c.labels };
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
 		free((char *)texts[i]);

@@ -37,7 +37,8 @@ struct fixture {
 static void start_kubelet(struct fixture *f, bool with_api)
 {
 	CLEAN_FREE char *root = xasprintf("%s/root", f->dir), *logs = xasprintf("%s/logs", f->dir), *statics = xasprintf("%s/static", f->dir);
-	struct kubelet_config c = { .client = with_api ? f->api.client : NULL, .engine = f->engine, .loop = f->loop, .clock = &f->clock.base, .node_name = "n1",
+	struct kubelet_config c = { .client = with_api ? f->api.client : NULL, .engine = f->engine, .loop = f->loop,
+		.clock = &f->clock.base, .node_name = "n1",
 		.node_ip = "192.0.2.1", .root_dir = root, .pod_log_dir = logs, .static_pod_dir = statics, .cluster_dns = "10.43.0.10",
 		.cluster_domain = "cluster.local", .no_cgroups = true };
 	struct err err = { "" };
@@ -105,7 +106,8 @@ static void advance(struct fixture *f, unsigned seconds)
 static const char *pod_json(struct fixture *f, const char *name, const char *spec_more, const char *containers, const char *meta_more)
 {
 	return arena_fmt(f->a, "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"default\",\"generation\":1%s},"
-		"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Always\",\"terminationGracePeriodSeconds\":30,\"enableServiceLinks\":false%s,\"containers\":[%s]},"
+		"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Always\",\"terminationGracePeriodSeconds\":30,"
+			"\"enableServiceLinks\":false%s,\"containers\":[%s]},"
 		"\"status\":{\"phase\":\"Pending\"}}", name, meta_more, spec_more, containers).p;
 }
 
@@ -242,7 +244,8 @@ static void test_back_off(void **state)
 	engine_fake_exit(f->engine, second, 137, true);
 	v = test_await(&f->api, POD "p", waits_for, "CrashLoopBackOff", f->a, "back-off");
 	assert_string_equal(test_text(&v, "status.containerStatuses[0].lastState.terminated.reason"), "OOMKilled");
-	assert_non_null(strstr(test_text(&v, "status.containerStatuses[0].state.waiting.message"), "back-off 10s restarting failed container=c pod=p_default("));
+	assert_non_null(strstr(test_text(&v, "status.containerStatuses[0].state.waiting.message"),
+		"back-off 10s restarting failed container=c pod=p_default("));
 	assert_string_equal(test_text(&v, "status.phase"), "Running");
 	advance(f, 9);
 	advance(f, 2);
@@ -266,7 +269,8 @@ static void test_policies(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char path[64];
 		snprintf(path, sizeof(path), POD "%s", rows[i].name);
-		struct value v = run_pod(f, rows[i].name, pod_json(f, rows[i].name, arena_fmt(f->a, ",\"restartPolicy\":\"%s\"", rows[i].policy).p, C1, ""));
+		struct value v = run_pod(f, rows[i].name, pod_json(f, rows[i].name, arena_fmt(f->a, ",\"restartPolicy\":\"%s\"",
+			rows[i].policy).p, C1, ""));
 		CLEAN_FREE char *id = container_of_pod(f, &v);
 		engine_fake_exit(f->engine, id, rows[i].code, false);
 		v = test_await(&f->api, path, is_phase, rows[i].phase, f->a, rows[i].phase);
@@ -357,7 +361,8 @@ static void test_probes(void **state)
 {
 	struct fixture *f = *state;
 	int one = 1;
-	const char *c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"readinessProbe\":{\"exec\":{\"command\":[\"true\"]},\"periodSeconds\":5,\"failureThreshold\":1}}";
+	const char *c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"readinessProbe\":{\"exec\":{\"command\":[\"true\"]},\"periodSeconds\":5,"
+		"\"failureThreshold\":1}}";
 
 	exec_code = 1;
 	engine_fake_set_exec(f->engine, exec_answer, NULL);
@@ -377,7 +382,8 @@ static void test_probes(void **state)
 	test_await(&f->api, POD "p", is_ready, NULL, f->a, "ready");
 
 	exec_code = 1;
-	c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"livenessProbe\":{\"exec\":{\"command\":[\"false\"]},\"periodSeconds\":5,\"failureThreshold\":1}}";
+	c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"livenessProbe\":{\"exec\":{\"command\":[\"false\"]},\"periodSeconds\":5,"
+		"\"failureThreshold\":1}}";
 	test_put(&f->api, POD "q", pod_json(f, "q", "", c, ""));
 	v = test_await(&f->api, POD "q", restarted, &one, f->a, "restart by liveness");
 	assert_int_equal(test_int(&v, "status.containerStatuses[0].lastState.terminated.exitCode"), 143);
@@ -398,7 +404,8 @@ static void test_restart_of_the_kubelet(void **state)
 	assert_int_equal(engine_fake_calls(f->engine, "container_start"), starts + 1);
 	assert_int_equal(engine_fake_calls(f->engine, "container_stop"), stops);
 	struct value after = test_await(&f->api, POD "p", is_ready, NULL, f->a, "still Ready");
-	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"), test_text(&after, "status.containerStatuses[0].containerID"));
+	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"), test_text(&after,
+		"status.containerStatuses[0].containerID"));
 	assert_string_equal(test_text(&before, "status.startTime"), test_text(&after, "status.startTime"));
 	assert_true(f->api.patches >= patches);
 }
@@ -436,7 +443,8 @@ static void test_admission(void **state)
 	test_put(&f->api, POD "p", pod_json(f, "p", "", big, ""));
 	struct value v = test_await(&f->api, POD "p", is_phase, "Failed", f->a, "Failed");
 	assert_string_equal(test_text(&v, "status.reason"), "OutOfcpu");
-	assert_non_null(strstr(test_text(&v, "status.message"), "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, used: 0"));
+	assert_non_null(strstr(test_text(&v, "status.message"), "Pod was rejected: Node didn't have enough resource: cpu, requested: "
+		"1000000, used: 0"));
 	run_pod(f, "q", pod_json(f, "q", "", port, ""));
 	test_put(&f->api, POD "r", pod_json(f, "r", "", port, ""));
 	v = test_await(&f->api, POD "r", is_phase, "Failed", f->a, "Failed");
@@ -519,13 +527,15 @@ static void test_orphan(void **state)
 static void test_config_error(void **state)
 {
 	struct fixture *f = *state;
-	const char *c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"env\":[{\"name\":\"A\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}}]}";
+	const char *c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"env\":[{\"name\":\"A\","
+		"\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}}]}";
 
 	start_kubelet(f, true);
 	test_put(&f->api, POD "p", pod_json(f, "p", "", c, ""));
 	struct value v = test_await(&f->api, POD "p", waits_for, "CreateContainerConfigError", f->a, "CreateContainerConfigError");
 	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.message"), "configmap \"m\" not found");
-	test_put(&f->api, "/api/v1/namespaces/default/configmaps/m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"v\"}}");
+	test_put(&f->api, "/api/v1/namespaces/default/configmaps/m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\","
+		"\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"v\"}}");
 	advance(f, 11);
 	test_await(&f->api, POD "p", is_phase, "Running", f->a, "Running once the ConfigMap is there");
 }
@@ -535,8 +545,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 		T(test_node), T(test_run_and_delete), T(test_back_off), T(test_policies), T(test_init), T(test_sidecar), T(test_pull), T(test_probes),
-		T(test_restart_of_the_kubelet), T(test_lost_sandbox), T(test_admission), T(test_deadline), T(test_static_pod), T(test_static_pod_alone),
-		T(test_orphan), T(test_config_error),
+		T(test_restart_of_the_kubelet), T(test_lost_sandbox), T(test_admission), T(test_deadline), T(test_static_pod),
+			T(test_static_pod_alone), T(test_orphan), T(test_config_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Mirror pods: how the API shows a static pod. Made when there is an API server to make them in, remade when somebody deletes them, deleted with their
- * file. The annotation config.mirror holds the hash of the static pod that they stand for. */
+/* Mirror pods: how the API shows a static pod. Made when there is an API server to make them in, remade when somebody deletes them,
+ * deleted with their file. The annotation config.mirror holds the hash of the static pod that they stand for. */
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
@@ -69,7 +69,8 @@ void mirror_on_api(struct kubelet *k, enum informer_event ev, const struct cache
 	pthread_mutex_lock(&k->lock);
 	old = now ? map_set(&k->mirrors, name, now) : map_remove(&k->mirrors, name);
 	struct pod_object *file = map_get(&k->statics, name);
-	bool right = file && str_eq(str_map_get(&pod->metadata.annotations, STR(MIRROR_KEY)), str_map_get(&file->pod->metadata.annotations, STR(HASH_KEY)));
+	bool right = file && str_eq(str_map_get(&pod->metadata.annotations, STR(MIRROR_KEY)), str_map_get(&file->pod->metadata.annotations,
+		STR(HASH_KEY)));
 	struct pod_worker *w = file ? map_get(&k->workers, file->pod->metadata.uid) : NULL;
 	if (w)
 		worker_ref(w);

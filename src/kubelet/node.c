@@ -1,6 +1,6 @@
-/* The node's object and lease. The object is made when it is not there (also when somebody deletes it later), its status is sent when it changed and every
- * five minutes; the lease is renewed every ten seconds, which is what tells the cluster that this node lives. One thread of the pool at a time does
- * the object (`busy`), another the lease. Sources: the concept page on nodes; KEP-589. */
+/* The node's object and lease. The object is made when it is not there (also when somebody deletes it later), its status is sent when it
+ * changed and every five minutes; the lease is renewed every ten seconds, which is what tells the cluster that this node lives. One thread
+ * of the pool at a time does the object (`busy`), another the lease. Sources: the concept page on nodes; KEP-589. */
 #include <stdio.h>
 
 #include "gen/types.h"
@@ -72,7 +72,8 @@ static struct core_v1_node_status *status_now(struct node_agent *n, const struct
 	node_facts(n->k, st, a);
 	for (size_t i = 0; i < ARRAY_LEN(pressures); i++) {
 		bool bad = evictor_pressure(n->k, pressures[i].pressure);
-		condition(n, st, old, pressures[i].type, bad, bad ? pressures[i].bad_reason : pressures[i].good_reason, bad ? pressures[i].bad : pressures[i].good, a);
+		condition(n, st, old, pressures[i].type, bad, bad ? pressures[i].bad_reason : pressures[i].good_reason,
+			bad ? pressures[i].bad : pressures[i].good, a);
 	}
 	condition(n, st, old, "Ready", true, "KubeletReady", "kubelet is posting ready status", a);
 	return st;
@@ -135,7 +136,8 @@ static int fix_labels(struct node_agent *n, const struct core_v1_node *node, con
 	n->labels_done = true;
 	if (!missing)
 		return 0;
-	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, NULL, CLIENT_PATCH_STRATEGIC, buf_str(&b), a, NULL, err);
+	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, NULL, CLIENT_PATCH_STRATEGIC, buf_str(&b), a,
+		NULL, err);
 }
 
 /* Do they say the same, heartbeats aside? */
@@ -180,7 +182,8 @@ static int send_status(struct node_agent *n, struct core_v1_node *node, struct a
 	buf_addz(&b, "{\"status\":");
 	json_encode(&core_v1_node_status_type, st, &b);
 	buf_addc(&b, '}');
-	int r = client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, "status", CLIENT_PATCH_STRATEGIC, buf_str(&b), a, NULL, err);
+	int r = client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, "status", CLIENT_PATCH_STRATEGIC,
+		buf_str(&b), a, NULL, err);
 	if (r)
 		return r;
 	struct arena *keep = arena_new(4096);

@@ -39,7 +39,8 @@ static const char *arch_of(const char *machine)
 {
 	static const struct {
 		const char *kernel, *go;
-	} names[] = { { "x86_64", "amd64" }, { "aarch64", "arm64" }, { "riscv64", "riscv64" }, { "ppc64le", "ppc64le" }, { "s390x", "s390x" }, { "armv7l", "arm" } };
+	} names[] = { { "x86_64", "amd64" }, { "aarch64", "arm64" }, { "riscv64", "riscv64" }, { "ppc64le", "ppc64le" }, { "s390x",
+		"s390x" }, { "armv7l", "arm" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (!strcmp(machine, names[i].kernel))

@@ -69,7 +69,8 @@ static void make_certs(struct buf *client_cert, struct buf *client_key, struct b
 
 static void start_kubelet(void)
 {
-	struct kubelet_config c = { .client = api.client, .engine = engine, .loop = loop, .clock = &clock_real, .node_name = "n1", .node_ip = "127.0.0.1",
+	struct kubelet_config c = { .client = api.client, .engine = engine, .loop = loop, .clock = &clock_real, .node_name = "n1",
+		.node_ip = "127.0.0.1",
 		.root_dir = ROOT "/kubelet", .pod_log_dir = ROOT "/logs", .cluster_dns = "10.43.0.10", .cluster_domain = "cluster.local",
 		.serving_tls = tls, .port = -1, .address = "127.0.0.1" };
 
@@ -138,8 +139,10 @@ static void put_pod(const char *name, const char *spec)
 {
 	CLEAN_FREE char *path = xasprintf(POD "%s", name);
 
-	test_put(&api, path, arena_fmt(arena, "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"default\",\"labels\":{\"app\":\"%s\"}},"
-		"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Never\",\"terminationGracePeriodSeconds\":5,\"enableServiceLinks\":false,%s}}", name, name, spec).p);
+	test_put(&api, path, arena_fmt(arena, "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\","
+		"\"namespace\":\"default\",\"labels\":{\"app\":\"%s\"}},"
+		"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Never\",\"terminationGracePeriodSeconds\":5,\"enableServiceLinks\":false,"
+			"%s}}", name, name, spec).p);
 }
 
 static bool is_phase(const struct value *v, const void *phase)
@@ -198,17 +201,25 @@ static void delete_pod(const char *name, int grace)
 
 static void test_volumes_and_env(void **state)
 {
-	test_put(&api, "/api/v1/namespaces/default/configmaps/m", "{\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"from-map\",\"f\":\"file-of-map\"}}");
+	test_put(&api, "/api/v1/namespaces/default/configmaps/m", "{\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"from-map\","
+		"\"f\":\"file-of-map\"}}");
 	test_put(&api, "/api/v1/namespaces/default/secrets/s", "{\"metadata\":{\"name\":\"s\"},\"data\":{\"k\":\"aHVzaA==\"}}");
 	put_pod("v", "\"securityContext\":{\"fsGroup\":4321},\"hostAliases\":[{\"ip\":\"192.0.2.9\",\"hostnames\":[\"alias\"]}],"
-		"\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"m\",\"items\":[{\"key\":\"f\",\"path\":\"deep/f\"}]}},{\"name\":\"s\",\"secret\":{\"secretName\":\"s\",\"defaultMode\":256}},"
+		"\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"m\",\"items\":[{\"key\":\"f\",\"path\":\"deep/f\"}]}},"
+			"{\"name\":\"s\",\"secret\":{\"secretName\":\"s\",\"defaultMode\":256}},"
 		"{\"name\":\"e\",\"emptyDir\":{}},{\"name\":\"t\",\"emptyDir\":{\"medium\":\"Memory\",\"sizeLimit\":\"1Mi\"}},"
-		"{\"name\":\"p\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"token\"}},{\"downwardAPI\":{\"items\":[{\"path\":\"labels\",\"fieldRef\":{\"fieldPath\":\"metadata.labels\"}}]}}]}}],"
-		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"echo map=$A secret=$B ip=$IP $(WHO) $X; cat /m/deep/f; cat /s/k; echo; cat /p/labels; "
-		"head -c 2 /p/token; echo; echo x > /e/f; stat -c %g /e; df /t | grep -c tmpfs; df /s | grep -c tmpfs; ls /sub; grep alias /etc/hosts; grep nameserver /etc/resolv.conf; hostname\"],"
-		"\"env\":[{\"name\":\"A\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}},{\"name\":\"B\",\"valueFrom\":{\"secretKeyRef\":{\"name\":\"s\",\"key\":\"k\"}}},"
-		"{\"name\":\"IP\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"status.podIP\"}}},{\"name\":\"WHO\",\"value\":\"me\"},{\"name\":\"X\",\"value\":\"$(A)!\"}],"
-		"\"volumeMounts\":[{\"name\":\"m\",\"mountPath\":\"/m\"},{\"name\":\"s\",\"mountPath\":\"/s\"},{\"name\":\"e\",\"mountPath\":\"/e\"},{\"name\":\"t\",\"mountPath\":\"/t\"},"
+		"{\"name\":\"p\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"token\"}},"
+			"{\"downwardAPI\":{\"items\":[{\"path\":\"labels\",\"fieldRef\":{\"fieldPath\":\"metadata.labels\"}}]}}]}}],"
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"echo map=$A secret=$B ip=$IP $(WHO) "
+			"$X; cat /m/deep/f; cat /s/k; echo; cat /p/labels; "
+		"head -c 2 /p/token; echo; echo x > /e/f; stat -c %g /e; df /t | grep -c tmpfs; df /s | grep -c tmpfs; ls /sub; grep alias "
+			"/etc/hosts; grep nameserver /etc/resolv.conf; hostname\"],"
+		"\"env\":[{\"name\":\"A\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}},{\"name\":\"B\","
+			"\"valueFrom\":{\"secretKeyRef\":{\"name\":\"s\",\"key\":\"k\"}}},"
+		"{\"name\":\"IP\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"status.podIP\"}}},{\"name\":\"WHO\",\"value\":\"me\"},"
+			"{\"name\":\"X\",\"value\":\"$(A)!\"}],"
+		"\"volumeMounts\":[{\"name\":\"m\",\"mountPath\":\"/m\"},{\"name\":\"s\",\"mountPath\":\"/s\"},{\"name\":\"e\","
+			"\"mountPath\":\"/e\"},{\"name\":\"t\",\"mountPath\":\"/t\"},"
 		"{\"name\":\"p\",\"mountPath\":\"/p\"},{\"name\":\"e\",\"mountPath\":\"/sub\",\"subPath\":\"in/side\"}]}]");
 	struct value v = await_pod("v", is_phase, "Succeeded", "Succeeded");
 	struct str log = logs_of("v");
@@ -224,19 +235,22 @@ static void test_volumes_and_env(void **state)
 	const char *uid = arena_strz(arena, test_text(&v, "metadata.uid")).p;
 	sh("! grep " ROOT "/kubelet/pods /proc/self/mountinfo");
 	delete_pod("v", 1);
-	CLEAN_FREE char *gone = xasprintf("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e " ROOT "/kubelet/pods/%s ] || exit 0; sleep 0.1; done; exit 1", uid);
+	CLEAN_FREE char *gone = xasprintf("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e " ROOT "/kubelet/pods/%s ] || exit 0; sleep 0.1; done; "
+		"exit 1", uid);
 	sh(gone);
 }
 
 static void test_end_of_containers(void **state)
 {
-	put_pod("x", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePath\":\"/dev/termination-log\",\"command\":[\"sh\",\"-c\",\"echo last words > /dev/termination-log; exit 7\"]}]");
+	put_pod("x", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePath\":\"/dev/termination-log\","
+		"\"command\":[\"sh\",\"-c\",\"echo last words > /dev/termination-log; exit 7\"]}]");
 	struct value v = await_pod("x", is_phase, "Failed", "Failed");
 	assert_int_equal(test_int(&v, "status.containerStatuses[0].state.terminated.exitCode"), 7);
 	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.message"), "last words\n");
 	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.reason"), "Error");
 	delete_pod("x", 1);
-	put_pod("y", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePolicy\":\"FallbackToLogsOnError\",\"terminationMessagePath\":\"/dev/termination-log\",\"command\":[\"sh\",\"-c\",\"echo in the log; exit 1\"]}]");
+	put_pod("y", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePolicy\":\"FallbackToLogsOnError\","
+		"\"terminationMessagePath\":\"/dev/termination-log\",\"command\":[\"sh\",\"-c\",\"echo in the log; exit 1\"]}]");
 	v = await_pod("y", is_phase, "Failed", "Failed");
 	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.message"), "in the log\n");
 	delete_pod("y", 1);
@@ -254,14 +268,16 @@ static void test_security(void **state)
 	for (int i = 0; ; i++) {
 		struct value v = await_pod("n", is_phase, "Pending", "Pending");
 		if (!strcmp(test_text(&v, "status.containerStatuses[0].state.waiting.reason"), "CreateContainerConfigError")) {
-			assert_has(str_of(test_text(&v, "status.containerStatuses[0].state.waiting.message")), "container has runAsNonRoot and image will run as root (pod: \"n_default(");
+			assert_has(str_of(test_text(&v, "status.containerStatuses[0].state.waiting.message")),
+				"container has runAsNonRoot and image will run as root (pod: \"n_default(");
 			break;
 		}
 		assert_true(i < 500);
 		usleep(10000);
 	}
 	delete_pod("n", 1);
-	put_pod("u", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"securityContext\":{\"runAsUser\":1234,\"runAsGroup\":99,\"readOnlyRootFilesystem\":true,\"allowPrivilegeEscalation\":false,\"capabilities\":{\"drop\":[\"ALL\"]}},"
+	put_pod("u", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"securityContext\":{\"runAsUser\":1234,\"runAsGroup\":99,"
+		"\"readOnlyRootFilesystem\":true,\"allowPrivilegeEscalation\":false,\"capabilities\":{\"drop\":[\"ALL\"]}},"
 		"\"command\":[\"sh\",\"-c\",\"id -u; id -g; touch /x || echo read-only; grep -E 'NoNewPrivs|CapEff' /proc/self/status\"]}]");
 	await_pod("u", is_phase, "Succeeded", "Succeeded");
 	struct str log = logs_of("u");
@@ -274,7 +290,8 @@ static void test_security(void **state)
 
 static void test_grace(void **state)
 {
-	put_pod("g", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"lifecycle\":{\"postStart\":{\"exec\":{\"command\":[\"sh\",\"-c\",\"echo hooked > /tmp/h\"]}},\"preStop\":{\"exec\":{\"command\":[\"sh\",\"-c\",\"echo stopping > /proc/1/fd/1\"]}}},"
+	put_pod("g", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"lifecycle\":{\"postStart\":{\"exec\":{\"command\":[\"sh\","
+		"\"-c\",\"echo hooked > /tmp/h\"]}},\"preStop\":{\"exec\":{\"command\":[\"sh\",\"-c\",\"echo stopping > /proc/1/fd/1\"]}}},"
 		"\"command\":[\"sh\",\"-c\",\"trap 'echo got TERM; exit 0' TERM; while :; do sleep 0.05; done\"]}]");
 	struct value v = await_pod("g", is_ready, NULL, "ready");
 	struct str out = ask(node, "POST", "/run/default/g/c?cmd=cat+/tmp/h", 200);
@@ -292,8 +309,10 @@ static void test_grace(void **state)
 
 static void test_probes(void **state)
 {
-	put_pod("h", "\"restartPolicy\":\"Always\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"ports\":[{\"name\":\"web\",\"containerPort\":8080}],"
-		"\"readinessProbe\":{\"httpGet\":{\"path\":\"/ok\",\"port\":\"web\"},\"periodSeconds\":1},\"livenessProbe\":{\"tcpSocket\":{\"port\":8080},\"periodSeconds\":1,\"initialDelaySeconds\":1},"
+	put_pod("h", "\"restartPolicy\":\"Always\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"ports\":[{\"name\":\"web\","
+		"\"containerPort\":8080}],"
+		"\"readinessProbe\":{\"httpGet\":{\"path\":\"/ok\",\"port\":\"web\"},\"periodSeconds\":1},"
+			"\"livenessProbe\":{\"tcpSocket\":{\"port\":8080},\"periodSeconds\":1,\"initialDelaySeconds\":1},"
 		"\"command\":[\"sh\",\"-c\",\"mkdir /www; echo fine > /www/ok; exec httpd -f -p 8080 -h /www\"]}]");
 	struct value v = await_pod("h", is_ready, NULL, "ready by httpGet");
 	assert_int_equal(test_int(&v, "status.containerStatuses[0].restartCount"), 0);
@@ -305,7 +324,8 @@ static void test_probes(void **state)
 
 static void test_node_api(void **state)
 {
-	put_pod("a", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line $i; done; sleep 1000\"]}]");
+	put_pod("a", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line "
+		"$i; done; sleep 1000\"]}]");
 	await_pod("a", is_ready, NULL, "ready");
 	ask(stranger, "GET", "/pods", 401);
 	ask(stranger, "GET", "/containerLogs/default/a/c", 401);
@@ -329,7 +349,8 @@ static void test_node_api(void **state)
 
 static void test_follow(void **state)
 {
-	put_pod("f", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line $i; sleep 0.1; done\"]}]");
+	put_pod("f", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line "
+		"$i; sleep 0.1; done\"]}]");
 	await_pod("f", is_ready, NULL, "running");
 	struct http_call call = { .method = STR("GET"), .target = STR("/containerLogs/default/f/c?follow=true") };
 	struct http_reply head;
@@ -364,7 +385,8 @@ static void test_restart(void **state)
 	put_pod("l", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"true\"]}]");
 	await_pod("l", is_phase, "Succeeded", "Succeeded");
 	struct value after = await_pod("k", is_ready, NULL, "ready");
-	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"), test_text(&after, "status.containerStatuses[0].containerID"));
+	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"), test_text(&after,
+		"status.containerStatuses[0].containerID"));
 	assert_int_equal(test_int(&after, "status.containerStatuses[0].restartCount"), 0);
 	/* killed from outside: started again, in the same sandbox */
 	sh("kill -9 $(pgrep -f '^sleep 1000')");
@@ -382,7 +404,8 @@ static void test_restart(void **state)
 static void test_config_follows(void **state)
 {
 	test_put(&api, "/api/v1/namespaces/default/configmaps/w", "{\"metadata\":{\"name\":\"w\"},\"data\":{\"k\":\"old\"}}");
-	put_pod("w", "\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"w\"}}],\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"],"
+	put_pod("w", "\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"w\"}}],\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\","
+		"\"command\":[\"sleep\",\"1000\"],"
 		"\"volumeMounts\":[{\"name\":\"m\",\"mountPath\":\"/m\"}]}]");
 	await_pod("w", is_ready, NULL, "ready");
 	assert_has(ask(node, "POST", "/run/default/w/c?cmd=cat+/m/k", 200), "old");
@@ -430,7 +453,8 @@ static void test_nothing_is_left(void **state)
 static int run_group(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_latency), cmocka_unit_test(test_volumes_and_env), cmocka_unit_test(test_end_of_containers), cmocka_unit_test(test_security),
+		cmocka_unit_test(test_latency), cmocka_unit_test(test_volumes_and_env), cmocka_unit_test(test_end_of_containers),
+			cmocka_unit_test(test_security),
 		cmocka_unit_test(test_grace), cmocka_unit_test(test_probes), cmocka_unit_test(test_node_api), cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_config_follows), cmocka_unit_test(test_restart), cmocka_unit_test(test_nothing_is_left),
 	};

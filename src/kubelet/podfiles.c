@@ -41,8 +41,8 @@ struct str pod_hostname(const struct core_v1_pod *pod, const struct kubelet *k, 
 			name.len--;
 	}
 	if (pod->spec.set_hostname_as_fqdn.set && pod->spec.set_hostname_as_fqdn.value && pod->spec.subdomain.len)
-		return arena_fmt(a, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s", STR_ARG(name), STR_ARG(pod->spec.subdomain), STR_ARG(pod->metadata.namespace),
-			k->c.cluster_domain);
+		return arena_fmt(a, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s", STR_ARG(name), STR_ARG(pod->spec.subdomain),
+			STR_ARG(pod->metadata.namespace), k->c.cluster_domain);
 	return arena_str(a, name);
 }
 
@@ -59,12 +59,13 @@ struct str pod_hosts_text(const struct core_v1_pod *pod, const struct kubelet *k
 	} else {
 		struct str name = pod_hostname(pod, k, a);
 		struct str head, tail;
-		buf_addz(&b, "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n"
+		buf_addz(&b, "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost "
+			"ip6-loopback\nfe00::0\tip6-localnet\n"
 			     "fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
 		str_cut(name, '.', &head, &tail);
 		if (pod->spec.subdomain.len)
-			buf_addf(&b, "%s\t" STR_FMT "." STR_FMT "." STR_FMT ".svc.%s\t" STR_FMT "\n", pod_ip, STR_ARG(head), STR_ARG(pod->spec.subdomain),
-				STR_ARG(pod->metadata.namespace), k->c.cluster_domain, STR_ARG(head));
+			buf_addf(&b, "%s\t" STR_FMT "." STR_FMT "." STR_FMT ".svc.%s\t" STR_FMT "\n", pod_ip, STR_ARG(head),
+				STR_ARG(pod->spec.subdomain), STR_ARG(pod->metadata.namespace), k->c.cluster_domain, STR_ARG(head));
 		else
 			buf_addf(&b, "%s\t" STR_FMT "\n", pod_ip, STR_ARG(name));
 	}
@@ -252,8 +253,8 @@ static struct str tail_of_log(const char *path, struct arena *a)
 	return arena_str(a, text);
 }
 
-struct str termination_message(struct kubelet *k, const char *uid, const struct core_v1_container *c, const struct engine_container *e, struct str log_path,
-	struct arena *a)
+struct str termination_message(struct kubelet *k, const char *uid, const struct core_v1_container *c, const struct engine_container *e,
+	struct str log_path, struct arena *a)
 {
 	CLEAN_BUF struct buf text = { 0 };
 	struct str path = termination_log_path(k, uid, c->name, e->attempt, a);

@@ -183,13 +183,14 @@ static void reap(void *arg)
 		CLEAN_ARENA struct arena *a = arena_new(0);
 		struct engine_container *list;
 		size_t n;
-		log_info("kubelet", "pod " STR_FMT "/" STR_FMT " (" STR_FMT ") is wanted no more: stopping it", STR_ARG(b->namespace_), STR_ARG(b->name),
-			STR_ARG(b->uid));
+		log_info("kubelet", "pod " STR_FMT "/" STR_FMT " (" STR_FMT ") is wanted no more: stopping it", STR_ARG(b->namespace_),
+			STR_ARG(b->name), STR_ARG(b->uid));
 		if (!k->c.engine->v->container_list(k->c.engine, b->id, a, &list, &n, &err))
 			for (size_t i = 0; i < n; i++) {
 				int64_t grace = 30;
 				str_to_i64(container_annotation(&list[i], "grace", a), &grace);
-				if (list[i].state == CONTAINER_RUNNING && k->c.engine->v->container_stop(k->c.engine, list[i].id, 0, grace * 1000, &err))
+				if (list[i].state == CONTAINER_RUNNING && k->c.engine->v->container_stop(k->c.engine, list[i].id, 0,
+					grace * 1000, &err))
 					log_warn("kubelet", "container %s: %s", list[i].id, err.text);
 			}
 		if (k->c.engine->v->sandbox_stop(k->c.engine, b->id, &err) < 0 || k->c.engine->v->sandbox_remove(k->c.engine, b->id, &err) < 0)

@@ -50,8 +50,8 @@ static int http_headers(const struct core_v1_http_get_action *h, struct http_hea
 	return (int)n;
 }
 
-int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *pod_ip, unsigned timeout_ms, int *ret_status,
-	struct buf *ret_body, struct buf *ret_url, struct err *err)
+int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *pod_ip, unsigned timeout_ms,
+	int *ret_status, struct buf *ret_body, struct buf *ret_url, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct tls_context *tls = NULL;
@@ -77,8 +77,8 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 		tls_context_free(tls);
 		return r;
 	}
-	struct http_call call = { .method = STR("GET"), .target = target, .headers = headers, .n_headers = (size_t)http_headers(h, headers, ARRAY_LEN(headers)),
-		.timeout_ms = timeout_ms };
+	struct http_call call = { .method = STR("GET"), .target = target, .headers = headers, .n_headers = (size_t)http_headers(h, headers,
+		ARRAY_LEN(headers)), .timeout_ms = timeout_ms };
 	r = http_client_call(client, &call, a, &reply, err);
 	if (!r) {
 		*ret_status = reply.status;
@@ -102,7 +102,8 @@ static enum probe_result ask_http(const struct core_v1_http_get_action *h, const
 	}
 	int r = http_get_action(h, c, ip, timeout_ms, &status, &body, &url, &err);
 	if (r == -ETIMEDOUT) {
-		buf_addf(out, "Get \"" STR_FMT "\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", STR_ARG(buf_str(&url)));
+		buf_addf(out, "Get \"" STR_FMT "\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+			STR_ARG(buf_str(&url)));
 		return PROBE_FAILURE;
 	}
 	if (r) {
@@ -206,8 +207,8 @@ static enum probe_result ask_exec(struct kubelet *k, const struct core_v1_exec_a
 	return code ? PROBE_FAILURE : PROBE_SUCCESS;
 }
 
-enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p, const struct core_v1_container *c, const char *container_id, const char *pod_ip,
-	struct buf *ret_output)
+enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p, const struct core_v1_container *c, const char *container_id,
+	const char *pod_ip, struct buf *ret_output)
 {
 	unsigned timeout_ms = (unsigned)(p->timeout_seconds > 0 ? p->timeout_seconds : 1) * 1000;
 

@@ -47,7 +47,8 @@ static void cancel(struct probe *p)
 /* An answer counts once enough of its kind came in a row. true: what holds has changed. */
 static bool take_answer(struct probe *p, const struct core_v1_probe *spec, enum probe_result r, struct str output)
 {
-	unsigned need = r == PROBE_SUCCESS ? (unsigned)MAX(spec->success_threshold, 1) : (unsigned)(spec->failure_threshold > 0 ? spec->failure_threshold : 3);
+	unsigned need = r == PROBE_SUCCESS ? (unsigned)MAX(spec->success_threshold,
+		1) : (unsigned)(spec->failure_threshold > 0 ? spec->failure_threshold : 3);
 
 	p->last_at = now_wall(p->worker->k);
 	size_t n = MIN(output.len, sizeof(p->last_output) - 1);
@@ -185,7 +186,8 @@ static void sync_one(struct sync *s, const struct container_spec *spec, struct s
 	for (int t = 0; t < N_PROBES; t++) {
 		struct probe *p = &slot->probes[t];
 		const struct core_v1_probe *want = container_probe(spec->c, t);
-		bool run_it = want && !(ending && t != PROBE_READINESS) && (t == PROBE_STARTUP ? p->result != PROBE_SUCCESS : slot->started) && !hook &&
+		bool run_it = want && !(ending && t != PROBE_READINESS) &&
+			(t == PROBE_STARTUP ? p->result != PROBE_SUCCESS : slot->started) && !hook &&
 			(t == PROBE_READINESS || p->result != PROBE_FAILURE);
 		if (run_it && !p->active)
 			at[t] = first_time(s, want, c);

@@ -1,6 +1,6 @@
-/* The groups above the pods: kubepods, and in it one for burstable and one for best-effort pods, so that the processor is shared by class. Shares: all
- * cores for the whole, two for best effort, the sum of requests for burstable. And a resized pod: its own group, then its containers.
- * Off where the engine is not of this machine (kubelet_config.no_cgroups). */
+/* The groups above the pods: kubepods, and in it one for burstable and one for best-effort pods, so that the processor is shared by class.
+ * Shares: all cores for the whole, two for best effort, the sum of requests for burstable. And a resized pod: its own group, then its
+ * containers. Off where the engine is not of this machine (kubelet_config.no_cgroups). */
 #include "gen/types.h"
 #include "kubelet/internal.h"
 #include "linux/linux.h"

@@ -25,8 +25,8 @@ static bool digits(struct str s, int64_t *ret)
 }
 
 /* runAsNonRoot: the user that will run must be known by number and not be 0. */
-static int check_non_root(struct sync *s, const struct core_v1_container *c, const struct engine_image *image, const struct engine_container_config *conf,
-	struct err *err)
+static int check_non_root(struct sync *s, const struct core_v1_container *c, const struct engine_image *image,
+	const struct engine_container_config *conf, struct err *err)
 {
 	struct str pod = pod_format(s->pod, s->a);
 	int64_t uid = 0;
@@ -34,8 +34,8 @@ static int check_non_root(struct sync *s, const struct core_v1_container *c, con
 	if (conf->run_as_user > 0)
 		return 0;
 	if (conf->run_as_user == 0)
-		return err_set(err, -EPERM, "container's runAsUser breaks non-root policy (pod: \"" STR_FMT "\", container: " STR_FMT ")", STR_ARG(pod),
-			STR_ARG(c->name));
+		return err_set(err, -EPERM, "container's runAsUser breaks non-root policy (pod: \"" STR_FMT "\", container: " STR_FMT ")",
+			STR_ARG(pod), STR_ARG(c->name));
 	if (!image->user.len || (digits(image->user, &uid) && uid == 0))
 		return err_set(err, -EPERM, "container has runAsNonRoot and image will run as root (pod: \"" STR_FMT "\", container: " STR_FMT ")",
 			STR_ARG(pod), STR_ARG(c->name));
@@ -43,7 +43,8 @@ static int check_non_root(struct sync *s, const struct core_v1_container *c, con
 		struct str name, rest;
 		str_cut(image->user, ':', &name, &rest);
 		return err_set(err, -EPERM, "container has runAsNonRoot and image has non-numeric user (" STR_FMT
-			"), cannot verify user is non-root (pod: \"" STR_FMT "\", container: " STR_FMT ")", STR_ARG(name), STR_ARG(pod), STR_ARG(c->name));
+			"), cannot verify user is non-root (pod: \"" STR_FMT "\", container: " STR_FMT ")", STR_ARG(name), STR_ARG(pod),
+				STR_ARG(c->name));
 	}
 	return 0;
 }
@@ -78,7 +79,8 @@ static void groups(struct sync *s, const struct core_v1_pod_security_context *p,
 	ret->n_supplemental_groups = n;
 }
 
-int security_apply(struct sync *s, const struct core_v1_container *c, const struct engine_image *image, struct engine_container_config *ret, struct err *err)
+int security_apply(struct sync *s, const struct core_v1_container *c, const struct engine_image *image, struct engine_container_config *ret,
+	struct err *err)
 {
 	static const struct core_v1_pod_security_context no_pod;
 	static const struct core_v1_security_context none;

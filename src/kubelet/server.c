@@ -203,7 +203,8 @@ static void check_and_go(void *arg)
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct refusal no = { .status = 500 };
 
-	if (server_authorize(job->route.k, http_stream_request(s), verb_of(http_stream_request(s)->method), routes[job->row].subresource, a, &no.status, &no.err)) {
+	if (server_authorize(job->route.k, http_stream_request(s), verb_of(http_stream_request(s)->method), routes[job->row].subresource, a,
+		&no.status, &no.err)) {
 		if (routes[job->row].slow) {
 			routes[job->row].fn(&job->route);
 			http_stream_unref(s);

@@ -1,5 +1,5 @@
-/* Who asks, and may they? Certificates were verified by TLS against the cluster's CA; tokens and everything that is not plainly allowed are asked of the
- * API server, and answers are kept for a short while (allowed 5 min, refused 30 s, as upstream). */
+/* Who asks, and may they? Certificates were verified by TLS against the cluster's CA; tokens and everything that is not plainly allowed
+ * are asked of the API server, and answers are kept for a short while (allowed 5 min, refused 30 s, as upstream). */
 #include <stdio.h>
 
 #include "gen/types.h"
@@ -94,7 +94,8 @@ static bool trusted(const struct who *w)
 	return str_eqz(w->user, "kube-apiserver-kubelet-client");
 }
 
-static int review_access(struct kubelet *k, const struct who *w, const char *verb, const char *subresource, struct arena *a, bool *ret, struct err *err)
+static int review_access(struct kubelet *k, const struct who *w, const char *verb, const char *subresource, struct arena *a, bool *ret,
+	struct err *err)
 {
 	struct authorization_v1_subject_access_review *s = model_new(&authorization_v1_subject_access_review_type, a), *made;
 
@@ -146,7 +147,8 @@ bool server_authorize(struct kubelet *k, const struct http_request *r, const cha
 	}
 	if (!allowed) {
 		*ret_status = 403;
-		err_set(err, -EPERM, "Forbidden (user=" STR_FMT ", verb=%s, resource=nodes, subresource(s)=[%s])", STR_ARG(w.user), verb, subresource);
+		err_set(err, -EPERM, "Forbidden (user=" STR_FMT ", verb=%s, resource=nodes, subresource(s)=[%s])", STR_ARG(w.user), verb,
+			subresource);
 	}
 	return allowed;
 }

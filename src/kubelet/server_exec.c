@@ -1,5 +1,5 @@
-/* /exec and /attach: a command in a container, or the container itself, on the channels of a WebSocket or SPDY connection. /run: a command's output in one
- * plain answer.
+/* /exec and /attach: a command in a container, or the container itself, on the channels of a WebSocket or SPDY connection. /run: a
+ * command's output in one plain answer.
  *
  * 1. The session belongs to its loop; the engine is asked on the slow pool (`busy` counts that, and keeps the session).
  * 2. Over SPDY the command starts when every stream that the query names is open.
@@ -74,7 +74,8 @@ static void write_status(struct session *x)
 			buf_addz(&b, ",\"reason\":\"InternalError\",\"details\":{\"causes\":[{\"message\":"), json_write_text(buf_str(&text), &b),
 				buf_addz(&b, "}]},\"code\":500}");
 		else
-			buf_addf(&b, ",\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\",\"message\":\"%d\"}]}}", x->code);
+			buf_addf(&b, ",\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\","
+				"\"message\":\"%d\"}]}}", x->code);
 	}
 	channel_write(x->conn, x->channel[ERROR], buf_str(&b));
 }

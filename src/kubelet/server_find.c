@@ -4,7 +4,8 @@
 
 
 /* All runs of one container, newest first by attempt. */
-static int runs_of(struct kubelet *k, struct pod_worker *w, struct str name, struct arena *a, struct engine_container **ret, size_t *ret_n, struct err *err)
+static int runs_of(struct kubelet *k, struct pod_worker *w, struct str name, struct arena *a, struct engine_container **ret, size_t *ret_n,
+	struct err *err)
 {
 	struct engine_container *all = NULL;
 	size_t n = 0;
@@ -46,8 +47,8 @@ static const char *waiting_words(const char *reason)
 	return strcmp(reason, "ImagePullBackOff") ? reason : "trying and failing to pull image";
 }
 
-int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container, bool previous, struct arena *a, struct engine_container *ret,
-	struct str *ret_log, struct err *err)
+int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container, bool previous, struct arena *a,
+	struct engine_container *ret, struct str *ret_log, struct err *err)
 {
 	CLEANUP(worker_unrefp) struct pod_worker *w = pods_find_name(k, ns, pod);
 	struct engine_container *runs;
@@ -73,8 +74,10 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 			if (str_eqz(container, w->slots[i]->name))
 				slot = w->slots[i];
 		const char *reason = waiting_words(slot && slot->waiting_reason ? slot->waiting_reason : "ContainerCreating");
-		r = previous ? err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found", STR_ARG(container), STR_ARG(pod)) :
-			       err_set(err, 400, "container \"" STR_FMT "\" in pod \"" STR_FMT "\" is waiting to start: %s", STR_ARG(container), STR_ARG(pod), reason);
+		r = previous ? err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found",
+			STR_ARG(container), STR_ARG(pod)) :
+			       err_set(err, 400, "container \"" STR_FMT "\" in pod \"" STR_FMT "\" is waiting to start: %s",
+				STR_ARG(container), STR_ARG(pod), reason);
 		pthread_mutex_unlock(&w->lock);
 		return r;
 	}
@@ -83,7 +86,8 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 	if (previous && runs[0].state == CONTAINER_EXITED && n > 1)
 		at = 1;
 	if (at >= n || (previous && runs[at].state != CONTAINER_EXITED))
-		return err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found", STR_ARG(container), STR_ARG(pod));
+		return err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found",
+			STR_ARG(container), STR_ARG(pod));
 	*ret = runs[at];
 	*ret_log = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name, w->uid, STR_ARG(container), ret->attempt);
 	return 0;

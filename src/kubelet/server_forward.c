@@ -1,5 +1,6 @@
 /* /portForward: TCP connections into a pod. Over SPDY each connection is a pair of streams (data and error) with the same request id; over WebSocket
- * (v4.channel.k8s.io) the query names the ports and channels 2i and 2i+1 are data and error of the i-th, each begun by us with the port in two bytes. */
+ * (v4.channel.k8s.io) the query names the ports and channels 2i and 2i+1 are data and error of the i-th, each begun by us with the port in
+ * two bytes. */
 #include <stdio.h>
 
 #include "gen/types.h"

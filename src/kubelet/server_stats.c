@@ -60,7 +60,8 @@ static void measure(struct kubelet *k, struct pod_worker *w, struct usage *u, st
 	u->stats = arena_alloc(a, (u->n + 1) * sizeof(*u->stats));
 	u->have = arena_alloc(a, u->n + 1);
 	for (size_t i = 0; i < u->n; i++)
-		u->have[i] = u->list[i].state == CONTAINER_RUNNING && !k->c.engine->v->container_stats(k->c.engine, u->list[i].id, &u->stats[i], &err);
+		u->have[i] = u->list[i].state == CONTAINER_RUNNING && !k->c.engine->v->container_stats(k->c.engine, u->list[i].id,
+			&u->stats[i], &err);
 }
 
 static void stamp(struct buf *b, const char *key, struct timestamp t)
@@ -88,7 +89,8 @@ static void file_system(struct buf *b, const char *path, struct timestamp at)
 	unsigned long long unit = v.f_frsize, total = v.f_blocks * unit, left = v.f_bavail * unit;
 	buf_addz(b, "\"fs\":{");
 	stamp(b, "time", at);
-	buf_addf(b, ",\"availableBytes\":%llu,\"capacityBytes\":%llu,\"usedBytes\":%llu,\"inodesFree\":%llu,\"inodes\":%llu,\"inodesUsed\":%llu}", left, total,
+	buf_addf(b, ",\"availableBytes\":%llu,\"capacityBytes\":%llu,\"usedBytes\":%llu,\"inodesFree\":%llu,\"inodes\":%llu,"
+		"\"inodesUsed\":%llu}", left, total,
 		total - v.f_bfree * unit, (unsigned long long)v.f_ffree, (unsigned long long)v.f_files, (unsigned long long)(v.f_files - v.f_ffree));
 }
 
@@ -198,8 +200,8 @@ static void resource_metrics(struct kubelet *k, struct buf *cpu_lines, struct bu
 		for (size_t j = 0; j < u.n; j++) {
 			if (!u.have[j])
 				continue;
-			buf_addf(cpu_lines, "container_cpu_usage_seconds_total{container=\"" STR_FMT "\",namespace=\"%s\",pod=\"%s\"} %.9g\n", STR_ARG(u.list[j].name),
-				all[i]->ns, all[i]->name, (double)u.stats[j].cpu_ns / 1e9);
+			buf_addf(cpu_lines, "container_cpu_usage_seconds_total{container=\"" STR_FMT "\",namespace=\"%s\",pod=\"%s\"} "
+				"%.9g\n", STR_ARG(u.list[j].name), all[i]->ns, all[i]->name, (double)u.stats[j].cpu_ns / 1e9);
 			buf_addf(memory_lines, "container_memory_working_set_bytes{container=\"" STR_FMT "\",namespace=\"%s\",pod=\"%s\"} %llu\n",
 				STR_ARG(u.list[j].name), all[i]->ns, all[i]->name, (unsigned long long)u.stats[j].memory_working_set);
 		}
@@ -217,10 +219,14 @@ void node_serve_metrics(struct kubelet *k, struct http_stream *s, bool resource)
 	if (resource) {
 		resource_metrics(k, &cpu_lines, &memory_lines);
 		node_usage(k, &cpu, &used, &working);
-		buf_addf(&b, "# HELP container_cpu_usage_seconds_total CPU time a container used, in core-seconds\n# TYPE container_cpu_usage_seconds_total counter\n" STR_FMT
-			"# HELP container_memory_working_set_bytes Memory a container cannot do without, in bytes\n# TYPE container_memory_working_set_bytes gauge\n" STR_FMT
-			"# HELP node_cpu_usage_seconds_total CPU time the node used, in core-seconds\n# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total %.9g\n"
-			"# HELP node_memory_working_set_bytes Memory the node cannot do without, in bytes\n# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes %llu\n",
+		buf_addf(&b, "# HELP container_cpu_usage_seconds_total CPU time a container used, in core-seconds\n# TYPE "
+			"container_cpu_usage_seconds_total counter\n" STR_FMT
+			"# HELP container_memory_working_set_bytes Memory a container cannot do without, in bytes\n# TYPE "
+				"container_memory_working_set_bytes gauge\n" STR_FMT
+			"# HELP node_cpu_usage_seconds_total CPU time the node used, in core-seconds\n# TYPE node_cpu_usage_seconds_total "
+				"counter\nnode_cpu_usage_seconds_total %.9g\n"
+			"# HELP node_memory_working_set_bytes Memory the node cannot do without, in bytes\n# TYPE "
+				"node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes %llu\n",
 			STR_ARG(buf_str(&cpu_lines)), STR_ARG(buf_str(&memory_lines)), (double)cpu / 1e9, (unsigned long long)working);
 	} else {
 		struct pod_worker **all;

@@ -64,10 +64,12 @@ static int check(const struct core_v1_pod *pod, const char *file, struct err *er
 	if (!pod->metadata.name.len || !pod->spec.containers.len)
 		return err_set(err, -EINVAL, "%s: a pod needs a name and at least one container", file);
 	if (valid_dns_subdomain(pod->metadata.name))
-		return err_set(err, -EINVAL, "%s: name \"" STR_FMT "\": %s", file, STR_ARG(pod->metadata.name), valid_dns_subdomain(pod->metadata.name));
+		return err_set(err, -EINVAL, "%s: name \"" STR_FMT "\": %s", file, STR_ARG(pod->metadata.name),
+			valid_dns_subdomain(pod->metadata.name));
 	LIST_EACH(v, &pod->spec.volumes)
 		if (v->volume_source.secret || v->volume_source.config_map || v->volume_source.persistent_volume_claim)
-			return err_set(err, -EINVAL, "%s: volume \"" STR_FMT "\": a static pod may not refer to objects of the API", file, STR_ARG(v->name));
+			return err_set(err, -EINVAL, "%s: volume \"" STR_FMT "\": a static pod may not refer to objects of the API", file,
+				STR_ARG(v->name));
 	LIST_EACH(c, &pod->spec.containers)
 		if (!c->name.len || !c->image.len)
 			return err_set(err, -EINVAL, "%s: a container needs a name and an image", file);

@@ -50,7 +50,8 @@ static void set_waiting(struct core_v1_container_status *st, const char *reason,
 static const struct core_v1_container_status *old_status(struct sync *s, const struct container_spec *spec)
 {
 	const struct core_v1_pod_status *old = s->w->status ? s->w->status : &s->pod->status;
-	const struct core_v1_container_status_items *lists[] = { &old->container_statuses, &old->init_container_statuses, &old->ephemeral_container_statuses };
+	const struct core_v1_container_status_items *lists[] = { &old->container_statuses, &old->init_container_statuses,
+		&old->ephemeral_container_statuses };
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
 		LIST_EACH(c, lists[i])
@@ -60,8 +61,8 @@ static const struct core_v1_container_status *old_status(struct sync *s, const s
 }
 
 /* No record of it: it never was, or the record went with its sandbox. */
-static void without_record(struct sync *s, const struct container_spec *spec, struct core_v1_container_status *st, const char *reason, const char *message,
-	struct arena *a)
+static void without_record(struct sync *s, const struct container_spec *spec, struct core_v1_container_status *st, const char *reason,
+	const char *message, struct arena *a)
 {
 	const struct core_v1_container_status *old = old_status(s, spec);
 
@@ -112,11 +113,13 @@ static void copy_mounts(const struct container_spec *spec, struct core_v1_contai
 	}
 }
 
-static void container_status(struct sync *s, const struct container_spec *spec, struct core_v1_container_status *st, bool initialized, struct arena *a)
+static void container_status(struct sync *s, const struct container_spec *spec, struct core_v1_container_status *st, bool initialized,
+	struct arena *a)
 {
 	const struct engine_container *c = view_latest(&s->view, spec->c->name);
 	const struct slot *slot = worker_slot(s->w, spec->c->name);
-	const char *reason = slot->waiting_reason ? slot->waiting_reason : spec->kind == KIND_APP && !initialized ? "PodInitializing" : "ContainerCreating";
+	const char *reason = slot->waiting_reason ? slot->waiting_reason : spec->kind == KIND_APP &&
+		!initialized ? "PodInitializing" : "ContainerCreating";
 	const struct engine_container *before = c ? view_previous(&s->view, c) : NULL;
 
 	st->name = arena_str(a, spec->c->name);
@@ -243,7 +246,8 @@ struct str phase_of(const struct core_v1_pod *pod, const struct core_v1_pod_stat
 
 /* ---- conditions ---- */
 
-static void condition(struct sync *s, struct core_v1_pod_status *st, const char *type, bool value, const char *reason, struct str message, struct arena *a)
+static void condition(struct sync *s, struct core_v1_pod_status *st, const char *type, bool value, const char *reason, struct str message,
+	struct arena *a)
 {
 	const struct core_v1_pod_status *old = s->w->status ? s->w->status : &s->pod->status;
 	struct core_v1_pod_condition *c = LIST_ADD(a, &st->conditions);

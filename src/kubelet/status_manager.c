@@ -123,7 +123,8 @@ static bool send_one(struct pod_worker *w)
 	}
 	struct str patch = patch_make(w->status, uid, a);
 	pthread_mutex_unlock(&w->lock);
-	int r = client_patch(w->k->c.client, &core_v1_pod_type, str_of(w->ns), str_of(w->name), "status", CLIENT_PATCH_STRATEGIC, patch, a, (void **)&answer, &err);
+	int r = client_patch(w->k->c.client, &core_v1_pod_type, str_of(w->ns), str_of(w->name), "status", CLIENT_PATCH_STRATEGIC, patch, a,
+		(void **)&answer, &err);
 	if (r && r != CLIENT_NOT_FOUND && r != CLIENT_CONFLICT) {
 		log_warn("kubelet", "pod %s/%s: status: %s", w->ns, w->name, err.text);
 		retry(w);

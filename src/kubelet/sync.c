@@ -165,7 +165,8 @@ static size_t ports_of(struct sync *s, struct engine_sandbox_config *c)
 			if (p->host_port) {
 				list[n].host_port = p->host_port;
 				list[n].container_port = p->container_port;
-				list[n].protocol = str_eqz(p->protocol, "UDP") ? IPPROTO_UDP : str_eqz(p->protocol, "SCTP") ? IPPROTO_SCTP : IPPROTO_TCP;
+				list[n].protocol = str_eqz(p->protocol, "UDP") ? IPPROTO_UDP : str_eqz(p->protocol,
+					"SCTP") ? IPPROTO_SCTP : IPPROTO_TCP;
 				list[n++].host_ip = p->host_ip.len ? p->host_ip.p : NULL;
 			}
 	c->port_mappings = (const void *)list;
@@ -313,7 +314,8 @@ static bool volumes_due(struct sync *s)
 	return due;
 }
 
-/* Mounts what is not mounted, and brings up to date what follows the API. A pod whose volumes were once there is not held up by a refresh that fails. */
+/* Mounts what is not mounted, and brings up to date what follows the API. A pod whose volumes were once there is not held up by a refresh
+ * that fails. */
 static bool volumes_usable(struct sync *s)
 {
 	struct pod_worker *w = s->w;
@@ -360,8 +362,8 @@ static void act(struct sync *s, const struct pod_plan *p)
 		const struct pod_action *a = &p->items[i];
 		if (a->what == ACT_KILL) {
 			struct opt_int64 own = { 0 };
-			const struct core_v1_probe *probe = container_probe(a->spec->c, slot_probe_failed(worker_slot(s->w, a->spec->c->name), PROBE_STARTUP,
-				a->container->id) ? PROBE_STARTUP : PROBE_LIVENESS);
+			const struct core_v1_probe *probe = container_probe(a->spec->c, slot_probe_failed(worker_slot(s->w,
+				a->spec->c->name), PROBE_STARTUP, a->container->id) ? PROBE_STARTUP : PROBE_LIVENESS);
 			if (probe && a->by_probe)
 				own = probe->termination_grace_period_seconds;
 			kubelet_container_kill(s, a->spec, a->container, own.set ? own.value : pod_grace_s(s), a->message);

@@ -1,5 +1,6 @@
-/* Slow work for a pod, each on a thread of the slow pool: pulls, postStart hooks, and taking a container down (preStop hook, signal, grace). The outcome
- * is left in the slot under worker.lock and the worker is woken. The task holds the worker and the object that it was given. */
+/* Slow work for a pod, each on a thread of the slow pool: pulls, postStart hooks, and taking a container down (preStop hook, signal,
+ * grace). The outcome is left in the slot under worker.lock and the worker is woken. The task holds the worker and the object that it was
+ * given. */
 #include "gen/types.h"
 #include "kubelet/internal.h"
 

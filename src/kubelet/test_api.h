@@ -163,7 +163,8 @@ static void test_refuse(struct http_stream *s, int code, const char *reason)
 {
 	CLEAN_BUF struct buf b = { 0 };
 
-	buf_addf(&b, "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"%s\",\"message\":\"%s\",\"code\":%d}", reason, reason, code);
+	buf_addf(&b, "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"%s\",\"message\":\"%s\",\"code\":%d}",
+		reason, reason, code);
 	test_answer(s, code, b.p);
 }
 
@@ -247,7 +248,8 @@ static void test_token(struct http_stream *s)
 
 	buf_addf(&text, "{\"iat\":%lld}", (long long)time_now().sec);
 	base64url_encode(&payload, text.p, text.len);
-	buf_addf(&b, "{\"kind\":\"TokenRequest\",\"apiVersion\":\"authentication.k8s.io/v1\",\"metadata\":{},\"spec\":{\"audiences\":null},\"status\":{\"token\":\"h.%s.s\","
+	buf_addf(&b, "{\"kind\":\"TokenRequest\",\"apiVersion\":\"authentication.k8s.io/v1\",\"metadata\":{},\"spec\":{\"audiences\":null},"
+		"\"status\":{\"token\":\"h.%s.s\","
 		"\"expirationTimestamp\":\"2099-01-01T00:00:00Z\"}}", payload.p);
 	test_answer(s, 201, b.p);
 }
@@ -339,7 +341,8 @@ static UNUSED void test_api_start(struct test_api *t)
 	list_init(&t->watches);
 	assert_int_equal(loop_new("api", &t->loop, &err), 0);
 	assert_int_equal(loop_start(t->loop, &err), 0);
-	struct http_server_config c = { .loops = &t->loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = test_on_request, .arg = t } };
+	struct http_server_config c = { .loops = &t->loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = test_on_request,
+		.arg = t } };
 	if (http_server_start(&c, &t->server, &err))
 		fail_msg("%s", err.text);
 	snprintf(url, sizeof(url), "http://127.0.0.1:%d", http_server_port(t->server));

@@ -39,8 +39,8 @@ static void test_expand(void **state)
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_env env[] = { { STR("A"), STR("1") }, { STR("B"), STR("two") }, { STR("A"), STR("last") } };
 	static const char *const rows[][2] = {
-		{ "plain", "plain" }, { "$(B)", "two" }, { "x$(A)y$(B)", "xlastytwo" }, { "$(NONE)", "$(NONE)" }, { "$$(B)", "$(B)" }, { "$$$(B)", "$two" },
-		{ "$(B", "$(B" }, { "$", "$" }, { "a$b", "a$b" }, { "$()", "$()" },
+		{ "plain", "plain" }, { "$(B)", "two" }, { "x$(A)y$(B)", "xlastytwo" }, { "$(NONE)", "$(NONE)" }, { "$$(B)", "$(B)" },
+			{ "$$$(B)", "$two" }, { "$(B", "$(B" }, { "$", "$" }, { "a$b", "a$b" }, { "$()", "$()" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -79,9 +79,10 @@ static void test_phase(void **state)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct core_v1_pod *p = pod_of(a, arena_fmt(a, "{\"spec\":{\"restartPolicy\":\"%s\",\"containers\":[{\"name\":\"c\"}],\"initContainers\":[%s]},"
-			"\"status\":{\"containerStatuses\":[%s],\"initContainerStatuses\":[%s]}}", rows[i].policy, *rows[i].init ? "{\"name\":\"i\"}" : "", rows[i].statuses,
-			rows[i].init).p);
+		struct core_v1_pod *p = pod_of(a, arena_fmt(a, "{\"spec\":{\"restartPolicy\":\"%s\",\"containers\":[{\"name\":\"c\"}],"
+			"\"initContainers\":[%s]},"
+			"\"status\":{\"containerStatuses\":[%s],\"initContainerStatuses\":[%s]}}", rows[i].policy,
+				*rows[i].init ? "{\"name\":\"i\"}" : "", rows[i].statuses, rows[i].init).p);
 		struct str got = phase_of(p, &p->status, rows[i].terminal, false);
 		if (!str_eqz(got, rows[i].want))
 			fail_msg("row %zu: " STR_FMT " instead of %s", i, STR_ARG(got), rows[i].want);
@@ -237,7 +238,8 @@ static void test_resolv(void **state)
 		{ "\"hostNetwork\":true,\"dnsPolicy\":\"ClusterFirst\"", "search example.org\nnameserver 192.0.2.53\noptions timeout:2\n" },
 		{ "\"hostNetwork\":true,\"dnsPolicy\":\"ClusterFirstWithHostNet\"",
 			"search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.43.0.10\noptions ndots:5\n" },
-		{ "\"dnsPolicy\":\"None\",\"dnsConfig\":{\"nameservers\":[\"1.1.1.1\"],\"searches\":[\"a.b\"],\"options\":[{\"name\":\"ndots\",\"value\":\"2\"},{\"name\":\"edns0\"}]}",
+		{ "\"dnsPolicy\":\"None\",\"dnsConfig\":{\"nameservers\":[\"1.1.1.1\"],\"searches\":[\"a.b\"],"
+			"\"options\":[{\"name\":\"ndots\",\"value\":\"2\"},{\"name\":\"edns0\"}]}",
 			"search a.b\nnameserver 1.1.1.1\noptions edns0 ndots:2\n" },
 		{ "\"dnsConfig\":{\"options\":[{\"name\":\"ndots\",\"value\":\"1\"}]}",
 			"search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.43.0.10\noptions ndots:1\n" },

@@ -8,8 +8,8 @@ static const void *source(const struct core_v1_volume_source *v)
 }
 
 /* Keys as files: all of them, or those that items name. */
-int files_from_map(struct volume_ctx *c, const struct str_map *data, const struct core_v1_key_to_path *items, size_t n_items, bool has_items, int32_t mode,
-	bool optional, const char *what, struct volume_files *f, struct err *err)
+int files_from_map(struct volume_ctx *c, const struct str_map *data, const struct core_v1_key_to_path *items, size_t n_items,
+	bool has_items, int32_t mode, bool optional, const char *what, struct volume_files *f, struct err *err)
 {
 	if (!has_items || !n_items) {
 		LIST_EACH(p, data)
@@ -26,8 +26,8 @@ int files_from_map(struct volume_ctx *c, const struct str_map *data, const struc
 	return 0;
 }
 
-int config_map_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode, bool optional,
-	struct volume_files *f, struct err *err)
+int config_map_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode,
+	bool optional, struct volume_files *f, struct err *err)
 {
 	struct core_v1_config_map *m;
 

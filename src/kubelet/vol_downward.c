@@ -7,7 +7,8 @@ static const void *source(const struct core_v1_volume_source *v)
 	return v->downward_api;
 }
 
-int downward_files(struct volume_ctx *c, const struct core_v1_downward_api_volume_file *items, size_t n, int32_t mode, struct volume_files *f, struct err *err)
+int downward_files(struct volume_ctx *c, const struct core_v1_downward_api_volume_file *items, size_t n, int32_t mode,
+	struct volume_files *f, struct err *err)
 {
 	const struct pod_sandbox *b = worker_sandbox(c->s->w);
 

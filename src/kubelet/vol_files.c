@@ -145,7 +145,8 @@ int files_write(const char *dir, const struct volume_files *f, int64_t fs_group,
 		return r;
 	for (size_t i = 0; i < f->len; i++)
 		if (!path_is_safe(f->items[i].path))
-			return err_set(err, -EINVAL, "invalid path \"" STR_FMT "\": must stay inside the volume and not begin with \"..\"", STR_ARG(f->items[i].path));
+			return err_set(err, -EINVAL, "invalid path \"" STR_FMT "\": must stay inside the volume and not begin with \"..\"",
+				STR_ARG(f->items[i].path));
 	CLEAN_FD int top = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (top < 0)
 		return err_errno(err, -errno, "%s", dir);

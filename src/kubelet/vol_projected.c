@@ -52,7 +52,8 @@ static bool token_is_young(struct volume_ctx *c, const struct core_v1_service_ac
 	return true;
 }
 
-static int token_file(struct volume_ctx *c, const struct core_v1_service_account_token_projection *t, int32_t mode, struct volume_files *f, struct err *err)
+static int token_file(struct volume_ctx *c, const struct core_v1_service_account_token_projection *t, int32_t mode, struct volume_files *f,
+	struct err *err)
 {
 	struct sync *s = c->s;
 	int64_t expires = t->expiration_seconds.set ? t->expiration_seconds.value : 3600;
@@ -91,8 +92,8 @@ static int one(struct volume_ctx *c, const struct core_v1_volume_projection *p, 
 		return config_map_files(c, p->config_map->local_object_reference.name, p->config_map->items.items, p->config_map->items.len,
 			p->config_map->items.len > 0, mode, p->config_map->optional.set && p->config_map->optional.value, f, err);
 	if (p->secret)
-		return secret_files(c, p->secret->local_object_reference.name, p->secret->items.items, p->secret->items.len, p->secret->items.len > 0, mode,
-			p->secret->optional.set && p->secret->optional.value, f, err);
+		return secret_files(c, p->secret->local_object_reference.name, p->secret->items.items, p->secret->items.len,
+			p->secret->items.len > 0, mode, p->secret->optional.set && p->secret->optional.value, f, err);
 	if (p->downward_api)
 		return downward_files(c, p->downward_api->items.items, p->downward_api->items.len, mode, f, err);
 	if (p->service_account_token)

@@ -7,8 +7,8 @@ static const void *source(const struct core_v1_volume_source *v)
 	return v->secret;
 }
 
-int secret_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode, bool optional,
-	struct volume_files *f, struct err *err)
+int secret_files(struct volume_ctx *c, struct str name, const struct core_v1_key_to_path *items, size_t n, bool has_items, int32_t mode,
+	bool optional, struct volume_files *f, struct err *err)
 {
 	struct core_v1_secret *m;
 

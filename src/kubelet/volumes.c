@@ -1,5 +1,5 @@
-/* Volumes of a pod: a table of kinds, one file each. A volume lives in root/pods/UID/volumes/PLUGIN/NAME; what is mounted there is unmounted before the
- * folder goes. Setting up twice is once, and brings up to date what follows the API. */
+/* Volumes of a pod: a table of kinds, one file each. A volume lives in root/pods/UID/volumes/PLUGIN/NAME; what is mounted there is
+ * unmounted before the folder goes. Setting up twice is once, and brings up to date what follows the API. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -89,8 +89,8 @@ int volumes_setup(struct sync *s, struct err *err)
 	LIST_EACH(v, &s->pod->spec.volumes) {
 		const struct volume_kind *k = kind_of(v);
 		if (!k)
-			return err_set(err, -ENOSYS, "MountVolume.SetUp failed for volume \"" STR_FMT "\" : this kubelet has no plugin for this kind of volume",
-				STR_ARG(v->name));
+			return err_set(err, -ENOSYS, "MountVolume.SetUp failed for volume \"" STR_FMT "\" : this kubelet has no plugin for "
+				"this kind of volume", STR_ARG(v->name));
 		struct volume_ctx c = context(s, v, k);
 		if (c.refresh && !k->refreshes)
 			continue;
@@ -128,7 +128,8 @@ int volume_path(struct sync *s, struct str volume, struct str *ret, struct err *
 
 int volumes_teardown(struct kubelet *k, const char *uid, struct err *err)
 {
-	CLEAN_FREE char *dir = xasprintf("%s/pods/%s/volumes", k->c.root_dir, uid), *subpaths = xasprintf("%s/pods/%s/volume-subpaths", k->c.root_dir, uid);
+	CLEAN_FREE char *dir = xasprintf("%s/pods/%s/volumes", k->c.root_dir, uid), *subpaths = xasprintf("%s/pods/%s/volume-subpaths",
+		k->c.root_dir, uid);
 	int r = 0;
 
 	if (!access(subpaths, F_OK))
@@ -147,8 +148,8 @@ static int propagation(struct str p)
 	return str_eqz(p, "HostToContainer") ? 1 : str_eqz(p, "Bidirectional") ? 2 : 0;
 }
 
-static int mount_source(struct sync *s, const struct core_v1_container *c, const struct core_v1_volume_mount *m, size_t index, const struct engine_env *env, size_t n_env,
-	struct str *ret, struct err *err)
+static int mount_source(struct sync *s, const struct core_v1_container *c, const struct core_v1_volume_mount *m, size_t index,
+	const struct engine_env *env, size_t n_env, struct str *ret, struct err *err)
 {
 	struct str base, sub = m->sub_path;
 
@@ -164,7 +165,8 @@ static int mount_source(struct sync *s, const struct core_v1_container *c, const
 		*ret = base;
 		return 0;
 	}
-	*ret = arena_fmt(s->a, STR_FMT "/volume-subpaths/" STR_FMT "/" STR_FMT "/%zu", STR_ARG(pod_dir(s->k, s->w->uid, s->a)), STR_ARG(m->name), STR_ARG(c->name), index);
+	*ret = arena_fmt(s->a, STR_FMT "/volume-subpaths/" STR_FMT "/" STR_FMT "/%zu", STR_ARG(pod_dir(s->k, s->w->uid, s->a)),
+		STR_ARG(m->name), STR_ARG(c->name), index);
 	r = subpath_bind(base.p, sub, ret->p, s->a, err);
 	return r ? err_prefix(err, r, "failed to prepare subPath for volumeMount \"" STR_FMT "\" of container \"" STR_FMT "\"", STR_ARG(m->name),
 		STR_ARG(c->name)) : 0;
@@ -191,7 +193,8 @@ int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t at
 		int r = pod_write_hosts(s, pod_ip, &hosts, err);
 		if (r)
 			return r;
-		bool ro = c->security_context && c->security_context->read_only_root_filesystem.set && c->security_context->read_only_root_filesystem.value;
+		bool ro = c->security_context && c->security_context->read_only_root_filesystem.set &&
+			c->security_context->read_only_root_filesystem.value;
 		list[n++] = (struct engine_mount){ "/etc/hosts", hosts.p, ro, 0 };
 	}
 	*ret = list;

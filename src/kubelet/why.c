@@ -1,5 +1,6 @@
-/* GET /skiff/v1/why/NS/POD: what this kubelet knows of a pod and why it is as it is, for `skiff why`. From the worker's own state, the engine and the log
- * files, at the moment of asking. Fields are named as a reader would call them; absent means there is nothing to tell. */
+/* GET /skiff/v1/why/NS/POD: what this kubelet knows of a pod and why it is as it is, for `skiff why`. From the worker's own state, the
+ * engine and the log files, at the moment of asking. Fields are named as a reader would call them; what is
+ * absent has nothing to tell. */
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -136,8 +137,8 @@ static void slot_facts(struct kubelet *k, struct arena *a, struct value *v, cons
 	probes(a, v, c, slot);
 }
 
-static void runs(struct kubelet *k, struct arena *a, struct value *v, const struct pod_worker *w, const struct core_v1_container *c, struct engine_container *list,
-	size_t n)
+static void runs(struct kubelet *k, struct arena *a, struct value *v, const struct pod_worker *w, const struct core_v1_container *c,
+	struct engine_container *list, size_t n)
 {
 	static const char *const states[] = { "created", "running", "exited", "unknown" };
 	const struct engine_container *newest = NULL, *ended = NULL;
@@ -209,7 +210,8 @@ void serve_why(struct kubelet *k, struct http_stream *s, struct str ns, struct s
 	struct err err;
 
 	if (!w) {
-		respond_error(s, 404, "pod \"" STR_FMT "/" STR_FMT "\" is not known to the kubelet of node %s", STR_ARG(ns), STR_ARG(pod), k->c.node_name);
+		respond_error(s, 404, "pod \"" STR_FMT "/" STR_FMT "\" is not known to the kubelet of node %s", STR_ARG(ns), STR_ARG(pod),
+			k->c.node_name);
 		return;
 	}
 	pthread_mutex_lock(&k->lock);

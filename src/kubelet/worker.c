@@ -210,8 +210,8 @@ void worker_container_event(struct pod_worker *w, const struct core_v1_pod *pod,
 	const char *fmt, ...)
 {
 	static const char *const lists[] = { "initContainers", "containers", "ephemeralContainers" };
-	struct core_v1_object_reference ref = { .kind = STR("Pod"), .api_version = STR("v1"), .namespace = pod->metadata.namespace, .name = pod->metadata.name,
-		.uid = pod->metadata.uid, .resource_version = pod->metadata.resource_version };
+	struct core_v1_object_reference ref = { .kind = STR("Pod"), .api_version = STR("v1"), .namespace = pod->metadata.namespace,
+		.name = pod->metadata.name, .uid = pod->metadata.uid, .resource_version = pod->metadata.resource_version };
 	char text[1024], path[320];
 	va_list ap;
 
