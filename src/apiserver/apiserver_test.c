@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include <cmocka.h>
+#include <zlib.h>
 
 #include "apiserver/fixture.h"
 
@@ -274,11 +275,123 @@ static void test_warnings(void **state)
 	expect(&f, 200, "DELETE", CM "/w", NULL);
 }
 
+static struct str header_of(const struct answer *a, const char *name)
+{
+	for (size_t i = 0; i < a->reply.n_headers; i++)
+		if (str_eqz(a->reply.headers[i].name, name))
+			return a->reply.headers[i].value;
+	return STR_NONE;
+}
+
+static struct answer with_header(const char *target, const char *accept, const char *name, struct str value)
+{
+	struct err err = { 0 };
+	struct answer a = { 0 };
+	struct http_header h = { str_of(name), value };
+	struct http_call call = { .method = STR("GET"), .target = str_of(target), .headers = &h, .n_headers = 1, .accept = str_of(accept) };
+	assert_int_equal(http_client_call(f.admin, &call, f.arena, &a.reply, &err), 0);
+	a.code = a.reply.status;
+	a.body = a.reply.body;
+	return a;
+}
+
+static struct str gunzip(struct str bytes)
+{
+	z_stream z = { .next_in = (unsigned char *)bytes.p, .avail_in = (unsigned)bytes.len };
+	size_t cap = 64 << 20;
+	char *out = arena_alloc(f.arena, cap);
+	assert_int_equal(inflateInit2(&z, 15 + 16), Z_OK);
+	z.next_out = (unsigned char *)out;
+	z.avail_out = (unsigned)cap;
+	assert_int_equal(inflate(&z, Z_FINISH), Z_STREAM_END);
+	inflateEnd(&z);
+	return str_n(out, cap - z.avail_out);
+}
+
+/* What is large and asked for so is compressed, and is the same inside; what did not change is not sent again. */
+static void test_encodings(void **state)
+{
+	make_config_maps(40, 8000);
+	struct answer plain = expect(&f, 200, "GET", CM, NULL), a = with_header(CM, "application/json", "accept-encoding", STR("gzip"));
+	assert_true(str_eqz(header_of(&a, "content-encoding"), "gzip") && a.body.len < plain.body.len / 4);
+	assert_true(str_eq(gunzip(a.body), plain.body));
+	a = with_header(CM "?limit=1", "application/json", "accept-encoding", STR("gzip"));
+	assert_null(header_of(&a, "content-encoding").p);
+	expect(&f, 200, "DELETE", CM, NULL);
+	static const char *const documents[] = { "/openapi/v2", "/openapi/v3/api/v1" };
+	for (size_t i = 0; i < ARRAY_LEN(documents); i++) {
+		plain = expect(&f, 200, "GET", documents[i], NULL);
+		a = with_header(documents[i], "application/json", "accept-encoding", STR("gzip"));
+		assert_true(str_eq(gunzip(a.body), plain.body));
+		struct value v;
+		struct err err = { 0 };
+		assert_int_equal(json_parse(plain.body, f.arena, &v, &err), 0);
+		a = with_header(documents[i], "application/json", "if-none-match", header_of(&plain, "etag"));
+		assert_int_equal(a.code, 304);
+	}
+	const char *aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+	plain = ask_as(&f, f.admin, "GET", "/apis", NULL, aggregated, NULL);
+	assert_true(str_eqz(header_of(&plain, "content-type"), aggregated));
+	a = with_header("/apis", aggregated, "if-none-match", header_of(&plain, "etag"));
+	assert_int_equal(a.code, 304);
+}
+
+/* A message of protobuf: the fields with this tag; the bytes of the n-th. */
+static size_t proto_fields(struct str m, unsigned tag, size_t nth, struct str *ret)
+{
+	size_t n = 0, i = 0;
+	while (i < m.len) {
+		uint64_t key = 0, len = 0;
+		for (unsigned shift = 0;; shift += 7) {
+			key |= (uint64_t)(m.p[i] & 0x7f) << shift;
+			if (!(m.p[i++] & 0x80))
+				break;
+		}
+		for (unsigned shift = 0;; shift += 7) {
+			len |= (uint64_t)(m.p[i] & 0x7f) << shift;
+			if (!(m.p[i++] & 0x80))
+				break;
+		}
+		if ((key & 7) == 0)
+			continue; /* len was its value */
+		assert_int_equal(key & 7, 2);
+		assert_true(len <= m.len - i);
+		if (key >> 3 == tag && n++ == nth && ret)
+			*ret = str_n(m.p + i, len);
+		i += len;
+	}
+	return n;
+}
+
+/* Older clients validate by the protobuf form: Document{1 swagger, 8 paths{2 path}, 9 definitions{1 NamedSchema{1 name, 2 schema}}}. */
+static void test_openapi_protobuf(void **state)
+{
+	struct answer a = ask_as(&f, f.admin, "GET", "/openapi/v2", NULL, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", NULL);
+	struct str part, name, schema;
+	assert_int_equal(a.code, 200);
+	assert_int_equal(proto_fields(a.body, 1, 0, &part), 1);
+	assert_true(str_eqz(part, "2.0"));
+	assert_int_equal(proto_fields(a.body, 8, 0, &part), 1);
+	assert_true(proto_fields(part, 2, 0, NULL) > 200);
+	assert_int_equal(proto_fields(a.body, 9, 0, &part), 1);
+	size_t n = proto_fields(part, 1, 0, NULL), found = 0;
+	assert_true(n > 500);
+	for (size_t i = 0; i < n; i++) {
+		struct str named;
+		proto_fields(part, 1, i, &named);
+		assert_int_equal(proto_fields(named, 1, 0, &name), 1);
+		assert_int_equal(proto_fields(named, 2, 0, &schema), 1);
+		found += str_eqz(name, "io.k8s.api.core.v1.ServiceSpec") && proto_fields(schema, 25, 0, NULL) == 1;
+	}
+	assert_int_equal(found, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_verbs), cmocka_unit_test(test_forms), cmocka_unit_test(test_bad_input), cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_limits), cmocka_unit_test(test_lists), cmocka_unit_test(test_warnings),
+		cmocka_unit_test(test_encodings), cmocka_unit_test(test_openapi_protobuf),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

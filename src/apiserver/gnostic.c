@@ -43,7 +43,8 @@ static const struct put_row operation_rows[] = {
 };
 static const struct put_row item_rows[] = {
 	{ "get", 2, PUT_MESSAGE, operation_rows }, { "put", 3, PUT_MESSAGE, operation_rows }, { "post", 4, PUT_MESSAGE, operation_rows },
-	{ "delete", 5, PUT_MESSAGE, operation_rows }, { "patch", 8, PUT_MESSAGE, operation_rows }, { "parameters", 9, PUT_PARAMETERS }, { NULL },
+	{ "delete", 5, PUT_MESSAGE, operation_rows }, { "options", 6, PUT_MESSAGE, operation_rows }, { "head", 7, PUT_MESSAGE, operation_rows },
+		{ "patch", 8, PUT_MESSAGE, operation_rows }, { "parameters", 9, PUT_PARAMETERS }, { NULL },
 };
 
 static void put_message(const struct put_row *rows, const struct value *v, struct buf *out);

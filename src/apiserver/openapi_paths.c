@@ -48,7 +48,8 @@ static const struct op_row {
 } ops[] = {
 	{ VERB_LIST, "get", "list", "list", P_LIST, TAKES_NOTHING, ANSWER_LIST, true, "200" },
 	{ VERB_CREATE, "post", "create", "post", P_WRITE, TAKES_OBJECT, ANSWER_OBJECT, true, "200,201,202" },
-	{ VERB_DELETECOLLECTION, "delete", "delete", "deletecollection", P_LIST | P_DELETE, TAKES_DELETE, ANSWER_STATUS, true, "200" },
+	{ VERB_DELETECOLLECTION, "delete", "delete", "deletecollection", (P_LIST & ~(P_WATCH | P_BOOKMARKS)) | P_DELETE, TAKES_DELETE, ANSWER_STATUS,
+		true, "200" },
 	{ VERB_GET, "get", "read", "get", 0, TAKES_NOTHING, ANSWER_OBJECT, false, "200" },
 	{ VERB_UPDATE, "put", "replace", "put", P_WRITE, TAKES_OBJECT, ANSWER_OBJECT, false, "200,201" },
 	{ VERB_PATCH, "patch", "patch", "patch", P_WRITE | P_FORCE, TAKES_PATCH, ANSWER_OBJECT, false, "200,201" },
@@ -250,13 +251,85 @@ static void make_path(struct make *m, bool namespaced, bool collection, bool all
 	arena_reset(m->arena);
 }
 
-static bool is_connect(const struct subresource_row *sub)
+/* ---- what is connected to a node: log, exec, attach, portforward, proxy ---- */
+
+static const struct connect_row {
+	const char *name;
+	const struct type *options; /* whose fields are the query; NULL: the subresource's own */
+	const char *action;         /* log is an ordinary read of text */
+	bool with_path;
+} connects[] = {
+	{ "attach", NULL, "connect" },
+	{ "exec", NULL, "connect" },
+	{ "log", &core_v1_pod_log_options_type, "get" },
+	{ "portforward", NULL, "connect" },
+	{ "proxy", NULL, "connect", true },
+};
+static const struct { const char *method, *id; uint32_t verb; } connect_methods[] = {
+	{ "get", "Get", VERB_GET }, { "post", "Post", VERB_CREATE }, { "put", "Put", VERB_UPDATE }, { "patch", "Patch", VERB_PATCH },
+	{ "delete", "Delete", VERB_DELETE }, { "head", "Head", 0 }, { "options", "Options", 0 },
+};
+
+static const struct connect_row *connect_of(const struct subresource_row *sub)
 {
-	static const char *const names[] = { "attach", "exec", "portforward", "proxy", "log" };
-	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		if (!strcmp(sub->name, names[i]))
-			return true;
-	return false;
+	for (size_t i = 0; i < ARRAY_LEN(connects); i++)
+		if (!strcmp(sub->name, connects[i].name))
+			return &connects[i];
+	return NULL;
+}
+
+static void put_options_params(struct make *m, struct value *op, const struct type *options)
+{
+	struct value *list = tree_list(m->arena, op, "parameters");
+	for (size_t i = 0; i < options->n_fields; i++) {
+		const struct field *f = &options->fields[i];
+		if (f->flags & FIELD_NO_PROTO)
+			continue;
+		const char *type = f->kind == KIND_BOOL ? "boolean" : f->kind == KIND_INT32 || f->kind == KIND_INT64 ? "integer" : "string";
+		put_param(m, list, f->name, "query", type, f->doc ? f->doc : "", false);
+	}
+}
+
+static void put_connect_op(struct make *m, struct value *item, const struct connect_row *row, size_t method, bool with_path)
+{
+	const struct resource_row *res = m->resource->row;
+	struct value *op = tree_object(m->arena, item, connect_methods[method].method);
+	bool read = !strcmp(row->action, "get");
+	tree_str(m->arena, op, "operationId", arena_fmt(m->arena, "%s%s" STR_FMT "%s%s%c%s%s", read ? "read" : "connect",
+		read ? "" : connect_methods[method].id,
+		STR_ARG(camel_group(m)), res->namespaced ? "Namespaced" : "", res->kind, toupper((unsigned char)row->name[0]), row->name + 1,
+		with_path ? "WithPath" : ""));
+	tree_str(m->arena, op, "description", arena_fmt(m->arena, "%s of %s/%s", row->action, res->plural, row->name));
+	put_options_params(m, op, row->options ? row->options : m->sub->type);
+	if (m->version == OPENAPI_V2) {
+		put_types(m, op, "consumes", any_type);
+		put_types(m, op, "produces", any_type);
+	}
+	struct value *ok = tree_object(m->arena, tree_object(m->arena, op, "responses"), "200");
+	tree_text(m->arena, ok, "description", "OK");
+	struct value *at = m->version == OPENAPI_V2 ? ok : tree_object(m->arena, tree_object(m->arena, ok, "content"), "*/*");
+	tree_text(m->arena, tree_object(m->arena, at, "schema"), "type", "string");
+	tree_text(m->arena, op, "x-kubernetes-action", row->action);
+	struct value *gvk = tree_object(m->arena, op, "x-kubernetes-group-version-kind");
+	tree_text(m->arena, gvk, "group", m->sub->group);
+	tree_text(m->arena, gvk, "kind", m->sub->kind);
+	tree_text(m->arena, gvk, "version", m->sub->version);
+}
+
+static void make_connect(struct make *m, const struct connect_row *row, bool with_path)
+{
+	const struct resource *r = m->resource;
+	struct value item = { .kind = VALUE_OBJECT };
+	for (size_t i = 0; i < ARRAY_LEN(connect_methods); i++)
+		if (connect_methods[i].verb ? (m->sub->verbs & connect_methods[i].verb) != 0 : row->with_path)
+			put_connect_op(m, &item, row, i, with_path);
+	put_path_params(m, &item, r->row->namespaced, true);
+	if (with_path)
+		put_param(m, value_get(&item, STR("parameters")), "path", "path", "string", "What is asked for there.", true);
+	struct str path = arena_fmt(m->arena, "/api/" STR_FMT "%s/%s/{name}/%s%s", STR_ARG(r->api_version),
+		r->row->namespaced ? "/namespaces/{namespace}" : "", r->row->plural, row->name, with_path ? "/{path}" : "");
+	m->fn(m->arg, path, &item);
+	arena_reset(m->arena);
 }
 
 void openapi_paths(const struct resource *r, enum openapi_version v, path_fn fn, void *arg)
@@ -270,7 +343,13 @@ void openapi_paths(const struct resource *r, enum openapi_version v, path_fn fn,
 	make_path(&m, namespaced, false, false);
 	for (size_t i = 0; i < r->row->n_subs; i++) {
 		m.sub = &r->row->subs[i];
-		if (!is_connect(m.sub))
+		const struct connect_row *connect = connect_of(m.sub);
+		if (!connect) {
 			make_path(&m, namespaced, false, false);
+			continue;
+		}
+		make_connect(&m, connect, false);
+		if (connect->with_path)
+			make_connect(&m, connect, true);
 	}
 }
