@@ -250,6 +250,7 @@ static int run(struct agent *a, struct err *err)
 	if (r < 0)
 		return r;
 	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip, a->pod_cidr);
+	memory_trim_start(a->main);
 	loop_run(a->main);
 	log_info("agent", "stopping; containers keep running");
 	return 0;
@@ -274,6 +275,7 @@ int cmd_agent(int argc, char **argv)
 	if (r)
 		return r > 0 ? 0 : 2;
 	signal(SIGPIPE, SIG_IGN);
+	memory_setup();
 	if (getuid() != 0) {
 		err_set(&err, -EPERM, "containers need root: run as root");
 		return cmd_fail("agent", &err, EXIT_FINAL);

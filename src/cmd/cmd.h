@@ -8,6 +8,7 @@
 #define SKIFF_VERSION "v1.36.3"
 
 struct client;
+struct loop;
 
 struct command {
 	const char *name;
@@ -58,6 +59,8 @@ int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *
 int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert, struct str key, struct err *err);
 
 /* ---- the processes ---- */
+void memory_setup(void);                       /* memory.c; before the first thread */
+void memory_trim_start(struct loop *l);        /* gives free memory back, for the process' life */
 int cmd_server(int argc, char **argv);         /* supervisor.c */
 int cmd_control_plane(int argc, char **argv);  /* control_plane.c */
 int cmd_agent(int argc, char **argv);          /* agent.c */

@@ -165,6 +165,7 @@ static int run(struct control_plane *cp, struct err *err)
 	r = start_controllers(cp, err);
 	if (r < 0)
 		return r;
+	memory_trim_start(cp->main);
 	loop_run(cp->main);
 	log_info("control-plane", "stopping");
 	return 0;
@@ -179,6 +180,7 @@ int cmd_control_plane(int argc, char **argv)
 	if (r)
 		return r > 0 ? 0 : 2;
 	signal(SIGPIPE, SIG_IGN);
+	memory_setup();
 	r = options_complete(&cp.options, &err);
 	if (r == 0)
 		r = run(&cp, &err);
