@@ -7,6 +7,7 @@
  *   meta.c       ObjectMeta: what the server sets, what it checks
  *   write.c      create, and what all writes share: admission, validation, commit, try again
  *   update.c     update and patch
+ *   managed.c    server-side apply, who owns which fields
  *   delete.c     delete and deletecollection
  *   read.c       get, list, watch
  *   scale.c      the scale subresource
@@ -154,6 +155,7 @@ struct write {
 	int created;                         /* answer code */
 	bool claimed, remove;                /* remove: the commit is a delete */
 	bool generated;                      /* the name was made by us */
+	bool applied;                        /* by server-side apply: managedFields are made already */
 	bool conditions_read;
 	struct str given_revision, given_uid; /* the client's conditions */
 	/* what goes out; NULL: the object itself */
@@ -173,6 +175,8 @@ struct meta_v1_status *write_admit(struct write *w);
 struct meta_v1_status *write_validate(struct write *w);
 void write_update_from(struct write *w);                          /* w->old and w->obj are set: the rest of an update */
 int write_patch(struct write *w, const struct type *t, const void *from, void **ret); /* 0 or refused (then ended) */
+int managed_apply(struct write *w, const struct type *t, const void *from, void **ret); /* from NULL: a create; 0 or refused (then ended) */
+void managed_track(struct write *w);
 void write_create(struct write *w);
 void write_run_create(struct write *w);
 void write_run_update(struct write *w);

@@ -87,7 +87,8 @@ void meta_prepare_create(struct write *w)
 	m->creation_timestamp = w->now;
 	m->creation_timestamp.nsec = 0;
 	m->self_link = STR_NONE;
-	m->managed_fields = (__typeof__(m->managed_fields)){ 0 }; /* not tracked: no list is better than a stale one */
+	if (!w->applied)
+		m->managed_fields = (__typeof__(m->managed_fields)){ 0 };
 	m->resource_version = STR_NONE;
 	m->deletion_timestamp = (struct timestamp){ 0 };
 	m->deletion_grace_period_seconds = (struct opt_int64){ 0 };
@@ -229,7 +230,6 @@ void meta_prepare_update(struct write *w)
 	if (!m->generate_name.len)
 		m->generate_name = old->generate_name;
 	m->self_link = STR_NONE;
-	m->managed_fields = old->managed_fields;
 	m->generation = old->generation;
 	m->resource_version = old->resource_version;
 }

@@ -48,19 +48,11 @@ static struct meta_v1_status *apply_strategic(struct patch_job *j)
 		       : NULL;
 }
 
-static struct meta_v1_status *apply_none(struct patch_job *j)
-{
-	return status_new(j->w->arena, REASON_UNSUPPORTED_MEDIA_TYPE,
-		"the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
-		"application/merge-patch+json, "
-		"application/strategic-merge-patch+json");
-}
-
 static struct meta_v1_status *(*const appliers[])(struct patch_job *) = {
 	[PATCH_TYPE_JSON] = apply_json,
 	[PATCH_TYPE_MERGE] = apply_merge,
 	[PATCH_TYPE_STRATEGIC] = apply_strategic,
-	[PATCH_TYPE_APPLY] = apply_none,
+	[PATCH_TYPE_APPLY] = apply_merge, /* only of what has no managedFields: Scale; all else goes to managed.c */
 };
 
 static struct meta_v1_status *take_notes(struct write *w, const struct decode_notes *notes)
@@ -84,7 +76,7 @@ int write_patch(struct write *w, const struct type *t, const void *from, void **
 	struct patch_job j = { .w = w, .t = t };
 	struct decode_notes notes = { .arena = w->arena };
 	struct meta_v1_status *st = NULL;
-	if (w->req->patch_type != PATCH_TYPE_APPLY && json_parse(w->req->patch, w->arena, &j.patch, &j.err))
+	if (json_parse(w->req->patch, w->arena, &j.patch, &j.err))
 		st = status_new(w->arena, REASON_BAD_REQUEST, "error decoding patch: %s", j.err.text);
 	if (!st) {
 		value_from_object(t, from, w->arena, &j.doc);

@@ -144,6 +144,7 @@ void write_update_from(struct write *w)
 		write_refuse(w, st);
 		return;
 	}
+	managed_track(w);
 	w->remove = goes_away(w);
 	if (!w->remove && model_equal(w->type, w->obj, w->old)) {
 		struct object *o = TAKE(w->current);
@@ -170,6 +171,28 @@ static bool may_create(struct write *w)
 	return true;
 }
 
+/* Applying what is not there makes it. */
+static void create_by_apply(struct write *w)
+{
+	const struct type *t = w->req->resource->row->type;
+	void *obj;
+	w->refused = NULL;
+	if (managed_apply(w, t, NULL, &obj))
+		return;
+	struct meta_v1_object_meta *m = model_meta(t, obj);
+	if (m->uid.len) {
+		write_refuse(w, status_conflict(w->arena, w->res, w->req->name,
+					arena_fmt(w->arena,
+						"uid mismatch: the provided object specified uid " STR_FMT
+						", and no existing object was found",
+						STR_ARG(m->uid))
+						.p));
+		return;
+	}
+	w->obj = write_to_storage(w, obj);
+	write_create(w);
+}
+
 void write_run_update(struct write *w)
 {
 	w->operation = VERB_UPDATE;
@@ -177,9 +200,12 @@ void write_run_update(struct write *w)
 		w->sub = kind_sub_of(w->res, str_of(w->req->sub->name));
 	if (w->req->sub && !w->sub)
 		w->sub = &status_sub;
+	w->applied = false;
 	if (!write_load(w)) {
 		if (may_create(w))
 			write_run_create(w);
+		else if (w->req->verb == VERB_PATCH && w->req->patch_type == PATCH_TYPE_APPLY && !w->sub && !w->current)
+			create_by_apply(w);
 		else
 			write_refuse(w, w->refused);
 		return;
@@ -190,7 +216,9 @@ void write_run_update(struct write *w)
 		const struct resource_extra *x = extra_of(w->req->resource);
 		if (x->conversion)
 			from = x->conversion->from_storage(w->old, w->arena);
-		if (write_patch(w, w->req->resource->row->type, from, &patched))
+		const struct type *t = w->req->resource->row->type;
+		bool apply = w->req->patch_type == PATCH_TYPE_APPLY;
+		if (apply ? managed_apply(w, t, from, &patched) : write_patch(w, t, from, &patched))
 			return;
 		w->obj = write_to_storage(w, patched);
 		w->conditions_read = false; /* what the patch says of them is another each time */

@@ -126,7 +126,8 @@ static void commit_failed(struct write *w, int result)
 				   STR_ARG(ref_name(w)), result == -ENOSPC ? "no room on the server's disk" : strerror(-result)));
 		return;
 	}
-	if (w->operation == VERB_CREATE && result == STORE_EXISTS && w->req->verb != VERB_UPDATE) {
+	bool may_be_there = w->req->verb == VERB_UPDATE || w->req->verb == VERB_PATCH; /* then it is updated instead */
+	if (w->operation == VERB_CREATE && result == STORE_EXISTS && !may_be_there) {
 		if (w->generated && ++w->attempts < GENERATE_MAX) {
 			meta_generate_name(w);
 			w->run = finish_create;

@@ -144,21 +144,27 @@ static void default_rows(void **state)
 	static const struct {
 		const char *path, *ns, *body, *at_path, *value;
 	} rows[] = {
-		{ "autoscaling/v2:horizontalpodautoscalers", "default", "\"spec\":{\"scaleTargetRef\":{\"kind\":\"D\",\"name\":\"d\"},\"maxReplicas\":3}",
+		{ "autoscaling/v2:horizontalpodautoscalers", "default",
+			"\"spec\":{\"scaleTargetRef\":{\"kind\":\"D\",\"name\":\"d\"},\"maxReplicas\":3}",
 			"spec.metrics.0.resource.target.averageUtilization", "80" },
 		{ "autoscaling/v2:horizontalpodautoscalers", "default",
 			"\"spec\":{\"scaleTargetRef\":{\"kind\":\"D\",\"name\":\"d\"},\"maxReplicas\":3,\"behavior\":{}}",
 			"spec.behavior.scaleUp.policies.0.value", "4" },
-		{ "limitranges", "default", "\"spec\":{\"limits\":[{\"type\":\"Container\",\"max\":{\"cpu\":\"2\"}}]}", "spec.limits.0.defaultRequest.cpu", "2" },
-		{ "networking.k8s.io/v1:networkpolicies", "default", "\"spec\":{\"podSelector\":{},\"egress\":[{}]}", "spec.policyTypes",
-			"[\"Ingress\",\"Egress\"]" },
+		{ "limitranges", "default", "\"spec\":{\"limits\":[{\"type\":\"Container\",\"max\":{\"cpu\":\"2\"}}]}",
+			"spec.limits.0.defaultRequest.cpu", "2" },
+		{ "networking.k8s.io/v1:networkpolicies", "default", "\"spec\":{\"podSelector\":{},\"egress\":[{}]}",
+			"spec.policyTypes", "[\"Ingress\",\"Egress\"]" },
 		{ "admissionregistration.k8s.io/v1:validatingwebhookconfigurations", "",
-			"\"webhooks\":[{\"name\":\"a.b.c\",\"clientConfig\":{\"url\":\"https://x\"},\"sideEffects\":\"None\",\"admissionReviewVersions\":[\"v1\"],"
+			"\"webhooks\":[{\"name\":\"a.b.c\",\"clientConfig\":{\"url\":\"https://x\"},\"sideEffects\":\"None\","
+			"\"admissionReviewVersions\":[\"v1\"],"
 			"\"rules\":[{\"operations\":[\"*\"],\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"resources\":[\"pods\"]}]}]",
 			"webhooks.0.rules.0.scope", "*" },
-		{ "endpoints", "default", "\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"}],\"ports\":[{\"port\":1}]}]", "subsets.0.ports.0.protocol", "TCP" },
-		{ "discovery.k8s.io/v1:endpointslices", "default", "\"addressType\":\"IPv4\",\"endpoints\":[],\"ports\":[{\"port\":1}]", "ports.0.name", "" },
-		{ "persistentvolumeclaims", "default", "\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}",
+		{ "endpoints", "default", "\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"}],\"ports\":[{\"port\":1}]}]",
+			"subsets.0.ports.0.protocol", "TCP" },
+		{ "discovery.k8s.io/v1:endpointslices", "default",
+			"\"addressType\":\"IPv4\",\"endpoints\":[],\"ports\":[{\"port\":1}]", "ports.0.name", "" },
+		{ "persistentvolumeclaims", "default",
+			"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}",
 			"status.phase", "Pending" },
 	};
 	struct env *e = *state;
