@@ -113,6 +113,39 @@ int route_default_link(struct netlink *n, int *ret_index, uint32_t *ret_source);
 int neighbor_set(struct netlink *n, const char *link, uint32_t ip, const uint8_t mac[6], struct err *err);
 int neighbor_delete(struct netlink *n, const char *link, uint32_t ip, struct err *err);
 
+/* ---- between nodes: routes under a protocol number of their owner, VXLAN ---- */
+struct route {
+	uint32_t destination, gateway;/* gateway 0: on the link itself */
+	int prefix;
+	int link;                     /* index of the link; 0: the kernel finds it by the gateway */
+	bool onlink;                  /* the gateway counts as being on the link, whatever its address */
+};
+int route_put(struct netlink *n, const struct route *r, uint8_t protocol, struct err *err); /* replaces what is there */
+int route_take(struct netlink *n, const struct route *r, uint8_t protocol, struct err *err); /* only when it is that protocol's */
+typedef void (*route_fn)(void *arg, const struct route *r);
+int route_each(struct netlink *n, uint8_t protocol, route_fn fn, void *arg, struct err *err); /* fn must not use n */
+/* How a packet to ip would go now: *ret->gateway 0 when ip is on a link of this machine. -ENETUNREACH: no way. */
+int route_find(struct netlink *n, uint32_t ip, struct route *ret);
+int address_find_link(struct netlink *n, uint32_t ip, int *ret_index); /* the link that has this address; -ENOENT */
+struct vxlan {
+	const char *name;
+	uint32_t vni, local;          /* local: address that packets leave from */
+	uint16_t port;
+	int mtu;
+	uint8_t mac[6];
+};
+/* Without learning and groups: where a packet goes is said by fdb_set alone. One that is there and differs in anything but its MTU is made anew. */
+int link_add_vxlan(struct netlink *n, const struct vxlan *v, struct err *err);
+int fdb_set(struct netlink *n, int link, const uint8_t mac[6], uint32_t remote, struct err *err);
+int fdb_delete(struct netlink *n, int link, const uint8_t mac[6], uint32_t remote, struct err *err);
+typedef void (*fdb_fn)(void *arg, const uint8_t mac[6], uint32_t remote);
+int fdb_each(struct netlink *n, int link, fdb_fn fn, void *arg, struct err *err);           /* permanent ones; fn must not use n */
+typedef void (*neighbor_fn)(void *arg, uint32_t ip, const uint8_t mac[6]);
+int neighbor_each(struct netlink *n, int link, neighbor_fn fn, void *arg, struct err *err); /* permanent ones; fn must not use n */
+/* A descriptor that becomes readable when links, addresses or routes change; netlink_drain empties it. */
+int netlink_monitor(int *ret_fd, struct err *err);
+void netlink_drain(int fd);
+
 /* ---- nftables ---- */
 /* Runs a batch of nft commands as one transaction: all of it or nothing. The error carries the kernel's or parser's first line. */
 int nft_apply(const char *text, struct err *err);

@@ -1,11 +1,9 @@
 /* Links, addresses, routes and neighbors over rtnetlink (libmnl). One request, one acknowledgement. */
-#include "linux/linux.h"
+#include "linux/internal.h"
 
 #include <arpa/inet.h>
-#include <libmnl/libmnl.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
-#include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -13,12 +11,6 @@
 struct netlink {
 	struct mnl_socket *socket;
 	unsigned seq;
-};
-
-#define REQUEST_MAX 8192
-struct request {
-	struct nlmsghdr *h;
-	char space[REQUEST_MAX];
 };
 
 int netlink_open(struct netlink **ret, struct err *err)
@@ -45,7 +37,7 @@ void netlink_close(struct netlink *n)
 	free(n);
 }
 
-static void *request_init(struct request *q, uint16_t type, uint16_t flags, size_t header)
+void *request_init(struct request *q, uint16_t type, uint16_t flags, size_t header)
 {
 	q->h = mnl_nlmsg_put_header(q->space);
 	q->h->nlmsg_type = type;
@@ -53,7 +45,7 @@ static void *request_init(struct request *q, uint16_t type, uint16_t flags, size
 	return mnl_nlmsg_put_extra_header(q->h, header);
 }
 
-static struct ifinfomsg *link_request(struct request *q, uint16_t type, uint16_t flags, int index)
+struct ifinfomsg *link_request(struct request *q, uint16_t type, uint16_t flags, int index)
 {
 	struct ifinfomsg *m = request_init(q, type, flags, sizeof(*m));
 
@@ -62,8 +54,7 @@ static struct ifinfomsg *link_request(struct request *q, uint16_t type, uint16_t
 	return m;
 }
 
-/* Sends q and reads until the answer's end; each message goes to cb. 0, or the kernel's -errno. */
-static int request_run(struct netlink *n, struct request *q, mnl_cb_t cb, void *arg)
+int request_run(struct netlink *n, struct request *q, mnl_cb_t cb, void *arg)
 {
 	char answer[REQUEST_MAX * 2];
 	ssize_t len;
@@ -293,7 +284,7 @@ int address_delete(struct netlink *n, const char *link, uint32_t ip, int prefix,
 }
 
 /* ---- routes ---- */
-static struct rtmsg *route_request(struct request *q, uint16_t type, uint16_t flags, uint32_t destination, int prefix)
+struct rtmsg *route_request(struct request *q, uint16_t type, uint16_t flags, uint32_t destination, int prefix)
 {
 	struct rtmsg *m = request_init(q, type, flags, sizeof(*m));
 
