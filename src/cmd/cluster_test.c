@@ -161,7 +161,8 @@ static const struct type *const watched[] = {
 	&core_v1_pod_type, &apps_v1_replica_set_type, &apps_v1_deployment_type, &core_v1_replication_controller_type, &core_v1_endpoints_type,
 	&discovery_v1_endpoint_slice_type, &core_v1_namespace_type, &core_v1_service_account_type, &core_v1_config_map_type, &core_v1_node_type,
 	&core_v1_event_type, &core_v1_service_type, &apps_v1_daemon_set_type, &apps_v1_stateful_set_type, &apps_v1_controller_revision_type,
-	&policy_v1_pod_disruption_budget_type, &batch_v1_job_type, &batch_v1_cron_job_type,
+	&policy_v1_pod_disruption_budget_type, &batch_v1_job_type, &batch_v1_cron_job_type, &core_v1_resource_quota_type,
+	&rbac_v1_cluster_role_type, &core_v1_secret_type, &core_v1_persistent_volume_claim_type,
 };
 
 static void start_api(void)
@@ -838,6 +839,112 @@ static void test_jobs(void **state)
 	delete(&batch_v1_cron_job_type, "jobs", "tick", NULL);
 }
 
+/* ---- what the smaller controllers do ---- */
+static bool quota_says(void *pods)
+{
+	const struct core_v1_resource_quota *q = get(&core_v1_resource_quota_type, "small", "q");
+
+	return str_eqz(str_map_get(&q->status.used, STR("pods")), pods) &&
+		str_eqz(str_map_get(&q->status.used, STR("requests.cpu")), strcmp(pods, "0") ? "1500m" : "0") &&
+		str_eqz(str_map_get(&q->status.used, STR("count/deployments.apps")), "0") &&
+		str_eqz(str_map_get(&q->status.hard, STR("pods")), "5");
+}
+
+static bool mirrored(void *arg)
+{
+	struct cached_list l;
+	bool yes = false;
+
+	informer_list(informers_get(the.informers, &discovery_v1_endpoint_slice_type), STR("small"), &l);
+	for (size_t i = 0; i < l.len; i++) {
+		const struct discovery_v1_endpoint_slice *s = l.items[i]->obj;
+
+		yes |= s->endpoints.len == 1 && str_eqz(s->endpoints.items[0].addresses.items[0], "192.0.2.7") &&
+			str_eqz(str_map_get(&s->metadata.labels, STR("kubernetes.io/service-name")), "outside") && s->ports.len == 1 &&
+			s->ports.items[0].port.value == 9999;
+	}
+	cached_list_deinit(&l);
+	return yes;
+}
+
+static bool no_slices(void *arg)
+{
+	return !count(&discovery_v1_endpoint_slice_type, "small");
+}
+
+static bool aggregated(void *arg)
+{
+	const struct rbac_v1_cluster_role *r = get(&rbac_v1_cluster_role_type, "", "admin");
+
+	LIST_EACH(rule, &r->rules)
+		if (str_list_has(&rule->resources, STR("gadgets")))
+			return true;
+	return false;
+}
+
+static bool signed_info(void *arg)
+{
+	const struct core_v1_config_map *cm = get(&core_v1_config_map_type, "kube-public", "cluster-info");
+
+	return str_map_has(&cm->data, STR("jws-kubeconfig-abcdef"));
+}
+
+static bool token_gone(void *arg)
+{
+	return !get(&core_v1_secret_type, "kube-system", "bootstrap-token-aaaaaa");
+}
+
+static bool claim_held(void *arg)
+{
+	const struct core_v1_persistent_volume_claim *c = get(&core_v1_persistent_volume_claim_type, "small", "c");
+
+	return c && str_list_has(&c->metadata.finalizers, STR("kubernetes.io/pvc-protection"));
+}
+
+static bool claim_gone(void *arg)
+{
+	return !get(&core_v1_persistent_volume_claim_type, "small", "c");
+}
+
+static void test_small_ones(void **state)
+{
+	new_namespace("small");
+	make(&core_v1_resource_quota_type, "{\"metadata\":{\"name\":\"q\",\"namespace\":\"small\"},\"spec\":{\"hard\":{\"pods\":\"5\",\"requests.cpu\":\"3\","
+					   "\"count/deployments.apps\":\"1\"}}}");
+	wait_for("nothing used", quota_says, "0");
+	make(&core_v1_pod_type, "{\"metadata\":{\"name\":\"p\",\"namespace\":\"small\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\","
+				"\"resources\":{\"requests\":{\"cpu\":\"1500m\"}}}],\"volumes\":[{\"name\":\"v\",\"persistentVolumeClaim\":{\"claimName\":\"c\"}}]}}");
+	wait_for("one used", quota_says, "1");
+
+	make(&core_v1_persistent_volume_claim_type, "{\"metadata\":{\"name\":\"c\",\"namespace\":\"small\"},\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],"
+						    "\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}");
+	wait_for("the claim is protected", claim_held, NULL);
+	delete(&core_v1_persistent_volume_claim_type, "small", "c", NULL);
+	assert_true(claim_held(NULL));
+	delete(&core_v1_pod_type, "small", "p", NULL);
+	wait_for("none used again", quota_says, "0");
+	wait_for("the claim goes after its last user", claim_gone, NULL);
+
+	make(&core_v1_service_type, "{\"metadata\":{\"name\":\"outside\",\"namespace\":\"small\"},\"spec\":{\"ports\":[{\"port\":80}]}}");
+	make(&core_v1_endpoints_type, "{\"metadata\":{\"name\":\"outside\",\"namespace\":\"small\"},\"subsets\":[{\"addresses\":[{\"ip\":\"192.0.2.7\"}],"
+				      "\"ports\":[{\"port\":9999}]}]}");
+	wait_for("mirrored", mirrored, NULL);
+	delete(&core_v1_endpoints_type, "small", "outside", NULL);
+	wait_for("the mirror image goes too", no_slices, NULL);
+
+	make(&rbac_v1_cluster_role_type, "{\"metadata\":{\"name\":\"gadgets\",\"labels\":{\"rbac.authorization.k8s.io/aggregate-to-admin\":\"true\"}},"
+					 "\"rules\":[{\"apiGroups\":[\"x.example\"],\"resources\":[\"gadgets\"],\"verbs\":[\"get\"]}]}");
+	wait_for("admin gathers it", aggregated, NULL);
+
+	make(&core_v1_config_map_type, "{\"metadata\":{\"name\":\"cluster-info\",\"namespace\":\"kube-public\"},\"data\":{\"kubeconfig\":\"abc\"}}");
+	make(&core_v1_secret_type, "{\"metadata\":{\"name\":\"bootstrap-token-abcdef\",\"namespace\":\"kube-system\"},\"type\":\"bootstrap.kubernetes.io/token\","
+				   "\"stringData\":{\"token-id\":\"abcdef\",\"token-secret\":\"0123456789abcdef\",\"usage-bootstrap-signing\":\"true\"}}");
+	wait_for("cluster-info is signed", signed_info, NULL);
+	make(&core_v1_secret_type, "{\"metadata\":{\"name\":\"bootstrap-token-aaaaaa\",\"namespace\":\"kube-system\"},\"type\":\"bootstrap.kubernetes.io/token\","
+				   "\"stringData\":{\"token-id\":\"aaaaaa\",\"token-secret\":\"0123456789abcdef\",\"expiration\":\"2020-01-01T00:00:00Z\"}}");
+	wait_for("an expired token goes", token_gone, NULL);
+}
+
 /* ---- a dead node ---- */
 static bool has_taint(const char *node, const char *key, const char *effect)
 {
@@ -888,6 +995,7 @@ int main(void)
 		cmocka_unit_test(test_daemon_set),
 		cmocka_unit_test(test_stateful_set),
 		cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_small_ones),
 		cmocka_unit_test(test_dead_node),
 	};
 
