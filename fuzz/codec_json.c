@@ -7,8 +7,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct type *const types[] = {
-	&core_v1_pod_type, &apps_v1_deployment_type, &apiextensions_v1_custom_resource_definition_type, &meta_v1_status_type,
-	&authentication_v1_token_review_type, &core_v1_secret_type, &events_v1_event_type, &meta_v1_table_type,
+	&core_v1_pod_type,
+	&apps_v1_deployment_type,
+	&apiextensions_v1_custom_resource_definition_type,
+	&meta_v1_status_type,
+	&authentication_v1_token_review_type,
+	&core_v1_secret_type,
+	&events_v1_event_type,
+	&meta_v1_table_type,
 };
 
 static void must(bool ok)
@@ -55,7 +61,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	void *obj;
 
 	memcpy(exact, data + 1, size - 1);
-	bool well_formed = !json_check(text, &err), typed = !json_decode(t, text, a, &notes, &obj, &err);
+	bool well_formed = !json_check(text, &err),
+	     typed = !json_decode(t, text, a, &notes, &obj, &err);
 	int r = json_parse(text, a, &tree, &err);
 	bool read = !r;
 

@@ -32,7 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct err err;
 
 	str_cut(str_n((const char *)data, size), '\n', &doc_text, &patch_text);
-	if (json_parse(doc_text, a, &doc, &err) < 0 || json_parse(patch_text, a, &patch, &err) < 0) {
+	if (json_parse(doc_text, a, &doc, &err) < 0 ||
+		json_parse(patch_text, a, &patch, &err) < 0) {
 		arena_free(a);
 		return 0;
 	}

@@ -6,8 +6,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct type *const types[] = {
-	&core_v1_pod_type, &apps_v1_deployment_type, &apiextensions_v1_custom_resource_definition_type, &meta_v1_status_type,
-	&authentication_v1_token_review_type, &core_v1_secret_type, &apps_v1_controller_revision_type,
+	&core_v1_pod_type,
+	&apps_v1_deployment_type,
+	&apiextensions_v1_custom_resource_definition_type,
+	&meta_v1_status_type,
+	&authentication_v1_token_review_type,
+	&core_v1_secret_type,
+	&apps_v1_controller_revision_type,
 };
 
 static void must(bool ok)
@@ -50,7 +55,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (which < ARRAY_LEN(types)) {
 		if (!proto_decode(types[which], bytes, a, &obj, &err))
 			round_trip(types[which], obj, a);
-	} else if (!proto_open(bytes, &env, &err) && !codec_decode(bytes, a, NULL, &t, &obj, &err)) {
+	} else if (!proto_open(bytes, &env, &err) &&
+		!codec_decode(bytes, a, NULL, &t, &obj, &err)) {
 		round_trip(t, obj, a);
 	}
 	free(exact);

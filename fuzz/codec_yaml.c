@@ -14,7 +14,8 @@ static bool writable(const struct value *v)
 {
 	if (v->kind == VALUE_TEXT)
 		for (size_t i = 0; i < v->text.len; i++)
-			if ((unsigned char)v->text.p[i] < 0x20 || (unsigned char)v->text.p[i] >= 0x7f)
+			if ((unsigned char)v->text.p[i] < 0x20 ||
+				(unsigned char)v->text.p[i] >= 0x7f)
 				return false;
 	for (size_t i = 0; v->kind == VALUE_LIST && i < v->list.len; i++)
 		if (!writable(&v->list.items[i]))

@@ -25,7 +25,8 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool write_file(const struct schemas *s, const char *dir, const char *name, void (*emit)(const struct schemas *, FILE *))
+static bool write_file(const struct schemas *s, const char *dir, const char *name,
+	void (*emit)(const struct schemas *, FILE *))
 {
 	char *path = format("%s/%s", dir, name);
 	FILE *f = fopen(path, "we");
@@ -59,5 +60,8 @@ int main(int argc, char **argv)
 		schemas_check(&s);
 	if (complaints)
 		return 1;
-	return write_file(&s, out, "types.h", emit_header) && write_file(&s, out, "types.c", emit_tables) ? 0 : 1;
+	return write_file(&s, out, "types.h", emit_header) &&
+			write_file(&s, out, "types.c", emit_tables)
+		? 0
+		: 1;
 }

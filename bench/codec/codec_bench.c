@@ -116,7 +116,8 @@ int main(int argc, char **argv)
 	proto_encode(&core_v1_pod_type, obj, &proto);
 	w.proto = buf_str(&proto);
 	w.obj = obj;
-	printf("pod: %zu bytes JSON, %zu bytes protobuf, %zu bytes decoded\n", w.json.len, w.proto.len, arena_used(keep));
+	printf("pod: %zu bytes JSON, %zu bytes protobuf, %zu bytes decoded\n", w.json.len,
+		w.proto.len, arena_used(keep));
 	for (size_t i = 0; i < ARRAY_LEN(works); i++) {
 		double us = best_us(&w, works[i].run);
 		bool miss = works[i].goal_us > 0 && us > works[i].goal_us;

@@ -46,7 +46,8 @@ static const struct type *type_of(const char *file)
 	return model_type_by_proto(str_of(proto));
 }
 
-static void differ(const char *what, const char *file, const struct buf *want, const struct buf *got)
+static void differ(
+	const char *what, const char *file, const struct buf *want, const struct buf *got)
 {
 	size_t i = 0;
 
@@ -54,7 +55,8 @@ static void differ(const char *what, const char *file, const struct buf *want, c
 		i++;
 	size_t from = i > 60 ? i - 60 : 0;
 
-	fail_msg("%s: %s differs at byte %zu of %zu (got %zu bytes)\nwant …%.120s\ngot  …%.120s", file, what, i, want->len, got->len, want->p + from,
+	fail_msg("%s: %s differs at byte %zu of %zu (got %zu bytes)\nwant …%.120s\ngot  …%.120s",
+		file, what, i, want->len, got->len, want->p + from,
 		got->len > from ? got->p + from : "");
 }
 
@@ -79,7 +81,8 @@ static void check_file(const char *file)
 		fail_msg("%s: %s", file, err.text);
 	if (notes.len)
 		fail_msg("%s: %s", file, notes.items[0].p);
-	if (proto_open(buf_str(&pb), &env, &err) < 0 || proto_decode(t, env.raw, a, &from_pb, &err) < 0)
+	if (proto_open(buf_str(&pb), &env, &err) < 0 ||
+		proto_decode(t, env.raw, a, &from_pb, &err) < 0)
 		fail_msg("%s: %s", file, err.text);
 	if (t->is_typed) {
 		struct object_head *head = from_pb;

@@ -159,7 +159,8 @@ static int check_open(struct check *c)
 	bool object = *c->p == '{';
 
 	if (c->depth >= CODEC_MAX_DEPTH)
-		return err_set(c->err, -EBADMSG, "exceeded max depth (%d levels of nesting)", CODEC_MAX_DEPTH);
+		return err_set(c->err, -EBADMSG, "exceeded max depth (%d levels of nesting)",
+			CODEC_MAX_DEPTH);
 	c->in_object[++c->depth] = object;
 	c->p = skip_space(c->p + 1, c->end);
 	if (at_any(c, object ? "}" : "]")) {
@@ -184,7 +185,8 @@ static int check_close(struct check *c)
 			return r < 0 ? r : 1;
 		}
 		if (!at_any(c, object ? "}" : "]"))
-			return bad_char(c, object ? "after object key:value pair" : "after array element");
+			return bad_char(
+				c, object ? "after object key:value pair" : "after array element");
 		c->p++;
 		c->depth--;
 	}

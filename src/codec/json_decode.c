@@ -46,9 +46,19 @@ static void message_name(const struct type *t, char *out, size_t n)
 static void go_type(const struct field *f, bool item, char out[128])
 {
 	static const char *const names[] = {
-		[KIND_BOOL] = "bool", [KIND_INT32] = "int32", [KIND_INT64] = "int64", [KIND_DOUBLE] = "float64", [KIND_STRING] = "string",
-		[KIND_BYTES] = "[]uint8", [KIND_TIME] = "string", [KIND_MICROTIME] = "string", [KIND_DURATION] = "string",
-		[KIND_QUANTITY] = "resource.Quantity", [KIND_INT_OR_STRING] = "int32", [KIND_RAW] = "runtime.RawExtension", [KIND_JSON] = "interface {}",
+		[KIND_BOOL] = "bool",
+		[KIND_INT32] = "int32",
+		[KIND_INT64] = "int64",
+		[KIND_DOUBLE] = "float64",
+		[KIND_STRING] = "string",
+		[KIND_BYTES] = "[]uint8",
+		[KIND_TIME] = "string",
+		[KIND_MICROTIME] = "string",
+		[KIND_DURATION] = "string",
+		[KIND_QUANTITY] = "resource.Quantity",
+		[KIND_INT_OR_STRING] = "int32",
+		[KIND_RAW] = "runtime.RawExtension",
+		[KIND_JSON] = "interface {}",
 	};
 	char name[100];
 	const char *before = "";
@@ -58,7 +68,10 @@ static void go_type(const struct field *f, bool item, char out[128])
 	else
 		snprintf(name, sizeof(name), "%s", names[f->kind]);
 	if (!item)
-		before = f->shape == SHAPE_LIST ? "[]" : f->shape == SHAPE_MAP ? "map[string]" : f->shape == SHAPE_MAP_LIST ? "map[string][]" : "";
+		before = f->shape == SHAPE_LIST      ? "[]"
+			: f->shape == SHAPE_MAP      ? "map[string]"
+			: f->shape == SHAPE_MAP_LIST ? "map[string][]"
+						     : "";
 	else if (f->shape == SHAPE_MAP_LIST)
 		before = "[]";
 	snprintf(out, 128, "%s%s", before, name);
@@ -74,7 +87,9 @@ static int tell_mismatch(struct dec *d, const struct type *t, const struct frame
 		return -EBADMSG;
 	go_type(d->bad_field, d->bad_item, type);
 	write_path(at, &path, false);
-	err_set(d->err, 0, "json: cannot unmarshal %s into Go struct field %s." STR_FMT " of type %s", d->bad, t->name, STR_ARG(buf_str(&path)), type);
+	err_set(d->err, 0,
+		"json: cannot unmarshal %s into Go struct field %s." STR_FMT " of type %s", d->bad,
+		t->name, STR_ARG(buf_str(&path)), type);
 	buf_deinit(&path);
 	d->told = true;
 	return -EBADMSG;
@@ -85,7 +100,8 @@ static int tell_too_large(struct dec *d, const struct frame *at)
 	struct buf path = { 0 };
 
 	write_path(at, &path, true);
-	err_set(d->err, 0, STR_FMT ": too many items for a text of this size; send fewer", STR_ARG(buf_str(&path)));
+	err_set(d->err, 0, STR_FMT ": too many items for a text of this size; send fewer",
+		STR_ARG(buf_str(&path)));
 	buf_deinit(&path);
 	d->told = true;
 	return -EBADMSG;
@@ -110,7 +126,7 @@ static void *chunk_item(struct dec *d, size_t size)
 			size_t cap = MAX(2 * c->cap, 4 * size);
 			struct chunk *n = xmalloc(sizeof(*n) + cap);
 
-			*n = (struct chunk){ .cap = cap, .data = (char *)(n + 1) };
+			*n = (struct chunk) { .cap = cap, .data = (char *)(n + 1) };
 			c->next = n;
 		}
 		c = d->chunk = c->next;
@@ -123,7 +139,8 @@ static void *chunk_item(struct dec *d, size_t size)
 }
 
 /* Moves what was pushed since `first`/`used` into the arena. */
-static void chunk_pop(struct dec *d, struct chunk *first, size_t used, size_t n, size_t size, struct any_list *ret)
+static void chunk_pop(struct dec *d, struct chunk *first, size_t used, size_t n, size_t size,
+	struct any_list *ret)
 {
 	char *to = n ? arena_alloc(d->arena, model_list_room(n) * size) : MODEL_EMPTY;
 
@@ -186,7 +203,8 @@ static int decode_item(struct dec *d, const struct field *f, void *to, const str
 	return decode_message(d, f->type, to, at);
 }
 
-static int decode_list(struct dec *d, const struct field *f, struct any_list *ret, const struct frame *up, bool nested)
+static int decode_list(struct dec *d, const struct field *f, struct any_list *ret,
+	const struct frame *up, bool nested)
 {
 	struct chunk *first = d->chunk;
 	size_t used = first->used, n = 0, size = codec_kind_size(f->kind, f->type);
@@ -227,7 +245,8 @@ static int decode_key(struct dec *d, struct str *ret)
 	return d->p == d->end ? -EBADMSG : 0;
 }
 
-static void note_duplicate_keys(struct dec *d, const struct any_list *l, size_t size, const struct frame *up)
+static void note_duplicate_keys(
+	struct dec *d, const struct any_list *l, size_t size, const struct frame *up)
 {
 	/* Only a map with duplicates comes here: quadratic work is bounded by the number of notes kept. */
 	for (size_t i = 1; i < l->len && d->notes->len < 100; i++) {
@@ -244,7 +263,8 @@ static void note_duplicate_keys(struct dec *d, const struct any_list *l, size_t 
 	}
 }
 
-static int decode_map(struct dec *d, const struct field *f, struct any_list *ret, const struct frame *up)
+static int decode_map(
+	struct dec *d, const struct field *f, struct any_list *ret, const struct frame *up)
 {
 	struct chunk *first = d->chunk;
 	size_t used = first->used, n = 0, size = codec_item_size(f);
@@ -265,7 +285,10 @@ static int decode_map(struct dec *d, const struct field *f, struct any_list *ret
 			return r;
 		at.name = *(struct str *)entry;
 		if (f->shape == SHAPE_MAP_LIST)
-			r = take_null(d) ? 0 : decode_list(d, f, (struct any_list *)(entry + MAP_VALUE_OFFSET), &at, true);
+			r = take_null(d)
+				? 0
+				: decode_list(d, f, (struct any_list *)(entry + MAP_VALUE_OFFSET),
+					  &at, true);
 		else
 			r = decode_item(d, f, entry + MAP_VALUE_OFFSET, &at);
 		if (r < 0)
@@ -277,7 +300,8 @@ static int decode_map(struct dec *d, const struct field *f, struct any_list *ret
 	codec_sort_map(ret, size);
 	if (ret->len < n && d->notes) {
 		/* The texts are gone from the sorted map, but the chunk still holds them as read. */
-		struct any_list all = { .items = first->data + used, .len = first->cap - used >= n * size ? n : 0 };
+		struct any_list all = { .items = first->data + used,
+			.len = first->cap - used >= n * size ? n : 0 };
 
 		note_duplicate_keys(d, &all, size, up);
 	}
@@ -336,7 +360,7 @@ static int decode_pointer(struct dec *d, const struct field *f, void *to, const 
 static void set_null(const struct field *f, void *to)
 {
 	if (f->shape >= SHAPE_LIST)
-		*(struct any_list *)to = (struct any_list){ 0 };
+		*(struct any_list *)to = (struct any_list) { 0 };
 	else if (f->shape == SHAPE_PTR && f->kind == KIND_MESSAGE)
 		*(void **)to = NULL;
 	else if (f->shape == SHAPE_PTR && f->kind <= KIND_DOUBLE)
@@ -346,9 +370,9 @@ static void set_null(const struct field *f, void *to)
 	else if (kind_is_text(f->kind) && (f->shape == SHAPE_PTR || f->kind != KIND_STRING))
 		*(struct str *)to = STR_NONE;
 	else if (f->kind == KIND_TIME || f->kind == KIND_MICROTIME)
-		*(struct timestamp *)to = (struct timestamp){ 0 };
+		*(struct timestamp *)to = (struct timestamp) { 0 };
 	else if (f->kind == KIND_INT_OR_STRING && f->shape == SHAPE_PTR)
-		*(struct int_or_str *)to = (struct int_or_str){ 0 };
+		*(struct int_or_str *)to = (struct int_or_str) { 0 };
 }
 
 static int decode_member(struct dec *d, const struct field *f, void *to, const struct frame *at)
@@ -383,7 +407,8 @@ static int decode_member(struct dec *d, const struct field *f, void *to, const s
 /* ---- messages ---- */
 
 /* The member's name and its row (NULL: unknown); p moves behind the colon. */
-static int decode_name(struct dec *d, const struct type *t, uint32_t guess, const struct flat_field **ret, struct str *ret_name)
+static int decode_name(struct dec *d, const struct type *t, uint32_t guess,
+	const struct flat_field **ret, struct str *ret_name)
 {
 	const char *p = d->p + 1;
 
@@ -463,7 +488,9 @@ static int decode_either(struct dec *d, const struct type *t, char *obj, const s
 		const struct field *f = &t->fields[i];
 		bool is_list = f->shape == SHAPE_LIST, is_bool = f->kind == KIND_BOOL;
 
-		if (*d->p == '[' ? is_list : *d->p == '{' ? !is_list && !is_bool : is_bool && (*d->p == 't' || *d->p == 'f'))
+		if (*d->p == '['               ? is_list
+				: *d->p == '{' ? !is_list && !is_bool
+					       : is_bool && (*d->p == 't' || *d->p == 'f'))
 			fits = f;
 		if (is_bool)
 			*(bool *)(obj + f->offset) = true; /* a schema that is there allows */
@@ -493,7 +520,8 @@ static int decode_root(struct dec *d, const struct type *t, char *obj)
 	if (!null && *d->p != '{' && !t->is_either) {
 		message_name(t, name, sizeof(name));
 		if (value_word(*d->p)) {
-			err_set(d->err, 0, "json: cannot unmarshal %s into Go value of type %s", value_word(*d->p), name);
+			err_set(d->err, 0, "json: cannot unmarshal %s into Go value of type %s",
+				value_word(*d->p), name);
 			d->told = true;
 		}
 		return -EBADMSG;
@@ -506,7 +534,8 @@ static int decode_root(struct dec *d, const struct type *t, char *obj)
 	return d->p == d->end ? 0 : -EBADMSG;
 }
 
-int json_decode(const struct type *t, struct str text, struct arena *a, struct decode_notes *notes, void **ret, struct err *err)
+int json_decode(const struct type *t, struct str text, struct arena *a, struct decode_notes *notes,
+	void **ret, struct err *err)
 {
 	text = never_null(text);
 	char first[CHUNK_MIN] __attribute__((aligned(16)));

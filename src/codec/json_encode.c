@@ -43,8 +43,10 @@ static inline void close_with(struct buf *out, char open, char c)
 static const char *scan_safe(const char *p, const char *end)
 {
 #ifdef __SSE2__
-	const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(0x20);
-	const __m128i less = _mm_set1_epi8('<'), greater = _mm_set1_epi8('>'), ampersand = _mm_set1_epi8('&');
+	const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'),
+		      space = _mm_set1_epi8(0x20);
+	const __m128i less = _mm_set1_epi8('<'), greater = _mm_set1_epi8('>'),
+		      ampersand = _mm_set1_epi8('&');
 
 	while (end - p >= 16) {
 		__m128i v = _mm_loadu_si128((const __m128i *)p);
@@ -58,7 +60,8 @@ static const char *scan_safe(const char *p, const char *end)
 		p += 16;
 	}
 #endif
-	while (p < end && (signed char)*p >= 0x20 && *p != '"' && *p != '\\' && *p != '<' && *p != '>' && *p != '&')
+	while (p < end && (signed char)*p >= 0x20 && *p != '"' && *p != '\\' && *p != '<' &&
+		*p != '>' && *p != '&')
 		p++;
 	return p;
 }
@@ -66,8 +69,14 @@ static const char *scan_safe(const char *p, const char *end)
 static void put_escape(struct buf *out, unsigned char c)
 {
 	static const char hex[] = "0123456789abcdef";
-	const char *short_form = c == '"' ? "\\\"" : c == '\\' ? "\\\\" : c == '\n' ? "\\n" : c == '\r' ? "\\r" : c == '\t' ? "\\t" :
-		c == '\b' ? "\\b" : c == '\f' ? "\\f" : NULL;
+	const char *short_form = c == '"' ? "\\\""
+		: c == '\\'               ? "\\\\"
+		: c == '\n'               ? "\\n"
+		: c == '\r'               ? "\\r"
+		: c == '\t'               ? "\\t"
+		: c == '\b'               ? "\\b"
+		: c == '\f'               ? "\\f"
+					  : NULL;
 
 	if (short_form) {
 		put(out, short_form, 2);
@@ -101,7 +110,8 @@ static void put_escaped(struct buf *out, const char *p, const char *end, bool is
 		if (!n) {
 			PUT(out, "\\ufffd");
 			n = 1;
-		} else if (n == 3 && !memcmp(p, "\xe2\x80", 2) && ((unsigned char)p[2] & 0xfe) == 0xa8) {
+		} else if (n == 3 && !memcmp(p, "\xe2\x80", 2) &&
+			((unsigned char)p[2] & 0xfe) == 0xa8) {
 			put(out, p[2] == (char)0xa8 ? "\\u2028" : "\\u2029", 6);
 		} else {
 			put(out, p, n);

@@ -30,7 +30,8 @@ int mismatch(struct dec *d, const struct field *f, bool item)
 static int bad_number(struct dec *d, const struct field *f, bool item, struct str literal)
 {
 	mismatch(d, f, item);
-	snprintf(d->bad_number, sizeof(d->bad_number), "number %.*s", (int)MIN(literal.len, (size_t)40), literal.p);
+	snprintf(d->bad_number, sizeof(d->bad_number), "number %.*s",
+		(int)MIN(literal.len, (size_t)40), literal.p);
 	d->bad = d->bad_number;
 	return -EBADMSG;
 }
@@ -67,7 +68,8 @@ int decode_text(struct dec *d, struct str *ret)
 	stop = json_string_end(start, d->end, &plain, &invalid);
 	if (!stop)
 		return -EBADMSG;
-	char *to = pool_take(&d->pool, (size_t)(stop - start) + 2 * invalid, (size_t)(d->end - d->p));
+	char *to = pool_take(
+		&d->pool, (size_t)(stop - start) + 2 * invalid, (size_t)(d->end - d->p));
 	char *end = json_unescape(start, stop - 1, to);
 
 	*end = '\0';
@@ -88,7 +90,8 @@ static int peek_text(struct dec *d, struct str *ret)
 	return 0;
 }
 
-static int decode_int(struct dec *d, const struct field *f, int64_t min, int64_t max, int64_t *ret, bool item)
+static int decode_int(
+	struct dec *d, const struct field *f, int64_t min, int64_t max, int64_t *ret, bool item)
 {
 	const char *start = d->p;
 	bool integer;
@@ -163,10 +166,14 @@ static int decode_time(struct dec *d, const struct field *f, struct timestamp *r
 
 	if (r < 0)
 		return r;
-	const char *layout = f->kind == KIND_TIME ? "2006-01-02T15:04:05Z07:00" : "2006-01-02T15:04:05.000000Z07:00";
+	const char *layout = f->kind == KIND_TIME ? "2006-01-02T15:04:05Z07:00"
+						  : "2006-01-02T15:04:05.000000Z07:00";
 
 	if (time_parse(s, ret) < 0)
-		return tell(d, "parsing time \"" STR_FMT "\" as \"%s\": cannot parse \"" STR_FMT "\" as a time", STR_ARG(s), layout, STR_ARG(s));
+		return tell(d,
+			"parsing time \"" STR_FMT "\" as \"%s\": cannot parse \"" STR_FMT
+			"\" as a time",
+			STR_ARG(s), layout, STR_ARG(s));
 	if (f->kind == KIND_TIME)
 		ret->nsec = 0;
 	else
@@ -181,7 +188,9 @@ static int decode_duration(struct dec *d, const struct field *f, int64_t *ret, b
 
 	if (r < 0)
 		return r;
-	return duration_parse(s, ret) < 0 ? tell(d, "time: invalid duration \"" STR_FMT "\"", STR_ARG(s)) : 0;
+	return duration_parse(s, ret) < 0
+		? tell(d, "time: invalid duration \"" STR_FMT "\"", STR_ARG(s))
+		: 0;
 }
 
 /* A text, or a bare number as upstream takes it. */
@@ -206,7 +215,8 @@ static int decode_quantity(struct dec *d, const struct field *f, struct str *ret
 	if (r < 0)
 		return r;
 	if (quantity_canonical(str_trim(s), d->arena, ret) < 0)
-		return tell(d, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+		return tell(d,
+			"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
 	return 0;
 }
 
@@ -227,12 +237,13 @@ static int decode_bytes(struct dec *d, const struct field *f, struct str *ret, b
 	return 0;
 }
 
-static int decode_int_or_str(struct dec *d, const struct field *f, struct int_or_str *ret, bool item)
+static int decode_int_or_str(
+	struct dec *d, const struct field *f, struct int_or_str *ret, bool item)
 {
 	int64_t v = 0;
 	int r;
 
-	*ret = (struct int_or_str){ 0 };
+	*ret = (struct int_or_str) { 0 };
 	if (*d->p == '"') {
 		ret->kind = IOS_STR;
 		return decode_text(d, &ret->text);

@@ -11,12 +11,15 @@
 const char *scan_plain(const char *p, const char *end)
 {
 #ifdef __SSE2__
-	const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(0x20);
+	const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'),
+		      space = _mm_set1_epi8(0x20);
 
 	while (end - p >= 16) {
 		__m128i v = _mm_loadu_si128((const __m128i *)p);
 		/* Signed compare: bytes above 0x7f are below 0x20 too. */
-		__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)), _mm_cmplt_epi8(v, space));
+		__m128i hit = _mm_or_si128(
+			_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)),
+			_mm_cmplt_epi8(v, space));
 		unsigned mask = (unsigned)_mm_movemask_epi8(hit);
 
 		if (mask)
@@ -54,7 +57,8 @@ size_t utf8_sequence(const char *at, const char *end)
 		return 0;
 	if (p[0] < 0xe0)
 		return 2;
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+		(p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
 		return 0;
 	if (have < 3 || (p[2] & 0xc0) != 0x80)
 		return 0;

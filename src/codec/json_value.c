@@ -56,7 +56,9 @@ static int parse_number(struct parse *s, struct value *ret)
 		ret->number = strtod(arena_str(s->arena, literal).p, NULL);
 	}
 	if (!isfinite(ret->number))
-		return err_set(s->err, -ERANGE, "json: cannot unmarshal number %.*s into Go value of type float64", (int)MIN(literal.len, (size_t)40), literal.p);
+		return err_set(s->err, -ERANGE,
+			"json: cannot unmarshal number %.*s into Go value of type float64",
+			(int)MIN(literal.len, (size_t)40), literal.p);
 	return 0;
 }
 
@@ -105,7 +107,7 @@ static int parse_list(struct parse *s, struct value *ret)
 {
 	int r;
 
-	*ret = (struct value){ .kind = VALUE_LIST };
+	*ret = (struct value) { .kind = VALUE_LIST };
 	for (r = parse_open(s, ']'); r > 0; r = parse_next(s, ']')) {
 		r = parse_value(s, value_append(s->arena, ret));
 		if (r < 0)
@@ -138,12 +140,13 @@ void value_drop_duplicates(struct value *o)
 	bool *gone = xcalloc(n, sizeof(*gone));
 
 	for (size_t i = 0; i < n; i++)
-		names[i] = (struct named){ o->object.members[i].key, i };
+		names[i] = (struct named) { o->object.members[i].key, i };
 	qsort(names, n, sizeof(*names), by_name);
 	for (size_t i = 0, j; i < n; i = j) {
 		for (j = i + 1; j < n && str_eq(names[i].key, names[j].key); j++)
 			gone[names[j].index] = true;
-		o->object.members[names[i].index].value = o->object.members[names[j - 1].index].value;
+		o->object.members[names[i].index].value =
+			o->object.members[names[j - 1].index].value;
 	}
 	for (size_t i = 0; i < n; i++)
 		if (!gone[i])
@@ -158,7 +161,7 @@ static int parse_object(struct parse *s, struct value *ret)
 	struct str key;
 	int r;
 
-	*ret = (struct value){ .kind = VALUE_OBJECT };
+	*ret = (struct value) { .kind = VALUE_OBJECT };
 	for (r = parse_open(s, '}'); r > 0; r = parse_next(s, '}')) {
 		if (*s->p != '"' || parse_text(s, &key) < 0)
 			return -EBADMSG;
@@ -188,14 +191,15 @@ static int parse_value(struct parse *s, struct value *ret)
 	case '[':
 		return parse_list(s, ret);
 	case '"':
-		*ret = (struct value){ .kind = VALUE_TEXT };
+		*ret = (struct value) { .kind = VALUE_TEXT };
 		return parse_text(s, &ret->text);
 	case 't':
-		return parse_word(s, "true", (struct value){ .kind = VALUE_BOOL, .boolean = true }, ret);
+		return parse_word(
+			s, "true", (struct value) { .kind = VALUE_BOOL, .boolean = true }, ret);
 	case 'f':
-		return parse_word(s, "false", (struct value){ .kind = VALUE_BOOL }, ret);
+		return parse_word(s, "false", (struct value) { .kind = VALUE_BOOL }, ret);
 	case 'n':
-		return parse_word(s, "null", (struct value){ .kind = VALUE_NULL }, ret);
+		return parse_word(s, "null", (struct value) { .kind = VALUE_NULL }, ret);
 	}
 	return parse_number(s, ret);
 }
@@ -296,7 +300,8 @@ void json_write_pretty(const struct value *v, struct buf *out, int indent)
 /* ---- type meta ---- */
 
 /* A member of the object; 1: it was read, 0: end, < 0 malformed. */
-static int peek_member(struct parse *s, struct str *ret_api_version, struct str *ret_kind, const char **ret_bad)
+static int peek_member(
+	struct parse *s, struct str *ret_api_version, struct str *ret_kind, const char **ret_bad)
 {
 	struct str key;
 
@@ -317,17 +322,21 @@ static int peek_member(struct parse *s, struct str *ret_api_version, struct str 
 	return s->p ? 0 : -EBADMSG;
 }
 
-int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_version, struct str *ret_kind, struct err *err)
+int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_version,
+	struct str *ret_kind, struct err *err)
 {
 	text = never_null(text);
-	struct parse s = { .p = skip_space(text.p, text.p + text.len), .end = text.p + text.len, .arena = a };
+	struct parse s = {
+		.p = skip_space(text.p, text.p + text.len), .end = text.p + text.len, .arena = a
+	};
 	struct str version = STR_NONE, kind = STR_NONE;
 	const char *bad = NULL;
 	int r = -EBADMSG;
 
 	if (s.p < s.end && *s.p == '{') {
 		for (r = parse_open(&s, '}'); r > 0; r = parse_next(&s, '}')) {
-			if (version.p && kind.p) /* enough: what follows is for json_decode to judge */
+			if (version.p &&
+				kind.p) /* enough: what follows is for json_decode to judge */
 				break;
 			r = peek_member(&s, &version, &kind, &bad);
 			if (r < 0)
@@ -343,7 +352,12 @@ int json_peek_type_meta(struct str text, struct arena *a, struct str *ret_api_ve
 	if (r < 0)
 		return r;
 	if (bad)
-		return err_set(err, -EBADMSG, "json: cannot unmarshal into Go struct field .%s of type string", bad);
-	return err_set(err, -EBADMSG, "json: cannot unmarshal %s into Go value of type struct { APIVersion string; Kind string }",
-		*s.p == '[' ? "array" : *s.p == '"' ? "string" : *s.p == 't' || *s.p == 'f' ? "bool" : "number");
+		return err_set(err, -EBADMSG,
+			"json: cannot unmarshal into Go struct field .%s of type string", bad);
+	return err_set(err, -EBADMSG,
+		"json: cannot unmarshal %s into Go value of type struct { APIVersion string; Kind string }",
+		*s.p == '['                          ? "array"
+			: *s.p == '"'                ? "string"
+			: *s.p == 't' || *s.p == 'f' ? "bool"
+						     : "number");
 }

@@ -4,9 +4,10 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char two_digits[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354"
-				 "5556575859606162636465666768697071727374757677787980818283848586878889909192939495969798"
-				 "99";
+static const char two_digits[] =
+	"00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354"
+	"5556575859606162636465666768697071727374757677787980818283848586878889909192939495969798"
+	"99";
 
 size_t format_int(int64_t v, char *out)
 {
@@ -40,7 +41,8 @@ size_t format_double(double v, char out[32])
 	int precision = 1;
 
 	if (!isfinite(v))
-		return (size_t)snprintf(out, 32, "0"); /* JSON has no such number; decoding never makes one */
+		return (size_t)snprintf(
+			out, 32, "0"); /* JSON has no such number; decoding never makes one */
 	if (v == 0)
 		return (size_t)snprintf(out, 32, signbit(v) ? "-0" : "0");
 	do
@@ -64,7 +66,8 @@ size_t format_double(double v, char out[32])
 		return (size_t)snprintf(out, 32, "%.*f", MAX(0, precision - 1 - exponent), v);
 	size_t mantissa = (size_t)(strchr(text, 'e') - text);
 
-	return (size_t)snprintf(out, 32, "%.*se%c%0*d", (int)mantissa, text, exponent < 0 ? '-' : '+', exponent < 0 ? 1 : 2, abs(exponent));
+	return (size_t)snprintf(out, 32, "%.*se%c%0*d", (int)mantissa, text,
+		exponent < 0 ? '-' : '+', exponent < 0 ? 1 : 2, abs(exponent));
 }
 
 int parse_int(struct str s, int64_t *ret)

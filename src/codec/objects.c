@@ -2,7 +2,8 @@
  * rare, and so there is one decoder with one set of rules. */
 #include "codec/internal.h"
 
-int value_to_object(const struct type *t, const struct value *v, struct arena *a, struct decode_notes *notes, void **ret, struct err *err)
+int value_to_object(const struct type *t, const struct value *v, struct arena *a,
+	struct decode_notes *notes, void **ret, struct err *err)
 {
 	struct buf text = { 0 };
 
@@ -19,7 +20,9 @@ void value_from_object(const struct type *t, const void *obj, struct arena *a, s
 
 	json_encode(t, obj, &text);
 	if (json_parse(buf_str(&text), a, ret, NULL) < 0)
-		*ret = (struct value){ .kind = VALUE_NULL }; /* nothing that codecs made: a raw member holds no JSON */
+		*ret = (struct value) {
+			.kind = VALUE_NULL
+		}; /* nothing that codecs made: a raw member holds no JSON */
 	buf_deinit(&text);
 }
 
@@ -44,7 +47,8 @@ static const struct type *find_type(struct str api_version, struct str kind)
 	return model_type(group, version, kind);
 }
 
-static int decode_proto(struct str bytes, struct arena *a, const struct type **ret_type, void **ret, struct err *err)
+static int decode_proto(struct str bytes, struct arena *a, const struct type **ret_type, void **ret,
+	struct err *err)
 {
 	struct proto_envelope env;
 	int r = proto_open(bytes, &env, err);
@@ -54,7 +58,9 @@ static int decode_proto(struct str bytes, struct arena *a, const struct type **r
 	const struct type *t = find_type(env.api_version, env.kind);
 
 	if (!t)
-		return err_set(err, -ENOENT, "no kind \"" STR_FMT "\" is registered for version \"" STR_FMT "\"", STR_ARG(env.kind), STR_ARG(env.api_version));
+		return err_set(err, -ENOENT,
+			"no kind \"" STR_FMT "\" is registered for version \"" STR_FMT "\"",
+			STR_ARG(env.kind), STR_ARG(env.api_version));
 	r = proto_decode(t, env.raw, a, ret, err);
 	if (!r && t->is_typed) {
 		struct object_head *head = *ret;
@@ -66,7 +72,8 @@ static int decode_proto(struct str bytes, struct arena *a, const struct type **r
 	return r;
 }
 
-int codec_decode(struct str bytes, struct arena *a, struct decode_notes *notes, const struct type **ret_type, void **ret, struct err *err)
+int codec_decode(struct str bytes, struct arena *a, struct decode_notes *notes,
+	const struct type **ret_type, void **ret, struct err *err)
 {
 	enum codec_format form = codec_detect(bytes);
 	struct buf text = { 0 };
@@ -87,9 +94,12 @@ int codec_decode(struct str bytes, struct arena *a, struct decode_notes *notes, 
 	const struct type *t = r < 0 ? NULL : find_type(version, kind);
 
 	if (!r && !kind.len)
-		r = err_set(err, -EBADMSG, "Object 'Kind' is missing in '%.*s'", (int)MIN(bytes.len, (size_t)200), bytes.p);
+		r = err_set(err, -EBADMSG, "Object 'Kind' is missing in '%.*s'",
+			(int)MIN(bytes.len, (size_t)200), bytes.p);
 	else if (!r && !t)
-		r = err_set(err, -ENOENT, "no kind \"" STR_FMT "\" is registered for version \"" STR_FMT "\"", STR_ARG(kind), STR_ARG(version));
+		r = err_set(err, -ENOENT,
+			"no kind \"" STR_FMT "\" is registered for version \"" STR_FMT "\"",
+			STR_ARG(kind), STR_ARG(version));
 	if (!r)
 		r = json_decode(t, bytes, a, notes, ret, err);
 	if (!r)
@@ -115,7 +125,8 @@ void codec_encode(enum codec_format form, const struct type *t, const void *obj,
 	}
 }
 
-int codec_convert(struct str in, enum codec_format to, struct decode_notes *notes, struct buf *out, struct err *err)
+int codec_convert(struct str in, enum codec_format to, struct decode_notes *notes, struct buf *out,
+	struct err *err)
 {
 	struct arena *a = arena_new(0);
 	const struct type *t;

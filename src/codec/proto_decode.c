@@ -14,7 +14,14 @@ struct bytes {
 	const uint8_t *p, *end;
 };
 
-enum wire { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_GROUP = 3, WIRE_GROUP_END = 4, WIRE_FIXED32 = 5 };
+enum wire {
+	WIRE_VARINT = 0,
+	WIRE_FIXED64 = 1,
+	WIRE_BYTES = 2,
+	WIRE_GROUP = 3,
+	WIRE_GROUP_END = 4,
+	WIRE_FIXED32 = 5
+};
 
 static int decode_message(struct pdec *d, const struct type *t, char *obj, struct bytes in);
 
@@ -58,7 +65,7 @@ static int get_bytes(struct pdec *d, struct bytes *in, struct bytes *ret)
 		return r;
 	if (n > (uint64_t)(in->end - in->p))
 		return truncated(d);
-	*ret = (struct bytes){ in->p, in->p + n };
+	*ret = (struct bytes) { in->p, in->p + n };
 	in->p += n;
 	return 0;
 }
@@ -102,7 +109,8 @@ static int skip_field(struct pdec *d, struct bytes *in, unsigned wire)
 			groups--;
 			break;
 		default:
-			return err_set(d->err, -EBADMSG, "proto: illegal wireType %d", (int)(v & 7));
+			return err_set(
+				d->err, -EBADMSG, "proto: illegal wireType %d", (int)(v & 7));
 		}
 		if (r < 0 || !groups)
 			return r;
@@ -133,7 +141,9 @@ static struct str text_of(struct pdec *d, struct bytes b)
 
 static struct str binary_of(struct pdec *d, struct bytes b)
 {
-	return b.p == b.end ? STR("") : arena_str(d->pool.arena, str_n((const char *)b.p, (size_t)(b.end - b.p)));
+	return b.p == b.end
+		? STR("")
+		: arena_str(d->pool.arena, str_n((const char *)b.p, (size_t)(b.end - b.p)));
 }
 
 /* ---- messages with a kind of their own; each reads tags 1 to 3 ---- */
@@ -149,7 +159,7 @@ static int get_parts(struct pdec *d, struct bytes in, struct parts *ret)
 	uint64_t key;
 	int r = 0;
 
-	*ret = (struct parts){ 0 };
+	*ret = (struct parts) { 0 };
 	while (r >= 0 && in.p < in.end) {
 		r = get_varint(d, &in, &key);
 		if (r < 0)
@@ -178,7 +188,8 @@ static int get_quantity(struct pdec *d, struct bytes b, struct str *ret)
 		return 0;
 	}
 	if (quantity_canonical(s, d->pool.arena, ret) < 0)
-		return err_set(d->err, -EBADMSG, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+		return err_set(d->err, -EBADMSG,
+			"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
 	return 0;
 }
 
@@ -199,20 +210,24 @@ static int get_raw(struct pdec *d, struct bytes b, struct str *ret)
 	const char *end = json_compact(s.p, s.p + s.len, CODEC_MAX_DEPTH, &to);
 
 	if (!end || skip_space(end, s.p + s.len) != s.p + s.len)
-		return json_check(s, d->err) < 0 ? -EBADMSG : err_set(d->err, -EBADMSG, "proto: raw value is no JSON");
+		return json_check(s, d->err) < 0
+			? -EBADMSG
+			: err_set(d->err, -EBADMSG, "proto: raw value is no JSON");
 	*ret = utf8_repair(str_n(text, (size_t)(to - text)), d->pool.arena);
 	return 0;
 }
 
 /* What RFC 3339 cannot write could never be shown as JSON. */
-static int get_time(struct pdec *d, const struct field *f, const struct parts *parts, struct timestamp *ret)
+static int get_time(
+	struct pdec *d, const struct field *f, const struct parts *parts, struct timestamp *ret)
 {
 	const int64_t year_0 = -62167219200, year_9999_end = 253402300799;
 	int64_t sec = (int64_t)parts->number[1], nsec = (int64_t)parts->number[2];
 
 	if (sec < year_0 || sec > year_9999_end || nsec < 0 || nsec > 999999999)
-		return err_set(d->err, -EBADMSG, "proto: %s: the time is outside of the years 0 to 9999", f->name);
-	*ret = (struct timestamp){ sec, f->kind == KIND_TIME ? 0 : (int32_t)(nsec - nsec % 1000) };
+		return err_set(d->err, -EBADMSG,
+			"proto: %s: the time is outside of the years 0 to 9999", f->name);
+	*ret = (struct timestamp) { sec, f->kind == KIND_TIME ? 0 : (int32_t)(nsec - nsec % 1000) };
 	return 0;
 }
 
@@ -235,7 +250,8 @@ static int special(struct pdec *d, const struct field *f, struct bytes in, void 
 	case KIND_INT_OR_STRING: {
 		struct int_or_str *v = to;
 
-		*v = (struct int_or_str){ .kind = parts.number[1] ? IOS_STR : IOS_INT, .num = parts.number[1] ? 0 : (int32_t)parts.number[2] };
+		*v = (struct int_or_str) { .kind = parts.number[1] ? IOS_STR : IOS_INT,
+			.num = parts.number[1] ? 0 : (int32_t)parts.number[2] };
 		if (v->kind == IOS_STR)
 			v->text = text_of(d, parts.text[3]);
 		return 0;
@@ -301,7 +317,10 @@ static int get_value(struct pdec *d, const struct field *f, struct bytes *in, vo
 static int spend(struct pdec *d, size_t n, const struct field *f)
 {
 	d->budget -= (int64_t)n;
-	return d->budget < 0 ? err_set(d->err, -EBADMSG, "%s: too many items for a message of this size; send fewer", f->name) : 0;
+	return d->budget < 0
+		? err_set(d->err, -EBADMSG,
+			  "%s: too many items for a message of this size; send fewer", f->name)
+		: 0;
 }
 
 static int get_pointer(struct pdec *d, const struct field *f, struct bytes *in, void *to)
@@ -396,7 +415,8 @@ static int get_wrapped(struct pdec *d, const struct field *f, struct bytes in, s
 		if (r >= 0)
 			r = spend(d, sizeof(struct str), f);
 		if (r >= 0)
-			*(struct str *)model_list_add(d->pool.arena, l, sizeof(struct str)) = text_of(d, b);
+			*(struct str *)model_list_add(
+				d->pool.arena, l, sizeof(struct str)) = text_of(d, b);
 	}
 	return r;
 }
@@ -421,8 +441,10 @@ static int get_entry(struct pdec *d, const struct field *f, struct bytes in, cha
 		} else if (key >> 3 == 2 && f->shape == SHAPE_MAP_LIST && (key & 7) == WIRE_BYTES) {
 			r = get_bytes(d, &in, &b);
 			if (r >= 0)
-				r = get_wrapped(d, f, b, (struct any_list *)(entry + MAP_VALUE_OFFSET));
-		} else if (key >> 3 == 2 && f->shape == SHAPE_MAP && (key & 7) == wire_of(f->kind)) {
+				r = get_wrapped(
+					d, f, b, (struct any_list *)(entry + MAP_VALUE_OFFSET));
+		} else if (key >> 3 == 2 && f->shape == SHAPE_MAP &&
+			(key & 7) == wire_of(f->kind)) {
 			r = get_value(d, f, &in, entry + MAP_VALUE_OFFSET);
 		} else {
 			r = skip_field(d, &in, key & 7);
@@ -443,7 +465,8 @@ static int get_item(struct pdec *d, const struct field *f, struct bytes *in, cha
 }
 
 /* The first item takes the whole run behind it along; a later run (protobuf allows it) is added one by one. */
-static int get_run(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in, unsigned wire, struct any_list *l)
+static int get_run(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in,
+	unsigned wire, struct any_list *l)
 {
 	size_t size = codec_item_size(f), key_len = (size_t)(in->p - key);
 	size_t n = l->len ? 1 : count_run(key, *in, wire);
@@ -464,7 +487,8 @@ static int get_run(struct pdec *d, const struct field *f, const uint8_t *key, st
 	return 0;
 }
 
-static int get_items(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in, unsigned wire, struct any_list *l)
+static int get_items(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in,
+	unsigned wire, struct any_list *l)
 {
 	bool list = f->shape == SHAPE_LIST;
 	struct bytes b;
@@ -483,7 +507,8 @@ static int get_items(struct pdec *d, const struct field *f, const uint8_t *key, 
 
 /* ---- messages ---- */
 
-static int get_member(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in, unsigned wire, void *to)
+static int get_member(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in,
+	unsigned wire, void *to)
 {
 	if (f->shape >= SHAPE_LIST)
 		return get_items(d, f, key, in, wire, to);
@@ -504,7 +529,8 @@ static int decode_message(struct pdec *d, const struct type *t, char *obj, struc
 	bool maps = false;
 
 	if (++d->depth > CODEC_MAX_DEPTH)
-		return err_set(d->err, -EBADMSG, "proto: exceeded max depth (%d levels of nesting)", CODEC_MAX_DEPTH);
+		return err_set(d->err, -EBADMSG, "proto: exceeded max depth (%d levels of nesting)",
+			CODEC_MAX_DEPTH);
 	d->end = in.end;
 	while (in.p < in.end) {
 		const uint8_t *at = in.p;
@@ -516,7 +542,9 @@ static int decode_message(struct pdec *d, const struct type *t, char *obj, struc
 		uint64_t tag = key >> 3;
 
 		if (!tag || tag > INT32_MAX)
-			return err_set(d->err, -EBADMSG, "proto: %s: illegal tag %llu (wire type %u)", t->name, (unsigned long long)tag, (unsigned)(key & 7));
+			return err_set(d->err, -EBADMSG,
+				"proto: %s: illegal tag %llu (wire type %u)", t->name,
+				(unsigned long long)tag, (unsigned)(key & 7));
 		uint16_t slot = tag <= t->max_tag ? t->tag_slots[tag] : 0;
 
 		if (slot) {
@@ -541,12 +569,16 @@ static int decode_message(struct pdec *d, const struct type *t, char *obj, struc
 	return 0;
 }
 
-int proto_decode(const struct type *t, struct str bytes, struct arena *a, void **ret, struct err *err)
+int proto_decode(
+	const struct type *t, struct str bytes, struct arena *a, void **ret, struct err *err)
 {
 	const uint8_t *p = (const uint8_t *)never_null(bytes).p;
-	struct pdec d = { .end = p + bytes.len, .pool.arena = a, .err = err, .budget = struct_budget(bytes.len) };
+	struct pdec d = { .end = p + bytes.len,
+		.pool.arena = a,
+		.err = err,
+		.budget = struct_budget(bytes.len) };
 	char *obj = arena_alloc(a, t->size);
-	int r = decode_message(&d, t, obj, (struct bytes){ p, p + bytes.len });
+	int r = decode_message(&d, t, obj, (struct bytes) { p, p + bytes.len });
 
 	if (!r)
 		*ret = obj;

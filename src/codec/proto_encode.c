@@ -18,7 +18,7 @@ static void grow(struct penc *e, size_t n)
 
 	memcpy(base + cap - used, e->p, used);
 	free(e->base);
-	*e = (struct penc){ base, base + cap - used, base + cap };
+	*e = (struct penc) { base, base + cap - used, base + cap };
 }
 
 static inline char *back(struct penc *e, size_t n)
@@ -118,7 +118,7 @@ static void put_value(struct penc *e, const struct field *f, unsigned tag, const
 		put_number(e, tag, *(const bool *)v);
 		break;
 	case KIND_INT32:
-		put_number(e, tag, (uint64_t)(int64_t)*(const int32_t *)v);
+		put_number(e, tag, (uint64_t)(int64_t) * (const int32_t *)v);
 		break;
 	case KIND_INT64:
 		put_number(e, tag, *(const uint64_t *)v);

@@ -47,11 +47,17 @@ int proto_open(struct str bytes, struct proto_envelope *ret, struct err *err)
 	struct str outer[4] = { 0 }, meta[2] = { 0 };
 
 	if (!proto_has_magic(bytes))
-		return err_set(err, -EBADMSG, "provided data does not appear to be a protobuf message: it must begin with \"k8s\\x00\"");
+		return err_set(err, -EBADMSG,
+			"provided data does not appear to be a protobuf message: it must begin with \"k8s\\x00\"");
 	if (!get_texts(str_from(bytes, 4), outer, 4) || !get_texts(outer[0], meta, 2))
-		return err_set(err, -EBADMSG, "the envelope of the protobuf message is malformed: proto: unexpected EOF");
-	*ret = (struct proto_envelope){
-		.api_version = meta[0], .kind = meta[1], .raw = outer[1], .content_encoding = outer[2], .content_type = outer[3],
+		return err_set(err, -EBADMSG,
+			"the envelope of the protobuf message is malformed: proto: unexpected EOF");
+	*ret = (struct proto_envelope) {
+		.api_version = meta[0],
+		.kind = meta[1],
+		.raw = outer[1],
+		.content_encoding = outer[2],
+		.content_type = outer[3],
 	};
 	return 0;
 }

@@ -31,7 +31,8 @@ static bool chance(struct gen *g, int percent)
 
 static struct str random_text(struct gen *g)
 {
-	static const char *const parts[] = { "a", "web", "\"", "\\", "\n", "<b>", "é", "漢", "😀", "\t", "/", "\x01", "&", "0123456789abcdefghij", "\xe2\x80\xa8", " " };
+	static const char *const parts[] = { "a", "web", "\"", "\\", "\n", "<b>", "é", "漢", "😀",
+		"\t", "/", "\x01", "&", "0123456789abcdefghij", "\xe2\x80\xa8", " " };
 	struct buf b = { 0 };
 
 	for (uint64_t n = next(g) % 6; n > 0; n--)
@@ -44,13 +45,16 @@ static struct str random_text(struct gen *g)
 
 static struct str random_of(struct gen *g, unsigned kind)
 {
-	static const char *const quantities[] = { "0", "1", "100m", "1Gi", "1500m", "12e6", "0.5", "3k", "-2", "1025Ki", "123456789012" };
-	static const char *const raws[] = { "{}", "{\"a\":1}", "{\"f:b\":{\"x\":[1,2,null]}}", "{\"k\":\"é\"}" };
+	static const char *const quantities[] = { "0", "1", "100m", "1Gi", "1500m", "12e6", "0.5",
+		"3k", "-2", "1025Ki", "123456789012" };
+	static const char *const raws[] = { "{}", "{\"a\":1}", "{\"f:b\":{\"x\":[1,2,null]}}",
+		"{\"k\":\"é\"}" };
 	struct str s;
 
 	switch (kind) {
 	case KIND_QUANTITY:
-		quantity_canonical(str_of(quantities[next(g) % ARRAY_LEN(quantities)]), g->arena, &s);
+		quantity_canonical(
+			str_of(quantities[next(g) % ARRAY_LEN(quantities)]), g->arena, &s);
 		return s;
 	case KIND_RAW:
 	case KIND_JSON:
@@ -62,9 +66,11 @@ static struct str random_of(struct gen *g, unsigned kind)
 
 static int64_t random_int(struct gen *g)
 {
-	static const int64_t edges[] = { 0, 1, -1, 127, 128, 65535, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN };
+	static const int64_t edges[] = { 0, 1, -1, 127, 128, 65535, INT32_MAX, INT32_MIN, INT64_MAX,
+		INT64_MIN };
 
-	return chance(g, 50) ? edges[next(g) % ARRAY_LEN(edges)] : (int64_t)(next(g) >> next(g) % 64);
+	return chance(g, 50) ? edges[next(g) % ARRAY_LEN(edges)]
+			     : (int64_t)(next(g) >> next(g) % 64);
 }
 
 static void fill(struct gen *g, const struct type *t, char *obj);
@@ -83,15 +89,18 @@ static void fill_one(struct gen *g, const struct field *f, void *to)
 		*(int64_t *)to = random_int(g);
 		break;
 	case KIND_DOUBLE:
-		*(double *)to = chance(g, 30) ? (double)(int32_t)random_int(g) : (double)(int64_t)next(g) / (double)(next(g) | 1);
+		*(double *)to = chance(g, 30) ? (double)(int32_t)random_int(g)
+					      : (double)(int64_t)next(g) / (double)(next(g) | 1);
 		break;
 	case KIND_TIME:
 	case KIND_MICROTIME:
-		*(struct timestamp *)to = (struct timestamp){ 1 + (int64_t)(next(g) % 4000000000), f->kind == KIND_TIME ? 0 : (int32_t)(next(g) % 1000000) * 1000 };
+		*(struct timestamp *)to = (struct timestamp) { 1 + (int64_t)(next(g) % 4000000000),
+			f->kind == KIND_TIME ? 0 : (int32_t)(next(g) % 1000000) * 1000 };
 		break;
 	case KIND_INT_OR_STRING:
-		*(struct int_or_str *)to = chance(g, 50) ? (struct int_or_str){ .kind = IOS_INT, .num = (int32_t)random_int(g) } :
-							     (struct int_or_str){ .kind = IOS_STR, .text = random_text(g) };
+		*(struct int_or_str *)to = chance(g, 50)
+			? (struct int_or_str) { .kind = IOS_INT, .num = (int32_t)random_int(g) }
+			: (struct int_or_str) { .kind = IOS_STR, .text = random_text(g) };
 		break;
 	case KIND_MESSAGE:
 		fill(g, f->type, to);
@@ -110,12 +119,17 @@ static void fill_pointer(struct gen *g, const struct field *f, char *to)
 		*(void **)to = arena_alloc(g->arena, f->type->size);
 		fill(g, f->type, *(void **)to);
 		/* Neither a schema nor a list: JSON shows null, which is no pointer. */
-		if (f->type->is_either && f->type->fields[0].kind != KIND_BOOL && model_is_zero(f->type, *(void **)to))
+		if (f->type->is_either && f->type->fields[0].kind != KIND_BOOL &&
+			model_is_zero(f->type, *(void **)to))
 			*(void **)to = NULL;
 		return;
 	}
-	size_t at = f->kind == KIND_BOOL ? offsetof(struct opt_bool, value) : f->kind == KIND_INT32 ? offsetof(struct opt_int32, value) :
-		f->kind == KIND_INT64 || f->kind == KIND_DURATION ? offsetof(struct opt_int64, value) : f->kind == KIND_DOUBLE ? offsetof(struct opt_double, value) : 0;
+	size_t at = f->kind == KIND_BOOL ? offsetof(struct opt_bool, value)
+		: f->kind == KIND_INT32  ? offsetof(struct opt_int32, value)
+		: f->kind == KIND_INT64 || f->kind == KIND_DURATION
+		? offsetof(struct opt_int64, value)
+		: f->kind == KIND_DOUBLE ? offsetof(struct opt_double, value)
+					 : 0;
 
 	if (at)
 		*(bool *)to = true;
@@ -143,7 +157,8 @@ static void fill_items(struct gen *g, const struct field *f, struct any_list *l)
 		if (f->shape == SHAPE_MAP)
 			fill_one(g, f, item + MAP_VALUE_OFFSET);
 		else
-			*(struct str *)LIST_ADD(g->arena, (struct str_list *)(item + MAP_VALUE_OFFSET)) = random_text(g);
+			*(struct str *)LIST_ADD(g->arena,
+				(struct str_list *)(item + MAP_VALUE_OFFSET)) = random_text(g);
 	}
 	if (f->shape != SHAPE_LIST)
 		codec_sort_map(l, size);
@@ -162,7 +177,8 @@ static void fill(struct gen *g, const struct type *t, char *obj)
 
 		if (t->is_either) {
 			if (f->kind == KIND_BOOL && i != only)
-				*(bool *)(obj + f->offset) = true; /* what a schema in its place means */
+				*(bool *)(obj +
+					f->offset) = true; /* what a schema in its place means */
 			if (i != only)
 				continue;
 		} else if (f->shape != SHAPE_ONE && !chance(g, 60)) {
@@ -203,7 +219,8 @@ static void print_difference(const struct type *t, const char *a, const char *b)
 		size_t at = f->shape == SHAPE_MAP ? MAP_VALUE_OFFSET : 0, size = codec_item_size(f);
 
 		for (size_t j = 0; f->shape >= SHAPE_LIST && j < l->len && l->len == m->len; j++)
-			print_difference(f->type, l->items + j * size + at, m->items + j * size + at);
+			print_difference(
+				f->type, l->items + j * size + at, m->items + j * size + at);
 	}
 }
 
@@ -222,7 +239,8 @@ static bool in_proto(const struct type *t, int depth)
 	return true;
 }
 
-static void same_bytes(const char *what, const struct type *t, const struct buf *a, const struct buf *b)
+static void same_bytes(
+	const char *what, const struct type *t, const struct buf *a, const struct buf *b)
 {
 	size_t i = 0;
 
@@ -232,7 +250,8 @@ static void same_bytes(const char *what, const struct type *t, const struct buf 
 		i++;
 	size_t from = i > 80 ? i - 80 : 0;
 
-	fail_msg("%s %s: bytes differ at %zu\n  %.160s\n  %.160s", t->proto, what, i, a->p + from, b->p + from);
+	fail_msg("%s %s: bytes differ at %zu\n  %.160s\n  %.160s", t->proto, what, i, a->p + from,
+		b->p + from);
 }
 
 static void check_json(const struct type *t, const void *obj, struct arena *a)
@@ -258,7 +277,8 @@ static void check_json(const struct type *t, const void *obj, struct arena *a)
 	if (json_parse(buf_str(&first), a, &tree, &err) < 0)
 		fail_msg("%s: %s", t->proto, err.text);
 	json_write(&tree, &second);
-	if (json_decode(t, buf_str(&second), a, NULL, &again, &err) < 0 || !model_equal(t, obj, again))
+	if (json_decode(t, buf_str(&second), a, NULL, &again, &err) < 0 ||
+		!model_equal(t, obj, again))
 		fail_msg("%s: not the same through a tree", t->proto);
 	buf_deinit(&first);
 	buf_deinit(&second);
@@ -270,7 +290,8 @@ static bool holds_typed(const struct type *t, int depth)
 	for (size_t i = 0; depth < 6 && i < t->n_fields; i++) {
 		const struct field *f = &t->fields[i];
 
-		if (f->kind == KIND_MESSAGE && (f->type->is_typed || holds_typed(f->type, depth + 1)))
+		if (f->kind == KIND_MESSAGE &&
+			(f->type->is_typed || holds_typed(f->type, depth + 1)))
 			return true;
 	}
 	return false;
@@ -321,7 +342,8 @@ static void check_model(const struct type *t, const void *obj, struct arena *a)
 
 static void test_every_type(void **state)
 {
-	struct gen g = { .state = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 0) : mono_now_ns() | 1 };
+	struct gen g = { .state = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 0)
+						 : mono_now_ns() | 1 };
 	size_t n;
 	const struct type *const *types = model_types(&n);
 

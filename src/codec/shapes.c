@@ -6,10 +6,18 @@
 size_t codec_kind_size(unsigned kind, const struct type *t)
 {
 	static const uint8_t sizes[] = {
-		[KIND_BOOL] = sizeof(bool), [KIND_INT32] = 4, [KIND_INT64] = 8, [KIND_DOUBLE] = 8,
-		[KIND_STRING] = sizeof(struct str), [KIND_BYTES] = sizeof(struct str), [KIND_QUANTITY] = sizeof(struct str),
-		[KIND_RAW] = sizeof(struct str), [KIND_JSON] = sizeof(struct str),
-		[KIND_TIME] = sizeof(struct timestamp), [KIND_MICROTIME] = sizeof(struct timestamp), [KIND_DURATION] = 8,
+		[KIND_BOOL] = sizeof(bool),
+		[KIND_INT32] = 4,
+		[KIND_INT64] = 8,
+		[KIND_DOUBLE] = 8,
+		[KIND_STRING] = sizeof(struct str),
+		[KIND_BYTES] = sizeof(struct str),
+		[KIND_QUANTITY] = sizeof(struct str),
+		[KIND_RAW] = sizeof(struct str),
+		[KIND_JSON] = sizeof(struct str),
+		[KIND_TIME] = sizeof(struct timestamp),
+		[KIND_MICROTIME] = sizeof(struct timestamp),
+		[KIND_DURATION] = 8,
 		[KIND_INT_OR_STRING] = sizeof(struct int_or_str),
 	};
 
@@ -22,7 +30,8 @@ size_t codec_item_size(const struct field *f)
 		return sizeof(struct str_list_entry);
 	if (f->shape != SHAPE_MAP)
 		return codec_kind_size(f->kind, f->type);
-	return f->kind == KIND_MESSAGE ? f->type->entry_size : MAP_VALUE_OFFSET + codec_kind_size(f->kind, NULL);
+	return f->kind == KIND_MESSAGE ? f->type->entry_size
+				       : MAP_VALUE_OFFSET + codec_kind_size(f->kind, NULL);
 }
 
 bool codec_is_there(const struct field *f, const void *value)
@@ -33,13 +42,17 @@ bool codec_is_there(const struct field *f, const void *value)
 	case KIND_BOOL: /* of the opt_ structs .set comes first */
 		return *(const bool *)value;
 	case KIND_INT32:
-		return f->shape == SHAPE_PTR ? ((const struct opt_int32 *)value)->set : *(const int32_t *)value != 0;
+		return f->shape == SHAPE_PTR ? ((const struct opt_int32 *)value)->set
+					     : *(const int32_t *)value != 0;
 	case KIND_INT64:
-		return f->shape == SHAPE_PTR ? ((const struct opt_int64 *)value)->set : *(const int64_t *)value != 0;
+		return f->shape == SHAPE_PTR ? ((const struct opt_int64 *)value)->set
+					     : *(const int64_t *)value != 0;
 	case KIND_DOUBLE:
-		return f->shape == SHAPE_PTR ? ((const struct opt_double *)value)->set : *(const double *)value != 0;
+		return f->shape == SHAPE_PTR ? ((const struct opt_double *)value)->set
+					     : *(const double *)value != 0;
 	case KIND_STRING:
-		return f->shape == SHAPE_PTR ? ((const struct str *)value)->p != NULL : ((const struct str *)value)->len != 0;
+		return f->shape == SHAPE_PTR ? ((const struct str *)value)->p != NULL
+					     : ((const struct str *)value)->len != 0;
 	case KIND_BYTES:
 		return ((const struct str *)value)->len;
 	default:
@@ -98,7 +111,8 @@ void codec_sort_map(struct any_list *l, size_t entry_size)
 	bool sorted = true;
 
 	for (size_t i = 1; i < l->len && sorted; i++)
-		sorted = str_cmp(*(struct str *)(l->items + (i - 1) * entry_size), *(struct str *)(l->items + i * entry_size)) < 0;
+		sorted = str_cmp(*(struct str *)(l->items + (i - 1) * entry_size),
+				 *(struct str *)(l->items + i * entry_size)) < 0;
 	if (sorted)
 		return;
 	struct keyed *order = xmalloc(l->len * sizeof(*order));
@@ -107,7 +121,7 @@ void codec_sort_map(struct any_list *l, size_t entry_size)
 
 	memcpy(old, l->items, l->len * entry_size);
 	for (size_t i = 0; i < l->len; i++)
-		order[i] = (struct keyed){ *(struct str *)(old + i * entry_size), i };
+		order[i] = (struct keyed) { *(struct str *)(old + i * entry_size), i };
 	qsort(order, l->len, sizeof(*order), by_key);
 	for (size_t i = 0; i < l->len; i++) {
 		if (i + 1 < l->len && str_eq(order[i].key, order[i + 1].key))

@@ -41,7 +41,7 @@ static bool resolve_word(struct str s, struct value *ret)
 	char padded[8];
 
 	if (!s.len) {
-		*ret = (struct value){ .kind = VALUE_NULL };
+		*ret = (struct value) { .kind = VALUE_NULL };
 		return true;
 	}
 	if (s.len > 5 || memchr(s.p, ' ', s.len))
@@ -78,8 +78,9 @@ static bool resolve_int(const char *s, struct value *ret)
 		return false;
 	bool negative = *s == '-', fits = !errno && v <= (unsigned long long)INT64_MAX + negative;
 
-	*ret = fits ? (struct value){ .kind = VALUE_INT, .integer = negative ? (int64_t)(0 - v) : (int64_t)v } :
-		      (struct value){ .kind = VALUE_DOUBLE, .number = strtod(s, NULL) };
+	*ret = fits ? (struct value) { .kind = VALUE_INT,
+		.integer = negative ? (int64_t)(0 - v) : (int64_t)v }
+		    : (struct value) { .kind = VALUE_DOUBLE, .number = strtod(s, NULL) };
 	return fits || base == 10;
 }
 
@@ -95,7 +96,7 @@ static bool resolve_float(const char *s, struct value *ret)
 
 	if (*end || end == s || !isfinite(v))
 		return false;
-	*ret = (struct value){ .kind = VALUE_DOUBLE, .number = v };
+	*ret = (struct value) { .kind = VALUE_DOUBLE, .number = v };
 	return true;
 }
 
@@ -111,9 +112,10 @@ struct value yaml_resolve(struct str s)
 		if (s.p[i] != '_' || *s.p == '.')
 			plain[n++] = s.p[i];
 	plain[n] = '\0';
-	if (strlen(plain) != n || (*s.p != '.' && resolve_int(plain, &v)) || resolve_float(plain, &v))
+	if (strlen(plain) != n || (*s.p != '.' && resolve_int(plain, &v)) ||
+		resolve_float(plain, &v))
 		return v;
-	return (struct value){ .kind = VALUE_TEXT, .text = s };
+	return (struct value) { .kind = VALUE_TEXT, .text = s };
 }
 
 /* ---- events ---- */
@@ -125,7 +127,8 @@ static int next_event(struct loader *l)
 		return 0;
 	const char *problem = l->parser.problem ? l->parser.problem : "the text is no YAML";
 
-	return err_set(l->err, -EBADMSG, "yaml: line %zu: %s", l->parser.problem_mark.line + 1, problem);
+	return err_set(
+		l->err, -EBADMSG, "yaml: line %zu: %s", l->parser.problem_mark.line + 1, problem);
 }
 
 static int fail(struct loader *l, const char *what)
@@ -138,7 +141,8 @@ static void remember(struct loader *l, const yaml_char_t *anchor, const struct v
 	if (!anchor)
 		return;
 	l->anchors = xrealloc(l->anchors, (l->n_anchors + 1) * sizeof(*l->anchors));
-	l->anchors[l->n_anchors++] = (struct anchor){ arena_strz(l->arena, (const char *)anchor), *v };
+	l->anchors[l->n_anchors++] = (struct anchor) { arena_strz(l->arena, (const char *)anchor),
+		*v };
 }
 
 static size_t count_values(const struct value *v)
@@ -167,7 +171,8 @@ static int load_alias(struct loader *l, struct value *ret)
 		*ret = value_copy(l->arena, &l->anchors[i].value);
 		return 0;
 	}
-	return err_set(l->err, -EBADMSG, "yaml: unknown anchor '" STR_FMT "' referenced", STR_ARG(name));
+	return err_set(
+		l->err, -EBADMSG, "yaml: unknown anchor '" STR_FMT "' referenced", STR_ARG(name));
 }
 
 static int load_scalar(struct loader *l, struct value *ret)
@@ -176,12 +181,15 @@ static int load_scalar(struct loader *l, struct value *ret)
 	struct str s = str_n((const char *)l->event.data.scalar.value, l->event.data.scalar.length);
 	bool plain = l->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !tag;
 	yaml_char_t *anchor = l->event.data.scalar.anchor;
-	bool number_tag = tag && (!strcmp(tag, YAML_INT_TAG) || !strcmp(tag, YAML_FLOAT_TAG) || !strcmp(tag, YAML_BOOL_TAG) || !strcmp(tag, YAML_NULL_TAG));
+	bool number_tag = tag &&
+		(!strcmp(tag, YAML_INT_TAG) || !strcmp(tag, YAML_FLOAT_TAG) ||
+			!strcmp(tag, YAML_BOOL_TAG) || !strcmp(tag, YAML_NULL_TAG));
 
 	s = arena_str(l->arena, utf8_repair(s, l->arena));
-	*ret = plain || number_tag ? yaml_resolve(s) : (struct value){ .kind = VALUE_TEXT, .text = s };
+	*ret = plain || number_tag ? yaml_resolve(s)
+				   : (struct value) { .kind = VALUE_TEXT, .text = s };
 	if (tag && !strcmp(tag, YAML_FLOAT_TAG) && ret->kind == VALUE_INT)
-		*ret = (struct value){ .kind = VALUE_DOUBLE, .number = (double)ret->integer };
+		*ret = (struct value) { .kind = VALUE_DOUBLE, .number = (double)ret->integer };
 	if (number_tag && ret->kind == VALUE_TEXT)
 		return fail(l, "a value does not fit its tag");
 	remember(l, anchor, ret);
@@ -194,7 +202,7 @@ static int load_list(struct loader *l, struct value *ret)
 	int r;
 
 	anchor = anchor.p ? arena_str(l->arena, anchor) : anchor;
-	*ret = (struct value){ .kind = VALUE_LIST };
+	*ret = (struct value) { .kind = VALUE_LIST };
 	for (;;) {
 		r = next_event(l);
 		if (r < 0)
@@ -247,7 +255,8 @@ static int merge(struct loader *l, struct value *into, const struct value *from)
 		return fail(l, "map merge requires map or sequence of maps as the value");
 	for (size_t i = 0; i < from->object.len; i++)
 		if (!value_get(into, from->object.members[i].key))
-			*value_set(l->arena, into, from->object.members[i].key) = from->object.members[i].value;
+			*value_set(l->arena, into,
+				from->object.members[i].key) = from->object.members[i].value;
 	return 0;
 }
 
@@ -258,16 +267,18 @@ static int load_object(struct loader *l, struct value *ret)
 	int r;
 
 	anchor = anchor.p ? arena_str(l->arena, anchor) : anchor;
-	*ret = (struct value){ .kind = VALUE_OBJECT };
+	*ret = (struct value) { .kind = VALUE_OBJECT };
 	for (;;) {
 		r = next_event(l);
 		if (r < 0)
 			return r;
 		if (l->event.type == YAML_MAPPING_END_EVENT)
 			break;
-		bool plain = l->event.type == YAML_SCALAR_EVENT && l->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+		bool plain = l->event.type == YAML_SCALAR_EVENT &&
+			l->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 
-		if ((r = load_value(l, &key)) < 0 || (r = key_text(l, &key, &name)) < 0 || (r = next_event(l)) < 0 || (r = load_value(l, &v)) < 0)
+		if ((r = load_value(l, &key)) < 0 || (r = key_text(l, &key, &name)) < 0 ||
+			(r = next_event(l)) < 0 || (r = load_value(l, &v)) < 0)
 			return r;
 		if (plain && str_eqz(name, "<<"))
 			*value_append(l->arena, &merged) = v;
@@ -327,10 +338,11 @@ static int load_document(struct loader *l, struct value *ret)
 
 static void open_loader(struct loader *l, struct str text, struct arena *a, struct err *err)
 {
-	*l = (struct loader){ .arena = a, .err = err, .copied = 1000 + 10 * text.len };
+	*l = (struct loader) { .arena = a, .err = err, .copied = 1000 + 10 * text.len };
 	if (!yaml_parser_initialize(&l->parser))
 		abort();
-	yaml_parser_set_input_string(&l->parser, (const unsigned char *)(text.p ? text.p : ""), text.len);
+	yaml_parser_set_input_string(
+		&l->parser, (const unsigned char *)(text.p ? text.p : ""), text.len);
 }
 
 static void close_loader(struct loader *l)
@@ -355,7 +367,8 @@ int yaml_parse(struct str text, struct arena *a, struct value *ret, struct err *
 	return 0;
 }
 
-int yaml_parse_all(struct str text, struct arena *a, struct value **ret_docs, size_t *ret_n, struct err *err)
+int yaml_parse_all(
+	struct str text, struct arena *a, struct value **ret_docs, size_t *ret_n, struct err *err)
 {
 	struct loader l;
 	struct value docs = { .kind = VALUE_LIST };

@@ -21,7 +21,9 @@ static void write_scalar(yaml_emitter_t *e, struct str s, yaml_scalar_style_t st
 {
 	yaml_event_t event;
 
-	send(e, &event, yaml_scalar_event_initialize(&event, NULL, NULL, (const yaml_char_t *)(s.p ? s.p : ""), (int)s.len, 1, 1, style));
+	send(e, &event,
+		yaml_scalar_event_initialize(&event, NULL, NULL,
+			(const yaml_char_t *)(s.p ? s.p : ""), (int)s.len, 1, 1, style));
 }
 
 /* 190:20:30 is a number of base 60 to other readers. */
@@ -42,7 +44,8 @@ static bool is_base60(struct str s)
 
 static bool looks_like_date(struct str s)
 {
-	return s.len >= 8 && isdigit((unsigned char)s.p[0]) && isdigit((unsigned char)s.p[3]) && s.p[4] == '-' && isdigit((unsigned char)s.p[5]);
+	return s.len >= 8 && isdigit((unsigned char)s.p[0]) && isdigit((unsigned char)s.p[3]) &&
+		s.p[4] == '-' && isdigit((unsigned char)s.p[5]);
 }
 
 static void write_text(yaml_emitter_t *e, struct str s, bool key)
@@ -94,7 +97,8 @@ static int compare_keys(struct str a, struct str b)
 
 static int by_key(const void *a, const void *b)
 {
-	return compare_keys((*(const struct value_member *const *)a)->key, (*(const struct value_member *const *)b)->key);
+	return compare_keys((*(const struct value_member *const *)a)->key,
+		(*(const struct value_member *const *)b)->key);
 }
 
 static void write_value(yaml_emitter_t *e, const struct value *v);
@@ -108,7 +112,9 @@ static void write_object(yaml_emitter_t *e, const struct value *v)
 	for (size_t i = 0; i < n; i++)
 		order[i] = &v->object.members[i];
 	qsort(order, n, sizeof(*order), by_key);
-	send(e, &event, yaml_mapping_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_MAPPING_STYLE));
+	send(e, &event,
+		yaml_mapping_start_event_initialize(
+			&event, NULL, NULL, 1, YAML_BLOCK_MAPPING_STYLE));
 	for (size_t i = 0; i < n; i++) {
 		write_text(e, order[i]->key, true);
 		write_value(e, &order[i]->value);
@@ -133,13 +139,16 @@ static void write_value(yaml_emitter_t *e, const struct value *v)
 		write_scalar(e, str_n(text, format_int(v->integer, text)), YAML_PLAIN_SCALAR_STYLE);
 		break;
 	case VALUE_DOUBLE:
-		write_scalar(e, str_n(text, format_double(v->number, text)), YAML_PLAIN_SCALAR_STYLE);
+		write_scalar(
+			e, str_n(text, format_double(v->number, text)), YAML_PLAIN_SCALAR_STYLE);
 		break;
 	case VALUE_TEXT:
 		write_text(e, v->text, false);
 		break;
 	case VALUE_LIST:
-		send(e, &event, yaml_sequence_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_SEQUENCE_STYLE));
+		send(e, &event,
+			yaml_sequence_start_event_initialize(
+				&event, NULL, NULL, 1, YAML_BLOCK_SEQUENCE_STYLE));
 		for (size_t i = 0; i < v->list.len; i++)
 			write_value(e, &v->list.items[i]);
 		send(e, &event, yaml_sequence_end_event_initialize(&event));

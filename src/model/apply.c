@@ -7,7 +7,8 @@
 
 /* ---- merging ---- */
 
-static void merge(const struct place_kind *p, struct value *live, const struct value *applied, struct arena *a);
+static void merge(const struct place_kind *p, struct value *live, const struct value *applied,
+	struct arena *a);
 
 static bool is_list(const struct place_kind *p)
 {
@@ -15,7 +16,8 @@ static bool is_list(const struct place_kind *p)
 }
 
 /* The elements of a list's items, and an index of them. */
-static struct str *list_elements(const struct place_kind *p, const struct value *v, struct map *index, struct arena *a)
+static struct str *list_elements(
+	const struct place_kind *p, const struct value *v, struct map *index, struct arena *a)
 {
 	struct str *e = arena_alloc(a, v->list.len * sizeof(*e));
 
@@ -29,10 +31,12 @@ static struct str *list_elements(const struct place_kind *p, const struct value 
 
 /* Items that are applied come in the applied order; each of the others stays before the first applied one that stood
  * behind it. */
-static void merge_lists(const struct place_kind *p, struct value *live, const struct value *applied, struct arena *a)
+static void merge_lists(const struct place_kind *p, struct value *live, const struct value *applied,
+	struct arena *a)
 {
 	struct map live_index = { 0 }, applied_index = { 0 };
-	struct str *live_names = list_elements(p, live, &live_index, a), *names = list_elements(p, applied, &applied_index, a);
+	struct str *live_names = list_elements(p, live, &live_index, a),
+		   *names = list_elements(p, applied, &applied_index, a);
 	struct value out = { .kind = VALUE_LIST };
 	struct place_kind item = place_of_item(p);
 	size_t i = 0;
@@ -60,7 +64,8 @@ static void merge_lists(const struct place_kind *p, struct value *live, const st
 	map_deinit(&applied_index, NULL);
 }
 
-static void merge(const struct place_kind *p, struct value *live, const struct value *applied, struct arena *a)
+static void merge(const struct place_kind *p, struct value *live, const struct value *applied,
+	struct arena *a)
 {
 	unsigned kind = is_list(p) ? VALUE_LIST : VALUE_OBJECT;
 
@@ -92,7 +97,8 @@ static void merge(const struct place_kind *p, struct value *live, const struct v
 /* ---- taking away ---- */
 
 /* Removes from v what is in `gone`, except where somebody owns it or something below it (`kept`). */
-static void take_away(const struct place_kind *p, struct value *v, const struct field_set *gone, const struct field_set *kept, struct arena *a);
+static void take_away(const struct place_kind *p, struct value *v, const struct field_set *gone,
+	const struct field_set *kept, struct arena *a);
 
 static bool is_empty(const struct value *v)
 {
@@ -100,7 +106,8 @@ static bool is_empty(const struct value *v)
 }
 
 /* true: the part itself goes. */
-static bool part_goes(const struct place_kind *inner, struct value *v, const struct field_set *gone, const struct field_set *kept, struct arena *a)
+static bool part_goes(const struct place_kind *inner, struct value *v, const struct field_set *gone,
+	const struct field_set *kept, struct arena *a)
 {
 	bool wanted = !field_set_is_empty(kept), was_empty = is_empty(v);
 
@@ -110,7 +117,8 @@ static bool part_goes(const struct place_kind *inner, struct value *v, const str
 	return !wanted && is_empty(v) && !was_empty;
 }
 
-static void take_away(const struct place_kind *p, struct value *v, const struct field_set *gone, const struct field_set *kept, struct arena *a)
+static void take_away(const struct place_kind *p, struct value *v, const struct field_set *gone,
+	const struct field_set *kept, struct arena *a)
 {
 	size_t n = 0;
 
@@ -144,10 +152,20 @@ static void take_away(const struct place_kind *p, struct value *v, const struct 
 
 /* Fields that nobody owns, since the server sets them. */
 static const char *const unowned[] = {
-	"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields", "name", "namespace", "resourceVersion", "selfLink", "uid",
+	"creationTimestamp",
+	"deletionGracePeriodSeconds",
+	"deletionTimestamp",
+	"generation",
+	"managedFields",
+	"name",
+	"namespace",
+	"resourceVersion",
+	"selfLink",
+	"uid",
 };
 
-static struct field_set *ownable(const struct field_set *s, const struct field_request *r, struct arena *a)
+static struct field_set *ownable(
+	const struct field_set *s, const struct field_request *r, struct arena *a)
 {
 	struct field_set server = { 0 };
 	struct field_set *meta;
@@ -167,13 +185,16 @@ static struct field_set *ownable(const struct field_set *s, const struct field_r
 	return own;
 }
 
-static bool is_writer(const struct field_owner *o, const struct field_request *r, const char *operation)
+static bool is_writer(
+	const struct field_owner *o, const struct field_request *r, const char *operation)
 {
-	return str_eq(o->manager, r->manager) && str_eqz(o->operation, operation) && str_eq(o->subresource, r->subresource) &&
+	return str_eq(o->manager, r->manager) && str_eqz(o->operation, operation) &&
+		str_eq(o->subresource, r->subresource) &&
 		(str_eq(o->api_version, r->api_version) || *operation == 'A');
 }
 
-static struct field_owner *find_owner(struct field_owners *owners, const struct field_request *r, const char *operation)
+static struct field_owner *find_owner(
+	struct field_owners *owners, const struct field_request *r, const char *operation)
 {
 	for (size_t i = 0; i < owners->len; i++)
 		if (is_writer(&owners->items[i], r, operation))
@@ -181,13 +202,18 @@ static struct field_owner *find_owner(struct field_owners *owners, const struct 
 	return NULL;
 }
 
-static struct field_owner *add_owner(struct field_owners *owners, struct str manager, const char *operation, const struct field_request *r, struct arena *a)
+static struct field_owner *add_owner(struct field_owners *owners, struct str manager,
+	const char *operation, const struct field_request *r, struct arena *a)
 {
 	struct field_owner *o = model_list_add(a, owners, sizeof(*o));
 
-	*o = (struct field_owner){
-		.manager = arena_str(a, manager), .operation = str_of(operation), .api_version = arena_str(a, r->api_version),
-		.subresource = r->subresource.len ? arena_str(a, r->subresource) : STR_NONE, .time = r->now, .fields = field_set_new(a),
+	*o = (struct field_owner) {
+		.manager = arena_str(a, manager),
+		.operation = str_of(operation),
+		.api_version = arena_str(a, r->api_version),
+		.subresource = r->subresource.len ? arena_str(a, r->subresource) : STR_NONE,
+		.time = r->now,
+		.fields = field_set_new(a),
 	};
 	return o;
 }
@@ -203,16 +229,19 @@ static void drop_empty(struct field_owners *owners)
 }
 
 /* Takes fields from everyone but `except`. */
-static void take_from_others(struct field_owners *owners, const struct field_owner *except, const struct field_set *fields, bool deep, struct arena *a)
+static void take_from_others(struct field_owners *owners, const struct field_owner *except,
+	const struct field_set *fields, bool deep, struct arena *a)
 {
 	for (size_t i = 0; i < owners->len; i++)
 		if (&owners->items[i] != except)
-			owners->items[i].fields = field_set_minus(owners->items[i].fields, fields, deep, a);
+			owners->items[i].fields = field_set_minus(
+				owners->items[i].fields, fields, deep, a);
 }
 
 #define UPDATERS_MAX 10 /* entries of operation Update; the oldest become one */
 
-static void merge_oldest_updaters(struct field_owners *owners, const struct field_request *r, struct arena *a)
+static void merge_oldest_updaters(
+	struct field_owners *owners, const struct field_request *r, struct arena *a)
 {
 	for (;;) {
 		struct field_owner *oldest = NULL, *second = NULL;
@@ -241,7 +270,8 @@ static void merge_oldest_updaters(struct field_owners *owners, const struct fiel
 	}
 }
 
-void fields_track_update(const struct field_request *r, const struct value *old, const struct value *obj, struct field_owners *owners, struct arena *a)
+void fields_track_update(const struct field_request *r, const struct value *old,
+	const struct value *obj, struct field_owners *owners, struct arena *a)
 {
 	struct field_changes c = field_set_compare(r->type, old, obj, a);
 	struct field_set *changed = ownable(field_set_union(c.added, c.modified, a), r, a);
@@ -254,7 +284,8 @@ void fields_track_update(const struct field_request *r, const struct value *old,
 		me = add_owner(owners, r->manager, "Update", r, a);
 		fresh = true;
 	}
-	struct field_set *mine = field_set_minus(field_set_union(me->fields, changed, a), c.removed, false, a);
+	struct field_set *mine = field_set_minus(
+		field_set_union(me->fields, changed, a), c.removed, false, a);
 
 	if (!fresh && !field_set_equal(mine, me->fields))
 		me->time = r->now;
@@ -267,7 +298,9 @@ void fields_track_update(const struct field_request *r, const struct value *old,
 
 /* ---- apply ---- */
 
-static struct field_conflict *find_conflicts(const struct field_owners *owners, const struct field_owner *me, const struct field_set *changed, struct arena *a, size_t *ret_n)
+static struct field_conflict *find_conflicts(const struct field_owners *owners,
+	const struct field_owner *me, const struct field_set *changed, struct arena *a,
+	size_t *ret_n)
 {
 	struct {
 		struct field_conflict *items;
@@ -283,8 +316,11 @@ static struct field_conflict *find_conflicts(const struct field_owners *owners, 
 		size_t n = field_set_paths(field_set_intersect(o->fields, changed, a), a, &paths);
 
 		for (size_t j = 0; j < n; j++)
-			*LIST_ADD(a, &out) = (struct field_conflict){
-				.manager = o->manager, .api_version = o->api_version, .by_update = str_eqz(o->operation, "Update"), .path = paths[j],
+			*LIST_ADD(a, &out) = (struct field_conflict) {
+				.manager = o->manager,
+				.api_version = o->api_version,
+				.by_update = str_eqz(o->operation, "Update"),
+				.path = paths[j],
 			};
 	}
 	*ret_n = out.len;
@@ -298,15 +334,20 @@ static int tell_conflicts(const struct field_conflict *c, size_t n, struct err *
 
 	buf_addf(&text, "Apply failed with %zu conflict%s: ", n, n == 1 ? "" : "s");
 	for (size_t i = 0; i < n; i++) {
-		bool first = !i || !str_eq(c[i].manager, c[i - 1].manager) || !str_eq(c[i].api_version, c[i - 1].api_version);
-		bool several = i + 1 < n && str_eq(c[i].manager, c[i + 1].manager) && str_eq(c[i].api_version, c[i + 1].api_version);
+		bool first = !i || !str_eq(c[i].manager, c[i - 1].manager) ||
+			!str_eq(c[i].api_version, c[i - 1].api_version);
+		bool several = i + 1 < n && str_eq(c[i].manager, c[i + 1].manager) &&
+			str_eq(c[i].api_version, c[i + 1].api_version);
 
 		if (first) {
-			buf_addf(&text, "%sconflict%s with \"" STR_FMT "\"%s", i ? "\n" : "", several ? "s" : "", STR_ARG(c[i].manager), c[i].api_version.len ? " using " : "");
+			buf_addf(&text, "%sconflict%s with \"" STR_FMT "\"%s", i ? "\n" : "",
+				several ? "s" : "", STR_ARG(c[i].manager),
+				c[i].api_version.len ? " using " : "");
 			buf_add_str(&text, c[i].api_version);
 			buf_addc(&text, ':');
 		}
-		buf_addf(&text, first && !several ? " " STR_FMT : "\n- " STR_FMT, STR_ARG(c[i].path));
+		buf_addf(&text, first && !several ? " " STR_FMT : "\n- " STR_FMT,
+			STR_ARG(c[i].path));
 	}
 	err_set(err, 0, "%s", text.p);
 	buf_deinit(&text);
@@ -314,7 +355,8 @@ static int tell_conflicts(const struct field_conflict *c, size_t n, struct err *
 }
 
 /* What the others own, and the applier now: what must stay. */
-static struct field_set *all_owned(const struct field_owners *owners, const struct field_owner *me, const struct field_set *mine, struct arena *a)
+static struct field_set *all_owned(const struct field_owners *owners, const struct field_owner *me,
+	const struct field_set *mine, struct arena *a)
 {
 	struct field_set *all = field_set_union(mine, NULL, a);
 
@@ -326,13 +368,15 @@ static struct field_set *all_owned(const struct field_owners *owners, const stru
 
 static bool copy_owners(const struct field_owners *from, struct field_owners *to, struct arena *a)
 {
-	*to = (struct field_owners){ 0 };
+	*to = (struct field_owners) { 0 };
 	for (size_t i = 0; i < from->len; i++)
-		*(struct field_owner *)model_list_add(a, to, sizeof(struct field_owner)) = from->items[i];
+		*(struct field_owner *)model_list_add(
+			a, to, sizeof(struct field_owner)) = from->items[i];
 	return from->len > 0;
 }
 
-int fields_apply(const struct field_request *r, const struct value *live, const struct value *applied, bool force, struct field_owners *owners, struct arena *a,
+int fields_apply(const struct field_request *r, const struct value *live,
+	const struct value *applied, bool force, struct field_owners *owners, struct arena *a,
 	struct value *ret, struct field_conflict **ret_conflicts, size_t *ret_n, struct err *err)
 {
 	struct place_kind root = place_of_object(r->type);
@@ -340,8 +384,10 @@ int fields_apply(const struct field_request *r, const struct value *live, const 
 	struct value merged = value_copy(a, live);
 	struct field_owners now;
 
-	if (!copy_owners(owners, &now, a) && live->kind == VALUE_OBJECT && live->object.len) /* never tracked: all belongs to who came before */
-		add_owner(&now, STR("before-first-apply"), "Update", r, a)->fields = ownable(field_set_of(r->type, live, a), r, a);
+	if (!copy_owners(owners, &now, a) && live->kind == VALUE_OBJECT &&
+		live->object.len) /* never tracked: all belongs to who came before */
+		add_owner(&now, STR("before-first-apply"), "Update", r, a)->fields = ownable(
+			field_set_of(r->type, live, a), r, a);
 	struct field_owner *me = find_owner(&now, r, "Apply");
 	struct field_set *given_up = me ? field_set_minus(me->fields, mine, false, a) : NULL;
 

@@ -46,18 +46,20 @@ struct field_set *field_child_make(struct field_set *s, struct str element, stru
 	if (s->len == s->cap) {
 		size_t cap = s->cap ? 2 * s->cap : 4;
 
-		s->items = arena_grow(a, s->items, s->cap * sizeof(*s->items), cap * sizeof(*s->items));
+		s->items = arena_grow(
+			a, s->items, s->cap * sizeof(*s->items), cap * sizeof(*s->items));
 		s->cap = cap;
 	}
 	memmove(&s->items[i + 1], &s->items[i], (s->len - i) * sizeof(*s->items));
 	s->len++;
-	s->items[i] = (struct field_child){ .element = element };
+	s->items[i] = (struct field_child) { .element = element };
 	return &s->items[i].set;
 }
 
 /* ---- fieldsV1 ---- */
 
-static int read_fields(const struct value *v, struct arena *a, struct field_set *into, struct err *err)
+static int read_fields(
+	const struct value *v, struct arena *a, struct field_set *into, struct err *err)
 {
 	if (v->kind != VALUE_OBJECT)
 		return err_set(err, -EINVAL, "fieldsV1 must hold objects only");
@@ -69,7 +71,9 @@ static int read_fields(const struct value *v, struct arena *a, struct field_set 
 			continue;
 		}
 		if (m->key.len < 2 || m->key.p[1] != ':' || !memchr("fkvi", m->key.p[0], 4))
-			return err_set(err, -EINVAL, "fieldsV1 has \"%.*s\", which names no field (f:), key (k:), value (v:) or index (i:)", (int)MIN(m->key.len, (size_t)100), m->key.p);
+			return err_set(err, -EINVAL,
+				"fieldsV1 has \"%.*s\", which names no field (f:), key (k:), value (v:) or index (i:)",
+				(int)MIN(m->key.len, (size_t)100), m->key.p);
 		struct field_set *child = field_child_make(into, arena_str(a, m->key), a);
 
 		if (m->value.kind == VALUE_OBJECT && !m->value.object.len)
@@ -82,7 +86,8 @@ static int read_fields(const struct value *v, struct arena *a, struct field_set 
 	return 0;
 }
 
-int field_set_from_fields(const struct value *fields, struct arena *a, struct field_set **ret, struct err *err)
+int field_set_from_fields(
+	const struct value *fields, struct arena *a, struct field_set **ret, struct err *err)
 {
 	struct field_set *s = field_set_new(a);
 	int r = read_fields(fields, a, s, err);
@@ -94,7 +99,7 @@ int field_set_from_fields(const struct value *fields, struct arena *a, struct fi
 
 void field_set_to_fields(const struct field_set *s, struct arena *a, struct value *ret)
 {
-	*ret = (struct value){ .kind = VALUE_OBJECT };
+	*ret = (struct value) { .kind = VALUE_OBJECT };
 	if (!s)
 		return;
 	if (s->member && s->len)
@@ -128,7 +133,8 @@ bool field_set_equal(const struct field_set *a, const struct field_set *b)
 	if (a->len != b->len || a->member != b->member)
 		return false;
 	for (size_t i = 0; i < a->len; i++)
-		if (!str_eq(a->items[i].element, b->items[i].element) || !field_set_equal(&a->items[i].set, &b->items[i].set))
+		if (!str_eq(a->items[i].element, b->items[i].element) ||
+			!field_set_equal(&a->items[i].set, &b->items[i].set))
 			return false;
 	return true;
 }
@@ -140,7 +146,8 @@ static void add_all(struct field_set *into, const struct field_set *from, struct
 		add_all(field_child_make(into, from->items[i].element, a), &from->items[i].set, a);
 }
 
-struct field_set *field_set_union(const struct field_set *x, const struct field_set *y, struct arena *arena)
+struct field_set *field_set_union(
+	const struct field_set *x, const struct field_set *y, struct arena *arena)
 {
 	struct field_set *s = field_set_new(arena);
 
@@ -152,7 +159,8 @@ struct field_set *field_set_union(const struct field_set *x, const struct field_
 }
 
 /* The two below keep no branch without a member, so that equal sets are equal trees. */
-static bool keep_common(struct field_set *into, const struct field_set *x, const struct field_set *y, struct arena *a)
+static bool keep_common(struct field_set *into, const struct field_set *x,
+	const struct field_set *y, struct arena *a)
 {
 	into->member = x->member && y->member;
 	bool any = into->member;
@@ -169,7 +177,8 @@ static bool keep_common(struct field_set *into, const struct field_set *x, const
 	return any;
 }
 
-struct field_set *field_set_intersect(const struct field_set *x, const struct field_set *y, struct arena *arena)
+struct field_set *field_set_intersect(
+	const struct field_set *x, const struct field_set *y, struct arena *arena)
 {
 	struct field_set *s = field_set_new(arena);
 
@@ -178,7 +187,8 @@ struct field_set *field_set_intersect(const struct field_set *x, const struct fi
 	return s;
 }
 
-static bool keep_rest(struct field_set *into, const struct field_set *x, const struct field_set *y, bool deep, struct arena *a)
+static bool keep_rest(struct field_set *into, const struct field_set *x, const struct field_set *y,
+	bool deep, struct arena *a)
 {
 	if (deep && y && y->member)
 		return false;
@@ -188,7 +198,8 @@ static bool keep_rest(struct field_set *into, const struct field_set *x, const s
 	for (size_t i = 0; i < x->len; i++) {
 		struct field_set rest = { 0 };
 
-		if (keep_rest(&rest, &x->items[i].set, field_child_of(y, x->items[i].element), deep, a)) {
+		if (keep_rest(&rest, &x->items[i].set, field_child_of(y, x->items[i].element), deep,
+			    a)) {
 			*field_child_make(into, x->items[i].element, a) = rest;
 			any = true;
 		}
@@ -196,7 +207,8 @@ static bool keep_rest(struct field_set *into, const struct field_set *x, const s
 	return any;
 }
 
-struct field_set *field_set_minus(const struct field_set *x, const struct field_set *y, bool deep, struct arena *arena)
+struct field_set *field_set_minus(
+	const struct field_set *x, const struct field_set *y, bool deep, struct arena *arena)
 {
 	struct field_set *s = field_set_new(arena);
 
@@ -248,7 +260,8 @@ static void write_element(struct str e, struct buf *out)
 	buf_addc(out, ']');
 }
 
-static void collect_paths(const struct field_set *s, struct buf *path, struct arena *a, struct str_list *out)
+static void collect_paths(
+	const struct field_set *s, struct buf *path, struct arena *a, struct str_list *out)
 {
 	if (s->member)
 		*LIST_ADD(a, out) = arena_str(a, buf_str(path));

@@ -6,40 +6,46 @@
 
 struct place_kind place_of_object(const struct type *t)
 {
-	return (struct place_kind){ .kind = PLACE_OBJECT, .type = t };
+	return (struct place_kind) { .kind = PLACE_OBJECT, .type = t };
 }
 
 static struct place_kind place_of_message(const struct field *f)
 {
-	if (f->kind != KIND_MESSAGE || f->flags & FIELD_ATOMIC || f->type->is_atomic || f->type->is_either)
-		return (struct place_kind){ .kind = PLACE_LEAF };
+	if (f->kind != KIND_MESSAGE || f->flags & FIELD_ATOMIC || f->type->is_atomic ||
+		f->type->is_either)
+		return (struct place_kind) { .kind = PLACE_LEAF };
 	return place_of_object(f->type);
 }
 
 struct place_kind place_of_member(const struct place_kind *p, struct str name)
 {
-	const struct type *inner = p->field && p->field->kind == KIND_MESSAGE ? p->field->type : NULL;
+	const struct type *inner = p->field && p->field->kind == KIND_MESSAGE ? p->field->type
+									      : NULL;
 
 	if (p->kind == PLACE_MAP)
-		return inner && !inner->is_atomic && !inner->is_either ? place_of_object(inner) : (struct place_kind){ .kind = PLACE_LEAF };
-	const struct field *f = p->kind == PLACE_OBJECT && p->type ? model_field(p->type, name) : NULL;
+		return inner && !inner->is_atomic && !inner->is_either
+			? place_of_object(inner)
+			: (struct place_kind) { .kind = PLACE_LEAF };
+	const struct field *f = p->kind == PLACE_OBJECT && p->type ? model_field(p->type, name)
+								   : NULL;
 
 	if (!f)
-		return (struct place_kind){ .kind = PLACE_LEAF };
+		return (struct place_kind) { .kind = PLACE_LEAF };
 	if (f->shape <= SHAPE_PTR)
 		return place_of_message(f);
 	if (f->shape == SHAPE_LIST && f->flags & FIELD_LIST_MAP)
-		return (struct place_kind){ .kind = PLACE_LIST_MAP, .field = f };
+		return (struct place_kind) { .kind = PLACE_LIST_MAP, .field = f };
 	if (f->shape == SHAPE_LIST && f->flags & FIELD_LIST_SET)
-		return (struct place_kind){ .kind = PLACE_LIST_SET, .field = f };
+		return (struct place_kind) { .kind = PLACE_LIST_SET, .field = f };
 	if (f->shape == SHAPE_MAP && !(f->flags & FIELD_ATOMIC))
-		return (struct place_kind){ .kind = PLACE_MAP, .field = f };
-	return (struct place_kind){ .kind = PLACE_LEAF };
+		return (struct place_kind) { .kind = PLACE_MAP, .field = f };
+	return (struct place_kind) { .kind = PLACE_LEAF };
 }
 
 struct place_kind place_of_item(const struct place_kind *p)
 {
-	return p->kind == PLACE_LIST_MAP ? place_of_object(p->field->type) : (struct place_kind){ .kind = PLACE_LEAF };
+	return p->kind == PLACE_LIST_MAP ? place_of_object(p->field->type)
+					 : (struct place_kind) { .kind = PLACE_LEAF };
 }
 
 /* ---- elements ---- */
@@ -150,7 +156,8 @@ static bool walks(const struct place_kind *p, const struct value *v)
 
 /* ---- all that an object states ---- */
 
-static void state(const struct place_kind *p, const struct value *v, struct field_set *s, struct arena *a)
+static void state(
+	const struct place_kind *p, const struct value *v, struct field_set *s, struct arena *a)
 {
 	if (!walks(p, v) || (is_list(p) ? !v->list.len : !v->object.len)) {
 		s->member = true;
@@ -165,7 +172,8 @@ static void state(const struct place_kind *p, const struct value *v, struct fiel
 		struct field_set *child = field_child_make(s, e, a);
 
 		child->member = true;
-		if (item.kind != PLACE_LEAF && v->list.items[i].kind == VALUE_OBJECT && v->list.items[i].object.len)
+		if (item.kind != PLACE_LEAF && v->list.items[i].kind == VALUE_OBJECT &&
+			v->list.items[i].object.len)
 			state(&item, &v->list.items[i], child, a);
 		child->member = true;
 	}
@@ -212,25 +220,29 @@ static void mark(struct differ *d, struct field_set *root, const struct trail *a
 		reach(d, root, at)->member = true;
 }
 
-static void differ_at(struct differ *d, const struct place_kind *p, const struct value *old, const struct value *v, const struct trail *at);
+static void differ_at(struct differ *d, const struct place_kind *p, const struct value *old,
+	const struct value *v, const struct trail *at);
 
 /* The elements of a value's parts, and where each is. Few are looked for one by one. */
 struct parts {
 	struct str *elements; /* p NULL: without identity */
 	size_t len;
-	struct map index;     /* element -> position + 1; only of many */
+	struct map index; /* element -> position + 1; only of many */
 };
 #define FEW 16
 
-static void list_parts(struct differ *d, const struct place_kind *p, const struct value *v, struct parts *ret)
+static void list_parts(
+	struct differ *d, const struct place_kind *p, const struct value *v, struct parts *ret)
 {
-	*ret = (struct parts){ 0 };
+	*ret = (struct parts) { 0 };
 	if (!v)
 		return;
 	ret->len = v->kind == VALUE_LIST ? v->list.len : v->object.len;
 	ret->elements = arena_alloc(d->arena, ret->len * sizeof(struct str));
 	for (size_t i = 0; i < ret->len; i++) {
-		ret->elements[i] = v->kind == VALUE_LIST ? element_of_item(p, &v->list.items[i], d->arena) : element_of_name(v->object.members[i].key, d->arena);
+		ret->elements[i] = v->kind == VALUE_LIST
+			? element_of_item(p, &v->list.items[i], d->arena)
+			: element_of_name(v->object.members[i].key, d->arena);
 		if (ret->len > FEW && ret->elements[i].p && !map_get(&ret->index, ret->elements[i]))
 			map_set(&ret->index, ret->elements[i], (void *)(i + 1));
 	}
@@ -256,11 +268,13 @@ static const struct value *part_at(const struct value *v, size_t i)
 
 static struct place_kind place_of_part(const struct place_kind *p, const struct value *v, size_t i)
 {
-	return v->kind == VALUE_LIST ? place_of_item(p) : place_of_member(p, v->object.members[i].key);
+	return v->kind == VALUE_LIST ? place_of_item(p)
+				     : place_of_member(p, v->object.members[i].key);
 }
 
 /* Of lists and objects alike: what is there now, then what only was. */
-static void differ_parts(struct differ *d, const struct place_kind *p, const struct value *old, const struct value *v, const struct trail *at)
+static void differ_parts(struct differ *d, const struct place_kind *p, const struct value *old,
+	const struct value *v, const struct trail *at)
 {
 	struct parts was, is;
 
@@ -272,7 +286,8 @@ static void differ_parts(struct differ *d, const struct place_kind *p, const str
 		ssize_t twin = next.element.p ? find_part(&was, next.element, i) : -1;
 
 		if (next.element.p)
-			differ_at(d, &inner, twin < 0 ? NULL : part_at(old, (size_t)twin), part_at(v, i), &next);
+			differ_at(d, &inner, twin < 0 ? NULL : part_at(old, (size_t)twin),
+				part_at(v, i), &next);
 	}
 	for (size_t i = 0; i < was.len; i++) {
 		struct trail next = { at, was.elements[i] };
@@ -286,7 +301,8 @@ static void differ_parts(struct differ *d, const struct place_kind *p, const str
 }
 
 /* old NULL: it was not there; v NULL: it is no longer. */
-static void differ_at(struct differ *d, const struct place_kind *p, const struct value *old, const struct value *v, const struct trail *at)
+static void differ_at(struct differ *d, const struct place_kind *p, const struct value *old,
+	const struct value *v, const struct trail *at)
 {
 	bool old_walks = old && walks(p, old), new_walks = v && walks(p, v);
 
@@ -294,7 +310,8 @@ static void differ_at(struct differ *d, const struct place_kind *p, const struct
 		mark(d, d->out.added, at);
 	else if (!v)
 		mark(d, d->out.removed, at);
-	else if ((!old_walks && old->kind != VALUE_NULL) || (!new_walks && v->kind != VALUE_NULL) || (!old_walks && !new_walks)) {
+	else if ((!old_walks && old->kind != VALUE_NULL) || (!new_walks && v->kind != VALUE_NULL) ||
+		(!old_walks && !new_walks)) {
 		if (!value_equal(old, v))
 			mark(d, d->out.modified, at);
 		if (!old_walks && !new_walks)
@@ -305,10 +322,12 @@ static void differ_at(struct differ *d, const struct place_kind *p, const struct
 	differ_parts(d, p, old_walks ? old : NULL, new_walks ? v : NULL, at);
 }
 
-struct field_changes field_set_compare(const struct type *t, const struct value *old, const struct value *obj, struct arena *a)
+struct field_changes field_set_compare(
+	const struct type *t, const struct value *old, const struct value *obj, struct arena *a)
 {
 	struct place_kind p = place_of_object(t);
-	struct differ d = { .arena = a, .out = { field_set_new(a), field_set_new(a), field_set_new(a) } };
+	struct differ d = { .arena = a,
+		.out = { field_set_new(a), field_set_new(a), field_set_new(a) } };
 
 	differ_at(&d, &p, old, obj, NULL);
 	return d.out;

@@ -27,13 +27,17 @@ static void test_find(void **state)
 	size_t n;
 	const struct type *const *types = model_types(&n);
 
-	assert_ptr_equal(model_type(STR("apps"), STR("v1"), STR("Deployment")), &apps_v1_deployment_type);
+	assert_ptr_equal(
+		model_type(STR("apps"), STR("v1"), STR("Deployment")), &apps_v1_deployment_type);
 	assert_ptr_equal(model_type(STR(""), STR("v1"), STR("Status")), &meta_v1_status_type);
-	assert_ptr_equal(model_type(STR("meta.k8s.io"), STR("v1"), STR("Table")), &meta_v1_table_type);
-	assert_ptr_equal(model_type(STR("apps"), STR("v1"), STR("DeleteOptions")), &meta_v1_delete_options_type);
+	assert_ptr_equal(
+		model_type(STR("meta.k8s.io"), STR("v1"), STR("Table")), &meta_v1_table_type);
+	assert_ptr_equal(model_type(STR("apps"), STR("v1"), STR("DeleteOptions")),
+		&meta_v1_delete_options_type);
 	assert_null(model_type(STR("apps"), STR("v1"), STR("DeploymentSpec"))); /* no kind */
 	assert_null(model_type(STR("apps"), STR("v2"), STR("Deployment")));
-	assert_ptr_equal(model_type_by_proto(STR("io.k8s.api.core.v1.PodSpec")), &core_v1_pod_spec_type);
+	assert_ptr_equal(
+		model_type_by_proto(STR("io.k8s.api.core.v1.PodSpec")), &core_v1_pod_spec_type);
 	assert_null(model_type_by_proto(STR("io.k8s.api.core.v1.Nope")));
 	/* Every member of every type is found by its name, and every tag by its slot: the compiler's tables agree with us. */
 	for (size_t i = 0; i < n; i++) {
@@ -41,14 +45,16 @@ static void test_find(void **state)
 			const struct field *f = types[i]->flat[j].field;
 
 			assert_int_equal(f->name_len, strlen(f->name));
-			assert_ptr_equal(model_flat_field(types[i], str_n(f->name, f->name_len)), &types[i]->flat[j]);
+			assert_ptr_equal(model_flat_field(types[i], str_n(f->name, f->name_len)),
+				&types[i]->flat[j]);
 		}
 		assert_null(model_field(types[i], STR("noSuchMember")));
 		for (size_t j = 0; j < types[i]->n_fields; j++) {
 			const struct field *f = &types[i]->fields[j];
 
 			if (f->tag)
-				assert_ptr_equal(&types[i]->fields[types[i]->tag_slots[f->tag] - 1], f);
+				assert_ptr_equal(
+					&types[i]->fields[types[i]->tag_slots[f->tag] - 1], f);
 			assert_true(f->offset + field_value_size(f) <= types[i]->size);
 		}
 	}
@@ -64,7 +70,8 @@ static void test_names(void **state)
 	assert_string_equal(d->kind.p, "Deployment");
 	assert_ptr_equal(model_meta(&core_v1_pod_type, pod), &pod->metadata);
 	assert_null(model_meta(&core_v1_pod_spec_type, &pod->spec));
-	(void)pod->spec.host_pid, (void)pod->status.pod_ips, (void)d->spec.template.spec.set_hostname_as_fqdn;
+	(void)pod->spec.host_pid, (void)pod->status.pod_ips,
+		(void)d->spec.template.spec.set_hostname_as_fqdn;
 }
 
 static void test_lists(void **state)
@@ -130,7 +137,7 @@ static void test_equal(void **state)
 	/* A pointer to zero is not no pointer. */
 	e = model_copy(&apps_v1_deployment_type, d, a);
 	d->spec.replicas = (struct opt_int32)SOME(0);
-	e->spec.replicas = (struct opt_int32){ 0 };
+	e->spec.replicas = (struct opt_int32) { 0 };
 	assert_false(model_equal(&apps_v1_deployment_type, d, e));
 }
 
@@ -207,12 +214,16 @@ static void test_validate(void **state)
 	model_validate(&core_v1_pod_type, pod, STR(""), &cs);
 	if (cs.len != 7)
 		expect_cause(&cs, "", "seven causes");
-	expect_cause(&cs, "spec.restartPolicy", "Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"");
-	expect_cause(&cs, "spec.terminationGracePeriodSeconds", "Invalid value: -1: must be greater than or equal to 0");
+	expect_cause(&cs, "spec.restartPolicy",
+		"Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"");
+	expect_cause(&cs, "spec.terminationGracePeriodSeconds",
+		"Invalid value: -1: must be greater than or equal to 0");
 	expect_cause(&cs, "spec.containers[1].name", "Duplicate value: \"a\"");
 	expect_cause(&cs, "spec.containers[3].name", "Required value");
-	expect_cause(&cs, "spec.containers[3].ports[0].containerPort", "Invalid value: 70000: must be between 1 and 65535, inclusive");
-	expect_cause(&cs, "spec.containers[3].ports[0].protocol", "Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"");
+	expect_cause(&cs, "spec.containers[3].ports[0].containerPort",
+		"Invalid value: 70000: must be between 1 and 65535, inclusive");
+	expect_cause(&cs, "spec.containers[3].ports[0].protocol",
+		"Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"");
 	assert_string_equal(cause_reason_text(CAUSE_NOT_SUPPORTED), "FieldValueNotSupported");
 }
 
@@ -222,7 +233,9 @@ static void test_validate_compound(void **state)
 	struct causes cs = { .arena = a };
 
 	for (int i = 0; i < 2; i++)
-		*LIST_ADD(a, &s->spec.ports) = (struct core_v1_service_port){ .port = 80, .protocol = STR("TCP"), .name = i ? STR("b") : STR("a") };
+		*LIST_ADD(a, &s->spec.ports) = (struct core_v1_service_port) {
+			.port = 80, .protocol = STR("TCP"), .name = i ? STR("b") : STR("a")
+		};
 	model_validate(&core_v1_service_type, s, STR(""), &cs);
 	expect_cause(&cs, "spec.ports[1]", "Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}");
 
@@ -251,7 +264,8 @@ static void test_validate_update(void **state)
 	assert_int_equal(cs.len, 1);
 	expect_cause(&cs, "spec.selector", "Invalid value: field is immutable");
 
-	struct core_v1_secret *s = model_new(&core_v1_secret_type, a), *was = model_new(&core_v1_secret_type, a);
+	struct core_v1_secret *s = model_new(&core_v1_secret_type, a),
+			      *was = model_new(&core_v1_secret_type, a);
 
 	cs.len = 0;
 	s->type = STR("x");
@@ -292,9 +306,12 @@ static void test_label_selectors(void **state)
 	struct str_map m = { 0 };
 	struct selector *s;
 	struct err err;
-	static const char *const yes[] = { "", "a=1", "a==1", "a in (1,2)", "a", "!x", "b!=1", "x notin (1)", "a=1,b=2", "n>4", "n<6", " a = 1 , b in ( 2 ) " };
-	static const char *const no[] = { "a=2", "a!=1", "a in (2)", "x", "!a", "a notin (1,3)", "n>5", "x>1", "a=1,b=3", "a=" };
-	static const char *const bad[] = { "a in 1", "a in (1", ",", "a=1,", "=1", "a b", "a=b=c", "a>x" };
+	static const char *const yes[] = { "", "a=1", "a==1", "a in (1,2)", "a", "!x", "b!=1",
+		"x notin (1)", "a=1,b=2", "n>4", "n<6", " a = 1 , b in ( 2 ) " };
+	static const char *const no[] = { "a=2", "a!=1", "a in (2)", "x", "!a", "a notin (1,3)",
+		"n>5", "x>1", "a=1,b=3", "a=" };
+	static const char *const bad[] = { "a in 1", "a in (1", ",", "a=1,", "=1", "a b", "a=b=c",
+		"a>x" };
 
 	str_map_set(a, &m, STR("a"), STR("1"));
 	str_map_set(a, &m, STR("b"), STR("2"));
@@ -316,9 +333,13 @@ static void test_field_selectors(void **state)
 	struct err err;
 	size_t n;
 
-	assert_int_equal(selector_parse_fields(STR("metadata.name=a,spec.nodeName!=b,status.phase==c"), a, &terms, &n, &err), 0);
+	assert_int_equal(
+		selector_parse_fields(STR("metadata.name=a,spec.nodeName!=b,status.phase==c"), a,
+			&terms, &n, &err),
+		0);
 	assert_int_equal(n, 3);
-	assert_true(str_eqz(terms[0].key, "metadata.name") && str_eqz(terms[0].value, "a") && !terms[0].negate);
+	assert_true(str_eqz(terms[0].key, "metadata.name") && str_eqz(terms[0].value, "a") &&
+		!terms[0].negate);
 	assert_true(terms[1].negate);
 	assert_true(str_eqz(terms[2].value, "c"));
 	assert_int_equal(selector_parse_fields(STR(""), a, &terms, &n, &err), 0);
@@ -330,8 +351,18 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_find), T(test_names), T(test_lists), T(test_maps), T(test_equal), T(test_default), T(test_validate), T(test_validate_compound),
-		T(test_validate_update), T(test_valid_names), T(test_label_selectors), T(test_field_selectors),
+		T(test_find),
+		T(test_names),
+		T(test_lists),
+		T(test_maps),
+		T(test_equal),
+		T(test_default),
+		T(test_validate),
+		T(test_validate_compound),
+		T(test_validate_update),
+		T(test_valid_names),
+		T(test_label_selectors),
+		T(test_field_selectors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

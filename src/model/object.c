@@ -11,7 +11,8 @@ void *model_new(const struct type *t, struct arena *a)
 		struct object_head *head = obj;
 
 		head->kind = str_of(t->name);
-		head->api_version = *t->group ? arena_fmt(a, "%s/%s", t->group, t->version) : str_of(t->version);
+		head->api_version = *t->group ? arena_fmt(a, "%s/%s", t->group, t->version)
+					      : str_of(t->version);
 	}
 	return obj;
 }
@@ -22,7 +23,7 @@ static void copy_members(const struct type *t, void *to, const void *from, struc
 
 static struct str copy_text(struct str s, struct arena *a)
 {
-	return s.len ? arena_str(a, s) : (struct str){ s.p ? "" : NULL, 0 };
+	return s.len ? arena_str(a, s) : (struct str) { s.p ? "" : NULL, 0 };
 }
 
 /* One value of the field's kind; `to` holds a shallow copy already. */
@@ -108,9 +109,11 @@ static bool ios_equal(const struct int_or_str *a, const struct int_or_str *b, bo
 	if (a->kind != b->kind) {
 		const struct int_or_str *there = a->kind == IOS_NONE ? b : a;
 
-		return zero_is_none && (a->kind == IOS_NONE || b->kind == IOS_NONE) && there->kind == IOS_INT && !there->num;
+		return zero_is_none && (a->kind == IOS_NONE || b->kind == IOS_NONE) &&
+			there->kind == IOS_INT && !there->num;
 	}
-	return a->kind == IOS_STR ? str_eq(a->text, b->text) : a->kind == IOS_NONE || a->num == b->num;
+	return a->kind == IOS_STR ? str_eq(a->text, b->text)
+				  : a->kind == IOS_NONE || a->num == b->num;
 }
 
 static bool quantity_is_zero(const struct str *s)
@@ -138,7 +141,8 @@ static bool value_equal_by(const struct field *f, const void *a, const void *b)
 	case KIND_MESSAGE:
 		return model_equal(f->type, a, b);
 	case KIND_QUANTITY: /* by value, none is "0" */
-		return str_eq(*(const struct str *)a, *(const struct str *)b) || (quantity_is_zero(a) && quantity_is_zero(b));
+		return str_eq(*(const struct str *)a, *(const struct str *)b) ||
+			(quantity_is_zero(a) && quantity_is_zero(b));
 	default:
 		return str_eq(*(const struct str *)a, *(const struct str *)b);
 	}
@@ -202,7 +206,9 @@ static bool items_equal(const struct field *f, const struct any_list *a, const s
 
 		if (at && !str_eq(*(const struct str *)x, *(const struct str *)y))
 			return false;
-		if (f->shape == SHAPE_MAP_LIST ? !texts_equal((const void *)(x + at), (const void *)(y + at)) : !value_equal_by(f, x + at, y + at))
+		if (f->shape == SHAPE_MAP_LIST
+				? !texts_equal((const void *)(x + at), (const void *)(y + at))
+				: !value_equal_by(f, x + at, y + at))
 			return false;
 	}
 	return true;
@@ -233,7 +239,8 @@ bool model_field_is_zero(const struct field *f, const void *value)
 	if (f->shape >= SHAPE_LIST)
 		return !((const struct any_list *)value)->items;
 	if (f->kind == KIND_MESSAGE)
-		return f->shape == SHAPE_PTR ? !*(void *const *)value : model_is_zero(f->type, value);
+		return f->shape == SHAPE_PTR ? !*(void *const *)value
+					     : model_is_zero(f->type, value);
 	if (kind_is_text(f->kind)) {
 		const struct str *s = value;
 

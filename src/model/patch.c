@@ -4,7 +4,7 @@
 
 /* ---- RFC 6902 ---- */
 
-#define OPERATIONS_MAX 10000    /* as upstream's limit */
+#define OPERATIONS_MAX 10000 /* as upstream's limit */
 #define COPIES_MAX (256 * 1024) /* values that all `copy` operations together may add */
 
 struct patcher {
@@ -34,7 +34,8 @@ static struct str unescape_token(struct arena *a, struct str s)
 	size_t n = 0;
 
 	for (size_t i = 0; i < s.len; i++) {
-		bool escape = s.p[i] == '~' && i + 1 < s.len && (s.p[i + 1] == '0' || s.p[i + 1] == '1');
+		bool escape = s.p[i] == '~' && i + 1 < s.len &&
+			(s.p[i + 1] == '0' || s.p[i + 1] == '1');
 
 		out[n++] = escape ? (s.p[i + 1] == '1' ? '/' : '~') : s.p[i];
 		i += escape;
@@ -49,7 +50,8 @@ static ssize_t list_index(struct str token, size_t len, bool may_append)
 
 	if (str_eqz(token, "-"))
 		return may_append ? (ssize_t)len : -1;
-	if (!token.len || (token.len > 1 && token.p[0] == '0') || token.p[0] == '+' || str_to_i64(token, &i) < 0 || i < 0)
+	if (!token.len || (token.len > 1 && token.p[0] == '0') || token.p[0] == '+' ||
+		str_to_i64(token, &i) < 0 || i < 0)
 		return -1;
 	return (size_t)i < len + may_append ? (ssize_t)i : -1;
 }
@@ -66,7 +68,8 @@ static struct value *child(struct value *v, struct str token)
 }
 
 /* The value at a pointer's parent, and the last token. The root's parent is NULL. */
-static int find_parent(struct patcher *p, struct str pointer, const char *op, struct value **ret, struct str *ret_token)
+static int find_parent(struct patcher *p, struct str pointer, const char *op, struct value **ret,
+	struct str *ret_token)
 {
 	struct value *v = p->doc;
 	struct str rest, token;
@@ -75,11 +78,17 @@ static int find_parent(struct patcher *p, struct str pointer, const char *op, st
 	if (!pointer.len)
 		return 0;
 	if (pointer.p[0] != '/')
-		return err_set(p->err, -EINVAL, "%s operation does not apply: doc is missing path: \"" STR_FMT "\": missing value", op, STR_ARG(pointer));
+		return err_set(p->err, -EINVAL,
+			"%s operation does not apply: doc is missing path: \"" STR_FMT
+			"\": missing value",
+			op, STR_ARG(pointer));
 	for (rest = str_from(pointer, 1); str_cut(rest, '/', &token, &rest);) {
 		v = child(v, unescape_token(p->arena, token));
 		if (!v)
-			return err_set(p->err, -EINVAL, "%s operation does not apply: doc is missing path: \"" STR_FMT "\": missing value", op, STR_ARG(pointer));
+			return err_set(p->err, -EINVAL,
+				"%s operation does not apply: doc is missing path: \"" STR_FMT
+				"\": missing value",
+				op, STR_ARG(pointer));
 	}
 	*ret = v;
 	*ret_token = unescape_token(p->arena, token);
@@ -88,7 +97,9 @@ static int find_parent(struct patcher *p, struct str pointer, const char *op, st
 
 static int missing(struct patcher *p, const char *op, struct str pointer)
 {
-	return err_set(p->err, -EINVAL, "%s operation does not apply: doc is missing key: " STR_FMT ": missing value", op, STR_ARG(pointer));
+	return err_set(p->err, -EINVAL,
+		"%s operation does not apply: doc is missing key: " STR_FMT ": missing value", op,
+		STR_ARG(pointer));
 }
 
 static int get_at(struct patcher *p, struct str pointer, const char *op, struct value **ret)
@@ -122,10 +133,13 @@ static int add_at(struct patcher *p, struct str pointer, const char *op, struct 
 	ssize_t i = parent->kind == VALUE_LIST ? list_index(token, parent->list.len, true) : -1;
 
 	if (i < 0)
-		return err_set(p->err, -EINVAL, "%s operation does not apply: \"" STR_FMT "\": Unable to access invalid index: " STR_FMT ": invalid index referenced", op,
-			STR_ARG(pointer), STR_ARG(token));
+		return err_set(p->err, -EINVAL,
+			"%s operation does not apply: \"" STR_FMT
+			"\": Unable to access invalid index: " STR_FMT ": invalid index referenced",
+			op, STR_ARG(pointer), STR_ARG(token));
 	value_append(p->arena, parent);
-	memmove(&parent->list.items[i + 1], &parent->list.items[i], (parent->list.len - 1 - (size_t)i) * sizeof(struct value));
+	memmove(&parent->list.items[i + 1], &parent->list.items[i],
+		(parent->list.len - 1 - (size_t)i) * sizeof(struct value));
 	parent->list.items[i] = v;
 	return 0;
 }
@@ -139,7 +153,8 @@ static int remove_at(struct patcher *p, struct str pointer, const char *op)
 	if (r < 0)
 		return r;
 	if (!parent)
-		return err_set(p->err, -EINVAL, "%s operation does not apply: the whole document cannot be removed", op);
+		return err_set(p->err, -EINVAL,
+			"%s operation does not apply: the whole document cannot be removed", op);
 	if (parent->kind == VALUE_OBJECT)
 		return value_remove(parent, token) ? 0 : missing(p, op, pointer);
 	ssize_t i = parent->kind == VALUE_LIST ? list_index(token, parent->list.len, false) : -1;
@@ -147,7 +162,8 @@ static int remove_at(struct patcher *p, struct str pointer, const char *op)
 	if (i < 0)
 		return missing(p, op, pointer);
 	parent->list.len--;
-	memmove(&parent->list.items[i], &parent->list.items[i + 1], (parent->list.len - (size_t)i) * sizeof(struct value));
+	memmove(&parent->list.items[i], &parent->list.items[i + 1],
+		(parent->list.len - (size_t)i) * sizeof(struct value));
 	return 0;
 }
 
@@ -183,8 +199,12 @@ static int op_move(struct patcher *p, const struct operation *o)
 
 	if (r < 0 || str_eq(o->from, o->path))
 		return r;
-	if (str_has_prefix(o->path, o->from) && o->path.len > o->from.len && o->path.p[o->from.len] == '/')
-		return err_set(p->err, -EINVAL, "move operation does not apply: \"" STR_FMT "\" cannot be moved into itself", STR_ARG(o->from));
+	if (str_has_prefix(o->path, o->from) && o->path.len > o->from.len &&
+		o->path.p[o->from.len] == '/')
+		return err_set(p->err, -EINVAL,
+			"move operation does not apply: \"" STR_FMT
+			"\" cannot be moved into itself",
+			STR_ARG(o->from));
 	struct value v = *at;
 
 	r = remove_at(p, o->from, "move");
@@ -200,7 +220,9 @@ static int op_copy(struct patcher *p, const struct operation *o)
 		return r;
 	p->copied += count_values(at);
 	if (p->copied > COPIES_MAX)
-		return err_set(p->err, -EINVAL, "copy operations of this patch add more than %d values; send the values instead", COPIES_MAX);
+		return err_set(p->err, -EINVAL,
+			"copy operations of this patch add more than %d values; send the values instead",
+			COPIES_MAX);
 	return add_at(p, o->path, "copy", value_copy(p->arena, at));
 }
 
@@ -213,7 +235,8 @@ static int op_test(struct patcher *p, const struct operation *o)
 		at = &null; /* what is missing equals null, as upstream */
 	if (value_equal(at, o->value))
 		return 0;
-	return err_set(p->err, PATCH_TEST_FAILED, "testing value " STR_FMT " failed: test failed", STR_ARG(o->path));
+	return err_set(p->err, PATCH_TEST_FAILED, "testing value " STR_FMT " failed: test failed",
+		STR_ARG(o->path));
 }
 
 static const struct {
@@ -232,19 +255,25 @@ static const struct {
 static int run_operation(struct patcher *p, const struct value *v)
 {
 	static const struct value null = { .kind = VALUE_NULL };
-	const struct value *op = value_get(v, STR("op")), *path = value_get(v, STR("path")), *from = value_get(v, STR("from"));
+	const struct value *op = value_get(v, STR("op")), *path = value_get(v, STR("path")),
+			   *from = value_get(v, STR("from"));
 	struct operation o = { .value = value_get(v, STR("value")) };
 
 	if (!op || op->kind != VALUE_TEXT || !path || path->kind != VALUE_TEXT)
-		return err_set(p->err, -EINVAL, "an operation of a JSON patch needs \"op\" and \"path\"");
+		return err_set(
+			p->err, -EINVAL, "an operation of a JSON patch needs \"op\" and \"path\"");
 	o.path = path->text;
 	for (size_t i = 0; i < ARRAY_LEN(operations); i++) {
 		if (!str_eqz(op->text, operations[i].name))
 			continue;
 		if (operations[i].needs_from && (!from || from->kind != VALUE_TEXT))
-			return err_set(p->err, -EINVAL, "%s operation of \"" STR_FMT "\" needs \"from\"", operations[i].name, STR_ARG(o.path));
+			return err_set(p->err, -EINVAL,
+				"%s operation of \"" STR_FMT "\" needs \"from\"",
+				operations[i].name, STR_ARG(o.path));
 		if (operations[i].needs_value && !o.value)
-			return err_set(p->err, -EINVAL, "%s operation of \"" STR_FMT "\" needs \"value\"", operations[i].name, STR_ARG(o.path));
+			return err_set(p->err, -EINVAL,
+				"%s operation of \"" STR_FMT "\" needs \"value\"",
+				operations[i].name, STR_ARG(o.path));
 		o.from = from ? from->text : STR_NONE;
 		o.value = o.value ? o.value : &null;
 		return operations[i].run(p, &o);
@@ -258,9 +287,12 @@ int patch_json(struct value *doc, const struct value *ops, struct arena *a, stru
 	int r = 0;
 
 	if (ops->kind != VALUE_LIST)
-		return err_set(err, -EINVAL, "json: cannot unmarshal a patch that is no array into Go value of type jsonpatch.Patch");
+		return err_set(err, -EINVAL,
+			"json: cannot unmarshal a patch that is no array into Go value of type jsonpatch.Patch");
 	if (ops->list.len > OPERATIONS_MAX)
-		return err_set(err, -E2BIG, "The allowed maximum operations in a JSON patch is %d, got %zu", OPERATIONS_MAX, ops->list.len);
+		return err_set(err, -E2BIG,
+			"The allowed maximum operations in a JSON patch is %d, got %zu",
+			OPERATIONS_MAX, ops->list.len);
 	for (size_t i = 0; !r && i < ops->list.len; i++)
 		r = run_operation(&p, &ops->list.items[i]);
 	return r;
@@ -285,7 +317,7 @@ static void merge(struct value *doc, const struct value *patch, struct arena *a)
 		return;
 	}
 	if (doc->kind != VALUE_OBJECT)
-		*doc = (struct value){ .kind = VALUE_OBJECT };
+		*doc = (struct value) { .kind = VALUE_OBJECT };
 	size_t n = doc->object.len;
 	bool *gone = xcalloc(n + 1, sizeof(*gone));
 
@@ -299,7 +331,8 @@ static void merge(struct value *doc, const struct value *patch, struct arena *a)
 				gone[at - 1] = true;
 			continue;
 		}
-		struct value *v = at ? &doc->object.members[at - 1].value : value_add_member(a, doc, arena_str(a, m->key));
+		struct value *v = at ? &doc->object.members[at - 1].value
+				     : value_add_member(a, doc, arena_str(a, m->key));
 
 		merge(v, &m->value, a);
 	}

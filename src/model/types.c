@@ -20,7 +20,8 @@ static uint32_t hash_add(uint32_t h, const char *p, size_t n)
 
 static uint32_t hash_kind(struct str group, struct str version, struct str kind)
 {
-	return hash_add(hash_add(hash_add(2166136261u, group.p, group.len), version.p, version.len), kind.p, kind.len);
+	return hash_add(hash_add(hash_add(2166136261u, group.p, group.len), version.p, version.len),
+		kind.p, kind.len);
 }
 
 static void insert(const struct type **table, uint32_t h, const struct type *t)
@@ -39,7 +40,9 @@ static void build_tables(void)
 
 		insert(by_proto, hash_add(2166136261u, t->proto, strlen(t->proto)), t);
 		if (t->is_typed)
-			insert(by_kind, hash_kind(str_of(t->group), str_of(t->version), str_of(t->name)), t);
+			insert(by_kind,
+				hash_kind(str_of(t->group), str_of(t->version), str_of(t->name)),
+				t);
 	}
 }
 
@@ -48,7 +51,8 @@ static const struct type *find_kind(struct str group, struct str version, struct
 	for (uint32_t h = hash_kind(group, version, kind); by_kind[h % SLOTS]; h++) {
 		const struct type *t = by_kind[h % SLOTS];
 
-		if (str_eqz(kind, t->name) && str_eqz(group, t->group) && str_eqz(version, t->version))
+		if (str_eqz(kind, t->name) && str_eqz(group, t->group) &&
+			str_eqz(version, t->version))
 			return t;
 	}
 	return NULL;
@@ -56,7 +60,13 @@ static const struct type *find_kind(struct str group, struct str version, struct
 
 /* Kinds that every group has, all of the same type. */
 static const char *const everywhere[] = {
-	"WatchEvent", "ListOptions", "DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "GetOptions",
+	"WatchEvent",
+	"ListOptions",
+	"DeleteOptions",
+	"CreateOptions",
+	"UpdateOptions",
+	"PatchOptions",
+	"GetOptions",
 };
 
 const struct type *model_type(struct str group, struct str version, struct str kind)
@@ -87,7 +97,7 @@ const struct type *const *model_types(size_t *ret_n)
 
 const struct flat_field *model_flat_field(const struct type *t, struct str name)
 {
-	for (uint32_t h = model_name_hash(name.p, name.len); ; h++) {
+	for (uint32_t h = model_name_hash(name.p, name.len);; h++) {
 		uint16_t slot = t->name_slots[h & t->name_mask];
 
 		if (!slot)
@@ -118,10 +128,18 @@ struct meta_v1_object_meta *model_meta(const struct type *t, const void *obj)
 size_t kind_size(enum field_kind kind, const struct type *t)
 {
 	static const uint8_t sizes[] = {
-		[KIND_BOOL] = sizeof(bool), [KIND_INT32] = 4, [KIND_INT64] = 8, [KIND_DOUBLE] = 8,
-		[KIND_STRING] = sizeof(struct str), [KIND_BYTES] = sizeof(struct str), [KIND_QUANTITY] = sizeof(struct str),
-		[KIND_RAW] = sizeof(struct str), [KIND_JSON] = sizeof(struct str),
-		[KIND_TIME] = sizeof(struct timestamp), [KIND_MICROTIME] = sizeof(struct timestamp), [KIND_DURATION] = 8,
+		[KIND_BOOL] = sizeof(bool),
+		[KIND_INT32] = 4,
+		[KIND_INT64] = 8,
+		[KIND_DOUBLE] = 8,
+		[KIND_STRING] = sizeof(struct str),
+		[KIND_BYTES] = sizeof(struct str),
+		[KIND_QUANTITY] = sizeof(struct str),
+		[KIND_RAW] = sizeof(struct str),
+		[KIND_JSON] = sizeof(struct str),
+		[KIND_TIME] = sizeof(struct timestamp),
+		[KIND_MICROTIME] = sizeof(struct timestamp),
+		[KIND_DURATION] = 8,
 		[KIND_INT_OR_STRING] = sizeof(struct int_or_str),
 	};
 
@@ -134,7 +152,8 @@ size_t field_item_size(const struct field *f)
 		return sizeof(struct str_list_entry);
 	if (f->shape != SHAPE_MAP)
 		return kind_size(f->kind, f->type);
-	return f->kind == KIND_MESSAGE ? f->type->entry_size : MAP_VALUE_OFFSET + kind_size(f->kind, NULL);
+	return f->kind == KIND_MESSAGE ? f->type->entry_size
+				       : MAP_VALUE_OFFSET + kind_size(f->kind, NULL);
 }
 
 size_t field_value_size(const struct field *f)

@@ -10,7 +10,7 @@
 struct place {
 	const struct place *up;
 	const char *name; /* NULL: an index or a key */
-	struct str key;   /* p NULL: an index */
+	struct str key; /* p NULL: an index */
 	size_t index;
 };
 
@@ -67,7 +67,9 @@ static const char *valid_uuid(struct str s)
 
 		good = dash ? c == '-' : (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
 	}
-	return good ? NULL : "uuid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
+	return good
+		? NULL
+		: "uuid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
 }
 
 static const char *valid_pool_name(struct str s)
@@ -115,7 +117,8 @@ static void check_format(struct check *c, const char *format, struct str s, cons
 	}
 }
 
-static void check_enum(struct check *c, const char *const *values, struct str s, const struct place *p)
+static void check_enum(
+	struct check *c, const char *const *values, struct str s, const struct place *p)
 {
 	struct buf all = { 0 };
 
@@ -124,7 +127,8 @@ static void check_enum(struct check *c, const char *const *values, struct str s,
 			return;
 	for (size_t i = 0; values[i]; i++)
 		buf_addf(&all, "%s\"%s\"", i ? ", " : "", values[i]);
-	cause_add(c->causes, CAUSE_NOT_SUPPORTED, path_text(c, p), s, "supported values: %s", all.p);
+	cause_add(
+		c->causes, CAUSE_NOT_SUPPORTED, path_text(c, p), s, "supported values: %s", all.p);
 	buf_deinit(&all);
 }
 
@@ -139,7 +143,8 @@ static void check_text(struct check *c, const struct field *f, struct str s, con
 	if (rule->format)
 		check_format(c, rule->format, s, p);
 	if (f->shape < SHAPE_LIST && rule->has_max && s.len > (size_t)rule->max)
-		cause_add(c->causes, CAUSE_TOO_LONG, path_text(c, p), STR_NONE, "may not be more than %lld bytes", (long long)rule->max);
+		cause_add(c->causes, CAUSE_TOO_LONG, path_text(c, p), STR_NONE,
+			"may not be more than %lld bytes", (long long)rule->max);
 }
 
 /* ---- numbers ---- */
@@ -151,10 +156,12 @@ static void check_number(struct check *c, const struct field *f, int64_t v, cons
 	if (!r || (!(r->has_min && v < r->min) && !(r->has_max && v > r->max)))
 		return;
 	if (r->has_min && r->has_max)
-		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE, "%lld: must be between %lld and %lld, inclusive", (long long)v,
+		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE,
+			"%lld: must be between %lld and %lld, inclusive", (long long)v,
 			(long long)r->min, (long long)r->max);
 	else
-		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE, "%lld: must be %s than or equal to %lld", (long long)v,
+		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE,
+			"%lld: must be %s than or equal to %lld", (long long)v,
 			r->has_min ? "greater" : "less", (long long)(r->has_min ? r->min : r->max));
 }
 
@@ -164,18 +171,21 @@ static bool number_of(const struct field *f, const void *v, int64_t *ret)
 
 	if (f->kind == KIND_INT32) {
 		*ret = pointer ? ((const struct opt_int32 *)v)->value : *(const int32_t *)v;
-		return pointer ? ((const struct opt_int32 *)v)->set : *ret || f->flags & FIELD_REQUIRED;
+		return pointer ? ((const struct opt_int32 *)v)->set
+			       : *ret || f->flags & FIELD_REQUIRED;
 	}
 	if (f->kind == KIND_INT64) {
 		*ret = pointer ? ((const struct opt_int64 *)v)->value : *(const int64_t *)v;
-		return pointer ? ((const struct opt_int64 *)v)->set : *ret || f->flags & FIELD_REQUIRED;
+		return pointer ? ((const struct opt_int64 *)v)->set
+			       : *ret || f->flags & FIELD_REQUIRED;
 	}
 	return false;
 }
 
 /* ---- lists ---- */
 
-static const void *key_member(const struct field *f, const char *item, const char *name, const struct field **ret)
+static const void *key_member(
+	const struct field *f, const char *item, const char *name, const struct field **ret)
 {
 	const struct flat_field *m = model_flat_field(f->type, str_of(name));
 
@@ -195,7 +205,8 @@ static bool same_keys(const struct field *f, const char *a, const char *b)
 	return true;
 }
 
-static void tell_duplicate(struct check *c, const struct field *f, const char *item, const struct place *p)
+static void tell_duplicate(
+	struct check *c, const struct field *f, const char *item, const struct place *p)
 {
 	struct place inner = { .up = p, .name = f->list_keys[0] };
 	struct buf keys = { 0 };
@@ -204,7 +215,8 @@ static void tell_duplicate(struct check *c, const struct field *f, const char *i
 	const void *v = key_member(f, item, f->list_keys[0], &m);
 
 	if (!f->list_keys[1] && m->kind == KIND_STRING) {
-		cause_add(c->causes, CAUSE_DUPLICATE, path_text(c, &inner), *(const struct str *)v, NULL);
+		cause_add(c->causes, CAUSE_DUPLICATE, path_text(c, &inner), *(const struct str *)v,
+			NULL);
 		return;
 	}
 	for (const char *const *k = f->list_keys; *k; k++) {
@@ -259,7 +271,8 @@ static int by_index(const void *a, const void *b)
 
 #define DUPLICATES_TOLD 100
 
-static void check_unique(struct check *c, const struct field *f, const struct any_list *l, const struct place *up)
+static void check_unique(
+	struct check *c, const struct field *f, const struct any_list *l, const struct place *up)
 {
 	size_t size = f->kind == KIND_MESSAGE ? f->type->size : 0, n = 0;
 
@@ -269,10 +282,12 @@ static void check_unique(struct check *c, const struct field *f, const struct an
 	size_t again[DUPLICATES_TOLD];
 
 	for (size_t i = 0; i < l->len; i++)
-		order[i] = (struct hashed){ hash_keys(f, l->items + i * size), i };
+		order[i] = (struct hashed) { hash_keys(f, l->items + i * size), i };
 	qsort(order, l->len, sizeof(*order), by_hash);
 	for (size_t i = 1; i < l->len && n < DUPLICATES_TOLD; i++)
-		if (order[i].hash == order[i - 1].hash && same_keys(f, l->items + order[i].index * size, l->items + order[i - 1].index * size))
+		if (order[i].hash == order[i - 1].hash &&
+			same_keys(f, l->items + order[i].index * size,
+				l->items + order[i - 1].index * size))
 			again[n++] = order[i].index;
 	qsort(again, n, sizeof(*again), by_index);
 	for (size_t i = 0; i < n; i++) {
@@ -283,15 +298,18 @@ static void check_unique(struct check *c, const struct field *f, const struct an
 	free(order);
 }
 
-static void check_message(struct check *c, const struct type *t, const char *obj, const struct place *up);
+static void check_message(
+	struct check *c, const struct type *t, const char *obj, const struct place *up);
 
-static void check_items(struct check *c, const struct field *f, const struct any_list *l, const struct place *up)
+static void check_items(
+	struct check *c, const struct field *f, const struct any_list *l, const struct place *up)
 {
 	size_t size = field_item_size(f), at = f->shape == SHAPE_LIST ? 0 : MAP_VALUE_OFFSET;
 	struct place p = { .up = up };
 
 	if (f->rule && f->rule->has_max && l->len > (size_t)f->rule->max)
-		cause_add(c->causes, CAUSE_TOO_MANY, path_text(c, up), STR_NONE, "%zu: must have at most %lld items", l->len, (long long)f->rule->max);
+		cause_add(c->causes, CAUSE_TOO_MANY, path_text(c, up), STR_NONE,
+			"%zu: must have at most %lld items", l->len, (long long)f->rule->max);
 	for (size_t i = 0; f->shape != SHAPE_MAP_LIST && i < l->len; i++) {
 		const char *item = l->items + i * size;
 
@@ -320,7 +338,8 @@ static bool is_missing(const struct field *f, const void *v)
 	return (f->kind == KIND_STRING || f->kind == KIND_BYTES) && !((const struct str *)v)->len;
 }
 
-static void check_member(struct check *c, const struct field *f, const char *v, const struct place *p)
+static void check_member(
+	struct check *c, const struct field *f, const char *v, const struct place *p)
 {
 	int64_t n;
 
@@ -343,7 +362,8 @@ static bool is_status(const struct type *t, const struct field *f)
 	return t->is_object && !strcmp(f->name, "status");
 }
 
-static void check_message(struct check *c, const struct type *t, const char *obj, const struct place *up)
+static void check_message(
+	struct check *c, const struct type *t, const char *obj, const struct place *up)
 {
 	for (size_t i = 0; i < t->n_flat; i++) {
 		const struct field *f = t->flat[i].field;
@@ -363,20 +383,27 @@ void model_validate(const struct type *t, const void *obj, struct str path, stru
 
 /* ---- update ---- */
 
-static void tell_immutable(struct check *c, const struct field *f, const void *v, const struct place *p)
+static void tell_immutable(
+	struct check *c, const struct field *f, const void *v, const struct place *p)
 {
-	bool text = kind_is_text(f->kind) && f->shape <= SHAPE_PTR && f->kind != KIND_BYTES && ((const struct str *)v)->len < 200;
+	bool text = kind_is_text(f->kind) && f->shape <= SHAPE_PTR && f->kind != KIND_BYTES &&
+		((const struct str *)v)->len < 200;
 	int64_t n;
 
 	if (text)
-		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), ((const struct str *)v)->p ? *(const struct str *)v : STR(""), "field is immutable");
+		cause_add(c->causes, CAUSE_INVALID, path_text(c, p),
+			((const struct str *)v)->p ? *(const struct str *)v : STR(""),
+			"field is immutable");
 	else if (f->shape <= SHAPE_PTR && number_of(f, v, &n))
-		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE, "%lld: field is immutable", (long long)n);
+		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE,
+			"%lld: field is immutable", (long long)n);
 	else
-		cause_add(c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE, "field is immutable");
+		cause_add(
+			c->causes, CAUSE_INVALID, path_text(c, p), STR_NONE, "field is immutable");
 }
 
-static void check_update(struct check *c, const struct type *t, const char *obj, const char *old, const struct place *up)
+static void check_update(struct check *c, const struct type *t, const char *obj, const char *old,
+	const struct place *up)
 {
 	for (size_t i = 0; i < t->n_flat; i++) {
 		const struct field *f = t->flat[i].field;
@@ -390,13 +417,16 @@ static void check_update(struct check *c, const struct type *t, const char *obj,
 				tell_immutable(c, f, v, &p);
 		} else if (f->kind == KIND_MESSAGE && f->shape == SHAPE_ONE) {
 			check_update(c, f->type, v, w, &p);
-		} else if (f->kind == KIND_MESSAGE && f->shape == SHAPE_PTR && *(void *const *)v && *(void *const *)w) {
-			check_update(c, f->type, *(const char *const *)v, *(const char *const *)w, &p);
+		} else if (f->kind == KIND_MESSAGE && f->shape == SHAPE_PTR && *(void *const *)v &&
+			*(void *const *)w) {
+			check_update(
+				c, f->type, *(const char *const *)v, *(const char *const *)w, &p);
 		}
 	}
 }
 
-void model_validate_update(const struct type *t, const void *obj, const void *old, struct str path, struct causes *ret)
+void model_validate_update(
+	const struct type *t, const void *obj, const void *old, struct str path, struct causes *ret)
 {
 	struct check c = { .causes = ret, .root = path };
 

@@ -16,12 +16,14 @@ struct value *value_add_member(struct arena *a, struct value *o, struct str key)
 	if (o->object.len == o->object.cap) {
 		size_t cap = o->object.cap ? 2 * o->object.cap : 4;
 
-		o->object.members = arena_grow(a, o->object.members, o->object.cap * sizeof(*o->object.members), cap * sizeof(*o->object.members));
+		o->object.members = arena_grow(a, o->object.members,
+			o->object.cap * sizeof(*o->object.members),
+			cap * sizeof(*o->object.members));
 		o->object.cap = cap;
 	}
 	struct value_member *m = &o->object.members[o->object.len++];
 
-	*m = (struct value_member){ .key = key };
+	*m = (struct value_member) { .key = key };
 	return &m->value;
 }
 
@@ -51,12 +53,13 @@ struct value *value_append(struct arena *a, struct value *l)
 	if (l->list.len == l->list.cap) {
 		size_t cap = l->list.cap ? 2 * l->list.cap : 4;
 
-		l->list.items = arena_grow(a, l->list.items, l->list.cap * sizeof(*l->list.items), cap * sizeof(*l->list.items));
+		l->list.items = arena_grow(a, l->list.items, l->list.cap * sizeof(*l->list.items),
+			cap * sizeof(*l->list.items));
 		l->list.cap = cap;
 	}
 	struct value *v = &l->list.items[l->list.len++];
 
-	*v = (struct value){ 0 };
+	*v = (struct value) { 0 };
 	return v;
 }
 
@@ -95,7 +98,9 @@ static bool objects_equal(const struct value *a, const struct value *b)
 	for (size_t i = 0; i < a->object.len; i++) {
 		const struct value_member *m = &a->object.members[i];
 		/* Mostly both have the same order. */
-		const struct value *other = str_eq(b->object.members[i].key, m->key) ? &b->object.members[i].value : value_get(b, m->key);
+		const struct value *other = str_eq(b->object.members[i].key, m->key)
+			? &b->object.members[i].value
+			: value_get(b, m->key);
 
 		if (!other || !value_equal(&m->value, other))
 			return false;
@@ -108,7 +113,8 @@ bool value_equal(const struct value *a, const struct value *b)
 	if (a->kind != b->kind) {
 		if (a->kind == VALUE_INT && b->kind == VALUE_DOUBLE)
 			return (double)a->integer == b->number;
-		return a->kind == VALUE_DOUBLE && b->kind == VALUE_INT && a->number == (double)b->integer;
+		return a->kind == VALUE_DOUBLE && b->kind == VALUE_INT &&
+			a->number == (double)b->integer;
 	}
 	switch (a->kind) {
 	case VALUE_NULL:

@@ -8,9 +8,18 @@ static const struct {
 	const char *name;
 	enum kind kind;
 } builtins[] = {
-	{ "bool", BOOL },         { "int32", INT32 },       { "int64", INT64 },       { "double", DOUBLE },
-	{ "string", STRING },     { "bytes", BYTES },       { "time", TIME },         { "microtime", MICROTIME },
-	{ "duration", DURATION }, { "quantity", QUANTITY }, { "intstr", INT_OR_STRING }, { "raw", RAW },
+	{ "bool", BOOL },
+	{ "int32", INT32 },
+	{ "int64", INT64 },
+	{ "double", DOUBLE },
+	{ "string", STRING },
+	{ "bytes", BYTES },
+	{ "time", TIME },
+	{ "microtime", MICROTIME },
+	{ "duration", DURATION },
+	{ "quantity", QUANTITY },
+	{ "intstr", INT_OR_STRING },
+	{ "raw", RAW },
 	{ "json", JSON },
 };
 
@@ -52,7 +61,8 @@ static struct type_def *resolve_type(const struct schemas *s, struct schema *own
 	return find_type(f, name);
 }
 
-static bool resolve_base(const struct schemas *s, struct schema *own, struct field_def *fd, const char *name)
+static bool resolve_base(
+	const struct schemas *s, struct schema *own, struct field_def *fd, const char *name)
 {
 	for (size_t i = 0; i < sizeof(builtins) / sizeof(builtins[0]); i++) {
 		if (!strcmp(name, builtins[i].name)) {
@@ -93,7 +103,8 @@ static void resolve_field(const struct schemas *s, struct schema *own, struct fi
 		t++;
 	}
 	if (!resolve_base(s, own, fd, t))
-		complain(fd->at, "field %s: type %s is unknown (is its file imported?)", fd->name, fd->type_text);
+		complain(fd->at, "field %s: type %s is unknown (is its file imported?)", fd->name,
+			fd->type_text);
 	fd->member = snake(fd->name, true);
 	if (fd->ref && fd->shape == LIST)
 		fd->ref->listed = true;
@@ -114,8 +125,13 @@ static void add_type_meta(struct type_def *d)
 	};
 	struct field_def *fields = alloc((d->n + 2) * sizeof(*fields));
 	for (int i = 0; i < 2; i++)
-		fields[i] = (struct field_def){ .at = d->at, .name = i ? "apiVersion" : "kind", .type_text = "string", .kind = STRING,
-			.type_meta = true, .omitempty = true, .doc = (char *)docs[i] };
+		fields[i] = (struct field_def) { .at = d->at,
+			.name = i ? "apiVersion" : "kind",
+			.type_text = "string",
+			.kind = STRING,
+			.type_meta = true,
+			.omitempty = true,
+			.doc = (char *)docs[i] };
 	memcpy(fields + 2, d->fields, d->n * sizeof(*fields));
 	d->fields = fields;
 	d->n += 2;
@@ -164,7 +180,8 @@ static void check_default(const struct field_def *f)
 	if (!f->def)
 		return;
 	if (!default_fits(f)) {
-		complain(f->at, "field %s: default %s does not fit type %s", f->name, f->def, f->type_text);
+		complain(f->at, "field %s: default %s does not fit type %s", f->name, f->def,
+			f->type_text);
 		return;
 	}
 	if (!f->values || !f->values->closed || f->shape == LIST)
@@ -184,14 +201,17 @@ static void check_field(const struct field_def *f)
 	if (f->atomic + f->set + f->map > 1)
 		complain(f->at, "field %s: a list is one of atomic, set, map", f->name);
 	if (f->map && (f->kind != MESSAGE || !f->keys.n))
-		complain(f->at, "field %s: map(keys) needs a list of messages and at least one key", f->name);
+		complain(f->at, "field %s: map(keys) needs a list of messages and at least one key",
+			f->name);
 	for (size_t i = 0; f->map && f->ref && i < f->keys.n; i++)
 		if (!type_has(f->ref, f->keys.v[i]))
-			complain(f->at, "field %s: list key %s is no field of %s", f->name, f->keys.v[i], f->ref->name);
+			complain(f->at, "field %s: list key %s is no field of %s", f->name,
+				f->keys.v[i], f->ref->name);
 	if (f->wrapped && !list)
 		complain(f->at, "field %s: only a list can be wrapped", f->name);
 	if (f->merge_key && (!list || !f->ref || !type_has(f->ref, f->merge_key)))
-		complain(f->at, "field %s: merge key %s is no field of %s", f->name, f->merge_key, f->type_text);
+		complain(f->at, "field %s: merge key %s is no field of %s", f->name, f->merge_key,
+			f->type_text);
 	if (f->has_min && f->has_max && f->min > f->max)
 		complain(f->at, "field %s: min is above max", f->name);
 }
@@ -207,11 +227,14 @@ static void check_type(struct type_def *d)
 			complain(f->at, "field %s.%s has no description", d->name, f->name);
 		for (size_t j = 0; j < i; j++) {
 			if (f->tag && d->fields[j].tag == f->tag)
-				complain(f->at, "tag %d of %s is used by %s already", f->tag, f->name, d->fields[j].name);
+				complain(f->at, "tag %d of %s is used by %s already", f->tag,
+					f->name, d->fields[j].name);
 			if (!strcmp(d->fields[j].name, f->name))
 				complain(f->at, "%s has two fields %s", d->name, f->name);
-			if (d->fields[j].inlined && d->fields[j].ref && !f->inlined && type_has(d->fields[j].ref, f->name))
-				complain(f->at, "%s: field %s is also in the inline %s", d->name, f->name, d->fields[j].name);
+			if (d->fields[j].inlined && d->fields[j].ref && !f->inlined &&
+				type_has(d->fields[j].ref, f->name))
+				complain(f->at, "%s: field %s is also in the inline %s", d->name,
+					f->name, d->fields[j].name);
 		}
 	}
 }
@@ -225,7 +248,8 @@ static void check_resource(const struct schemas *s, struct resource_def *r)
 	for (size_t i = 0; i < r->n_subs; i++) {
 		r->subs[i].kind = resolve_type(s, r->file, r->subs[i].kind_text);
 		if (!r->subs[i].kind)
-			complain(r->subs[i].at, "sub %s: kind %s is unknown", r->subs[i].name, r->subs[i].kind_text);
+			complain(r->subs[i].at, "sub %s: kind %s is unknown", r->subs[i].name,
+				r->subs[i].kind_text);
 	}
 }
 
@@ -238,7 +262,8 @@ static void check_file(const struct schemas *s, struct schema *f)
 	for (size_t i = 0; i < f->n_types; i++) {
 		for (size_t j = 0; j < i; j++)
 			if (!strcmp(f->types[j]->name, f->types[i]->name))
-				complain(f->types[i]->at, "type %s is there twice", f->types[i]->name);
+				complain(f->types[i]->at, "type %s is there twice",
+					f->types[i]->name);
 		check_type(f->types[i]);
 	}
 	for (size_t i = 0; i < f->n_resources; i++)

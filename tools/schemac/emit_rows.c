@@ -56,14 +56,16 @@ static char *default_json(const struct field_def *f)
 			out = format("%s%s\"%s\"", out, *out ? "," : "", w);
 		return format("[%s]", out);
 	}
-	bool text = f->kind == STRING || f->kind == QUANTITY || (f->kind == INT_OR_STRING && !is_number(f->def));
+	bool text = f->kind == STRING || f->kind == QUANTITY ||
+		(f->kind == INT_OR_STRING && !is_number(f->def));
 	return text ? format("\"%s\"", f->def) : f->def;
 }
 
 static void emit_rule(FILE *out, const struct type_def *d, const struct field_def *f)
 {
 	if (f->values) {
-		struct words sorted = { alloc((f->values->values.n + 1) * sizeof(char *)), f->values->values.n };
+		struct words sorted = { alloc((f->values->values.n + 1) * sizeof(char *)),
+			f->values->values.n };
 		memcpy(sorted.v, f->values->values.v, sorted.n * sizeof(char *));
 		qsort(sorted.v, sorted.n, sizeof(char *), by_text);
 		word_array(out, format("values_%s_%s", d->cname, f->member), &sorted);
@@ -79,7 +81,8 @@ static void emit_rule(FILE *out, const struct type_def *d, const struct field_de
 		fprintf(out, ", ");
 	}
 	if (f->values)
-		fprintf(out, ".%s = values_%s_%s, ", f->values->closed ? "values" : "known", d->cname, f->member);
+		fprintf(out, ".%s = values_%s_%s, ", f->values->closed ? "values" : "known",
+			d->cname, f->member);
 	if (f->def) {
 		fprintf(out, ".default_json = ");
 		quoted(out, default_json(f));
@@ -90,11 +93,24 @@ static void emit_rule(FILE *out, const struct type_def *d, const struct field_de
 /* ---- fields ---- */
 
 static const char *const kind_names[] = {
-	[BOOL] = "BOOL", [INT32] = "INT32", [INT64] = "INT64", [DOUBLE] = "DOUBLE", [STRING] = "STRING", [BYTES] = "BYTES", [TIME] = "TIME",
-	[MICROTIME] = "MICROTIME", [DURATION] = "DURATION", [QUANTITY] = "QUANTITY", [INT_OR_STRING] = "INT_OR_STRING",
-	[RAW] = "RAW", [JSON] = "JSON", [MESSAGE] = "MESSAGE",
+	[BOOL] = "BOOL",
+	[INT32] = "INT32",
+	[INT64] = "INT64",
+	[DOUBLE] = "DOUBLE",
+	[STRING] = "STRING",
+	[BYTES] = "BYTES",
+	[TIME] = "TIME",
+	[MICROTIME] = "MICROTIME",
+	[DURATION] = "DURATION",
+	[QUANTITY] = "QUANTITY",
+	[INT_OR_STRING] = "INT_OR_STRING",
+	[RAW] = "RAW",
+	[JSON] = "JSON",
+	[MESSAGE] = "MESSAGE",
 };
-static const char *const shape_names[] = { [ONE] = "ONE", [PTR] = "PTR", [LIST] = "LIST", [MAP] = "MAP", [MAP_LIST] = "MAP_LIST" };
+static const char *const shape_names[] = {
+	[ONE] = "ONE", [PTR] = "PTR", [LIST] = "LIST", [MAP] = "MAP", [MAP_LIST] = "MAP_LIST"
+};
 
 static void emit_flags(FILE *out, const struct field_def *f)
 {
@@ -107,7 +123,8 @@ static void emit_flags(FILE *out, const struct field_def *f)
 		{ f->required || f->required_unchecked, "FIELD_REQUIRED" },
 		{ f->inlined, "FIELD_INLINE" },
 		{ f->immutable, "FIELD_IMMUTABLE" },
-		{ f->atomic || (f->kind == MESSAGE && f->ref->atomic && f->shape <= PTR), "FIELD_ATOMIC" },
+		{ f->atomic || (f->kind == MESSAGE && f->ref->atomic && f->shape <= PTR),
+			"FIELD_ATOMIC" },
 		{ f->set, "FIELD_LIST_SET" },
 		{ f->map, "FIELD_LIST_MAP" },
 		{ f->patch, "FIELD_PATCH_MERGE" },
@@ -131,7 +148,8 @@ static void emit_flags(FILE *out, const struct field_def *f)
 
 static void emit_field(FILE *out, const struct type_def *d, const struct field_def *f)
 {
-	fprintf(out, "\t{ \"%s\", %zu, %d, KIND_%s, SHAPE_%s, ", f->name, strlen(f->name), f->tag, kind_names[f->kind], shape_names[f->shape]);
+	fprintf(out, "\t{ \"%s\", %zu, %d, KIND_%s, SHAPE_%s, ", f->name, strlen(f->name), f->tag,
+		kind_names[f->kind], shape_names[f->shape]);
 	emit_flags(out, f);
 	fprintf(out, ", offsetof(struct %s, %s), ", d->cname, f->member);
 	if (f->ref)
@@ -154,7 +172,7 @@ static void emit_field(FILE *out, const struct type_def *d, const struct field_d
 /* ---- the flat view: inlined members in place ---- */
 
 struct flat {
-	char *field;  /* expression: row */
+	char *field; /* expression: row */
 	char *offset; /* expression */
 	const char *name;
 };
@@ -163,13 +181,15 @@ static void flatten(const struct type_def *d, const char *base, struct flat **v,
 {
 	for (size_t i = 0; i < d->n; i++) {
 		const struct field_def *f = &d->fields[i];
-		char *offset = format("%s%soffsetof(struct %s, %s)", base, *base ? " + " : "", d->cname, f->member);
+		char *offset = format("%s%soffsetof(struct %s, %s)", base, *base ? " + " : "",
+			d->cname, f->member);
 		if (f->inlined) {
 			flatten(f->ref, offset, v, n);
 			continue;
 		}
 		*v = grow(*v, *n, sizeof(**v));
-		(*v)[(*n)++] = (struct flat){ format("&fields_%s[%zu]", d->cname, i), offset, f->name };
+		(*v)[(*n)++] = (struct flat) { format("&fields_%s[%zu]", d->cname, i), offset,
+			f->name };
 	}
 }
 
@@ -188,7 +208,8 @@ static uint32_t name_hash(const char *p, size_t n)
 	return h ^ h >> 15;
 }
 
-static void emit_slots(FILE *out, const struct type_def *d, const struct flat *v, size_t n, uint32_t *ret_mask)
+static void emit_slots(
+	FILE *out, const struct type_def *d, const struct flat *v, size_t n, uint32_t *ret_mask)
 {
 	uint32_t size = 2;
 	while (size < n * 2)
@@ -246,7 +267,8 @@ static size_t emit_tags(FILE *out, const struct type_def *d, int *ret_max)
 static bool holds(const struct type_def *d, const char *field, const char *type)
 {
 	for (size_t i = 0; i < d->n; i++)
-		if (!strcmp(d->fields[i].name, field) && (!type || (d->fields[i].ref && !strcmp(d->fields[i].ref->cname, type))))
+		if (!strcmp(d->fields[i].name, field) &&
+			(!type || (d->fields[i].ref && !strcmp(d->fields[i].ref->cname, type))))
 			return true;
 	return false;
 }
@@ -280,18 +302,25 @@ static void emit_type(FILE *out, const struct type_def *d)
 	emit_slots(out, d, flat, n_flat, &mask);
 	size_t n_tags = emit_tags(out, d, &max_tag);
 
-	fprintf(out, "const struct type %s_type = {\n\t.name = \"%s\", .group = \"%s\", .version = \"%s\", .proto = \"%s.%s\",\n", d->cname,
-		d->name, d->served ? d->served : d->file->served, d->file->version, d->file->proto, d->name);
-	fprintf(out, "\t.fields = fields_%s, .n_fields = %zu, .flat = flat_%s, .n_flat = %zu,\n", d->cname, d->n, d->cname, n_flat);
-	fprintf(out, "\t.is_typed = %d, .is_object = %d, .is_list = %d, .is_atomic = %d, .is_either = %d,\n", d->typed,
-		d->typed && holds(d, "metadata", "meta_v1_object_meta"),
-		d->typed && holds(d, "metadata", "meta_v1_list_meta") && holds(d, "items", NULL), d->atomic, d->either);
+	fprintf(out,
+		"const struct type %s_type = {\n\t.name = \"%s\", .group = \"%s\", .version = \"%s\", .proto = \"%s.%s\",\n",
+		d->cname, d->name, d->served ? d->served : d->file->served, d->file->version,
+		d->file->proto, d->name);
+	fprintf(out, "\t.fields = fields_%s, .n_fields = %zu, .flat = flat_%s, .n_flat = %zu,\n",
+		d->cname, d->n, d->cname, n_flat);
+	fprintf(out,
+		"\t.is_typed = %d, .is_object = %d, .is_list = %d, .is_atomic = %d, .is_either = %d,\n",
+		d->typed, d->typed && holds(d, "metadata", "meta_v1_object_meta"),
+		d->typed && holds(d, "metadata", "meta_v1_list_meta") && holds(d, "items", NULL),
+		d->atomic, d->either);
 	fprintf(out, "\t.size = sizeof(struct %s), ", d->cname);
 	if (d->mapped)
 		fprintf(out, ".entry_size = sizeof(struct %s_entry), ", d->cname);
 	fprintf(out, ".name_slots = slots_%s, .name_mask = %u,\n", d->cname, mask);
 	if (n_tags)
-		fprintf(out, "\t.by_tag = by_tag_%s, .n_by_tag = %zu, .tag_slots = tags_%s, .max_tag = %d,\n", d->cname, n_tags, d->cname, max_tag);
+		fprintf(out,
+			"\t.by_tag = by_tag_%s, .n_by_tag = %zu, .tag_slots = tags_%s, .max_tag = %d,\n",
+			d->cname, n_tags, d->cname, max_tag);
 	fprintf(out, "\t.doc = ");
 	quoted(out, d->doc ? d->doc : "");
 	fprintf(out, ",\n};\n\n");
@@ -320,7 +349,8 @@ static void emit_resource_parts(FILE *out, const struct resource_def *r, size_t 
 		fprintf(out, "static const struct subresource_row subs_%zu[] = {\n", id);
 		for (size_t i = 0; i < r->n_subs; i++) {
 			const struct sub_def *s = &r->subs[i];
-			fprintf(out, "\t{ \"%s\", \"%s\", \"%s\", \"%s\", ", s->name, s->kind->file->served, s->kind->file->version, s->kind->name);
+			fprintf(out, "\t{ \"%s\", \"%s\", \"%s\", \"%s\", ", s->name,
+				s->kind->file->served, s->kind->file->version, s->kind->name);
 			emit_verbs(out, &s->verbs);
 			fprintf(out, ", &%s_type },\n", s->kind->cname);
 		}
@@ -330,7 +360,8 @@ static void emit_resource_parts(FILE *out, const struct resource_def *r, size_t 
 		fprintf(out, "static const struct column_row columns_%zu[] = {\n", id);
 		for (size_t i = 0; i < r->n_columns; i++) {
 			const struct column_def *c = &r->columns[i];
-			fprintf(out, "\t{ \"%s\", \"%s\", \"%s\", %d, \"%s\" },\n", c->name, c->type, c->format, c->wide, c->source);
+			fprintf(out, "\t{ \"%s\", \"%s\", \"%s\", %d, \"%s\" },\n", c->name,
+				c->type, c->format, c->wide, c->source);
 		}
 		fprintf(out, "};\n");
 	}
@@ -338,15 +369,22 @@ static void emit_resource_parts(FILE *out, const struct resource_def *r, size_t 
 
 static void emit_resource_row(FILE *out, const struct resource_def *r, size_t id)
 {
-	fprintf(out, "\t{ .group = \"%s\", .version = \"%s\", .plural = \"%s\", .singular = \"%s\", .kind = \"%s\",\n\t  .namespaced = %d, .verbs = ",
-		r->file->served, r->file->version, r->plural, r->singular, r->kind_text, r->namespaced);
+	fprintf(out,
+		"\t{ .group = \"%s\", .version = \"%s\", .plural = \"%s\", .singular = \"%s\", .kind = \"%s\",\n\t  .namespaced = %d, .verbs = ",
+		r->file->served, r->file->version, r->plural, r->singular, r->kind_text,
+		r->namespaced);
 	emit_verbs(out, &r->verbs);
 	fprintf(out, ",\n\t  .type = &%s_type, ", r->kind->cname);
 	if (r->list)
 		fprintf(out, ".list_type = &%s_type, ", r->list->cname);
 	fprintf(out, r->shorts.n ? ".short_names = shorts_%zu, " : ".short_names = no_words, ", id);
-	fprintf(out, r->categories.n ? ".categories = categories_%zu, " : ".categories = no_words, ", id);
-	fprintf(out, r->selectable.n ? ".selectable_fields = selectable_%zu, " : ".selectable_fields = no_words, ", id);
+	fprintf(out,
+		r->categories.n ? ".categories = categories_%zu, " : ".categories = no_words, ",
+		id);
+	fprintf(out,
+		r->selectable.n ? ".selectable_fields = selectable_%zu, "
+				: ".selectable_fields = no_words, ",
+		id);
 	if (r->n_subs)
 		fprintf(out, ".subs = subs_%zu, .n_subs = %zu, ", id, r->n_subs);
 	if (r->n_columns)

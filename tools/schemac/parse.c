@@ -38,13 +38,13 @@ static size_t split(struct where at, char *line, struct token *toks, size_t max)
 				complain(at, "a quote is not closed");
 			else
 				p++;
-			toks[n++] = (struct token){ out, true };
+			toks[n++] = (struct token) { out, true };
 			continue;
 		}
 		char *start = p;
 		while (*p && !isspace((unsigned char)*p))
 			p++;
-		toks[n++] = (struct token){ copy(start, p - start), false };
+		toks[n++] = (struct token) { copy(start, p - start), false };
 	}
 	return n;
 }
@@ -173,7 +173,9 @@ static void parse_resource(struct parser *p, struct token *t, size_t n)
 		i++;
 	}
 	if (!r->singular || !r->kind_text || !r->verbs.n || !scoped)
-		complain(p->at, "resource %s needs singular, kind, verbs, and namespaced or cluster", r->plural);
+		complain(p->at,
+			"resource %s needs singular, kind, verbs, and namespaced or cluster",
+			r->plural);
 	p->type = NULL;
 	p->resource = r;
 	p->file->resources = grow(p->file->resources, p->file->n_resources, sizeof(r));
@@ -206,7 +208,11 @@ static void parse_column(struct parser *p, struct token *t, size_t n)
 		complain(p->at, "column needs: NAME TYPE[/FORMAT] [wide] SOURCE");
 		return;
 	}
-	struct column_def c = { .name = t[1].text, .type = t[2].text, .format = "", .wide = wide, .source = t[n - 1].text };
+	struct column_def c = { .name = t[1].text,
+		.type = t[2].text,
+		.format = "",
+		.wide = wide,
+		.source = t[n - 1].text };
 	char *slash = strchr(c.type, '/');
 	if (slash) {
 		*slash = 0;
@@ -307,7 +313,8 @@ static void parse_field(struct parser *p, struct token *t, size_t n)
 		} else if (t[i].quoted) {
 			f.doc = t[i].text;
 			if (i + 1 < n)
-				complain(p->at, "field %s: nothing may follow the description", f.name);
+				complain(p->at, "field %s: nothing may follow the description",
+					f.name);
 		} else {
 			field_word(p, &f, t[i].text);
 		}

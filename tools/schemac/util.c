@@ -1,3 +1,4 @@
+/* Memory, complaints, and names turned into C. */
 #include "schemac.h"
 
 #include <ctype.h>
@@ -56,9 +57,45 @@ void complain(struct where at, const char *fmt, ...)
 
 /* Words that cannot be a member's name: C's own, and what gcc or stdbool.h define as macros. */
 static const char *const reserved[] = {
-	"auto", "bool", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern",
-	"false", "float", "for", "goto", "if", "inline", "int", "linux", "long", "register", "restrict", "return", "short",
-	"signed", "sizeof", "static", "struct", "switch", "true", "typedef", "union", "unix", "unsigned", "void", "volatile", "while",
+	"auto",
+	"bool",
+	"break",
+	"case",
+	"char",
+	"const",
+	"continue",
+	"default",
+	"do",
+	"double",
+	"else",
+	"enum",
+	"extern",
+	"false",
+	"float",
+	"for",
+	"goto",
+	"if",
+	"inline",
+	"int",
+	"linux",
+	"long",
+	"register",
+	"restrict",
+	"return",
+	"short",
+	"signed",
+	"sizeof",
+	"static",
+	"struct",
+	"switch",
+	"true",
+	"typedef",
+	"union",
+	"unix",
+	"unsigned",
+	"void",
+	"volatile",
+	"while",
 };
 
 /* clusterIPs -> cluster_ips, SELinuxOptions -> se_linux_options, x-kubernetes-list-type -> x_kubernetes_list_type */
@@ -74,7 +111,8 @@ char *snake(const char *name, bool member)
 			continue;
 		}
 		if (isupper(c) && o && out[o - 1] != '_') {
-			bool plural_next = next == 's' && (!name[i + 2] || isupper((unsigned char)name[i + 2]));
+			bool plural_next = next == 's' &&
+				(!name[i + 2] || isupper((unsigned char)name[i + 2]));
 			bool starts_word = !isupper(prev);
 			if (starts_word || (islower(next) && !plural_next))
 				out[o++] = '_';
