@@ -5,7 +5,8 @@
  *    walked to its end, keeping pointers only.
  * 2. Protobuf needs its length before the first byte: its page is walked too, and the items' forms, which stay with the objects, are
  *    measured before they are sent.
- * 3. However fast the client, the loop is left after TURN bytes or items of work. */
+ * 3. However fast the client, the loop is left after TURN bytes or items of work; however slow, the snapshot is let go after
+ *    TIME_MS, with a broken answer. */
 #include <zlib.h>
 
 #include "apiserver/internal.h"
@@ -13,6 +14,7 @@
 #define FIRST_CHUNK (128 * 1024)
 #define CHUNK (64 * 1024)
 #define PENDING_MAX (256 * 1024)
+#define TIME_MS 60000 /* upstream's time for a request */
 #define TURN_BYTES (1024 * 1024)
 #define TURN_ITEMS 500
 
@@ -26,6 +28,7 @@ struct list_job {
 	struct arena *scratch;
 	struct buf out;
 	z_stream *gzip;
+	struct timer *timer;        /* from the first wait for the client on */
 	bool begun, first, done;
 };
 
@@ -36,6 +39,8 @@ static void job_free(struct list_job *j)
 	j->n_page = 0;
 	if (j->list)
 		registry_list_free(TAKE(j->list));
+	if (j->timer)
+		timer_free(TAKE(j->timer));
 	if (j->gzip) {
 		deflateEnd(j->gzip);
 		free(TAKE(j->gzip));
@@ -216,6 +221,12 @@ static bool work(struct list_job *j)
 	}
 }
 
+static void too_slow(void *arg)
+{
+	struct list_job *j = arg;
+	http_stream_abort(j->q->stream); /* closed() cleans up */
+}
+
 static void pump(struct http_stream *s, void *arg)
 {
 	struct list_job *j = arg;
@@ -227,10 +238,15 @@ static void pump(struct http_stream *s, void *arg)
 	}
 	if (http_stream_closed(s))
 		return; /* closed() cleans up */
-	if (http_stream_pending(s) > PENDING_MAX)
-		http_stream_on_drain(s, pump, j);
-	else
+	if (http_stream_pending(s) <= PENDING_MAX) {
 		http_stream_post(s, pump, j);
+		return;
+	}
+	if (!j->timer) {
+		j->timer = timer_new(http_stream_loop(s), too_slow, j);
+		timer_start(j->timer, TIME_MS, 0);
+	}
+	http_stream_on_drain(s, pump, j);
 }
 
 static void closed(struct http_stream *s, void *arg)

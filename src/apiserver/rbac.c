@@ -36,19 +36,55 @@ struct rbac {
 	struct store_watch *watch;
 	struct map roles;         /* "NS/NAME", "/NAME" -> struct rbac_role */
 	struct map bindings;      /* store key -> struct rbac_binding */
-	struct map users, groups; /* name -> struct binding_list */
+	struct map users, groups; /* name, a zero byte, namespace (empty: everywhere) -> struct binding_list */
 };
 
 static const struct str prefix_all = { "/rbac.authorization.k8s.io/", 27 };
 
 /* ---- the subject index ---- */
 
+struct index_key {
+	char small[320];
+	char *large;             /* of names longer than that; NULL mostly */
+	struct str text;
+};
+
+static void key_make(struct index_key *k, struct str subject, struct str ns)
+{
+	size_t len = subject.len + 1 + ns.len;
+	k->large = len > sizeof(k->small) ? xmalloc(len) : NULL;
+	char *p = k->large ? k->large : k->small;
+	if (subject.len)
+		memcpy(p, subject.p, subject.len);
+	p[subject.len] = '\0';
+	if (ns.len)
+		memcpy(p + subject.len + 1, ns.p, ns.len);
+	k->text = str_n(p, len);
+}
+
+static void key_done(struct index_key *k)
+{
+	free(k->large);
+}
+
+static struct binding_list *index_get(const struct map *m, struct str subject, struct str ns)
+{
+	struct index_key k;
+	key_make(&k, subject, ns);
+	struct binding_list *l = map_get(m, k.text);
+	key_done(&k);
+	return l;
+}
+
 static void index_add(struct map *m, struct str subject, struct rbac_binding *b)
 {
-	struct binding_list *l = map_get(m, subject);
+	struct binding_list *l = index_get(m, subject, b->ns);
 	if (!l) {
+		struct index_key k;
+		key_make(&k, subject, b->ns);
 		l = xcalloc(1, sizeof(*l));
-		map_set(m, subject, l);
+		map_set(m, k.text, l);
+		key_done(&k);
 	}
 	for (size_t i = 0; i < l->len; i++)
 		if (l->items[i] == b)
@@ -69,13 +105,17 @@ static void list_free(void *p)
 
 static void index_remove(struct map *m, struct str subject, struct rbac_binding *b)
 {
-	struct binding_list *l = map_get(m, subject);
+	struct binding_list *l = index_get(m, subject, b->ns);
 	for (size_t i = 0; l && i < l->len; i++) {
 		if (l->items[i] != b)
 			continue;
 		l->items[i] = l->items[--l->len];
-		if (!l->len)
-			list_free(map_remove(m, subject));
+		if (!l->len) {
+			struct index_key k;
+			key_make(&k, subject, b->ns);
+			list_free(map_remove(m, k.text));
+			key_done(&k);
+		}
 		return;
 	}
 }
@@ -412,12 +452,10 @@ struct walk {
 	struct str subject;
 };
 
-static bool list_each(const struct binding_list *l, struct str ns, struct walk *w)
+static bool list_each(const struct binding_list *l, struct walk *w)
 {
 	for (size_t i = 0; l && i < l->len; i++) {
 		const struct rbac_binding *b = l->items[i];
-		if (b->ns.len && !str_eq(b->ns, ns))
-			continue;
 		if (!b->role->exists)
 			w->missing = b->role;
 		else if (role_each(b->role, AGGREGATION_DEPTH, w->fn, w->arg)) {
@@ -428,18 +466,20 @@ static bool list_each(const struct binding_list *l, struct str ns, struct walk *
 	return false;
 }
 
+static bool subject_each(const struct map *index, struct str subject, const char *kind, struct str ns, struct walk *w)
+{
+	w->subject_kind = kind;
+	w->subject = subject;
+	return list_each(index_get(index, subject, STR_NONE), w) || (ns.len && list_each(index_get(index, subject, ns), w));
+}
+
 static bool user_each(struct rbac *r, const struct user_info *u, struct str ns, struct walk *w)
 {
-	w->subject_kind = "User";
-	w->subject = u->name;
-	if (list_each(map_get(&r->users, u->name), ns, w))
+	if (subject_each(&r->users, u->name, "User", ns, w))
 		return true;
-	w->subject_kind = "Group";
-	for (size_t i = 0; i < u->groups.len; i++) {
-		w->subject = u->groups.items[i];
-		if (list_each(map_get(&r->groups, w->subject), ns, w))
+	for (size_t i = 0; i < u->groups.len; i++)
+		if (subject_each(&r->groups, u->groups.items[i], "Group", ns, w))
 			return true;
-	}
 	return false;
 }
 
