@@ -19,7 +19,10 @@ count() { # count NAME PASSED FAILED
 # one NAME COMMAND…: a check that passes or fails as a whole; its output is shown when it fails.
 one() {
 	name=$1; shift
-	if "$@" >"$out/$name.log" 2>&1; then count "$name" 1 0; else tail -n 60 "$out/$name.log"; count "$name" 0 1; fi
+	if "$@" >"$out/$name.log" 2>&1; then count "$name" 1 0; return 0; fi
+	tail -n 60 "$out/$name.log"
+	count "$name" 0 1
+	return 1
 }
 # cmocka NAME BINARY…: counts the tests of each; a binary that dies or counts nothing is a failure.
 cmocka() {
@@ -49,7 +52,7 @@ pytest_part() { # NAME ARGUMENTS…
 	count "$name" "$ok" "$bad"
 }
 
-part_build() { note build; one build make -j"$(nproc)" all unit-build; [ "$failed" = 0 ]; }
+part_build() { note build; one build make -j"$(nproc)" all unit-build && [ -x build/skiff ]; }
 part_check() {
 	note check
 	one layers tools/check-layers
