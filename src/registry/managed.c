@@ -193,6 +193,17 @@ static struct meta_v1_status *read_applied(struct write *w, const struct type *t
 	return NULL;
 }
 
+/* kubectl's own record, where it keeps one, follows what it applies this way: then it can go back to applying by itself. */
+static void renew_last_applied(struct write *w, struct meta_v1_object_meta *m, const struct value *applied)
+{
+	CLEAN_BUF struct buf json = { 0 };
+	if (w->req->sub || !str_eqz(w->req->field_manager, "kubectl") || !str_map_has(&m->annotations, last_applied))
+		return;
+	json_write(applied, &json);
+	buf_addc(&json, '\n');
+	str_map_set(w->arena, &m->annotations, last_applied, arena_str(w->arena, buf_str(&json)));
+}
+
 /* from NULL: it is not there yet. 0, or refused (then ended). */
 int managed_apply(struct write *w, const struct type *t, const void *from, void **ret)
 {
@@ -224,6 +235,7 @@ int managed_apply(struct write *w, const struct type *t, const void *from, void 
 		return REASON_CONFLICT;
 	}
 	write_owners(&owners, model_meta(t, *ret), w->arena);
+	renew_last_applied(w, model_meta(t, *ret), &applied);
 	w->applied = true;
 	return 0;
 }

@@ -76,6 +76,7 @@ static void kubectl_takes_over_its_own(void **state)
 	assert_int_equal(apply(e, "configmaps/a", "kubectl", false, MAP("{\"y\":\"2\"}")), 409);
 	assert_int_equal(apply(e, "configmaps/a", "kubectl", false, MAP("{\"x\":\"2\"}")), 200);
 	assert_at(e, "data.x", "2");
+	assert_at(e, "metadata.annotations.kubectl~kubernetes~io/last-applied-configuration", MAP("{\"x\":\"2\"}") "\n");
 }
 
 static void refusals(void **state)
