@@ -31,7 +31,8 @@ int client_from_kubeconfig(const char *path, const char *user_agent, struct clie
 /* ---- typed requests: t tells resource and path; ns empty: cluster scope ---- */
 int client_get(struct client *c, const struct type *t, struct str ns, struct str name, struct arena *a, void **ret, struct err *err);
 int client_create(struct client *c, const struct type *t, struct str ns, const void *obj, struct arena *a, void **ret, struct err *err);   /* ret may be NULL */
-int client_update(struct client *c, const struct type *t, const char *sub, const void *obj, struct arena *a, void **ret, struct err *err); /* sub: NULL, "status" … */
+/* sub: NULL, "status" … */
+int client_update(struct client *c, const struct type *t, const char *sub, const void *obj, struct arena *a, void **ret, struct err *err);
 int client_create_sub(struct client *c, const struct type *t, struct str ns, struct str name, const char *sub, const struct type *body_type, const void *body,
 	struct arena *a, void **ret, struct err *err);                    /* binding, eviction, token */
 enum client_patch { CLIENT_PATCH_JSON, CLIENT_PATCH_MERGE, CLIENT_PATCH_STRATEGIC };
@@ -100,13 +101,15 @@ size_t informer_len(struct informer *i);
 /* Informers shared by the components of one process: one a type. */
 struct informers;
 struct informers *informers_new(struct client *c);
-struct informer *informers_get(struct informers *f, const struct type *t); /* made on first use; indexed by controller owner's uid ("uid:…") and by
-                                                                               namespace; pods also by "node:NAME"; pods, replica sets, jobs and
-                                                                               controller revisions that nobody controls by "orphan:NAMESPACE"; endpoint
-                                                                               slices by "service:NAMESPACE/NAME"; services by the first pair of their
-                                                                               selector, "selects:NAMESPACE/KEY=VALUE" */
-struct informer *informers_get_meta(struct informers *f, const struct type *t); /* whoever needs no more than metadata; the same informer when
-                                                                               someone else wants it whole */
+/* Made on first use, before informers_start. Index values (informer_by_index):
+ *   uid:UID                    objects whose controlling owner this is
+ *   orphan:NAMESPACE           pods, replica sets, jobs, controller revisions that nobody controls
+ *   node:NAME                  pods bound to a node
+ *   service:NAMESPACE/NAME     endpoint slices of a service
+ *   selects:NAMESPACE/KEY=VALUE services by the first pair of their selector */
+struct informer *informers_get(struct informers *f, const struct type *t);
+/* For whoever needs metadata alone; the same informer when someone else wants the objects whole. */
+struct informer *informers_get_meta(struct informers *f, const struct type *t);
 int informers_start(struct informers *f, struct err *err);
 bool informers_wait_synced(struct informers *f, unsigned timeout_ms);
 void informers_free(struct informers *f);
@@ -131,7 +134,8 @@ struct event_recorder *event_recorder_new(struct client *c, const char *componen
 /* One that speaks as another component through the same thread and queue; freed before its parent. */
 struct event_recorder *event_recorder_for(struct event_recorder *parent, const char *component);
 void event_recorder_free(struct event_recorder *r); /* sends what waits, at most 2 s */
-void event_record(struct event_recorder *r, const struct type *t, const void *obj, const char *type /* Normal, Warning */, const char *reason, const char *fmt, ...)
+/* type: Normal or Warning */
+void event_record(struct event_recorder *r, const struct type *t, const void *obj, const char *type, const char *reason, const char *fmt, ...)
 	PRINTF_LIKE(6, 7);
 /* As event_record, about what the reference names (its field_path: spec.containers{web}). */
 void event_record_ref(struct event_recorder *r, const struct core_v1_object_reference *ref, const char *type, const char *reason, const char *fmt, ...)

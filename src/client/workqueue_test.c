@@ -1,3 +1,4 @@
+/* The work queue's promises: once, in order, never shared, later, with back-off. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

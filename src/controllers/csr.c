@@ -109,8 +109,8 @@ static int may_create(struct run *r, const struct certificates_v1_certificate_si
 }
 
 /* *ret_message NULL: not for us to approve. */
-static int decide(struct run *r, const struct certificates_v1_certificate_signing_request *o, const struct signer *s, const struct csr_info *i, const char **ret_message,
-	struct err *err)
+static int decide(struct run *r, const struct certificates_v1_certificate_signing_request *o, const struct signer *s,
+	const struct csr_info *i, const char **ret_message, struct err *err)
 {
 	bool self = str_eq(o->spec.username, i->common_name), allowed = false;
 	int ret = 0;

@@ -62,7 +62,8 @@ static int expected_scale(struct run *r, const struct objects *pods, int *ret, s
 	return failure;
 }
 
-static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b, const struct objects *pods, int *ret_expected, int *ret_desired, struct err *err)
+static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b, const struct objects *pods, int *ret_expected,
+	int *ret_desired, struct err *err)
 {
 	const struct int_or_str *most = &b->spec.max_unavailable, *least = &b->spec.min_available;
 	int ret = 0;

@@ -1,3 +1,4 @@
+/* The table of controllers (table.h). */
 #include "controllers/table.h"
 
 #define CONTROLLER_ROW(c) &c,
