@@ -52,7 +52,13 @@ struct place_kind place_of_item(const struct place_kind *p)
 
 struct str element_of_name(struct str name, struct arena *a)
 {
-	return arena_fmt(a, "f:" STR_FMT, STR_ARG(name));
+	char *p = arena_alloc(a, name.len + 3);
+
+	p[0] = 'f';
+	p[1] = ':';
+	if (name.len)
+		memcpy(p + 2, name.p, name.len);
+	return str_n(p, name.len + 2);
 }
 
 static void write_json_text(struct str s, struct buf *out)
@@ -197,11 +203,11 @@ struct field_set *field_set_of(const struct type *t, const struct value *obj, st
 
 /* ---- what differs ---- */
 
-/* The same place in the three sets of an outcome, made only when something is put there: on the way down it is a chain of
- * elements. */
+/* Where the walk is: a chain of names, made elements of a set only when something is put there. */
 struct trail {
 	const struct trail *up;
-	struct str element;
+	struct str name;
+	bool of_item; /* name is a list item's element; else a member's key */
 };
 
 struct differ {
@@ -211,7 +217,12 @@ struct differ {
 
 static struct field_set *reach(struct differ *d, struct field_set *root, const struct trail *at)
 {
-	return at ? field_child_make(reach(d, root, at->up), at->element, d->arena) : root;
+	if (!at)
+		return root;
+	struct field_set *up = reach(d, root, at->up);
+	struct str e = at->of_item ? at->name : element_of_name(at->name, d->arena);
+
+	return field_child_make(up, e, d->arena);
 }
 
 static void mark(struct differ *d, struct field_set *root, const struct trail *at)
@@ -223,40 +234,58 @@ static void mark(struct differ *d, struct field_set *root, const struct trail *a
 static void differ_at(struct differ *d, const struct place_kind *p, const struct value *old,
 	const struct value *v, const struct trail *at);
 
-/* The elements of a value's parts, and where each is. Few are looked for one by one. */
+/* The parts of a value: members by their keys, items by their elements. Few are looked for one by one. */
 struct parts {
-	struct str *elements; /* p NULL: without identity */
+	const struct value *of; /* NULL: none */
+	struct str *elements;   /* of a list's items; p NULL: without identity */
 	size_t len;
-	struct map index; /* element -> position + 1; only of many */
+	struct map index;       /* name -> position + 1; only of many */
+	bool indexed;
 };
 #define FEW 16
+
+static struct str part_name(const struct parts *in, size_t i)
+{
+	return in->elements ? in->elements[i] : in->of->object.members[i].key;
+}
 
 static void list_parts(
 	struct differ *d, const struct place_kind *p, const struct value *v, struct parts *ret)
 {
-	*ret = (struct parts) { 0 };
+	*ret = (struct parts) { .of = v };
 	if (!v)
 		return;
 	ret->len = v->kind == VALUE_LIST ? v->list.len : v->object.len;
-	ret->elements = arena_alloc(d->arena, ret->len * sizeof(struct str));
-	for (size_t i = 0; i < ret->len; i++) {
-		ret->elements[i] = v->kind == VALUE_LIST
-			? element_of_item(p, &v->list.items[i], d->arena)
-			: element_of_name(v->object.members[i].key, d->arena);
-		if (ret->len > FEW && ret->elements[i].p && !map_get(&ret->index, ret->elements[i]))
-			map_set(&ret->index, ret->elements[i], (void *)(i + 1));
+	if (v->kind != VALUE_LIST)
+		return;
+	ret->elements = arena_alloc(d->arena, (ret->len + 1) * sizeof(struct str));
+	for (size_t i = 0; i < ret->len; i++)
+		ret->elements[i] = element_of_item(p, &v->list.items[i], d->arena);
+}
+
+static void index_parts(struct parts *in)
+{
+	for (size_t i = 0; i < in->len; i++) {
+		struct str name = part_name(in, i);
+
+		if (name.p && !map_get(&in->index, name))
+			map_set(&in->index, name, (void *)(i + 1));
 	}
+	in->indexed = true;
 }
 
 /* Mostly the same parts stand in the same places: `hint` is tried first. -1: none. */
-static ssize_t find_part(const struct parts *in, struct str element, size_t hint)
+static ssize_t find_part(struct parts *in, struct str name, size_t hint)
 {
-	if (hint < in->len && in->elements[hint].p && str_eq(in->elements[hint], element))
+	if (hint < in->len && str_eq(part_name(in, hint), name))
 		return (ssize_t)hint;
-	if (in->len > FEW)
-		return (ssize_t)(size_t)map_get(&in->index, element) - 1;
+	if (in->len > FEW) {
+		if (!in->indexed)
+			index_parts(in);
+		return (ssize_t)(size_t)map_get(&in->index, name) - 1;
+	}
 	for (size_t i = 0; i < in->len; i++)
-		if (in->elements[i].p && str_eq(in->elements[i], element))
+		if (str_eq(part_name(in, i), name))
 			return (ssize_t)i;
 	return -1;
 }
@@ -281,19 +310,21 @@ static void differ_parts(struct differ *d, const struct place_kind *p, const str
 	list_parts(d, p, old, &was);
 	list_parts(d, p, v, &is);
 	for (size_t i = 0; i < is.len; i++) {
-		struct trail next = { at, is.elements[i] };
+		struct trail next = { at, part_name(&is, i), is.elements != NULL };
 		struct place_kind inner = place_of_part(p, v, i);
-		ssize_t twin = next.element.p ? find_part(&was, next.element, i) : -1;
 
-		if (next.element.p)
-			differ_at(d, &inner, twin < 0 ? NULL : part_at(old, (size_t)twin),
-				part_at(v, i), &next);
+		if (!next.name.p)
+			continue;
+		ssize_t twin = find_part(&was, next.name, i);
+
+		differ_at(d, &inner, twin < 0 ? NULL : part_at(old, (size_t)twin), part_at(v, i),
+			&next);
 	}
 	for (size_t i = 0; i < was.len; i++) {
-		struct trail next = { at, was.elements[i] };
+		struct trail next = { at, part_name(&was, i), was.elements != NULL };
 		struct place_kind inner = place_of_part(p, old, i);
 
-		if (next.element.p && find_part(&is, next.element, i) < 0)
+		if (next.name.p && find_part(&is, next.name, i) < 0)
 			differ_at(d, &inner, part_at(old, i), NULL, &next);
 	}
 	map_deinit(&was.index, NULL);
