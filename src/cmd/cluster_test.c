@@ -190,7 +190,7 @@ static void test_endpoints(void **state)
 		"\"ports\":[{\"name\":\"a\",\"port\":80,\"targetPort\":\"http\"},{\"name\":\"b\",\"port\":81,\"targetPort\":8081}]}}");
 	make(&apps_v1_replica_set_type, "{\"metadata\":{\"name\":\"web\",\"namespace\":\"ep\"},\"spec\":{\"replicas\":3,"
 					"\"selector\":{\"matchLabels\":{\"app\":\"web\"}},\"template\":{\"metadata\":{\"labels\":{\"app\":\"web\"}},"
-					"\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}}}");
+		"\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}}}");
 	wait_for("three endpoints", endpoints_ready, NULL);
 	const struct core_v1_endpoints *e = get(&core_v1_endpoints_type, "ep", "web");
 	const struct core_v1_endpoint_port *p = e->subsets.items[0].ports.items;
