@@ -264,6 +264,7 @@ static void check_container(const struct core_v1_pod_spec *s, const struct core_
 	check_probe(c->readiness_probe, "readinessProbe", false, at, cs);
 	check_probe(c->startup_probe, "startupProbe", true, at, cs);
 	check_lifecycle(c->lifecycle, at, cs);
+	container_security_validate(c, at, cs);
 }
 
 static void check_init_container(const struct core_v1_container *c, const struct at *at, struct causes *cs)
@@ -349,6 +350,17 @@ void pod_containers_validate(const struct core_v1_pod_spec *s, const struct at *
 	check_host_ports(s, at, cs);
 }
 
+static void check_target(const struct core_v1_pod_spec *s, struct str name, const struct at *at, struct causes *cs)
+{
+	bool there = !name.len;
+	LIST_EACH(c, &s->containers)
+		there |= str_eq(c->name, name);
+	LIST_EACH(c, &s->init_containers)
+		there |= str_eq(c->name, name);
+	if (!there)
+		cause_at(cs, CAUSE_NOT_FOUND, AT(at, "targetContainerName"), name, "%s", "");
+}
+
 void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
@@ -364,6 +376,7 @@ void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struc
 			REQUIRED(cs, AT(here, "name"), "");
 		else if (taken)
 			DUPLICATE(cs, AT(here, "name"), c->name);
+		check_target(s, e->target_container_name, here, cs);
 		check_image(c->image, here, cs);
 		check_env(c, here, cs);
 		check_mounts(s, c, here, cs);

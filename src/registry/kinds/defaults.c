@@ -98,10 +98,17 @@ static void network_policy_fill(struct write *w, void *obj)
 		*LIST_ADD(w->arena, &n->spec.policy_types) = STR("Egress");
 }
 
+static void network_policy_validate(struct write *w, struct causes *cs)
+{
+	struct networking_v1_network_policy *n = w->obj;
+	label_selector_validate(&n->spec.pod_selector, AT(AT(NULL, "spec"), "podSelector"), cs);
+}
+
 const struct kind network_policy_kind = {
 	.resource = "networkpolicies.networking.k8s.io",
 	.flags = KIND_GENERATION,
 	.fill = network_policy_fill,
+	.validate = network_policy_validate,
 };
 
 /* ---- CustomResourceDefinition ---- */

@@ -51,6 +51,10 @@ void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struc
 extern const char *const pod_field_paths[], *const volume_field_paths[];
 void field_ref_validate(const struct core_v1_object_field_selector *f, const char *const *allowed, const struct at *at, struct causes *cs);
 const char *path_check(struct str path, bool relative); /* NULL: fine */
+void label_selector_validate(const struct meta_v1_label_selector *s, const struct at *at, struct causes *cs); /* NULL s: fine */
+void pod_placement_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs);
+void pod_security_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs);
+void container_security_validate(const struct core_v1_container *c, const struct at *at, struct causes *cs);
 struct str pod_qos(const struct core_v1_pod_spec *s);
 void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const char *type, const char *status, const char *reason,
 	const char *message);

@@ -70,6 +70,8 @@ static void workload_refusals(void **state)
 		{ "apps/v1:deployments", "{\"selector\":{}," TEMPLATE "}",
 			"spec.selector: Invalid value: {}: empty selector is invalid for deployment" },
 		{ "apps/v1:deployments", "{" TEMPLATE "}", "spec.selector: Required value" },
+		{ "apps/v1:deployments", "{\"selector\":{\"matchExpressions\":[{\"key\":\"a\",\"operator\":\"In\"}]}," TEMPLATE "}",
+			"spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'" },
 		{ "apps/v1:deployments", "{\"replicas\":-1," SELECTOR "," TEMPLATE "}",
 			"spec.replicas: Invalid value: -1: must be greater than or equal to 0" },
 		{ "apps/v1:deployments", "{\"strategy\":{\"type\":\"Recreate\",\"rollingUpdate\":{}}," SELECTOR "," TEMPLATE "}",

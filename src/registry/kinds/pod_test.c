@@ -70,6 +70,21 @@ static void refusals(void **state)
 			"spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always" },
 		{ "{\"containers\":[" C "}],\"tolerations\":[{\"operator\":\"Equal\"}]}",
 			"spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty" },
+		{ "{\"containers\":[" C
+		  "}],\"affinity\":{\"nodeAffinity\":{\"requiredDuringSchedulingIgnoredDuringExecution\":{\"nodeSelectorTerms\":"
+		  "[{\"matchExpressions\":[{\"key\":\"k\",\"operator\":\"In\"}]}]}}}}",
+			"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required "
+			"value: must be specified when `operator` is 'In' or 'NotIn'" },
+		{ "{\"containers\":[" C
+		  "}],\"affinity\":{\"podAntiAffinity\":{\"requiredDuringSchedulingIgnoredDuringExecution\":[{\"topologyKey\":\"a b\"}]}}}",
+			"spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Invalid value: \"a b\"" },
+		{ "{\"containers\":[" C
+		  "}],\"topologySpreadConstraints\":[{\"maxSkew\":1,\"topologyKey\":\"z\",\"whenUnsatisfiable\":\"DoNotSchedule\"},"
+		  "{\"maxSkew\":2,\"topologyKey\":\"z\",\"whenUnsatisfiable\":\"DoNotSchedule\"}]}",
+			"spec.topologySpreadConstraints[1].{topologyKey, whenUnsatisfiable}: Duplicate value: \"{z, DoNotSchedule}\"" },
+		{ "{\"containers\":[" C ",\"securityContext\":{\"privileged\":true,\"allowPrivilegeEscalation\":false}}]}",
+			"spec.containers[0].securityContext: Invalid value: {}: cannot set `allowPrivilegeEscalation` to false and "
+			"`privileged` to true" },
 		{ "{\"containers\":[" C "}],\"dnsPolicy\":\"None\"}",
 			"spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None" },
 		{ "{\"containers\":[" C "}],\"activeDeadlineSeconds\":0}",

@@ -237,6 +237,8 @@ void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, st
 	if (s->node_selector.len)
 		meta_validate_labels(&s->node_selector, at_text(AT(at, "nodeSelector"), cs->arena), cs);
 	check_tolerations(s, at, cs);
+	pod_placement_validate(s, at, cs);
+	pod_security_validate(s, at, cs);
 	if (s->active_deadline_seconds.set && (s->active_deadline_seconds.value < 1 || s->active_deadline_seconds.value > INT32_MAX))
 		INVALID_NUM(cs, AT(at, "activeDeadlineSeconds"), s->active_deadline_seconds.value, "must be between 1 and 2147483647, inclusive");
 	if (str_eqz(s->dns_policy, "None") && !s->dns_config)
@@ -287,8 +289,8 @@ void selector_template_validate(
 		return; /* required: the schema says so */
 	if (!s->match_labels.len && !s->match_expressions.len)
 		cause_at(cs, CAUSE_INVALID, at, STR_NONE, "{}: empty selector is invalid for %s", what);
-	else if (selector_from_label_selector(s, cs->arena, &sel, &err))
-		INVALID(cs, at, STR(""), err.text);
-	else if (!selector_matches(sel, &t->metadata.labels))
+	size_t before = cs->len;
+	label_selector_validate(s, at, cs);
+	if (cs->len == before && !selector_from_label_selector(s, cs->arena, &sel, &err) && !selector_matches(sel, &t->metadata.labels))
 		selector_mismatch(&t->metadata.labels, cs);
 }

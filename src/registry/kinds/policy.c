@@ -45,6 +45,7 @@ static void budget_validate(struct write *w, struct causes *cs)
 	struct policy_v1_pod_disruption_budget *b = w->obj;
 	if (b->spec.min_available.kind != IOS_NONE && b->spec.max_unavailable.kind != IOS_NONE)
 		INVALID(cs, AT(NULL, "spec"), STR_NONE, "minAvailable and maxUnavailable cannot be both set");
+	label_selector_validate(b->spec.selector, AT(AT(NULL, "spec"), "selector"), cs);
 }
 
 const struct kind pod_disruption_budget_kind = {
