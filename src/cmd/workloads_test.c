@@ -169,6 +169,17 @@ static void test_jobs(void **state)
 	make(&batch_v1_job_type, JOB("bad", "Failed", "\"backoffLimit\":0,"));
 	wait_for("failure is final", job_failed, "bad");
 	assert_true(str_eqz(job_is("bad", "Failed")->reason, "BackoffLimitExceeded"));
+	make(&batch_v1_job_type, JOB("perindex", "odd",
+		"\"completions\":4,\"parallelism\":4,\"completionMode\":\"Indexed\",\"backoffLimitPerIndex\":0,"));
+	wait_for("bad indexes fail, the others succeed", job_failed, "perindex");
+	j = get(&batch_v1_job_type, "jobs", "perindex");
+	assert_string_equal(j->status.completed_indexes.p, "0,2");
+	assert_string_equal(j->status.failed_indexes.p, "1,3");
+	assert_true(str_eqz(job_is("perindex", "Failed")->reason, "FailedIndexes"));
+	make(&batch_v1_job_type, JOB("enough", "odd", "\"completions\":4,\"parallelism\":4,\"completionMode\":\"Indexed\","
+		"\"successPolicy\":{\"rules\":[{\"succeededIndexes\":\"0,2\"}]},"));
+	wait_for("two indexes are enough", job_complete, "enough");
+	assert_true(str_eqz(job_is("enough", "Complete")->reason, "SuccessPolicy"));
 	make(&batch_v1_job_type, JOB("fleeting", "Succeeded", "\"ttlSecondsAfterFinished\":0,"));
 	wait_for("it cleans itself up", job_gone, "fleeting");
 	wait_for("no pod keeps the finalizer", no_tracked_pods, NULL);

@@ -3,8 +3,7 @@
  * 1. What ended is counted by job_count.c; here: how many to run now, when the Job is over, and its conditions.
  * 2. A Job that is over says so in two steps: SuccessCriteriaMet or FailureTarget at once, Complete or Failed when no pod runs any more and
  *    all are counted.
- * 3. Of an Indexed Job each index below completions has one pod at a time until it succeeded.
- * Left out: backoffLimitPerIndex, successPolicy (a Job that asks for them is told so by an event and does not start). */
+ * 3. Of an Indexed Job each index below completions has one pod at a time until it succeeded, or failed for good (backoffLimitPerIndex). */
 #include "controllers/job.h"
 
 #include "controllers/table.h"
@@ -33,57 +32,6 @@ static void set_condition(struct job *x, const char *type, const char *status, c
 		.last_probe_time = x->r->now, .last_transition_time = x->r->now };
 }
 
-/* ---- podFailurePolicy ---- */
-static bool exit_codes_match(const struct batch_v1_pod_failure_policy_on_exit_codes_requirement *q, const struct core_v1_pod *p)
-{
-	LIST_EACH(c, &p->status.container_statuses) {
-		bool in = false;
-
-		if (!c->state.terminated || (q->container_name.len && !str_eq(q->container_name, c->name)) || !c->state.terminated->exit_code)
-			continue;
-		LIST_EACH(v, &q->values)
-			in |= *v == c->state.terminated->exit_code;
-		if (in == str_eqz(q->operator, "In"))
-			return true;
-	}
-	return false;
-}
-
-static bool rule_matches(const struct batch_v1_pod_failure_policy_rule *rule, const struct core_v1_pod *p)
-{
-	if (rule->on_exit_codes)
-		return exit_codes_match(rule->on_exit_codes, p);
-	LIST_EACH(q, &rule->on_pod_conditions) {
-		const struct core_v1_pod_condition *c = pod_condition(p, q->type.p);
-
-		if (c && str_eq(c->status, q->status.len ? q->status : STR("True")))
-			return true;
-	}
-	return false;
-}
-
-static void apply_failure_policy(struct job *x)
-{
-	if (!x->j->spec.pod_failure_policy)
-		return;
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
-		if (!str_eqz(p->status.phase, "Failed"))
-			continue;
-		LIST_EACH(rule, &x->j->spec.pod_failure_policy->rules) {
-			if (!rule_matches(rule, p))
-				continue;
-			if (str_eqz(rule->action, "FailJob")) {
-				x->fail_reason = "PodFailurePolicy";
-				x->fail_message = arena_fmt(x->r->arena, "Pod " STR_FMT "/" STR_FMT " has failed and matches a FailJob rule",
-					STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
-			} else if (str_eqz(rule->action, "Ignore")) {
-				x->failed--;
-			}
-			break;
-		}
-	}
-}
-
 /* ---- is it over? ---- */
 static bool past_deadline(struct job *x)
 {
@@ -99,7 +47,7 @@ static bool past_deadline(struct job *x)
 /* With restartPolicy OnFailure the kubelet restarts: its restarts count. */
 static bool past_backoff_limit(const struct job *x)
 {
-	int limit = int32_or(&x->j->spec.backoff_limit, 6), restarts = 0;
+	int limit = int32_or(&x->j->spec.backoff_limit, x->j->spec.backoff_limit_per_index.set ? INT32_MAX : 6), restarts = 0;
 
 	if (x->failed > limit)
 		return true;
@@ -118,10 +66,33 @@ static bool succeeded(const struct job *x)
 	return x->succeeded >= x->j->spec.completions.value;
 }
 
+/* Every index ended, some of them badly; or more failed than may. */
+static const char *indexes_failed(const struct job *x, const char **ret_message)
+{
+	int failed = indexes_count(x->j->status.failed_indexes);
+
+	if (!x->j->spec.backoff_limit_per_index.set || !failed)
+		return NULL;
+	if (x->j->spec.max_failed_indexes.set && failed > x->j->spec.max_failed_indexes.value) {
+		*ret_message = "Job has exceeded the specified maximal number of failed indexes";
+		return "MaxFailedIndexesExceeded";
+	}
+	*ret_message = "Job has failed indexes";
+	return failed + indexes_count(x->j->status.completed_indexes) >= int32_or(&x->j->spec.completions, 1) ? "FailedIndexes" : NULL;
+}
+
 static void judge(struct job *x)
 {
+	const char *message = "", *indexes = indexes_failed(x, &message);
+	int rule = job_success_rule(x->j);
+
 	if (job_condition(x->j, "SuccessCriteriaMet") || job_condition(x->j, "FailureTarget"))
 		return;
+	if (rule >= 0 && !x->fail_reason)
+		return set_condition(x, "SuccessCriteriaMet", "True", "SuccessPolicy",
+			arena_fmt(x->r->arena, "Matched rules at index %d", rule));
+	if (indexes && !x->fail_reason)
+		return set_condition(x, "FailureTarget", "True", indexes, str_of(message));
 	if (x->fail_reason)
 		set_condition(x, "FailureTarget", "True", x->fail_reason, x->fail_message);
 	else if (past_backoff_limit(x))
@@ -141,7 +112,7 @@ static bool over(const struct job *x)
 static void finish(struct job *x)
 {
 	const struct batch_v1_uncounted_terminated_pods *u = x->j->status.uncounted_terminated_pods;
-	const struct batch_v1_job_condition *failure = job_condition(x->j, "FailureTarget");
+	const struct batch_v1_job_condition *failure = job_condition(x->j, "FailureTarget"), *success;
 
 	if (!over(x) || x->n_active || x->terminating || (u && (u->succeeded.len || u->failed.len)))
 		return;
@@ -149,7 +120,8 @@ static void finish(struct job *x)
 		set_condition(x, "Failed", "True", failure->reason.p, failure->message);
 		event_record(x->r->events, &batch_v1_job_type, x->j, "Warning", failure->reason.p, STR_FMT, STR_ARG(failure->message));
 	} else {
-		set_condition(x, "Complete", "True", "CompletionsReached", STR("Reached expected number of succeeded pods"));
+		success = job_condition(x->j, "SuccessCriteriaMet");
+		set_condition(x, "Complete", "True", success->reason.p, success->message);
 		x->j->status.completion_time = x->r->now;
 		event_record(x->r->events, &batch_v1_job_type, x->j, "Normal", "Completed", "Job completed");
 	}
@@ -187,6 +159,8 @@ static void set_index(const struct job *x, struct core_v1_pod *p, int index, str
 
 	str_map_set(a, &p->metadata.annotations, STR(INDEX_KEY), text);
 	str_map_set(a, &p->metadata.labels, STR(INDEX_KEY), text);
+	if (x->j->spec.backoff_limit_per_index.set)
+		str_map_set(a, &p->metadata.annotations, STR(INDEX_FAILURES_KEY), arena_fmt(a, "%d", job_index_failures(x, index)));
 	p->metadata.generate_name = arena_fmt(a, STR_FMT "-%d-", STR_ARG(x->j->metadata.name), index);
 	if (!p->spec.hostname.len)
 		p->spec.hostname = arena_fmt(a, STR_FMT "-%d", STR_ARG(x->j->metadata.name), index);
@@ -241,6 +215,16 @@ static int delete_active(struct job *x, size_t n, struct err *err)
 	return failure;
 }
 
+/* With a limit of its own an index waits for itself alone. */
+static bool rests(struct job *x, int index)
+{
+	uint64_t wait = x->j->spec.backoff_limit_per_index.set ? job_backoff_ms(x, index) : 0;
+
+	if (wait)
+		requeue_within(x->r, wait);
+	return wait > 0;
+}
+
 /* The lowest indexes that neither succeeded nor run. */
 static size_t free_indexes(struct job *x, int *ret, size_t most)
 {
@@ -255,7 +239,8 @@ static size_t free_indexes(struct job *x, int *ret, size_t most)
 			busy[k] = 1;
 	}
 	for (int k = 0; k < completions && n < most; k++)
-		if (!busy[k] && !indexes_have(x->j->status.completed_indexes, k))
+		if (!busy[k] && !indexes_have(x->j->status.completed_indexes, k) && !indexes_have(x->j->status.failed_indexes, k) &&
+			!rests(x, k))
 			ret[n++] = k;
 	return n;
 }
@@ -293,7 +278,7 @@ static int manage(struct job *x, struct err *err)
 		return delete_active(x, (size_t)(active - want), err);
 	if (str_eqz(x->j->spec.pod_replacement_policy, "Failed"))
 		want -= x->terminating;
-	uint64_t wait = want > active ? job_backoff_ms(x) : 0;
+	uint64_t wait = want > active && !x->j->spec.backoff_limit_per_index.set ? job_backoff_ms(x, -1) : 0;
 
 	if (wait)
 		requeue_within(x->r, wait);
@@ -345,11 +330,6 @@ static int survey(struct job *x, struct err *err)
 	return 0;
 }
 
-static bool unsupported(const struct batch_v1_job *j)
-{
-	return j->spec.backoff_limit_per_index.set || j->spec.success_policy;
-}
-
 static int write_status(struct job *x, const struct batch_v1_job *cached, struct err *err)
 {
 	struct batch_v1_job_status *st = &x->j->status;
@@ -381,11 +361,6 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 		return 0;
 	if (job_condition(cached, "Complete") || job_condition(cached, "Failed"))
 		return release_leftovers(r, cached, err);
-	if (unsupported(cached)) {
-		event_record(r->events, &batch_v1_job_type, cached, "Warning", "NotSupported",
-			"spec.backoffLimitPerIndex and spec.successPolicy are not supported here: the Job does not start");
-		return 0;
-	}
 	struct job x = { .r = r, .key = key, .j = model_copy(&batch_v1_job_type, cached, r->arena) };
 	int ret = survey(&x, err), failure = 0;
 
@@ -393,7 +368,6 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 		return ret;
 	follow_suspension(&x);
 	job_count(&x);
-	apply_failure_policy(&x);
 	judge(&x);
 	x.j->status.active = (int32_t)x.n_active;
 	if (expectations_met(r->state, key) && time_is_zero(x.j->metadata.deletion_timestamp)) {

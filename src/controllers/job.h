@@ -1,4 +1,5 @@
-/* A Job during one reconcile, shared by job.c (what to do) and job_count.c (what ended, and how often). */
+/* A Job during one reconcile, shared by job.c (what to do), job_count.c (what ended, and how
+ * often), job_policy.c (what that means) and job_indexes.c. */
 #ifndef SKIFF_CONTROLLERS_JOB_H
 #define SKIFF_CONTROLLERS_JOB_H
 
@@ -6,6 +7,7 @@
 
 #define TRACKING "batch.kubernetes.io/job-tracking"
 #define INDEX_KEY "batch.kubernetes.io/job-completion-index"
+#define INDEX_FAILURES_KEY "batch.kubernetes.io/job-index-failure-count"
 
 struct job {
 	struct run *r;
@@ -34,7 +36,14 @@ int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *er
 bool indexes_have(struct str text, int index);
 struct str indexes_add(struct str text, int index, struct arena *a);
 int indexes_count(struct str text);
-/* When may pods be made again after failures: milliseconds to wait, 0: now. */
-uint64_t job_backoff_ms(const struct job *x);
+/* When may pods be made again after failures (of one index; -1: of any): milliseconds to wait, 0: now. */
+uint64_t job_backoff_ms(const struct job *x, int index);
+
+/* ---- job_policy.c ---- */
+enum failure_action { FAILURE_COUNTS, FAILURE_IGNORED, FAILURE_OF_INDEX, FAILURE_OF_JOB };
+enum failure_action job_failure_action(const struct batch_v1_job *j, const struct core_v1_pod *p);
+int job_index_failures(const struct job *x, int index);   /* how often it failed so far */
+void job_find_failed_indexes(struct job *x);              /* into status.failedIndexes */
+int job_success_rule(const struct batch_v1_job *j);       /* the first rule of successPolicy that is met; -1: none */
 
 #endif

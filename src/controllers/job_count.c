@@ -37,91 +37,6 @@ bool job_counts_as_failed(const struct batch_v1_job *j, const struct core_v1_pod
 		!str_eqz(j->spec.pod_replacement_policy, "Failed");
 }
 
-/* ---- index sets ---- */
-static bool next_range(struct str *text, int64_t *from, int64_t *to)
-{
-	struct str part, rest, a, b;
-
-	if (!text->len)
-		return false;
-	str_cut(*text, ',', &part, &rest);
-	*text = rest;
-	bool range = str_cut(part, '-', &a, &b);
-
-	if (str_to_i64(a, from))
-		return false;
-	if (!range)
-		*to = *from;
-	else if (str_to_i64(b, to))
-		return false;
-	return true;
-}
-
-bool indexes_have(struct str text, int index)
-{
-	int64_t from, to;
-
-	while (next_range(&text, &from, &to))
-		if (index >= from && index <= to)
-			return true;
-	return false;
-}
-
-int indexes_count(struct str text)
-{
-	int64_t from, to, n = 0;
-
-	while (next_range(&text, &from, &to))
-		n += to - from + 1;
-	return (int)n;
-}
-
-struct range {
-	int64_t from, to;
-};
-
-static void write_range(struct buf *b, struct range x)
-{
-	if (b->len)
-		buf_addc(b, ',');
-	buf_addf(b, "%lld", (long long)x.from);
-	if (x.to > x.from)
-		buf_addf(b, "%c%lld", x.to == x.from + 1 ? ',' : '-', (long long)x.to);
-}
-
-/* Appends x, joined with the one before when they touch. */
-static void join_range(struct buf *b, struct range *last, struct range x)
-{
-	if (last->to >= last->from && x.from == last->to + 1) {
-		last->to = x.to;
-		return;
-	}
-	if (last->to >= last->from)
-		write_range(b, *last);
-	*last = x;
-}
-
-struct str indexes_add(struct str text, int index, struct arena *a)
-{
-	struct buf b CLEAN_BUF = { 0 };
-	struct range x, last = { 0, -1 };
-	bool placed = false;
-
-	if (indexes_have(text, index))
-		return text;
-	while (next_range(&text, &x.from, &x.to)) {
-		if (!placed && x.from > index) {
-			join_range(&b, &last, (struct range){ index, index });
-			placed = true;
-		}
-		join_range(&b, &last, x);
-	}
-	if (!placed)
-		join_range(&b, &last, (struct range){ index, index });
-	write_range(&b, last);
-	return arena_str(a, buf_str(&b));
-}
-
 /* ---- counting ---- */
 static bool tracked(const struct core_v1_pod *p)
 {
@@ -181,6 +96,13 @@ static void note(struct job *x, const struct core_v1_pod *p)
 			x->j->status.completed_indexes = indexes_add(x->j->status.completed_indexes, i, x->r->arena);
 		return;
 	}
+	if (!succeeded && job_failure_action(x->j, p) == FAILURE_IGNORED)
+		return; /* it goes without a trace */
+	if (!succeeded && job_failure_action(x->j, p) == FAILURE_OF_JOB) {
+		x->fail_reason = "PodFailurePolicy";
+		x->fail_message = arena_fmt(x->r->arena, "Pod " STR_FMT "/" STR_FMT " has failed matching a FailJob rule",
+			STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
+	}
 	*LIST_ADD(x->r->arena, l) = p->metadata.uid;
 }
 
@@ -194,6 +116,7 @@ void job_count(struct job *x)
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
 		if (tracked(p) && (str_eqz(p->status.phase, "Succeeded") || job_counts_as_failed(x->j, p)))
 			note(x, p);
+	job_find_failed_indexes(x);
 	if (job_indexed(x->j))
 		x->j->status.succeeded = indexes_count(x->j->status.completed_indexes);
 	x->succeeded = x->j->status.succeeded + (int)u->succeeded.len;
@@ -248,16 +171,18 @@ static struct timestamp ended_at(const struct core_v1_pod *p)
 	return time_is_zero(t) ? p->metadata.creation_timestamp : t;
 }
 
-uint64_t job_backoff_ms(const struct job *x)
+/* index -1: of the Job as a whole. */
+uint64_t job_backoff_ms(const struct job *x, int index)
 {
 	struct timestamp last_success = { 0 }, last_failure = { 0 };
 	int n = 0;
 
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
-		if (str_eqz(p->status.phase, "Succeeded") && time_cmp(ended_at(p), last_success) > 0)
+		if (index < 0 && str_eqz(p->status.phase, "Succeeded") && time_cmp(ended_at(p), last_success) > 0)
 			last_success = ended_at(p);
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
-		if (!str_eqz(p->status.phase, "Failed") || time_cmp(ended_at(p), last_success) < 0)
+		if ((index >= 0 && pod_index(p) != index) || !str_eqz(p->status.phase, "Failed") || time_cmp(ended_at(p), last_success) < 0 ||
+			job_failure_action(x->j, p) == FAILURE_IGNORED)
 			continue;
 		n++;
 		if (time_cmp(ended_at(p), last_failure) > 0)

@@ -429,7 +429,7 @@ static int write_status(struct stateful *x, struct err *err)
 
 	count(x, &st);
 	if (rolling(x) && x->current != x->update && st.updated_replicas == st.replicas && st.ready_replicas == st.replicas &&
-		st.replicas == x->replicas && !partition(x)) {
+		st.replicas == x->replicas) {
 		st.current_replicas = st.updated_replicas; /* the update is complete */
 		st.current_revision = st.update_revision;
 	}
