@@ -12,6 +12,7 @@
 #include "dns/internal.h"
 
 #define LABELS_MAX 32
+#define ALIASES_MAX 8
 #define SCHEMA_VERSION "1.1.0"
 
 struct question {
@@ -25,6 +26,7 @@ struct question {
 	knot_pkt_t *reply;
 	struct arena *arena;
 	bool found;                    /* the name exists, whatever its records */
+	int aliases;                   /* followed so far */
 };
 
 /* ---- records ---- */
@@ -212,15 +214,27 @@ static void service_srv(struct question *q, struct str key, const struct core_v1
 	}
 }
 
+static bool split(struct question *q);
+static enum dns_outcome service_name(struct question *q, knot_dname_storage_t ret_alias);
+
+/* An alias that points into the cluster is followed here, one that points outside by the caller. */
 static enum dns_outcome service_alias(struct question *q, const struct core_v1_service *s, knot_dname_storage_t ret_alias)
 {
 	struct str target = arena_fmt(q->arena, STR_FMT, STR_ARG(s->spec.external_name));
+	struct question inner = *q;
 
 	q->found = true;
 	put_name(q, q->name, KNOT_RRTYPE_CNAME, target.p);
 	if (q->type == KNOT_RRTYPE_CNAME || !knot_dname_from_str(ret_alias, target.p, sizeof(knot_dname_storage_t)))
 		return DNS_ANSWERED;
-	return DNS_FORWARD_ALIAS;
+	inner.name = arena_memdup(q->arena, ret_alias, knot_dname_size(ret_alias));
+	inner.n = 0;
+	if (target.len >= sizeof(inner.text) || inner.aliases++ == ALIASES_MAX)
+		return DNS_ANSWERED;
+	memcpy(inner.text, target.p, target.len + 1);
+	if (!split(&inner))
+		return DNS_FORWARD_ALIAS;
+	return inner.n && str_eqz(inner.labels[inner.n - 1], "svc") ? service_name(&inner, ret_alias) : DNS_ANSWERED;
 }
 
 static enum dns_outcome service_addresses(struct question *q, struct str key, const struct core_v1_service *s, knot_dname_storage_t ret_alias)

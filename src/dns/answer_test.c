@@ -12,7 +12,7 @@
 #define DOMAIN "cluster.local"
 
 static struct arena *arena;
-static struct cached services[3], slices[1];
+static struct cached services[5], slices[1];
 
 /* Never the last reference: these live in the arena. */
 static struct cached cache(const struct type *t, void *obj, struct meta_v1_object_meta *meta, const char *key)
@@ -49,6 +49,12 @@ static int setup(void **state)
 	s = add_service(2, "out", "", "shop/out");
 	s->spec.type = STR("ExternalName");
 	s->spec.external_name = STR("example.com");
+	s = add_service(3, "near", "", "shop/near");
+	s->spec.type = STR("ExternalName");
+	s->spec.external_name = STR("web.shop.svc.cluster.local");
+	s = add_service(4, "loop", "", "shop/loop");
+	s->spec.type = STR("ExternalName");
+	s->spec.external_name = STR("loop.shop.svc.cluster.local");
 	slice = model_new(&discovery_v1_endpoint_slice_type, arena);
 	port = LIST_ADD(arena, &slice->ports);
 	port->name = STR("http");
@@ -162,12 +168,20 @@ static const struct {
 	{ "_http._udp.web.shop.svc.cluster.local",  KNOT_RRTYPE_SRV,  "nxdomain" },
 	{ "_http._tcp.db.shop.svc.cluster.local",   KNOT_RRTYPE_SRV,  "ok db-0.db.shop.svc.cluster.local.:8080 10-42-0-6.db.shop.svc.cluster.local.:8080" },
 	{ "out.shop.svc.cluster.local",             KNOT_RRTYPE_A,    "alias example.com." },
+	{ "near.shop.svc.cluster.local",            KNOT_RRTYPE_A,    "ok web.shop.svc.cluster.local. 10.43.0.20" },
+	{ "near.shop.svc.cluster.local",            KNOT_RRTYPE_CNAME, "ok web.shop.svc.cluster.local." },
 	{ "10-42-0-9.shop.pod.cluster.local",       KNOT_RRTYPE_A,    "ok 10.42.0.9" },
 	{ "pod-name.shop.pod.cluster.local",        KNOT_RRTYPE_A,    "nxdomain" },
 	{ "20.0.43.10.in-addr.arpa",                KNOT_RRTYPE_PTR,  "ok web.shop.svc.cluster.local." },
 	{ "9.9.43.10.in-addr.arpa",                 KNOT_RRTYPE_PTR,  "forward" },
 };
 /* clang-format on */
+
+/* An alias of itself ends after a few steps. */
+static void a_loop_ends(void **state)
+{
+	assert_true(!strncmp(ask("loop.shop.svc.cluster.local", KNOT_RRTYPE_A), "ok loop.", 8));
+}
 
 static void questions(void **state)
 {
@@ -183,6 +197,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(questions, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_loop_ends, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("dns answers", tests, NULL, NULL);
