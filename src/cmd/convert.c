@@ -2,9 +2,8 @@
  * server. Unknown and duplicate fields are told as warnings; --strict refuses them. */
 #include <stdio.h>
 
+#include "cmd/cmd.h"
 #include "codec/codec.h"
-
-int cmd_convert(int argc, char **argv);
 
 #define LARGEST (64 << 20)
 

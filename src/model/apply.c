@@ -167,7 +167,7 @@ static const char *const unowned[] = {
 static struct field_set *ownable(
 	const struct field_set *s, const struct field_request *r, struct arena *a)
 {
-	struct field_set server = { 0 };
+	struct field_set server = { 0 }, bare = { 0 };
 	struct field_set *meta;
 
 	field_child_make(&server, STR("f:apiVersion"), a)->member = true;
@@ -179,9 +179,8 @@ static struct field_set *ownable(
 
 	own = r->ignored ? field_set_minus(own, r->ignored, true, a) : own;
 	/* Bare `metadata` is everybody's. */
-	meta = field_child_of(own, STR("f:metadata"));
-	if (meta)
-		meta->member = false;
+	field_child_make(&bare, STR("f:metadata"), a)->member = true;
+	own = field_set_minus(own, &bare, false, a);
 	return own;
 }
 
@@ -375,6 +374,56 @@ static bool copy_owners(const struct field_owners *from, struct field_owners *to
 	return from->len > 0;
 }
 
+static int check_applied(
+	const struct place_kind *p, const struct value *v, struct arena *a, struct err *err);
+
+/* Items that merge by keys must have them, each once: where one cannot be told from another, applying twice would not be
+ * applying once. */
+static int check_items(const struct place_kind *p, const struct value *v, struct arena *a, struct err *err)
+{
+	struct map seen = { 0 };
+	struct place_kind item = place_of_item(p);
+	const char *list = p->field->name;
+	int r = 0;
+
+	for (size_t i = 0; !r && i < v->list.len; i++) {
+		struct str e = element_of_item(p, &v->list.items[i], a);
+
+		if (!e.p && p->kind == PLACE_LIST_SET)
+			r = err_set(err, -EINVAL, "%s: element %zu: a set holds texts, numbers and bools only", list, i);
+		else if (!e.p)
+			r = err_set(err, -EINVAL,
+				"%s: element %zu: associative list with keys has an element that omits key "
+				"field \"%s\" (and doesn't have default value)",
+				list, i, p->field->list_keys[0]);
+		else if (map_get(&seen, e))
+			r = err_set(err, -EINVAL, "%s: duplicate entries for key " STR_FMT, list, STR_ARG(e));
+		else
+			map_set(&seen, e, (void *)1);
+		if (!r)
+			r = check_applied(&item, &v->list.items[i], a, err);
+	}
+	map_deinit(&seen, NULL);
+	return r;
+}
+
+static int check_applied(
+	const struct place_kind *p, const struct value *v, struct arena *a, struct err *err)
+{
+	int r = 0;
+
+	if (p->kind != PLACE_LEAF && is_list(p) && v->kind == VALUE_LIST)
+		return check_items(p, v, a, err);
+	if (p->kind == PLACE_LEAF || is_list(p) || v->kind != VALUE_OBJECT)
+		return 0;
+	for (size_t i = 0; !r && i < v->object.len; i++) {
+		struct place_kind inner = place_of_member(p, v->object.members[i].key);
+
+		r = check_applied(&inner, &v->object.members[i].value, a, err);
+	}
+	return r;
+}
+
 int fields_apply(const struct field_request *r, const struct value *live,
 	const struct value *applied, bool force, struct field_owners *owners, struct arena *a,
 	struct value *ret, struct field_conflict **ret_conflicts, size_t *ret_n, struct err *err)
@@ -383,7 +432,10 @@ int fields_apply(const struct field_request *r, const struct value *live,
 	struct field_set *mine = ownable(field_set_of(r->type, applied, a), r, a);
 	struct value merged = value_copy(a, live);
 	struct field_owners now;
+	int bad = check_applied(&root, applied, a, err);
 
+	if (bad < 0)
+		return bad;
 	if (!copy_owners(owners, &now, a) && live->kind == VALUE_OBJECT &&
 		live->object.len) /* never tracked: all belongs to who came before */
 		add_owner(&now, STR("before-first-apply"), "Update", r, a)->fields = ownable(

@@ -59,7 +59,8 @@ struct field_conflict {
 	struct str path;                 /* .spec.replicas */
 };
 /* Merges `applied` over `live` (an object with only what the applier says; without managedFields) into *ret, takes away what
- * the applier owned and no longer states, and updates owners. APPLY_CONFLICT: others own fields that would change, and
+ * the applier owned and no longer states, and updates owners. -EINVAL: an item of a list that merges by keys lacks one, or is there
+ * twice. APPLY_CONFLICT: others own fields that would change, and
  * force is not set; nothing is changed then, and err has upstream's text. */
 int fields_apply(const struct field_request *r, const struct value *live, const struct value *applied, bool force, struct field_owners *owners, struct arena *a,
 	struct value *ret, struct field_conflict **ret_conflicts, size_t *ret_n, struct err *err);

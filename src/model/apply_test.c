@@ -300,6 +300,31 @@ static void test_apply_after_updates(void **state)
 	assert_null(owner(&owners, "kubelet"));
 }
 
+static void test_apply_refuses(void **state)
+{
+	static const struct {
+		const char *applied, *error;
+	} cases[] = {
+		{ "{'spec':{'template':{'spec':{'containers':[{'image':'x'}]}}}}", "omits key field \"name\"" },
+		{ "{'spec':{'template':{'spec':{'containers':[{'name':'x'},{'name':'x'}]}}}}", "duplicate entries" },
+		{ "{'metadata':{'finalizers':[{'a':1}]}}", "a set holds" },
+	};
+	struct field_request r = request("me", 1);
+	struct field_owners owners = { 0 };
+	struct value live = v("{}"), out;
+	struct field_conflict *conflicts;
+	struct err err;
+	size_t n;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct value applied = v(cases[i].applied);
+
+		assert_int_equal(fields_apply(&r, &live, &applied, true, &owners, a, &out, &conflicts, &n, &err), -EINVAL);
+		if (!strstr(err.text, cases[i].error))
+			fail_msg("%s", err.text);
+	}
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -312,6 +337,7 @@ int main(void)
 		T(test_apply),
 		T(test_conflict),
 		T(test_apply_after_updates),
+		T(test_apply_refuses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
