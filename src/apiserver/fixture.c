@@ -32,15 +32,18 @@ void fixture_start(struct fixture *f)
 {
 	struct err err = { 0 };
 	*f = (struct fixture){ .arena = arena_new(0) };
-	must(loop_new("test", &f->loop, &err), &err);
-	must(loop_start(f->loop, &err), &err);
+	for (size_t i = 0; i < ARRAY_LEN(f->loops); i++) {
+		must(loop_new("test", &f->loops[i], &err), &err);
+		must(loop_start(f->loops[i], &err), &err);
+	}
+	f->loop = f->loops[0];
 	must(cert_new_key(&f->key, &err), &err);
 	must(store_open(&(struct store_config){ .backend = "memory" }, &f->store, &err), &err);
 	must(registry_new(&(struct registry_config){ .store = f->store, .clock = &clock_real, .service_cidr = "10.43.0.0/16", .node_port_first = 30000,
 		.node_port_last = 32767 }, &f->registry, &err), &err);
 	f->tls = server_tls(f);
 	must(tls_client_new(&(struct tls_client_config){ .ca_pem = buf_str(&f->ca) }, &f->kubelet_tls, &err), &err);
-	struct apiserver_config c = { .loops = &f->loop, .n_loops = 1, .address = "127.0.0.1", .tls = f->tls, .registry = f->registry,
+	struct apiserver_config c = { .loops = f->loops, .n_loops = ARRAY_LEN(f->loops), .address = "127.0.0.1", .tls = f->tls, .registry = f->registry,
 		.service_account_key = buf_str(&f->key), .issuer = "https://kubernetes.default.svc.cluster.local", .git_version = "v1.36.3",
 		.kubelet_tls = f->kubelet_tls };
 	must(apiserver_new(&c, &f->server, &err), &err);
@@ -53,12 +56,15 @@ void fixture_stop(struct fixture *f)
 {
 	http_client_free(f->admin);
 	apiserver_stop(f->server);
-	loop_stop(f->loop);
-	loop_join(f->loop);
+	for (size_t i = 0; i < ARRAY_LEN(f->loops); i++) {
+		loop_stop(f->loops[i]);
+		loop_join(f->loops[i]);
+	}
 	apiserver_free(f->server);
 	registry_free(f->registry);
 	store_close(f->store);
-	loop_free(f->loop);
+	for (size_t i = 0; i < ARRAY_LEN(f->loops); i++)
+		loop_free(f->loops[i]);
 	tls_context_free(f->tls);
 	tls_context_free(f->kubelet_tls);
 	buf_deinit(&f->key);

@@ -5,7 +5,7 @@
 #include "apiserver/internal.h"
 
 struct fixture {
-	struct loop *loop;
+	struct loop *loops[2], *loop;      /* loop: the first */
 	struct store *store;
 	struct registry *registry;
 	struct apiserver *server;
