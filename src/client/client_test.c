@@ -357,6 +357,83 @@ static void test_informer_tries_again(void **state)
 	fake_free(f);
 }
 
+/* A server whose revisions began anew: ours lies in its future. */
+static void answer_set_back(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	if (str_find_str(q->query, STR("watch=true")) >= 0 && str_find_str(q->query, STR("resourceVersion=10&")) >= 0)
+		return reply(s, 504, "{\"kind\":\"Status\",\"reason\":\"Timeout\",\"message\":\"Too large resource version: 10\",\"code\":504}");
+	f->stage = f->n_log > 3;
+	answer_informer(f, s, q);
+}
+
+static void test_server_set_back(void **state)
+{
+	struct fake *f = fake_new(answer_set_back);
+	const struct informer_config c = { .client = f->client, .type = &core_v1_pod_type };
+	struct informer *i = informer_new(&c);
+
+	log_set_level(LOG_ERROR);
+	assert_int_equal(informer_start(i, NULL), 0);
+	await_request(f, "allowWatchBookmarks=true&resourceVersion=40&"); /* after a new list */
+	assert_int_equal(informer_len(i), 2);
+	informer_free(i);
+	log_set_level(LOG_INFO);
+	fake_free(f);
+}
+
+/* ---- kubeconfig ---- */
+static void write_file(const char *path, const char *text)
+{
+	assert_int_equal(file_write_atomic(path, str_of(text), 0600, false, NULL), 0);
+}
+
+static void test_kubeconfig(void **state)
+{
+	struct fake *f = fake_new(answer_refusals);
+	char dir[] = "/tmp/kubeconfig-XXXXXX", path[64], token[64];
+	struct arena *a CLEAN_ARENA = arena_new(0);
+	struct client *c;
+	struct core_v1_pod *pod;
+	struct err err;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/config", dir);
+	snprintf(token, sizeof(token), "%s/token", dir);
+	write_file(token, "secret\n");
+	write_file(path, arena_fmt(a, "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
+		"clusters:\n- name: other\n  cluster: {server: 'http://127.0.0.1:1'}\n- name: one\n  cluster:\n    server: http://127.0.0.1:%d\n"
+		"contexts:\n- name: here\n  context: {cluster: one, user: me}\n"
+		"users:\n- name: me\n  user: {tokenFile: '%s'}\n", http_server_port(f->server), token).p);
+	assert_int_equal(client_from_kubeconfig(path, "test", &c, &err), 0);
+	assert_int_equal(client_get(c, &core_v1_pod_type, STR("a"), STR("p"), a, (void **)&pod, NULL), 0);
+	client_free(c);
+
+	static const struct {
+		const char *text, *says;
+	} wrong[] = {
+		{ "current-context: nowhere\n", "nowhere" },
+		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {}}]\n", "no server" },
+		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'https://h'}}]\n"
+		  "users: [{name: u, user: {exec: {command: aws}}}]\n", "exec plugins" },
+		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n"
+		  "clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: '!!'}}]\n", "not base64" },
+		{ "a: [unclosed\n", "kubeconfig" },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		write_file(path, wrong[i].text);
+		assert_true(client_from_kubeconfig(path, "test", &c, &err) < 0);
+		if (!strstr(err.text, wrong[i].says))
+			fail_msg("row %zu says: %s", i, err.text);
+	}
+	unlink(path);
+	assert_int_equal(client_from_kubeconfig(path, "test", &c, &err), -ENOENT);
+	assert_non_null(strstr(err.text, path));
+	unlink(token);
+	rmdir(dir);
+	fake_free(f);
+}
+
 /* ---- events ---- */
 static void answer_ok(struct fake *f, struct http_stream *s, const struct http_request *q)
 {
@@ -511,6 +588,8 @@ int main(void)
 		cmocka_unit_test(test_requests_on_the_wire),
 		cmocka_unit_test(test_informer),
 		cmocka_unit_test(test_informer_tries_again),
+		cmocka_unit_test(test_server_set_back),
+		cmocka_unit_test(test_kubeconfig),
 		cmocka_unit_test(test_events),
 		cmocka_unit_test(test_events_do_not_flood),
 		cmocka_unit_test(test_lease),

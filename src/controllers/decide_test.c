@@ -270,6 +270,11 @@ static void test_expectations(void **state)
 	expect_creations(e, STR("k"), 1);
 	expectations_forget(e, STR("k"));
 	assert_true(expectations_met(e, STR("k")));
+	expect_version(e, STR("k"), STR("100"));
+	assert_false(version_seen(e, STR("k"), STR("99")));
+	assert_true(version_seen(e, STR("other"), STR("1")));
+	assert_true(version_seen(e, STR("k"), STR("100")));
+	assert_true(version_seen(e, STR("k"), STR("99"))); /* once seen, no longer waited for */
 	expectations_free(e);
 }
 

@@ -13,8 +13,9 @@ struct expected {
 };
 
 struct expectations {
-	pthread_mutex_t lock;      /* guards the map and all in it */
+	pthread_mutex_t lock;      /* guards the maps and all in them */
 	struct map by_key;
+	struct map written;        /* key -> uint64_t *: resourceVersion of our last write */
 };
 
 struct expectations *expectations_new(void)
@@ -36,6 +37,7 @@ void expectations_free(struct expectations *e)
 	if (!e)
 		return;
 	map_deinit(&e->by_key, free_expected);
+	map_deinit(&e->written, free);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
@@ -108,5 +110,39 @@ void expectations_forget(struct expectations *e, struct str key)
 
 	if (x)
 		free_expected(x);
+	free(map_remove(&e->written, key));
 	pthread_mutex_unlock(&e->lock);
+}
+
+void expect_version(struct expectations *e, struct str key, struct str resource_version)
+{
+	int64_t n;
+
+	if (str_to_i64(resource_version, &n) || n <= 0)
+		return;
+	pthread_mutex_lock(&e->lock);
+	uint64_t *v = map_get(&e->written, key);
+
+	if (!v) {
+		v = xcalloc(1, sizeof(*v));
+		map_set(&e->written, key, v);
+	}
+	*v = (uint64_t)n;
+	pthread_mutex_unlock(&e->lock);
+}
+
+bool version_seen(struct expectations *e, struct str key, struct str resource_version)
+{
+	int64_t n;
+	bool seen = true;
+
+	pthread_mutex_lock(&e->lock);
+	uint64_t *v = map_get(&e->written, key);
+
+	if (v && !str_to_i64(resource_version, &n) && (uint64_t)n < *v)
+		seen = false;
+	else if (v)
+		free(map_remove(&e->written, key));
+	pthread_mutex_unlock(&e->lock);
+	return seen;
 }

@@ -91,6 +91,10 @@ void creation_observed(struct expectations *e, struct str key); /* or failed */
 void deletion_observed(struct expectations *e, struct str key, struct str object_uid);
 bool expectations_met(struct expectations *e, struct str key); /* or 5 minutes old: then they are dropped */
 void expectations_forget(struct expectations *e, struct str key);
+/* Our own write of the key's object: until the cache shows it, deciding on the cached one would repeat what was done. (resourceVersions of one
+ * resource can be compared as numbers.) */
+void expect_version(struct expectations *e, struct str key, struct str resource_version);
+bool version_seen(struct expectations *e, struct str key, struct str resource_version);
 
 /* ---- pods (pods.c) ---- */
 const struct core_v1_pod_condition *pod_condition(const struct core_v1_pod *p, const char *type);

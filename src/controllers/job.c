@@ -338,7 +338,12 @@ static int write_status(struct job *x, const struct batch_v1_job *cached, struct
 	st->terminating = (struct opt_int32)SOME(x->terminating);
 	if (model_equal(&batch_v1_job_status_type, st, &cached->status))
 		return 0;
-	return client_update(x->r->client, &batch_v1_job_type, "status", x->j, x->r->arena, NULL, err);
+	struct batch_v1_job *back;
+	int ret = client_update(x->r->client, &batch_v1_job_type, "status", x->j, x->r->arena, (void **)&back, err);
+
+	if (!ret)
+		expect_version(x->r->state, x->key, back->metadata.resource_version);
+	return ret;
 }
 
 /* A finished Job's pods may still carry the finalizer, when taking it off met a conflict. */
@@ -357,6 +362,8 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 		expectations_forget(r->state, key);
 		return 0;
 	}
+	if (!version_seen(r->state, key, cached->metadata.resource_version))
+		return 0; /* what was counted would be counted again; its event brings us back */
 	if (cached->spec.managed_by.len && !str_eqz(cached->spec.managed_by, "kubernetes.io/job-controller"))
 		return 0;
 	if (job_condition(cached, "Complete") || job_condition(cached, "Failed"))

@@ -436,7 +436,12 @@ static int write_status(struct stateful *x, struct err *err)
 	if (cached && model_equal(&apps_v1_stateful_set_status_type, &st, &cached->status))
 		return 0;
 	x->s->status = st;
-	return client_update(x->r->client, &apps_v1_stateful_set_type, "status", x->s, x->r->arena, NULL, err);
+	struct apps_v1_stateful_set *back;
+	int ret = client_update(x->r->client, &apps_v1_stateful_set_type, "status", x->s, x->r->arena, (void **)&back, err);
+
+	if (!ret)
+		expect_version(x->r->state, x->key, back->metadata.resource_version);
+	return ret;
 }
 
 static bool revision_in_use(void *arg, const struct apps_v1_controller_revision *c)
@@ -475,7 +480,11 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	const struct apps_v1_stateful_set *cached = cache_object(r, &apps_v1_stateful_set_type, key);
 	struct selector *selector;
 
-	if (!cached)
+	if (!cached) {
+		expectations_forget(r->state, key);
+		return 0;
+	}
+	if (!version_seen(r->state, key, cached->metadata.resource_version))
 		return 0;
 	struct stateful x = { .r = r, .key = key, .s = model_copy(&apps_v1_stateful_set_type, cached, r->arena) };
 	int ret = selector_from_label_selector(x.s->spec.selector, r->arena, &selector, err);
@@ -516,6 +525,17 @@ static void map_revision(struct run *r, enum informer_event ev, const struct cac
 	map_owner(r, ev, old, now, "StatefulSet");
 }
 
+static int init(struct run *r, struct err *err)
+{
+	r->state = expectations_new();
+	return 0;
+}
+
+static void deinit(struct run *r)
+{
+	expectations_free(r->state);
+}
+
 const struct controller statefulset_controller = {
 	.name = "statefulset",
 	.component = "statefulset-controller",
@@ -525,5 +545,7 @@ const struct controller statefulset_controller = {
 		{ &apps_v1_controller_revision_type, map_revision },
 		{ &core_v1_persistent_volume_claim_type, NULL },
 	},
+	.init = init,
+	.deinit = deinit,
 	.reconcile = reconcile,
 };
