@@ -12,8 +12,10 @@
 #include "engine/engine.h"
 #include "gen/types.h"
 #include "kubelet/kubelet.h"
+#include "network/network.h"
 #include "proxy/proxy.h"
 
+#define BRIDGE "skiff0"
 #define DNS_HOST_NUMBER 10 /* the cluster DNS is the tenth address of the service network */
 
 struct agent {
@@ -23,6 +25,8 @@ struct agent {
 	struct engine *engine;
 	struct kubelet *kubelet;
 	struct service_view view;
+	enum network_mode network_mode;
+	struct network *network;
 	struct proxy *proxy;
 	struct dns *dns;
 	struct tls_context *serving_tls;
@@ -170,10 +174,29 @@ static int find_pod_cidr(struct agent *a, struct err *err)
 static int start_engine(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *root = xasprintf("%s/engine", a->options.data_dir), *run = xasprintf("%s/engine", a->options.run_dir);
-	struct engine_local_config ec = { .root = root, .run = run, .pod_cidr = a->pod_cidr, .bridge = "skiff0",
-		.cluster_cidr = a->options.pod_cidr };
+	struct engine_local_config ec = { .root = root, .run = run, .pod_cidr = a->pod_cidr, .bridge = BRIDGE,
+		.cluster_cidr = a->options.pod_cidr, .mtu = network_pod_mtu(a->network_mode, a->options.node_ip) };
 
 	return engine_local_new(&ec, &a->engine, err);
+}
+
+static int start_pod_network(struct agent *a, struct err *err)
+{
+	struct network_config nc = { .client = a->node_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip, .pod_cidr = a->pod_cidr,
+		.bridge = BRIDGE, .dns_address = a->dns_address, .mode = a->network_mode, .vxlan_port = (uint16_t)a->options.vxlan_port };
+	int r = network_new(&nc, &a->network, err);
+
+	return r < 0 ? r : network_start(a->network, err);
+}
+
+static int pod_on_network(void *arg, const struct core_v1_pod *pod, const char *ip, struct err *err)
+{
+	return network_pod_ready(arg, pod, ip, err);
+}
+
+static void pod_off_network(void *arg, struct str uid)
+{
+	network_pod_gone(arg, uid);
 }
 
 static int start_kubelet(struct agent *a, struct err *err)
@@ -182,7 +205,8 @@ static int start_kubelet(struct agent *a, struct err *err)
 	struct kubelet_config kc = { .client = a->node_client, .engine = a->engine, .loop = a->loop, .clock = &clock_real,
 		.node_name = a->options.node_name, .node_ip = a->options.node_ip, .root_dir = root, .pod_log_dir = a->options.pod_log_dir,
 		.static_pod_dir = a->options.static_pod_dir, .cluster_dns = a->dns_address, .cluster_domain = a->options.cluster_domain,
-		.port = (int)a->options.kubelet_port, .serving_tls = a->serving_tls, .version = SKIFF_VERSION, .labels = a->options.node_labels };
+		.port = (int)a->options.kubelet_port, .serving_tls = a->serving_tls, .version = SKIFF_VERSION, .labels = a->options.node_labels,
+		.network_ready = pod_on_network, .network_gone = pod_off_network, .network_arg = a->network };
 	int r = dir_make(a->options.static_pod_dir, 0755, err);
 
 	if (r == 0)
@@ -226,6 +250,8 @@ static int run(struct agent *a, struct err *err)
 	if (r == 0)
 		r = loop_start(a->loop, err);
 	if (r == 0)
+		r = network_mode_parse(a->options.pod_network, &a->network_mode, err);
+	if (r == 0)
 		r = cidr_host(a->options.service_cidr, DNS_HOST_NUMBER, a->dns_address, err);
 	if (r == 0)
 		r = join_client_certificate(&a->options, err);
@@ -239,6 +265,8 @@ static int run(struct agent *a, struct err *err)
 		r = make_serving_tls(a, err);
 	if (r == 0)
 		r = start_engine(a, err);
+	if (r == 0)
+		r = start_pod_network(a, err);
 	if (r == 0)
 		r = start_kubelet(a, err);
 	if (r == 0)
@@ -264,6 +292,8 @@ static void deinit(struct agent *a)
 		proxy_stop(a->proxy);
 	if (a->kubelet)
 		kubelet_stop(a->kubelet);
+	if (a->network)
+		network_stop(a->network);
 }
 
 int cmd_agent(int argc, char **argv)

@@ -19,11 +19,11 @@ struct command {
 /* ---- options: defaults, then the file of --config, then flags ---- */
 struct options {
 	const char *data_dir, *listen, *kubeconfig, *store, *config;
-	const char *node_name, *node_ip, *pod_cidr, *service_cidr, *cluster_domain, *advertise;
+	const char *node_name, *node_ip, *pod_cidr, *pod_network, *service_cidr, *cluster_domain, *advertise;
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams, *node_labels;
 	const char *output, *namespace_, *ttl;
 	bool no_agent;
-	int64_t kubelet_port, node_monitor_grace;
+	int64_t kubelet_port, node_monitor_grace, vxlan_port;
 	const char *args[16];              /* what is no flag */
 	size_t n_args;
 	/* derived from the above by options_parse */

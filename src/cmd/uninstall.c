@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "io/io.h"
 #include "linux/linux.h"
+#include "network/network.h"
 #include "proxy/proxy.h"
 
 #define CGROUP_ROOT "kubepods"
@@ -61,6 +62,8 @@ static int remove_rules(const struct options *o, struct err *err)
 {
 	int r = proxy_cleanup(err);
 
+	if (r == 0)
+		r = network_cleanup(err);
 	return r < 0 ? r : nft_apply("table " ENGINE_TABLE "\ndelete table " ENGINE_TABLE "\n", err);
 }
 

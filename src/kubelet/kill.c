@@ -113,6 +113,8 @@ void sync_terminating(struct sync *s)
 		}
 		w->sandboxes[i].ready = false;
 	}
+	if (s->k->c.network_gone)
+		s->k->c.network_gone(s->k->c.network_arg, str_of(w->uid));
 	probes_stop(w);
 	/* The last look: exit codes of what went down with the sandbox. */
 	if (view_load(s, &err) < 0)

@@ -27,6 +27,11 @@ struct kubelet_config {
 	const char *labels;                /* k=v,k=v for the node at registration; NULL */
 	bool no_cgroups;                   /* the engine is not of this machine (fake): leave its cgroups alone */
 	struct informer *services;         /* of all namespaces, started by whoever shares it; NULL: one of its own */
+	/* The pod network. network_ready is called for a pod that is on it, with its sandbox made, before any of its containers starts; none starts until it
+	 * returns 0. network_gone: its sandbox is gone. NULL: nobody wants to know. */
+	int (*network_ready)(void *arg, const struct core_v1_pod *pod, const char *ip, struct err *err);
+	void (*network_gone)(void *arg, struct str uid);
+	void *network_arg;
 };
 struct kubelet;
 int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err *err);

@@ -381,6 +381,24 @@ static void finish(struct sync *s)
 	worker_move(s->w, POD_TERMINATING);
 }
 
+/* Before a container starts, policies are in force for the pod's address. */
+static bool network_is_ready(struct sync *s, const struct pod_plan *p)
+{
+	const struct pod_sandbox *b = worker_sandbox(s->w);
+	bool starts = false;
+	struct err err;
+
+	for (size_t i = 0; i < p->len; i++)
+		starts |= p->items[i].what != ACT_KILL;
+	if (!starts || !s->k->c.network_ready || s->pod->spec.host_network || !b || !b->ready)
+		return true;
+	if (s->k->c.network_ready(s->k->c.network_arg, s->pod, b->ip, &err) == 0)
+		return true;
+	worker_event(s->w, s->pod, "Warning", "NetworkNotReady", "network is not ready: %s", err.text);
+	worker_at(s->w, now_ns(s->k) + 2 * NS_PER_S);
+	return false;
+}
+
 /* What an earlier life of this kubelet started runs on, also when its volumes cannot be looked at just now. */
 static void adopt(struct sync *s)
 {
@@ -413,6 +431,8 @@ void sync_running(struct sync *s)
 		plan_make(s, &plan);
 	}
 	w->initialized = plan.initialized;
+	if (!network_is_ready(s, &plan))
+		return;
 	act(s, &plan);
 	if (plan.len && view_load(s, &err) < 0) {
 		log_warn("kubelet", "pod %s/%s: %s", w->ns, w->name, err.text);

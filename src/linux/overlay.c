@@ -155,7 +155,7 @@ int address_find_link(struct netlink *n, uint32_t ip, int *ret_index)
 /* ---- the VXLAN link ---- */
 struct vxlan_answer {
 	struct vxlan v;
-	bool is_vxlan;
+	bool is_vxlan, is_up;
 };
 
 static void read_vxlan_data(const struct nlattr *data, struct vxlan *v)
@@ -184,6 +184,7 @@ static int read_vxlan(const struct nlmsghdr *h, void *arg)
 	struct vxlan_answer *a = arg;
 	const struct nlattr *attr, *in;
 
+	a->is_up = ((const struct ifinfomsg *)mnl_nlmsg_get_payload(h))->ifi_flags & IFF_UP;
 	mnl_attr_for_each(attr, h, sizeof(struct ifinfomsg)) {
 		if (mnl_attr_get_type(attr) == IFLA_ADDRESS && mnl_attr_get_payload_len(attr) == 6)
 			memcpy(a->v.mac, mnl_attr_get_payload(attr), 6);
@@ -241,7 +242,8 @@ int link_add_vxlan(struct netlink *n, const struct vxlan *v, struct err *err)
 		r = request_run(n, &q, read_vxlan, &have);
 		if (r == 0 && have.is_vxlan && have.v.vni == v->vni && have.v.local == v->local && have.v.port == v->port &&
 			!memcmp(have.v.mac, v->mac, 6)) {
-			r = set_mtu_up(n, index, v->mtu);
+			/* Only when need be: each change is news for netlink_monitor. */
+			r = have.is_up && have.v.mtu == v->mtu ? 0 : set_mtu_up(n, index, v->mtu);
 			return r < 0 ? err_errno(err, r, "cannot switch the link %s on", v->name) : 0;
 		}
 		r = link_delete(n, v->name, err);

@@ -183,6 +183,11 @@ const struct bootstrap_role bootstrap_roles[] = {
 		"core nodes/status: patch\n"
 		"core,events.k8s.io events: create,patch,update\n"
 	},
+	/* Ours: routes, policies and host ports of a node. */
+	{ .name = "skiff:node-network", .rules =
+		"core namespaces,nodes,pods: get,list,watch\n"
+		"networking.k8s.io networkpolicies: get,list,watch\n"
+	},
 	{ .name = "system:node-proxier", .rules =
 		"core endpoints,services: list,watch\n"
 		"core nodes: get,list,watch\n"
@@ -515,6 +520,7 @@ const struct bootstrap_binding bootstrap_bindings[] = {
 	  .role = "system:certificates.k8s.io:certificatesigningrequests:nodeclient", .subjects = "Group system:bootstrappers" },
 	{ .name = "skiff:node-client-renewal", .role_kind = "ClusterRole",
 	  .role = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", .subjects = "Group system:nodes" },
+	{ .name = "skiff:node-network", .role_kind = "ClusterRole", .role = "skiff:node-network", .subjects = "Group system:nodes" },
 	{ .name = "skiff:node-proxier", .role_kind = "ClusterRole", .role = "system:node-proxier", .subjects = "Group system:nodes" },
 	{ .ns = "kube-public", .name = "system:controller:bootstrap-signer",
 	  .role_kind = "Role", .role = "system:controller:bootstrap-signer",
