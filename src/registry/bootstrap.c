@@ -127,6 +127,16 @@ static void kubernetes_service(struct bootstrap *b)
 	bootstrap_create(b, "", "services", STR("default"), s);
 }
 
+static void service_range(struct bootstrap *b)
+{
+	if (bootstrap_get(b, "networking.k8s.io", "servicecidrs", STR_NONE, STR("kubernetes")))
+		return;
+	struct networking_v1_service_cidr *c = model_new(&networking_v1_service_cidr_type, b->arena);
+	c->metadata.name = STR("kubernetes");
+	*LIST_ADD(b->arena, &c->spec.cidrs) = str_of(b->r->config.service_cidr);
+	bootstrap_create(b, "networking.k8s.io", "servicecidrs", STR_NONE, c);
+}
+
 static void priority_classes(struct bootstrap *b)
 {
 	static const struct {
@@ -159,6 +169,7 @@ int registry_bootstrap(struct registry *r, struct err *err)
 	int rc = wait_all(&b, err);
 	if (!rc) {
 		kubernetes_service(&b);
+		service_range(&b);
 		priority_classes(&b);
 		bootstrap_rbac(&b);
 		rc = wait_all(&b, err);

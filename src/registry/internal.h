@@ -13,6 +13,7 @@
  *   scale.c      the scale subresource
  *   retry.c      the one thread on which a write is prepared again
  *   expire.c     what goes by itself: events
+ *   stored.c     keys and values as a shared store has them
  *   patch.c      an object as a tree, changed, and back
  *   table.c, columns*.c  server-side tables
  *   bootstrap*.c what a cluster must have
@@ -157,6 +158,7 @@ struct write {
 	bool generated;                      /* the name was made by us */
 	bool applied;                        /* by server-side apply: managedFields are made already */
 	bool conditions_read;
+	bool fresh;                          /* of a shared store: what this run reads is not older than the request */
 	struct str given_revision, given_uid; /* the client's conditions */
 	/* what goes out; NULL: the object itself */
 	void (*answer)(struct write *w, struct object *o, struct registry_result *res);

@@ -155,6 +155,29 @@ static bool applied_before(struct write *w, const struct type *t, const struct v
 	return true;
 }
 
+/* unknown field "spec.a" -> .spec.a: field not declared in schema; several by lines */
+static struct str unknown_fields(const struct decode_notes *notes)
+{
+	static const struct str unknown = { "unknown field \"", 15 };
+	CLEAN_BUF struct buf b = { 0 };
+	for (size_t i = 0; i < notes->len; i++) {
+		struct str n = notes->items[i];
+		if (str_has_prefix(n, unknown))
+			buf_addf(&b, "%s.%.*s: field not declared in schema", b.len ? "\n" : "", (int)(n.len - unknown.len - 1), n.p + unknown.len);
+		else
+			buf_addf(&b, "%s" STR_FMT, b.len ? "\n" : "", STR_ARG(n));
+	}
+	return arena_str(notes->arena, buf_str(&b));
+}
+
+static struct meta_v1_status *not_of_type(struct write *w, const struct type *t, struct str why)
+{
+	const struct resource *r = w->req->resource;
+	return status_new(w->arena, REASON_NONE,
+		"failed to create typed patch object (" STR_FMT "/" STR_FMT "; " STR_FMT "/" STR_FMT ", Kind=%s): " STR_FMT,
+		STR_ARG(w->req->ns), STR_ARG(w->req->name), STR_ARG(r->group), STR_ARG(r->version), t->name, STR_ARG(why));
+}
+
 /* The applied text as a tree: an object of this type with nothing unknown in it. */
 static struct meta_v1_status *read_applied(struct write *w, const struct type *t, struct value *ret)
 {
@@ -185,9 +208,9 @@ static struct meta_v1_status *read_applied(struct write *w, const struct type *t
 			"the applied object is " STR_FMT " of " STR_FMT ", but the path is of %s of " STR_FMT, STR_ARG(kind),
 			STR_ARG(version), t->name, STR_ARG(want));
 	if (value_to_object(t, ret, a, &notes, &obj, &err))
-		return status_new(a, REASON_BAD_REQUEST, "failed to create typed patch object: %s", err.text);
+		return not_of_type(w, t, str_of(err.text));
 	if (notes.len)
-		return status_new(a, REASON_BAD_REQUEST, "failed to create typed patch object: " STR_FMT, STR_ARG(notes.items[0]));
+		return not_of_type(w, t, unknown_fields(&notes));
 	if (model_meta(t, obj)->managed_fields.items)
 		return status_new(a, REASON_BAD_REQUEST, "metadata.managedFields must be nil");
 	return NULL;

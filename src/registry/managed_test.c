@@ -91,7 +91,7 @@ static void refusals(void **state)
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"a\"}}",
 			"the applied object is Secret of v1", 400 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"},\"bogus\":1}",
-			"unknown field \"bogus\"", 400 },
+			"failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .bogus: field not declared in schema", 500 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\",\"managedFields\":[{}]}}",
 			"metadata.managedFields must be nil", 400 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"b\"}}",

@@ -165,6 +165,13 @@ void registry_free(struct registry *r);
  * default/kubernetes; bootstrap RBAC objects (rows of a table, reconciled as upstream does); priority classes system-*. Blocking; not on a loop. */
 int registry_bootstrap(struct registry *r, struct err *err);
 
+/* ---- a shared store ---- */
+/* Keys and values as upstream's API server stores them in etcd: /registry/pods/NS/NAME, protobuf in its envelope. Made before the store, freed after it. */
+int registry_codec_new(struct store_codec *ret, struct err *err);
+void registry_codec_free(struct store_codec *c);
+/* Does this read (GET, LIST, WATCH) have to wait until a shared store has caught up? true: fn follows, result as of store_wait; false: read now. */
+bool registry_must_wait(struct registry *r, const struct registry_request *req, store_wait_fn fn, void *arg);
+
 /* A blocking shortcut for bootstrap and tests, as `system:apiserver` of group system:masters. */
 int registry_call(struct registry *r, struct registry_request *req, struct registry_result *ret);
 

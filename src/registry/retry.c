@@ -102,6 +102,8 @@ void retry_push(struct retry_queue *q, struct write *w)
 
 void retry_watch_age(struct retry_queue *q)
 {
+	if (store_is_shared(q->r->store))
+		return; /* there they end with a lease */
 	pthread_mutex_lock(&q->lock);
 	if (!q->ages) {
 		q->ages = true;

@@ -10,6 +10,7 @@
 enum {
 	ATTEMPTS_MAX = 100,
 	GENERATE_MAX = 8, /* names tried for one generateName, as upstream */
+	WAIT_MS = 5000,   /* for a shared store */
 };
 
 struct write *write_new(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg, write_run_fn run)
@@ -64,10 +65,22 @@ static void settle(struct write *w, bool committed)
 	w->claimed = false;
 }
 
+static void refused_in_time(void *arg, int result)
+{
+	struct write *w = arg;
+	write_again(w); /* not known any better: refused by what is known */
+}
+
 void write_refuse(struct write *w, struct meta_v1_status *st)
 {
 	settle(w, false);
 	drop_current(w);
+	/* Others write to a shared store: a refusal counts only when what it rests on is not older than the request. */
+	if (store_is_shared(w->r->store) && !w->fresh && w->run) {
+		w->fresh = true;
+		store_wait(w->r->store, 0, WAIT_MS, refused_in_time, w);
+		return;
+	}
 	answer_status(w->req, st, w->done, w->arg);
 }
 
@@ -117,13 +130,31 @@ static struct str ref_name(struct write *w)
 	return m && m->name.len ? m->name : w->req->name;
 }
 
+static struct meta_v1_status *not_stored(struct write *w, int result)
+{
+	static const struct {
+		int result;
+		enum status_reason reason;
+		const char *text;
+	} rows[] = {
+		{ -ENOSPC, REASON_INTERNAL, "was not stored: no room on the server's disk" },
+		{ -EMSGSIZE, REASON_TOO_LARGE, "was not stored: it is larger than etcd takes" },
+		{ -EHOSTUNREACH, REASON_TIMEOUT, "was not stored: etcd cannot be reached" },
+		{ -ETIMEDOUT, REASON_TIMEOUT, "may have been stored or not: etcd did not answer in time. Read it before writing again" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		if (rows[i].result == result)
+			return status_new(w->arena, rows[i].reason, "%s \"" STR_FMT "\" %s", w->res->row->plural, STR_ARG(ref_name(w)), rows[i].text);
+	return status_new(w->arena, REASON_INTERNAL, "%s \"" STR_FMT "\" was not stored: %s", w->res->row->plural, STR_ARG(ref_name(w)),
+		strerror(-result));
+}
+
 static void commit_failed(struct write *w, int result)
 {
 	settle(w, false);
 	if (result < 0) {
-		write_refuse(
-			w, status_new(w->arena, REASON_INTERNAL, "%s \"" STR_FMT "\" was not stored: %s", w->res->row->plural,
-				   STR_ARG(ref_name(w)), result == -ENOSPC ? "no room on the server's disk" : strerror(-result)));
+		w->fresh = true;
+		write_refuse(w, not_stored(w, result));
 		return;
 	}
 	bool may_be_there = w->req->verb == VERB_UPDATE || w->req->verb == VERB_PATCH; /* then it is updated instead */
@@ -189,6 +220,13 @@ void write_commit(struct write *w)
 	};
 	head->api_version = w->res->api_version;
 	head->kind = w->res->kind_name;
+	CLEAN_BUF struct buf stored = { 0 };
+	if (store_is_shared(w->r->store) && !w->remove) {
+		m->resource_version = STR("");
+		proto_encode_object(w->type, w->obj, &stored);
+		op.value = buf_str(&stored);
+		op.ttl_s = w->res->kind ? w->res->kind->ttl_s : 0;
+	}
 	m->resource_version = STR("0");
 	buf_reserve(&json, 4096);
 	json_encode(w->type, w->obj, &json);

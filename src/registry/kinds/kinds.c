@@ -59,6 +59,8 @@ static const struct kind *const kinds[] = {
 	&resource_claim_kind,
 	&resource_claim_template_kind,
 	&resource_slice_kind,
+	&service_cidr_kind,
+	&ip_address_kind,
 };
 
 const struct kind *kind_of(struct str group_resource)

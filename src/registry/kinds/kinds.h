@@ -17,7 +17,7 @@ extern const struct kind
 	validating_admission_policy_binding_kind, mutating_admission_policy_kind, mutating_admission_policy_binding_kind,
 	csi_driver_kind, csi_node_kind, volume_attachment_kind, volume_attributes_class_kind, runtime_class_kind,
 	flow_schema_kind, priority_level_kind, device_class_kind, resource_claim_kind, resource_claim_template_kind,
-	resource_slice_kind;
+	resource_slice_kind, service_cidr_kind, ip_address_kind;
 /* clang-format on */
 
 /* ---- where a cause stands: a chain on the stack, written out only when there is something to say ---- */

@@ -358,6 +358,9 @@ static void bootstrap(void **state)
 	OK(e, GET, "services/kubernetes", "default", NULL);
 	assert_at(e, "spec.clusterIP", "10.43.0.1");
 	OK(e, GET, "namespaces/kube-node-lease", "", NULL);
+	OK(e, GET, "networking.k8s.io/v1:servicecidrs/kubernetes", "", NULL);
+	assert_at(e, "spec.cidrs", "[\"10.43.0.0/24\"]");
+	assert_at(e, "status.conditions.0.type", "Ready");
 	OK(e, GET, "scheduling.k8s.io/v1:priorityclasses/system-node-critical", "", NULL);
 	OK(e, GET, "rbac.authorization.k8s.io/v1:clusterroles/cluster-admin", "", NULL);
 	assert_at(e, "rules.0.apiGroups", "[\"*\"]");

@@ -151,43 +151,51 @@ static bool is_verdict(struct str type)
 	return str_eqz(type, "Approved") || str_eqz(type, "Denied");
 }
 
-/* Conditions of which `verdicts` says whose they are: those from `mine`, the others from `kept`. */
-static struct certificates_v1_certificate_signing_request_condition_items merge(struct write *w,
-	const struct certificates_v1_certificate_signing_request_condition_items *mine,
-	const struct certificates_v1_certificate_signing_request_condition_items *kept, bool verdicts)
+static void stamp(struct write *w, struct certificates_v1_certificate_signing_request_condition *c)
 {
-	struct certificates_v1_certificate_signing_request_condition_items out = { 0 };
-	LIST_EACH(c, kept) {
-		if (is_verdict(c->type) != verdicts)
-			*LIST_ADD(w->arena, &out) = *c;
-	}
-	LIST_EACH(c, mine) {
-		if (is_verdict(c->type) != verdicts)
-			continue;
-		struct certificates_v1_certificate_signing_request_condition *n = LIST_ADD(w->arena, &out);
-		*n = *c;
-		if (time_is_zero(n->last_update_time))
-			n->last_update_time = (struct timestamp){ w->now.sec, 0 };
-		if (time_is_zero(n->last_transition_time))
-			n->last_transition_time = (struct timestamp){ w->now.sec, 0 };
-	}
-	return out;
+	if (time_is_zero(c->last_update_time))
+		c->last_update_time = (struct timestamp){ w->now.sec, 0 };
+	if (time_is_zero(c->last_transition_time))
+		c->last_transition_time = (struct timestamp){ w->now.sec, 0 };
+}
+
+/* The stored request with the new one's metadata that may change here. */
+static struct certificates_v1_certificate_signing_request *csr_base(struct write *w)
+{
+	const struct certificates_v1_certificate_signing_request *given = w->obj;
+	struct certificates_v1_certificate_signing_request *c = arena_memdup(w->arena, w->old, sizeof(*c));
+	c->metadata.labels = given->metadata.labels;
+	c->metadata.annotations = given->metadata.annotations;
+	c->metadata.managed_fields = given->metadata.managed_fields;
+	return c;
 }
 
 static void csr_prepare_approval(struct write *w)
 {
-	struct certificates_v1_certificate_signing_request *given = w->obj, *c = arena_memdup(w->arena, w->old, sizeof(*c));
-	c->status.conditions = merge(w, &given->status.conditions, &c->status.conditions, true);
-	c->metadata.managed_fields = given->metadata.managed_fields;
+	struct certificates_v1_certificate_signing_request *given = w->obj, *c = csr_base(w);
+	c->status.conditions = given->status.conditions;
+	LIST_EACH(it, &c->status.conditions)
+		stamp(w, it);
 	w->obj = c;
 }
 
+/* Whether it is approved is not said here: these conditions stay as they are. */
 static void csr_prepare_status(struct write *w)
 {
-	struct certificates_v1_certificate_signing_request *given = w->obj, *c = arena_memdup(w->arena, w->old, sizeof(*c));
-	c->status.conditions = merge(w, &given->status.conditions, &c->status.conditions, false);
-	c->status.certificate = given->status.certificate;
-	c->metadata.managed_fields = given->metadata.managed_fields;
+	struct certificates_v1_certificate_signing_request *given = w->obj, *old = w->old, *c = csr_base(w);
+	c->status = given->status;
+	c->status.conditions = (__typeof__(c->status.conditions)){ 0 };
+	LIST_EACH(it, &old->status.conditions) {
+		if (is_verdict(it->type))
+			*LIST_ADD(w->arena, &c->status.conditions) = *it;
+	}
+	LIST_EACH(it, &given->status.conditions) {
+		if (is_verdict(it->type))
+			continue;
+		struct certificates_v1_certificate_signing_request_condition *n = LIST_ADD(w->arena, &c->status.conditions);
+		*n = *it;
+		stamp(w, n);
+	}
 	w->obj = c;
 }
 
