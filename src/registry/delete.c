@@ -166,6 +166,29 @@ static void answer_deleted(struct write *w, struct object *o, struct registry_re
 	res->code = 200;
 }
 
+static void answer_dry_run(struct write *w)
+{
+	struct meta_v1_object_meta *m = write_meta(w);
+	if (!w->remove || (w->res->kind && w->res->kind->flags & KIND_RETURN_DELETED))
+		write_answer_obj(w, w->obj, w->type, w->created);
+	else
+		write_refuse(w, status_success(w->arena, w->req->resource, m->name, m->uid));
+}
+
+/* What stands against deleting the object that was loaded; NULL: nothing. */
+static struct meta_v1_status *may_delete(struct write *w, const struct meta_v1_delete_options *o)
+{
+	const struct admission *ad = &w->r->config.admission;
+	struct meta_v1_status *st = check_preconditions(w, o->preconditions);
+	if (!st && w->res->kind && w->res->kind->check_delete)
+		st = w->res->kind->check_delete(w);
+	st = st ? st : write_admit(w);
+	if (st || !ad->validate)
+		return st;
+	struct admission_attributes at = { .registry = w->r, .req = w->req, .operation = VERB_DELETE, .type = w->type, .old = w->old };
+	return ad->validate(ad->arg, &at);
+}
+
 void write_run_delete(struct write *w)
 {
 	struct deletion d = { 0 };
@@ -176,15 +199,7 @@ void write_run_delete(struct write *w)
 	struct meta_v1_status *st = check_options(w, &d.opt);
 	if (!st && !write_load(w))
 		st = w->refused;
-	st = st ? st : check_preconditions(w, d.opt.preconditions);
-	if (!st && w->res->kind && w->res->kind->check_delete)
-		st = w->res->kind->check_delete(w);
-	st = st ? st : write_admit(w);
-	const struct admission *ad = &w->r->config.admission;
-	if (!st && ad->validate) {
-		struct admission_attributes at = { .registry = w->r, .req = w->req, .operation = VERB_DELETE, .type = w->type, .old = w->old };
-		st = ad->validate(ad->arg, &at);
-	}
+	st = st ? st : may_delete(w, &d.opt);
 	if (st) {
 		write_refuse(w, st);
 		return;
@@ -204,18 +219,12 @@ void write_run_delete(struct write *w)
 	w->created = 200;
 	if (!w->remove && d.opt.orphan_dependents.set && !d.opt.orphan_dependents.value)
 		w->created = 202;
-	if (w->req->dry_run) {
-		if (!w->remove || (w->res->kind && w->res->kind->flags & KIND_RETURN_DELETED))
-			write_answer_obj(w, w->obj, w->type, w->created);
-		else
-			write_refuse(w, status_success(w->arena, w->req->resource, m->name, m->uid));
-		return;
-	}
-	if (!w->remove && (!differs || model_equal(w->type, w->obj, w->old))) {
+	if (w->req->dry_run)
+		answer_dry_run(w);
+	else if (!w->remove && (!differs || model_equal(w->type, w->obj, w->old)))
 		write_answer_object(w, TAKE(w->current), w->created);
-		return;
-	}
-	write_commit(w);
+	else
+		write_commit(w);
 }
 
 /* ---- collections ---- */
