@@ -39,6 +39,17 @@ static double cpu_us(void)
 	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
 }
 
+static long resident_pages(void)
+{
+	long pages = 0, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (f && fscanf(f, "%ld %ld", &pages, &resident) != 2)
+		resident = 0;
+	if (f)
+		fclose(f);
+	return resident;
+}
+
 static void done(void *arg, struct registry_request *req, struct registry_result *res)
 {
 	if (res->code != 201 && !failed++)
@@ -97,11 +108,13 @@ int main(int argc, char **argv)
 	}
 	printf("bootstrap        %8.1f ms\n", (mono_now_ns() - start) / 1e6);
 	const struct resource *pods = registry_resource(r, STR(""), STR("v1"), STR("pods"));
+	long resident_before = resident_pages();
 	double cpu = cpu_us();
 	start = mono_now_ns();
 	create_pods(r, pods, &user);
 	printf("create           %8.2f us CPU, %.0f/s\n", (cpu_us() - cpu) / PODS, PODS / ((mono_now_ns() - start) / 1e9));
 
+	printf("memory           %8.2f KB a pod\n", (resident_pages() - resident_before) * 4.0 / PODS);
 	struct arena *a = arena_new(0);
 	struct registry_request q = { .arena = a, .resource = pods, .verb = VERB_LIST, .ns = STR("default"), .user = &user };
 	struct registry_list *l;
