@@ -79,7 +79,8 @@ static void test_stateful_set(void **state)
 	int one = 1, none = 0;
 
 	new_namespace("sts");
-	make(&apps_v1_stateful_set_type, "{\"metadata\":{\"name\":\"db\",\"namespace\":\"sts\"},\"spec\":{\"replicas\":3,\"serviceName\":\"db\","
+	make(&apps_v1_stateful_set_type,
+		"{\"metadata\":{\"name\":\"db\",\"namespace\":\"sts\"},\"spec\":{\"replicas\":3,\"serviceName\":\"db\","
 		"\"selector\":{\"matchLabels\":{\"app\":\"db\"}}," TEMPLATE("db", "i:1") ",\"volumeClaimTemplates\":[{\"metadata\":{\"name\":\"d\"},"
 		"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}]}}");
 	wait_for("three in order", stateful_says, "i:1");
@@ -105,7 +106,8 @@ static void test_stateful_set(void **state)
 /* ---- jobs ---- */
 #define JOB(name, end, more) \
 	"{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"jobs\"},\"spec\":{" more \
-	"\"template\":{\"metadata\":{\"labels\":{\"end\":\"" end "\"}},\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}"
+	"\"template\":{\"metadata\":{\"labels\":{\"end\":\"" end "\"}},\"spec\":{\"restartPolicy\":\"Never\","
+	"\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}"
 
 static const struct batch_v1_job_condition *job_is(const char *name, const char *type)
 {
@@ -263,10 +265,12 @@ static void test_small_ones(void **state)
 					   "\"count/deployments.apps\":\"1\"}}}");
 	wait_for("nothing used", quota_says, "0");
 	make(&core_v1_pod_type, "{\"metadata\":{\"name\":\"p\",\"namespace\":\"small\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\","
-				"\"resources\":{\"requests\":{\"cpu\":\"1500m\"}}}],\"volumes\":[{\"name\":\"v\",\"persistentVolumeClaim\":{\"claimName\":\"c\"}}]}}");
+				"\"resources\":{\"requests\":{\"cpu\":\"1500m\"}}}],\"volumes\":[{\"name\":\"v\","
+				"\"persistentVolumeClaim\":{\"claimName\":\"c\"}}]}}");
 	wait_for("one used", quota_says, "1");
 
-	make(&core_v1_persistent_volume_claim_type, "{\"metadata\":{\"name\":\"c\",\"namespace\":\"small\"},\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],"
+	make(&core_v1_persistent_volume_claim_type,
+		"{\"metadata\":{\"name\":\"c\",\"namespace\":\"small\"},\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],"
 						    "\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}");
 	wait_for("the claim is protected", claim_held, NULL);
 	delete(&core_v1_persistent_volume_claim_type, "small", "c", NULL);
@@ -287,10 +291,14 @@ static void test_small_ones(void **state)
 	wait_for("admin gathers it", aggregated, NULL);
 
 	make(&core_v1_config_map_type, "{\"metadata\":{\"name\":\"cluster-info\",\"namespace\":\"kube-public\"},\"data\":{\"kubeconfig\":\"abc\"}}");
-	make(&core_v1_secret_type, "{\"metadata\":{\"name\":\"bootstrap-token-abcdef\",\"namespace\":\"kube-system\"},\"type\":\"bootstrap.kubernetes.io/token\","
+	make(&core_v1_secret_type,
+		"{\"metadata\":{\"name\":\"bootstrap-token-abcdef\",\"namespace\":\"kube-system\"},"
+		"\"type\":\"bootstrap.kubernetes.io/token\","
 				   "\"stringData\":{\"token-id\":\"abcdef\",\"token-secret\":\"0123456789abcdef\",\"usage-bootstrap-signing\":\"true\"}}");
 	wait_for("cluster-info is signed", signed_info, NULL);
-	make(&core_v1_secret_type, "{\"metadata\":{\"name\":\"bootstrap-token-aaaaaa\",\"namespace\":\"kube-system\"},\"type\":\"bootstrap.kubernetes.io/token\","
+	make(&core_v1_secret_type,
+		"{\"metadata\":{\"name\":\"bootstrap-token-aaaaaa\",\"namespace\":\"kube-system\"},"
+		"\"type\":\"bootstrap.kubernetes.io/token\","
 				   "\"stringData\":{\"token-id\":\"aaaaaa\",\"token-secret\":\"0123456789abcdef\",\"expiration\":\"2020-01-01T00:00:00Z\"}}");
 	wait_for("an expired token goes", token_gone, NULL);
 }
