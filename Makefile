@@ -22,7 +22,7 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 
 # Lowest layer last: the order in which the linker reads them.
-FOLDERS = cmd dns proxy network kubelet engine scheduler controllers client apiserver registry store net codec model linux io base
+FOLDERS = cmd dns proxy network kubelet engine scheduler controllers client apiserver registry etcd store net codec model linux io base
 SRC = $(foreach f,$(FOLDERS),$(wildcard src/$(f)/*.c src/$(f)/*/*.c))
 TESTS = $(filter %_test.c,$(SRC))
 GEN = $(BUILD)/gen/types.h

@@ -32,6 +32,7 @@ struct tls_client_config {
 	struct str ca_pem;             /* empty: the system's */
 	struct str cert_pem, key_pem;  /* empty: none */
 	bool insecure_skip_verify;
+	bool http2;                    /* HTTP/2 alone, for gRPC; else HTTP/1.1 */
 	const char *server_name;       /* NULL: the URL's host */
 };
 int tls_client_new(const struct tls_client_config *c, struct tls_context **ret, struct err *err);
@@ -205,5 +206,44 @@ void http_reader_free(struct http_reader *r);
 void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra);
 /* Forwards a plain request and streams the response back, on a thread of its own (logs -f, proxy). on_done may be NULL. */
 void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra);
+
+/* ---- gRPC: calls and streams over one HTTP/2 connection that a thread of its own keeps ----
+ * One of several servers is connected at a time; when it fails, the next is tried. A call that starts while none is connected waits until its
+ * deadline. All functions of struct grpc_events are called on the client's thread; they must not block. */
+struct grpc_client;
+struct grpc_client_config {
+	const char *const *urls;       /* https://host:port or http:// */
+	size_t n_urls;
+	struct tls_context *tls;       /* with http2; NULL for http:// */
+	const struct http_header *metadata; /* goes with every call; stays the caller's */
+	size_t n_metadata;
+	/* A connection began (text empty) or failed; may be NULL. */
+	void (*on_state)(void *arg, bool up, const char *url, const char *text);
+	void *arg;
+	const char *name;              /* of the thread */
+};
+int grpc_client_new(const struct grpc_client_config *c, struct grpc_client **ret, struct err *err);
+void grpc_client_free(struct grpc_client *c); /* ends the thread; calls that still run end with GRPC_CANCELLED. NULL is fine */
+void grpc_client_post(struct grpc_client *c, task_fn fn, void *arg); /* any thread: runs fn on the client's */
+void grpc_client_rotate(struct grpc_client *c, const char *why); /* any thread: this server is of no use now, take another */
+enum {
+	GRPC_OK = 0, GRPC_CANCELLED = 1, GRPC_UNKNOWN = 2, GRPC_INVALID_ARGUMENT = 3, GRPC_DEADLINE_EXCEEDED = 4, GRPC_RESOURCE_EXHAUSTED = 8,
+	GRPC_FAILED_PRECONDITION = 9, GRPC_OUT_OF_RANGE = 11, GRPC_INTERNAL = 13, GRPC_UNAVAILABLE = 14, GRPC_UNAUTHENTICATED = 16,
+};
+struct grpc_call;
+struct grpc_events {
+	void (*on_message)(void *arg, struct str message);
+	/* Once, last. sent: the server may have acted on the call even though it failed. */
+	void (*on_end)(void *arg, int status, struct str text, bool sent);
+};
+/* path: /package.Service/Method. timeout_ms 0: none. more: further messages follow by grpc_call_send. Copies the message; any thread. */
+struct grpc_call *grpc_call_start(struct grpc_client *c, const char *path, struct str message, unsigned timeout_ms, bool more,
+	const struct grpc_events *events, void *arg);
+/* On the client's thread, before on_end. */
+void grpc_call_send(struct grpc_call *call, struct str message);
+void grpc_call_cancel(struct grpc_call *call); /* on_end follows */
+/* One message there, one back; waits. < 0 with the server's text: -ETIMEDOUT, -EHOSTUNREACH (UNAVAILABLE), -EIO; *ret_status may be NULL. */
+int grpc_call_wait(struct grpc_client *c, const char *path, struct str message, unsigned timeout_ms, struct buf *ret_message, int *ret_status,
+	struct err *err);
 
 #endif

@@ -223,7 +223,10 @@ static int make_client_ctx(const struct tls_client_config *c, SSL_CTX **ret, str
 		return r;
 	}
 	SSL_CTX_set_verify(ctx, c->insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
-	SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x08http/1.1", 9);
+	if (c->http2)
+		SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x02h2", 3);
+	else
+		SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x08http/1.1", 9);
 	*ret = ctx;
 	return 0;
 }

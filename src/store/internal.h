@@ -6,6 +6,7 @@
  *   log.c       the ring of events and the cursors over it
  *   writer.c    the writer thread: queue, checks, group commit
  *   store.c     open, load, close, stats
+ *   shared.c  index and log fed from elsewhere
  *   sqlite.c, memory.c   backends; lock.c: the lock file beside the database
  *
  * Locks, none taken while another is held: queue_lock (queue of ops), versions_lock (current version, list of versions),
@@ -101,6 +102,8 @@ struct revisions {
 	size_t len, cap;
 };
 void log_append(struct event_log *l, struct store_event *const *events, size_t n, struct revisions *dropped);
+void log_advance(struct event_log *l, uint64_t revision); /* nothing happened up to here */
+void log_reset(struct event_log *l, uint64_t revision);   /* what happened up to here is not known: every cursor has fallen off */
 
 /* ---- backends: what makes writes durable. Called by one thread at a time. ---- */
 struct backend;
@@ -131,9 +134,11 @@ void lock_write(int fd, uint64_t revision);
 
 /* ---- the store ---- */
 struct pending; /* a submitted op */
+struct shared;  /* of a shared store */
 struct store {
-	const struct backend_type *type;
+	const struct backend_type *type; /* NULL: shared */
 	struct backend *backend;
+	struct shared *shared;         /* NULL: our own */
 
 	pthread_mutex_t queue_lock;
 	pthread_cond_t queue_cond;
@@ -155,6 +160,13 @@ struct store {
 };
 void writer_start(struct store *s);
 void writer_stop(struct store *s);
+/* shared.c, in the place of a backend and of writer.c's thread function */
+int shared_open(struct store *s, const struct store_shared_config *c, struct err *err); /* loads; takes c->remote even when it fails */
+void *shared_run(void *arg);
+void shared_submit(struct store *s, const struct store_op *op, store_done_fn done, void *arg);
+void shared_end_remote(struct store *s); /* it calls nothing any more */
+void shared_free(struct store *s);
+uint64_t shared_size(struct store *s);
 
 static inline void revisions_add(struct revisions *r, uint64_t v)
 {

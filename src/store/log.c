@@ -227,6 +227,43 @@ void log_append(struct event_log *l, struct store_event *const *events, size_t n
 	}
 }
 
+void log_advance(struct event_log *l, uint64_t revision)
+{
+	pthread_mutex_lock(&l->lock);
+	l->newest = MAX(l->newest, revision);
+	pthread_mutex_unlock(&l->lock);
+}
+
+static void throw_off(struct event_log *l)
+{
+	size_t i = 0;
+	void *value;
+	while (map_next(&l->groups, &i, NULL, &value)) {
+		struct watch_group *g = value;
+		list_for_each(it, &g->watches) {
+			struct store_watch *w = list_entry(it, struct store_watch, group);
+			w->caught_up = false;
+			w->next = 0;
+			if (!w->signaled) {
+				w->signaled = true;
+				w->wake(w->arg);
+			}
+		}
+	}
+}
+
+void log_reset(struct event_log *l, uint64_t revision)
+{
+	pthread_mutex_lock(&l->lock);
+	for (uint64_t i = l->first; i < l->end; i++)
+		store_event_unref(l->ring[i % l->cap]);
+	l->first = l->end = l->end + 1;
+	l->bytes = 0;
+	l->compacted = l->newest = revision;
+	throw_off(l);
+	pthread_mutex_unlock(&l->lock);
+}
+
 /* ---- cursors ---- */
 static struct str folder_of(struct str prefix)
 {

@@ -91,8 +91,10 @@ static int load(struct store *s, struct err *err)
 /* ---- the ends ---- */
 static void store_free(struct store *s)
 {
+	shared_end_remote(s);
 	log_deinit(&s->log);
 	versions_deinit(s);
+	shared_free(s);
 	if (s->backend)
 		s->type->close(s->backend);
 	free(s->dropped.v);
@@ -103,7 +105,8 @@ static void store_free(struct store *s)
 int store_open(const struct store_config *c, struct store **ret, struct err *err)
 {
 	const struct backend_type *type = backend_find(c->backend);
-	if (!type)
+	bool shared = c->backend && !strcmp(c->backend, "shared");
+	if (!type && !shared)
 		return err_set(err, -EINVAL, "there is no store backend \"%s\": choose sqlite or memory",
 			c->backend ? c->backend : "");
 	struct store *s = xcalloc(1, sizeof(*s));
@@ -111,8 +114,8 @@ int store_open(const struct store_config *c, struct store **ret, struct err *err
 	s->dropped_max = DROPPED_MAX;
 	pthread_mutex_init(&s->versions_lock, NULL);
 	log_init(&s->log, c->history);
-	int r = type->open(c, &s->backend, err);
-	if (r == 0)
+	int r = shared ? shared_open(s, c->shared, err) : type->open(c, &s->backend, err);
+	if (r == 0 && !shared)
 		r = load(s, err);
 	if (r) {
 		store_free(s);
@@ -127,6 +130,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
+	shared_end_remote(s);
 	writer_stop(s);
 	store_free(s);
 }
@@ -144,6 +148,6 @@ void store_stats(struct store *s, struct store_stats *ret)
 		.commits = atomic_load(&s->commits),
 		.writes = atomic_load(&s->writes),
 		.watches = atomic_load(&s->log.n_watches),
-		.file_bytes = s->type->size(s->backend),
+		.file_bytes = s->shared ? shared_size(s) : s->type->size(s->backend),
 	};
 }

@@ -51,9 +51,12 @@ struct object *object_with_json(const struct object *o, struct str json, uint64_
 void *store_cache_set(_Atomic(void *) *slot, void *block);
 
 struct store;
+struct store_shared_config;
 struct store_config {
-	const char *backend;           /* "sqlite" or "memory" */
+	const char *backend;           /* "sqlite" or "memory"; "shared": see below */
+	const struct store_shared_config *shared; /* stays valid until store_close */
 	const char *path;              /* sqlite: the database file; PATH.lock keeps a second process away */
+	uint64_t first_revision;       /* sqlite, a new store: it begins here; 0: at 1. Restoring moves it on, so that no old cache fits */
 	uint64_t history;              /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there
 	                                * are more than a 50th of this, older versions in excess of 32 MB likewise */
 };
@@ -93,10 +96,13 @@ struct store_op {
 	struct str json_head, json_tail;
 	const struct object_pair *labels, *fields;
 	size_t n_labels, n_fields;
+	/* Of a shared store alone. CREATE, UPDATE: the object in the form that is stored there; it goes by itself after ttl_s (0: never). */
+	struct str value;
+	int64_t ttl_s;
 };
 /* Called on the writer thread when the write is durable (result 0, o: the new version, or the deleted one with the delete's
  * revision; borrowed) or was refused (STORE_*; o: the present one or NULL. -ENOSPC: no room on the disk, nothing was written).
- * Must not block. */
+ * Of a shared store also: -EMSGSIZE, -EHOSTUNREACH (nothing was written), -ETIMEDOUT, -EIO (it may have been). Must not block. */
 typedef void (*store_done_fn)(void *arg, int result, struct object *o);
 /* Copies what it needs; returns at once. Any thread. */
 void store_submit(struct store *s, const struct store_op *op, store_done_fn done, void *arg);
@@ -132,6 +138,58 @@ int store_watch_field(struct store *s, struct str prefix, struct object_pair fie
 int store_watch_next(struct store_watch *w, struct store_event **ret_ev);
 uint64_t store_watch_revision(const struct store_watch *w); /* all events up to here were seen: a bookmark's resourceVersion */
 void store_watch_close(struct store_watch *w);
+
+/* ---- a shared store: the truth lies elsewhere (etcd), which numbers the writes, and others write there too ----
+ * Index and log are fed by what the remote tells, in order, so a write is answered when its own event has arrived here. Several writes
+ * are on their way at a time; a condition is judged there, not here. Revisions have gaps, and several events may share one. */
+bool store_is_shared(const struct store *s);
+/* Calls fn once the index holds everything up to `revision`; 0: everything that was written anywhere before this call. From the calling
+ * thread when that is so already (always, when the store is not shared), else from the writer's. result: 0, -ETIMEDOUT, -EHOSTUNREACH. */
+typedef void (*store_wait_fn)(void *arg, int result);
+void store_wait(struct store *s, uint64_t revision, unsigned timeout_ms, store_wait_fn fn, void *arg);
+
+/* Between our keys and JSON, and what is stored: the registry's. Any thread. */
+struct store_codec {
+	bool (*key_out)(void *arg, struct str key, struct buf *out);        /* appends; false: no key of ours */
+	bool (*key_in)(void *arg, struct str stored_key, struct buf *out);  /* appends; false: not one of ours */
+	int (*value_out)(void *arg, struct str key, struct str json, struct buf *out, struct err *err);
+	/* Fills json_head, json_tail, labels, fields; texts in the arena. */
+	int (*value_in)(void *arg, struct str key, struct str value, struct arena *a, struct store_op *ret, struct err *err);
+	void (*cut)(struct str json, struct str *ret_head, struct str *ret_tail); /* around the revision */
+	void *arg;
+};
+struct store_remote_kv {
+	bool deleted;                  /* an event's: the value is empty */
+	struct str key, value;         /* as stored there */
+	uint64_t revision, create_revision;
+};
+struct store_remote_write {
+	void *token;
+	int verb;                      /* STORE_CREATE … */
+	struct str key, value;
+	uint64_t expect;               /* 0: any, but it must be there */
+	int64_t ttl_s;
+};
+typedef int (*store_remote_each_fn)(void *arg, const struct store_remote_kv *kv, struct err *err);
+struct store_remote_type {
+	/* Hands over everything that is stored, as of *ret_revision. Blocks. */
+	int (*load)(void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err);
+	void (*follow)(void *remote, struct store *s, uint64_t revision); /* from now on: store_remote_events, for all after revision */
+	void (*write)(void *remote, struct store *s, const struct store_remote_write *w); /* store_remote_answer follows; any thread */
+	void (*ask)(void *remote, struct store *s); /* store_remote_now follows, with a revision not older than this call */
+	uint64_t (*size)(void *remote);
+	void (*close)(void *remote);   /* afterwards nothing of the store is called any more */
+};
+struct store_shared_config {
+	const struct store_remote_type *type;
+	void *remote;                  /* store_open takes it, store_close ends it */
+	struct store_codec codec;
+};
+/* What the remote tells. Any thread; everything is copied. */
+void store_remote_events(struct store *s, const struct store_remote_kv *kvs, size_t n, uint64_t revision); /* all up to revision are told */
+void store_remote_answer(struct store *s, void *token, int result, uint64_t revision); /* done, or refused as of this revision */
+void store_remote_now(struct store *s, int result, uint64_t revision);
+void store_remote_lost(struct store *s); /* events were lost: it is loaded and followed anew */
 
 /* Facts for /metrics and status. */
 struct store_stats {

@@ -249,7 +249,7 @@ void writer_start(struct store *s)
 	pthread_attr_t small;
 	pthread_attr_init(&small);
 	pthread_attr_setstacksize(&small, 256 << 10);
-	if (pthread_create(&s->writer, &small, run, s) != 0)
+	if (pthread_create(&s->writer, &small, s->shared ? shared_run : run, s) != 0)
 		abort();
 	pthread_attr_destroy(&small);
 	pthread_setname_np(s->writer, "store-writer");
@@ -269,6 +269,10 @@ void writer_stop(struct store *s)
 /* ---- submitting: the object is built here, on the caller's thread; the writer only puts the revision in ---- */
 void store_submit(struct store *s, const struct store_op *op, store_done_fn done, void *arg)
 {
+	if (s->shared) {
+		shared_submit(s, op, done, arg);
+		return;
+	}
 	struct object_parts parts = { op->key, op->json_head, op->json_tail, op->labels, op->fields, op->n_labels,
 		op->n_fields };
 	struct pending *p = xcalloc(1, sizeof(*p));

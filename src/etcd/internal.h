@@ -1,0 +1,91 @@
+/* What the files of this folder share.
+ *
+ *   etcd.c      opening, blocking calls, loading
+ *   remote.c    writes, the question for the newest revision, the watch
+ *   lease.c     leases that keys with an end are put under
+ *   compact.c   forgetting old revisions
+ *
+ * Answers arrive on the gRPC client's thread. */
+#ifndef SKIFF_ETCD_INTERNAL_H
+#define SKIFF_ETCD_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "codec/codec.h"
+#include "etcd/etcd.h"
+#include "gen/types.h"
+#include "net/net.h"
+
+#define ETCD_PREFIX "/registry/"
+#define ETCD_CALL_MS 10000
+
+struct txn;
+struct lease_pool {
+	pthread_mutex_t lock;          /* guards what follows */
+	int64_t id, ttl_s;
+	uint64_t until_ns;             /* no more keys are put under it */
+	unsigned uses;
+	bool granting;
+	struct txn *waiting;           /* writes that need the next one */
+};
+
+struct watch {
+	struct store *store;           /* NULL: nobody follows */
+	struct grpc_call *call;        /* the client's thread's, as what follows */
+	uint64_t revision;             /* everything up to here was told */
+};
+
+struct etcd {
+	struct grpc_client *client;
+	struct tls_context *tls;
+	char *urls_text;
+	const char *urls[16];
+	size_t n_urls;
+	uint64_t cluster_id;
+	_Atomic uint64_t db_size;
+	struct lease_pool leases;
+	struct watch watch;
+	atomic_bool closing;
+
+	pthread_t compactor;
+	bool compacting;
+	pthread_mutex_t lock;          /* guards stop */
+	pthread_cond_t wake;
+	bool stop;
+};
+
+/* One message there, one back, decoded into the arena. Tried again while no server answers, until timeout_ms have passed. */
+int etcd_call(struct etcd *e, const char *path, const struct type *req_type, const void *req, const struct type *type, struct arena *a, unsigned timeout_ms,
+	void **ret, struct err *err);
+/* The same, as an answer's header says; false: another cluster answered. */
+bool etcd_header_fits(const struct etcd *e, const struct etcd_v3_response_header *h);
+/* etcd's words for failures. */
+bool etcd_no_leader(struct str text);
+
+/* A transaction on its way. */
+struct txn {
+	struct txn *next;
+	struct etcd *etcd;
+	struct store *store;
+	void *token;
+	int verb;
+	struct str key, value;         /* in one piece with the txn */
+	uint64_t expect, deadline_ns;
+	int64_t ttl_s, lease;
+	int result;
+	uint64_t revision;
+};
+void txn_send(struct txn *t);
+void txn_fail(struct txn *t, int result);
+
+/* Sends t under a lease of about its time: at once, or when the lease is there. */
+void lease_send(struct etcd *e, struct txn *t);
+void lease_forget(struct etcd *e, int64_t id); /* it is gone */
+
+void remote_follow(void *remote, struct store *s, uint64_t revision);
+void remote_write(void *remote, struct store *s, const struct store_remote_write *w);
+void remote_ask(void *remote, struct store *s);
+void compact_stop(struct etcd *e);
+
+#endif
