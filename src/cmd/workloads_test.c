@@ -106,7 +106,7 @@ static void test_stateful_set(void **state)
 /* ---- jobs ---- */
 #define JOB(name, end, more) \
 	"{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"jobs\"},\"spec\":{" more \
-	"\"template\":{\"metadata\":{\"labels\":{\"end\":\"" end "\"}},\"spec\":{\"restartPolicy\":\"Never\","
+	"\"template\":{\"metadata\":{\"labels\":{\"end\":\"" end "\"}},\"spec\":{\"restartPolicy\":\"Never\"," \
 	"\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}"
 
 static const struct batch_v1_job_condition *job_is(const char *name, const char *type)
