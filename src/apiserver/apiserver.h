@@ -19,7 +19,7 @@ struct apiserver_config {
 	/* keys of the service account issuer (PEM private key); tokens are ES256 JWTs with upstream's claims */
 	struct str service_account_key;
 	const char *issuer;                  /* https://kubernetes.default.svc.cluster.local */
-	struct str ca_pem;                   /* not used yet: the controllers publish kube-root-ca.crt */
+	struct str ca_pem;                   /* goes into Secrets of type kubernetes.io/service-account-token */
 	/* how to reach a kubelet: certificate of kube-apiserver-kubelet-client */
 	struct tls_context *kubelet_tls;
 	const char *git_version;             /* v1.36.3+skiff… as /version says */
@@ -35,6 +35,10 @@ void apiserver_free(struct apiserver *s);
 void apiserver_add_check(struct apiserver *s, const char *name, bool (*ok)(void *arg), void *arg);
 /* More text for /metrics (Prometheus form), appended to out. */
 void apiserver_add_metrics(struct apiserver *s, void (*write)(void *arg, struct buf *out), void *arg);
+/* Everything in the store, of one revision, as lines of JSON: first {"revision":N,…}, then one an object, last {"objects":N}. Served at /skiff/v1/snapshot to
+ * whom RBAC lets get that path; the same lines for a caller in the process. line is called for each, newline included; false ends early. */
+typedef bool (*snapshot_line_fn)(void *arg, struct str line);
+void apiserver_snapshot(struct store *s, snapshot_line_fn line, void *arg);
 /* The handler, for clients without sockets (net.h: http_client_new_local). */
 struct http_handler apiserver_handler(struct apiserver *s);
 

@@ -12,6 +12,7 @@ static const struct path_row {
 	{ "/readyz", true, serve_health },
 	{ "/healthz", true, serve_health },
 	{ "/metrics", false, serve_metrics },
+	{ "/skiff/v1/snapshot", false, serve_snapshot },
 	{ "/openapi/v2", false, serve_openapi },
 	{ "/openapi/v3", true, serve_openapi },
 	{ "/.well-known/openid-configuration", false, serve_oidc },
@@ -243,6 +244,43 @@ void serve_execute(struct request *q)
 	registry_execute(q->server->registry, &q->reg, executed, q);
 }
 
+static void serve_verb(struct request *q)
+{
+	if (q->info.verb_bit == VERB_LIST)
+		serve_list(q);
+	else if (q->info.verb_bit == VERB_WATCH)
+		serve_watch(q);
+	else
+		serve_execute(q);
+}
+
+static void caught_up_posted(struct http_stream *s, void *arg)
+{
+	struct request *q = arg;
+	if (q->waited < 0 && !q->reg.resource_version.len)
+		respond_reason(q, REASON_TIMEOUT, "the store did not answer in time: is etcd running, with a leader?");
+	else
+		serve_verb(q); /* a revision that is still unknown is refused as too large there */
+	http_stream_unref(s);
+}
+
+static void caught_up(void *arg, int result)
+{
+	struct request *q = arg;
+	q->waited = result;
+	http_stream_post(q->stream, caught_up_posted, q);
+}
+
+/* Others write to a shared store: what is read must not be older than the request. */
+static void serve_when_caught_up(struct request *q)
+{
+	http_stream_ref(q->stream);
+	if (registry_must_wait(q->server->registry, &q->reg, caught_up, q))
+		return;
+	serve_verb(q);
+	http_stream_unref(q->stream);
+}
+
 static bool dispatch_resource(struct request *q)
 {
 	const struct request_info *i = &q->info;
@@ -266,12 +304,7 @@ static bool dispatch_resource(struct request *q)
 	warn_deprecated(q);
 	if (serve_review(q))
 		return true;
-	if (i->verb_bit == VERB_LIST)
-		serve_list(q);
-	else if (i->verb_bit == VERB_WATCH)
-		serve_watch(q);
-	else
-		serve_execute(q);
+	serve_when_caught_up(q);
 	return true;
 }
 

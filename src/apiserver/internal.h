@@ -119,6 +119,7 @@ bool serve_connect(struct request *q);             /* kubelet.c: log, exec, atta
 bool serve_discovery(struct request *q);
 bool serve_openapi(struct request *q);
 bool serve_health(struct request *q);
+bool serve_snapshot(struct request *q);            /* snapshot.c */
 bool serve_metrics(struct request *q);
 bool serve_oidc(struct request *q);
 bool serve_index(struct request *q);
@@ -139,6 +140,9 @@ int service_token_check(struct apiserver *s, struct str token, const struct str_
 int bootstrap_token_check(struct apiserver *s, struct str token, struct arena *a, struct user_info *ret, struct err *err);
 int service_token_issue(void *apiserver, struct str ns, struct str name, struct str uid, const struct authentication_v1_token_request *req,
 	struct arena *a, struct str *ret_token, struct timestamp *ret_expires, struct err *err);
+/* A token without an end, for a Secret of type kubernetes.io/service-account-token. */
+int service_token_legacy(struct apiserver *s, struct str ns, struct str secret, struct str account, struct str uid, struct arena *a,
+	struct str *ret_token, struct err *err);
 struct token_keys;
 struct token_keys *token_keys_new(const struct apiserver_config *c, struct err *err);
 void token_keys_free(struct token_keys *k);

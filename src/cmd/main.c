@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "cmd/cmd.h"
+#include "cmd/snapshot.h"
 
 static int cmd_version(int argc, char **argv)
 {
@@ -17,6 +18,7 @@ static const struct command commands[] = {
 	{ "why",           cmd_why,           "one page on why a pod is, or is not, running" },
 	{ "image",         cmd_image,         "import, list and remove images of this node" },
 	{ "convert",       cmd_convert,       "turn an object into json, yaml or protobuf" },
+	{ "snapshot",      cmd_snapshot,      "save a cluster into one file, check it, restore it" },
 	{ "token",         cmd_token,         "make, list and delete tokens with which machines join" },
 	{ "uninstall",     cmd_uninstall,     "remove everything that skiff made on this machine" },
 	{ "version",       cmd_version,       "print the version" },

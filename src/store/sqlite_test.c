@@ -207,6 +207,23 @@ static void revision_survives_compaction(void **state)
 	store_close(s);
 }
 
+static void a_store_that_begins_later(void **state)
+{
+	struct store_config c = *(struct store_config *)*state;
+	c.first_revision = 1000;
+	struct store *s = test_open(&c, 0);
+	assert_int_equal(store_revision(s), 1000);
+	put(s, STORE_CREATE, "/a");
+	assert_int_equal(store_revision(s), 1001);
+	store_close(s);
+	c.first_revision = 5; /* only a new store asks */
+	s = test_open(&c, 0);
+	assert_int_equal(store_revision(s), 1001);
+	struct store_watch *w;
+	assert_int_equal(store_watch(s, STR("/"), 999, test_wake_nothing, NULL, &w), STORE_COMPACTED);
+	store_close(s);
+}
+
 int main(void)
 {
 	struct store_config sqlite = { .backend = "sqlite" };
@@ -214,7 +231,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_second_opener), TEST(a_newer_format), TEST(damaged_rows), TEST(not_a_database),
 		TEST(a_database_that_vanished), TEST(no_such_folder), TEST(private_files), TEST(compaction),
-		TEST(revision_survives_compaction),
+		TEST(revision_survives_compaction), TEST(a_store_that_begins_later),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
