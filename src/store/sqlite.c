@@ -40,6 +40,7 @@ struct backend {
 	char *path, *wal_path, *lock_path;
 	int lock_fd;
 	uint64_t witness;              /* the revision acknowledged last, by the lock file */
+	uint64_t first;                /* where a new store begins */
 	uint64_t wal_bytes;
 	struct buf pairs;              /* scratch */
 };
@@ -256,7 +257,7 @@ static int create_tables(struct backend *b, struct err *err)
 		" key TEXT NOT NULL, pairs BLOB NOT NULL, json TEXT NOT NULL, sum INTEGER NOT NULL)", err);
 	if (r == 0)
 		r = prepare(b, err);
-	if (r == 0 && (!meta_set(b, "format", FORMAT) || !meta_set(b, "compacted", 1)))
+	if (r == 0 && (!meta_set(b, "format", FORMAT) || !meta_set(b, "compacted", b->first)))
 		r = fail(b, err, "creating");
 	return r ? r : exec(b, "COMMIT", err);
 }
@@ -331,6 +332,7 @@ static int sqlite_open(const struct store_config *c, struct backend **ret, struc
 	b->wal_path = xasprintf("%s-wal", c->path);
 	b->lock_path = xasprintf("%s.lock", c->path);
 	b->lock_fd = -1;
+	b->first = MAX(c->first_revision, 1);
 	int r = lock_open(b->lock_path, &b->lock_fd, &b->witness, err);
 	if (r == 0)
 		r = open_database(b, err);
