@@ -212,6 +212,26 @@ static void test_expired_token(void **state)
 	assert_true(has(a.body, "\"message\":\"Unauthorized\"") && has(a.body, "\"reason\":\"Unauthorized\""));
 }
 
+/* The old kind: lives in a Secret and as long as it. */
+static void test_secret_tokens(void **state)
+{
+	expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"veteran\"}}");
+	struct answer a = expect(&f, 201, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"vt\",\"annotations\":"
+		"{\"kubernetes.io/service-account.name\":\"veteran\"}},\"type\":\"kubernetes.io/service-account-token\"}");
+	struct value v;
+	struct err err = { 0 };
+	assert_int_equal(json_parse(a.body, f.arena, &v, &err), 0);
+	const struct value *data = value_get(&v, STR("data"));
+	CLEAN_BUF struct buf token = { 0 };
+	assert_int_equal(base64_decode(&token, value_get(data, STR("token"))->text), 0);
+	assert_true(str_eqz(value_get(data, STR("namespace"))->text, "ZGVmYXVsdA=="));
+	a = with_token(buf_str(&token), "/api/v1/nodes");
+	assert_true(a.code == 403 && has(a.body, "system:serviceaccount:default:veteran"));
+	assert_int_equal(with_token(buf_str(&token), "/apis").code, 200);
+	expect(&f, 200, "DELETE", "/api/v1/namespaces/default/secrets/vt", NULL);
+	assert_int_equal(with_token(buf_str(&token), "/apis").code, 401);
+}
+
 static void test_bootstrap_tokens(void **state)
 {
 	expect(&f, 201, "POST", "/api/v1/namespaces/kube-system/secrets",
@@ -335,7 +355,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_anonymous), cmocka_unit_test(test_rbac), cmocka_unit_test(test_aggregation), cmocka_unit_test(test_escalation),
 		cmocka_unit_test(test_impersonation), cmocka_unit_test(test_service_account_tokens), cmocka_unit_test(test_expired_token),
-		cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews), cmocka_unit_test(test_seats), cmocka_unit_test(test_node),
+		cmocka_unit_test(test_secret_tokens), cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews), cmocka_unit_test(test_seats), cmocka_unit_test(test_node),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

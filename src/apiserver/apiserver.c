@@ -163,6 +163,7 @@ int apiserver_new(const struct apiserver_config *c, struct apiserver **ret, stru
 	s->registry = c->registry;
 	s->store = registry_store(c->registry);
 	s->started = time_now();
+	s->config.ca_pem = str_n(str_dup(c->ca_pem), c->ca_pem.len);
 	s->read_seats = 3000;
 	s->write_seats = 1000;
 	int r = find_known(s, err);
@@ -221,6 +222,7 @@ void apiserver_free(struct apiserver *s)
 	watch_list_free(s->watches);
 	metrics_free(s->metrics);
 	token_keys_free(s->keys);
+	free((char *)s->config.ca_pem.p);
 	free((char *)s->config.issuer);
 	free((char *)s->config.git_version);
 	free((char *)s->config.address);

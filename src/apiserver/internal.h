@@ -76,6 +76,7 @@ struct request {
 	struct str_list warnings;
 	enum { SEAT_NONE, SEAT_READ, SEAT_WRITE } seat;
 	bool finished;
+	int waited;                           /* for a shared store: what came of it */
 };
 void request_warn(struct request *q, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void request_finish(struct request *q, int code);  /* counts it; once */

@@ -2,7 +2,8 @@
  * good while its signature, times and audience are, and while what it is bound to (account, pod, node, secret) exists with the
  * same uid. Verified signatures are remembered; everything else is asked anew each time. Upstream: pkg/serviceaccount.
  *
- * Leaves out: the legacy tokens in Secrets (issuer kubernetes/serviceaccount) and foreign keys. */
+ * Tokens in Secrets of type kubernetes.io/service-account-token (issuer kubernetes/serviceaccount) never end by themselves and count
+ * while their Secret holds them. Leaves out: foreign keys. */
 #include "apiserver/internal.h"
 
 #define CACHE_SLOTS 512
@@ -95,6 +96,16 @@ static struct bound bound_of(const struct value *object, const char *key)
 	return (struct bound){ text_of(v, "name"), text_of(v, "uid") };
 }
 
+#define LEGACY_ISSUER "kubernetes/serviceaccount"
+#define LEGACY "kubernetes.io/serviceaccount/"
+
+static void claims_legacy(const struct value *v, struct claims *c)
+{
+	c->ns = text_of(v, LEGACY "namespace");
+	c->account = (struct bound){ text_of(v, LEGACY "service-account.name"), text_of(v, LEGACY "service-account.uid") };
+	c->secret = (struct bound){ text_of(v, LEGACY "secret.name"), STR_NONE };
+}
+
 static int claims_parse(struct str payload, struct arena *a, struct claims *ret, struct err *err)
 {
 	struct value v;
@@ -116,6 +127,8 @@ static int claims_parse(struct str payload, struct arena *a, struct claims *ret,
 	c.pod = bound_of(k, "pod");
 	c.node = bound_of(k, "node");
 	c.secret = bound_of(k, "secret");
+	if (str_eqz(c.issuer, LEGACY_ISSUER))
+		claims_legacy(&v, &c);
 	*ret = c;
 	return 0;
 }
@@ -232,6 +245,16 @@ static int check_claims(struct apiserver *s, const struct claims *c, struct err 
 	return r;
 }
 
+static int check_legacy(struct apiserver *s, const struct claims *c, struct str token, struct arena *a, struct err *err)
+{
+	struct core_v1_secret *secret;
+	if (!c->secret.name.len || lookup(s, s->known.secrets, c->ns, c->secret.name, a, &secret) != 0)
+		return err_set(err, -EACCES, "Secret " STR_FMT " that holds the token is gone", STR_ARG(c->secret.name));
+	if (!same_text(str_map_get(&secret->data, STR("token")), token))
+		return err_set(err, -EACCES, "Secret " STR_FMT " holds another token by now", STR_ARG(c->secret.name));
+	return check_bound(s, s->known.service_accounts, c->ns, &c->account, err);
+}
+
 static void user_from(const struct claims *c, struct arena *a, struct user_info *u)
 {
 	*u = (struct user_info){ .name = c->subject, .uid = c->account.uid };
@@ -263,14 +286,18 @@ int service_token_check(struct apiserver *s, struct str token, const struct str_
 	int r = claims_verified(s->keys, token, a, &c, err);
 	if (r < 0)
 		return r;
-	if (!str_eqz(c.issuer, s->config.issuer))
+	bool legacy = str_eqz(c.issuer, LEGACY_ISSUER);
+	struct str own = str_of(s->config.issuer);
+	if (!legacy && !str_eqz(c.issuer, s->config.issuer))
 		return err_set(err, -EACCES, "the token was issued by " STR_FMT ", not by this cluster", STR_ARG(c.issuer));
 	struct str want = arena_fmt(a, "system:serviceaccount:" STR_FMT ":" STR_FMT, STR_ARG(c.ns), STR_ARG(c.account.name));
 	if (!c.account.name.len || !str_eq(want, c.subject))
 		return err_set(err, -EACCES, "the token's subject and account differ");
+	if (legacy)
+		c.audiences = (struct str_list){ &own, 1 };
 	r = check_audience(s, &c, audiences, a, ret_audiences, err);
 	if (r == 0)
-		r = check_claims(s, &c, err);
+		r = legacy ? check_legacy(s, &c, token, a, err) : check_claims(s, &c, err);
 	if (r == 0)
 		user_from(&c, a, ret);
 	return r;
@@ -370,4 +397,26 @@ int service_token_issue(void *apiserver, struct str ns, struct str name, struct 
 	*ret_token = arena_str(a, buf_str(&token));
 	*ret_expires = (struct timestamp){ .sec = now + seconds };
 	return 0;
+}
+
+int service_token_legacy(struct apiserver *s, struct str ns, struct str secret, struct str account, struct str uid, struct arena *a,
+	struct str *ret_token, struct err *err)
+{
+	CLEAN_BUF struct buf p = { 0 }, token = { 0 };
+	const struct { const char *key; struct str value; } rows[] = {
+		{ "iss", STR(LEGACY_ISSUER) }, { LEGACY "namespace", ns }, { LEGACY "secret.name", secret }, { LEGACY "service-account.name", account },
+		{ LEGACY "service-account.uid", uid },
+		{ "sub", arena_fmt(a, "system:serviceaccount:" STR_FMT ":" STR_FMT, STR_ARG(ns), STR_ARG(account)) },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		buf_addf(&p, "%s\"%s\":", i ? "," : "{", rows[i].key);
+		json_write_text(rows[i].value, &p);
+	}
+	buf_addc(&p, '}');
+	if (!s->keys->private_pem.len)
+		return err_set(err, -ENOTSUP, "no service account key is configured, tokens cannot be issued");
+	int r = jwt_sign(s->keys->private_pem, buf_str(&s->keys->key_id), buf_str(&p), &token, err);
+	if (r == 0)
+		*ret_token = arena_str(a, buf_str(&token));
+	return r;
 }

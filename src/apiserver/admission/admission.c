@@ -6,6 +6,7 @@ static const struct plugin *const plugins[] = {
 	&namespace_plugin,
 	&limit_ranger_plugin,
 	&service_account_plugin,
+	&token_secret_plugin,
 	&node_restriction_plugin,
 	&node_taint_plugin,
 	&pod_security_plugin,

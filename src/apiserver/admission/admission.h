@@ -12,7 +12,7 @@ struct plugin {
 	plugin_fn admit, validate;    /* admit may change at->obj */
 };
 
-extern const struct plugin limit_ranger_plugin, service_account_plugin, node_restriction_plugin, node_taint_plugin, pod_security_plugin,
+extern const struct plugin limit_ranger_plugin, service_account_plugin, token_secret_plugin, node_restriction_plugin, node_taint_plugin, pod_security_plugin,
 	priority_plugin, priority_class_plugin, default_tolerations_plugin, storage_class_plugin, ingress_class_plugin, runtime_class_plugin,
 	csr_approval_plugin, csr_signing_plugin, csr_subject_plugin, rbac_role_plugin, rbac_binding_plugin, resource_quota_plugin,
 	namespace_plugin;
