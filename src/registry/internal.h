@@ -227,6 +227,7 @@ struct selection {
 struct meta_v1_status *selection_parse(const struct registry_request *req, struct selection *ret);
 bool selection_matches(const struct selection *s, const struct resource *r, const struct object *o);
 bool selection_any(const struct selection *s);
+const char *field_absent(const struct resource *storage, struct str label); /* the value of what is not stored: "", "false", "0" */
 
 void json_cut_revision(struct str json, struct str *ret_head, struct str *ret_tail);
 struct meta_v1_status *revision_parse(struct arena *a, struct str text, uint64_t *ret);

@@ -464,6 +464,22 @@ static void watch_transitions(void **state)
 	registry_watch_close(node);
 }
 
+/* What is absent has a value too, though the store knows none. */
+static void watch_absent(void **state)
+{
+	struct env *e = *state;
+	struct registry_watch *w = watch_of(e, "nodes", "", NULL, "spec.unschedulable=false", NULL);
+	struct registry_watch *cordoned = watch_of(e, "nodes", "", NULL, "spec.unschedulable=true", NULL);
+	OK(e, CREATE, "nodes", "", "{\"metadata\":{\"name\":\"n\"}}");
+	assert_next(e, w, "ADDED n");
+	assert_next(e, cordoned, "none");
+	OK(e, PATCH, "nodes/n", "", "{\"spec\":{\"unschedulable\":true}}");
+	assert_next(e, w, "DELETED n");
+	assert_next(e, cordoned, "ADDED n");
+	registry_watch_close(w);
+	registry_watch_close(cordoned);
+}
+
 static void watch_starts(void **state)
 {
 	struct env *e = *state;
@@ -551,7 +567,7 @@ int main(void)
 		T(list_revisions),
 		T(selectors),
 		T(watch_transitions),
-		T(watch_starts),
+		T(watch_absent), T(watch_starts),
 		T(other_versions),
 		T(every_resource_is_there),
 	};

@@ -91,6 +91,15 @@ bool selection_any(const struct selection *s)
 	return s->labels || s->n_fields || s->name.len || s->ns.len || s->none;
 }
 
+const char *field_absent(const struct resource *storage, struct str label)
+{
+	const struct resource_extra *x = extra_of(storage);
+	for (size_t i = 0; i < x->n_fields; i++)
+		if (str_eq(x->fields[i].name, label))
+			return x->fields[i].absent;
+	return "";
+}
+
 static struct str value_in(const struct resource *storage, const struct object *o, struct str label, struct str ns, struct str name)
 {
 	if (str_eqz(label, "metadata.name"))
@@ -100,11 +109,7 @@ static struct str value_in(const struct resource *storage, const struct object *
 	for (size_t i = 0; i < o->n_fields; i++)
 		if (str_eq(o->fields[i].key, label))
 			return o->fields[i].value;
-	const struct resource_extra *x = extra_of(storage);
-	for (size_t i = 0; i < x->n_fields; i++)
-		if (str_eq(x->fields[i].name, label))
-			return str_of(x->fields[i].absent);
-	return STR_NONE;
+	return str_of(field_absent(storage, label));
 }
 
 bool selection_matches(const struct selection *s, const struct resource *r, const struct object *o)

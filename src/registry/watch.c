@@ -42,18 +42,20 @@ static struct meta_v1_status *check_options(const struct registry_request *req, 
 	return cs.len ? status_invalid(req->arena, &list_options, STR_NONE, &cs) : NULL;
 }
 
-/* An equality that the store keeps an index on. */
-static const struct field_term *indexed(const struct selection *s)
+/* An equality that the store can look up: not one with the value of what is absent, which is not stored. */
+static const struct field_term *indexed(const struct resource *r, const struct selection *s)
 {
-	for (size_t i = 0; i < s->n_fields; i++)
-		if (!s->fields[i].negate && s->fields[i].value.len)
-			return &s->fields[i];
+	for (size_t i = 0; i < s->n_fields; i++) {
+		const struct field_term *t = &s->fields[i];
+		if (!t->negate && t->value.len && !str_eqz(t->value, field_absent(r->storage, t->key)))
+			return t;
+	}
 	return NULL;
 }
 
 static int open_cursor(struct registry_watch *w, uint64_t revision, store_wake_fn wake, void *arg)
 {
-	const struct field_term *t = indexed(&w->sel);
+	const struct field_term *t = indexed(w->res, &w->sel);
 	if (!t)
 		return store_watch(w->r->store, w->prefix, revision, wake, arg, &w->cursor);
 	struct object_pair field = { t->key, t->value };
