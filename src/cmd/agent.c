@@ -214,6 +214,22 @@ static int start_kubelet(struct agent *a, struct err *err)
 	return r < 0 ? r : kubelet_start(a->kubelet, err);
 }
 
+/* The API servers of the cluster, as service default/kubernetes lists them: when one dies, the agent goes on with another. */
+static void on_slice(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	const struct discovery_v1_endpoint_slice *s = now ? now->obj : NULL;
+	CLEAN_ARENA struct arena *arena = arena_new(0);
+	struct agent *a = arg;
+	struct str_list places = {0};
+
+	if (!s || !str_eqz(slice_service_key(s, arena), "default/kubernetes") || !s->ports.len || !s->ports.items[0].port.set)
+		return;
+	LIST_EACH(e, &s->endpoints)
+		LIST_EACH(ip, &e->addresses)
+			*LIST_ADD(arena, &places) = arena_fmt(arena, STR_FMT ":%d", STR_ARG(*ip), s->ports.items[0].port.value);
+	http_client_set_alternatives(client_http(a->node_client), places.items, places.len);
+}
+
 static int start_network(struct agent *a, struct err *err)
 {
 	struct proxy_config pc = { .view = &a->view, .node_name = a->options.node_name, .node_ip = a->options.node_ip,
@@ -223,6 +239,7 @@ static int start_network(struct agent *a, struct err *err)
 	int r;
 
 	service_view_init(&a->view, a->node_client);
+	informer_add_handler(a->view.slices, on_slice, a);
 	r = proxy_new(&pc, &a->proxy, err);
 	if (r == 0)
 		r = dns_new(&dc, &a->dns, err);

@@ -72,6 +72,15 @@ struct http_client *http_client_ref(struct http_client *c)
 	return c;
 }
 
+static void places_free(struct server_place *places, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(places[i].host);
+		free(places[i].port);
+	}
+	free(places);
+}
+
 void http_client_free(struct http_client *c)
 {
 	if (!c || atomic_fetch_sub(&c->refs, 1) != 1)
@@ -81,6 +90,7 @@ void http_client_free(struct http_client *c)
 	local_free(c->local);
 	tls_context_free(c->tls);
 	pthread_mutex_destroy(&c->lock);
+	places_free(c->places, c->n_places);
 	free(c->url);
 	free(c->host);
 	free(c->port);
@@ -88,6 +98,34 @@ void http_client_free(struct http_client *c)
 	free(c->host_header);
 	free(c->bearer);
 	free(c);
+}
+
+void http_client_set_alternatives(struct http_client *c, const struct str *host_ports, size_t n)
+{
+	struct server_place *places = xcalloc(n + 1, sizeof(*places));
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		ssize_t colon = -1;
+
+		for (size_t k = 0; k < host_ports[i].len; k++)
+			if (host_ports[i].p[k] == ':')
+				colon = (ssize_t)k;
+		if (colon <= 0 || str_eqz(host_ports[i], c->host_header))
+			continue;
+		places[kept].host = str_dup(str_n(host_ports[i].p, (size_t)colon));
+		places[kept++].port = str_dup(str_from(host_ports[i], (size_t)colon + 1));
+	}
+	pthread_mutex_lock(&c->lock);
+	struct server_place *former = c->places;
+	size_t n_former = c->n_places;
+
+	c->places = places;
+	c->n_places = kept;
+	if (c->preferred > kept)
+		c->preferred = 0;
+	pthread_mutex_unlock(&c->lock);
+	places_free(former, n_former);
 }
 
 void http_client_set_bearer(struct http_client *c, struct str token)

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #define IDLE_MAX 8
+#define ALTERNATIVE_MS 3000 /* for one server to take a connection, where there are others */
 #define IDLE_MS 60000
 
 static uint64_t now_ms(void)
@@ -172,13 +173,13 @@ static int connect_one(const struct addrinfo *ai, struct patience p)
 	return TAKE_FD(fd);
 }
 
-static int connect_any(struct http_client *c, struct patience p, struct err *err)
+static int connect_any(const char *host, const char *port, struct patience p, struct err *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
-	int g = getaddrinfo(c->host, c->port, &hints, &list), r = -EHOSTUNREACH;
+	int g = getaddrinfo(host, port, &hints, &list), r = -EHOSTUNREACH;
 
 	if (g)
-		return err_set(err, -EHOSTUNREACH, "cannot find the address of %s: %s", c->host, gai_strerror(g));
+		return err_set(err, -EHOSTUNREACH, "cannot find the address of %s: %s", host, gai_strerror(g));
 	for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
 		r = connect_one(ai, p);
 		if (r >= 0 || r == -ECANCELED)
@@ -258,28 +259,21 @@ void client_keep(struct http_client *c, struct client_conn *conn)
 	client_conn_free(conn);
 }
 
-int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret, struct err *err)
+static int connect_to(struct http_client *c, const char *host, const char *port, struct patience p, struct client_conn **ret, struct err *err)
 {
-	struct client_conn *conn = fresh ? NULL : take_kept(c);
-
-	if (conn) {
-		*ret = conn;
-		return 0;
-	}
-	int fd = c->local ? local_connect(c->local, err) : connect_any(c, p, err);
+	int fd = c->local ? local_connect(c->local, err) : connect_any(host, port, p, err), r = 0;
 
 	if (fd < 0)
 		return fd;
-	conn = xcalloc(1, sizeof(*conn));
+	struct client_conn *conn = xcalloc(1, sizeof(*conn));
+
 	conn->fd = fd;
 	conn->secure = c->tls != NULL;
 	conn->tls.out = &conn->out;
-	int r = 0;
-
 	if (conn->secure) {
 		r = tls_conn_init(&conn->tls, c->tls, false, err);
 		if (r == 0)
-			r = tls_conn_set_peer(&conn->tls, c->tls, c->host, err);
+			r = tls_conn_set_peer(&conn->tls, c->tls, host, err);
 		if (r == 0)
 			r = handshake(conn, p, err);
 	}
@@ -289,4 +283,52 @@ int client_connect(struct http_client *c, bool fresh, struct patience p, struct 
 	}
 	*ret = conn;
 	return 0;
+}
+
+/* Copies of one server's host and port; false: there are not so many. */
+static bool place_at(struct http_client *c, size_t i, char **ret_host, char **ret_port)
+{
+	pthread_mutex_lock(&c->lock);
+	bool there = i <= c->n_places;
+
+	if (there) {
+		*ret_host = xstrdup(i ? c->places[i - 1].host : c->host);
+		*ret_port = xstrdup(i ? c->places[i - 1].port : c->port);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return there;
+}
+
+int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret, struct err *err)
+{
+	struct client_conn *conn = fresh ? NULL : take_kept(c);
+	size_t n, first;
+	int r = -EHOSTUNREACH;
+
+	if (conn) {
+		*ret = conn;
+		return 0;
+	}
+	pthread_mutex_lock(&c->lock);
+	n = c->n_places + 1;
+	first = c->preferred;
+	pthread_mutex_unlock(&c->lock);
+	if (n > 1 && (p.timeout_ms < 0 || p.timeout_ms > ALTERNATIVE_MS))
+		p.timeout_ms = ALTERNATIVE_MS;
+	for (size_t k = 0; k < n; k++) {
+		CLEAN_FREE char *host = NULL, *port = NULL;
+		size_t i = (first + k) % n;
+
+		if (!place_at(c, i, &host, &port))
+			continue;
+		r = connect_to(c, host, port, p, ret, err);
+		if (r == 0 && k > 0) {
+			pthread_mutex_lock(&c->lock);
+			c->preferred = i <= c->n_places ? i : 0;
+			pthread_mutex_unlock(&c->lock);
+		}
+		if (r == 0 || r == -ECANCELED)
+			return r;
+	}
+	return r;
 }

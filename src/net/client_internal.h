@@ -12,7 +12,11 @@ struct http_client {
 	char *host_header;
 	struct tls_context *tls;        /* NULL: plain */
 	struct local_end *local;        /* the server in this process; NULL: over a socket */
-	pthread_mutex_t lock;           /* guards bearer and idle */
+	pthread_mutex_t lock;           /* guards bearer, idle and places */
+	struct server_place {
+		char *host, *port;
+	} *places;                      /* other servers of the same cluster; may be NULL */
+	size_t n_places, preferred;     /* preferred: 0 is host and port above, i the place i - 1 */
 	char *bearer;
 	struct client_conn *idle;
 	size_t n_idle;

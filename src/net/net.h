@@ -178,6 +178,8 @@ int http_client_new(const char *url, struct tls_context *tls, struct http_client
  * same promises as over the wire; how components in the API server's process reach it. The loop must not be the caller's own. */
 int http_client_new_local(struct loop *l, const struct http_handler *handler, const struct tls_identity *who, struct http_client **ret);
 void http_client_free(struct http_client *c);
+/* Other servers that answer for the same cluster ("10.0.0.2:6443"): tried in turn when one does not, the last that answered first. Replaces what was set. */
+void http_client_set_alternatives(struct http_client *c, const struct str *host_ports, size_t n);
 void http_client_set_bearer(struct http_client *c, struct str token); /* empty: none */
 struct http_call {
 	struct str method, target;     /* target: /path?query */

@@ -426,12 +426,36 @@ static void port_in_use(void **state)
 	test_server_stop(&t);
 }
 
+/* The server of the URL is not there: another one of the list answers, and is asked first from then on. */
+static void alternatives(void **state)
+{
+	struct test_server t;
+	struct http_client *c;
+	struct http_reply r;
+	struct err err = { "" };
+	CLEAN_ARENA struct arena *a = arena_new(0);
+
+	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
+	assert_int_equal(http_client_new("http://127.0.0.1:1", NULL, &c, &err), 0);
+	assert_true(call(c, "GET", "/echo", STR_NONE, a, &r) < 0);
+	struct str places[] = { STR("nonsense"), STR("127.0.0.1:2"), arena_fmt(a, "127.0.0.1:%d", http_server_port(t.server)) };
+
+	http_client_set_alternatives(c, places, ARRAY_LEN(places));
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(call(c, "GET", "/echo", STR_NONE, a, &r), 0);
+		assert_int_equal(r.status, 201);
+	}
+	http_client_set_alternatives(c, NULL, 0);
+	http_client_free(c);
+	test_server_stop(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain), cmocka_unit_test(secure), cmocka_unit_test(identities), cmocka_unit_test(readers),
 		cmocka_unit_test(pipelining), cmocka_unit_test(bad_requests), cmocka_unit_test(port_in_use),
-		cmocka_unit_test(line_breaks_in_headers), cmocka_unit_test(idle_connections_end), cmocka_unit_test(new_certificates),
+		cmocka_unit_test(line_breaks_in_headers), cmocka_unit_test(idle_connections_end), cmocka_unit_test(new_certificates), cmocka_unit_test(alternatives),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

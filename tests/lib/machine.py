@@ -38,7 +38,8 @@ def eventually(check, seconds=30.0, what="condition"):
 
 
 class Machine:
-    def __init__(self, name="node1", ip="192.0.2.10"):
+    def __init__(self, name="node1", ip="192.0.2.10", wire=None):
+        """wire: what its eth0 is plugged into (see cluster.py); None: a link that leads nowhere."""
         self.name, self.ip = name, ip
         self.dir = tempfile.mkdtemp(prefix=f"skiff-test-{name}-")
         os.chmod(self.dir, 0o755)
@@ -50,6 +51,10 @@ class Machine:
             ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--propagation", "private", "--kill-child",
              "sh", "-c", f"hostname {name} && exec sleep infinity"], stdin=subprocess.DEVNULL)
         self.init = eventually(self._find_init, 5, "the machine's first process")
+        if wire:
+            gateway = wire.plug(self)
+            self.sh(f"ip link set lo up && ip link set eth0 up && ip addr add {ip}/24 dev eth0 && ip route add default via {gateway}")
+            return
         self.sh("ip link set lo up && ip link add eth0 type veth peer name wire0 && ip link set wire0 up && ip link set eth0 up && "
                 f"ip addr add {ip}/24 dev eth0 && ip route add default dev eth0")
 
@@ -90,6 +95,14 @@ class Machine:
             raise Failure(f"{e}\n{self.log_text()}") from None
         return time.monotonic() - begin
 
+    def join(self, line, *flags):
+        """Starts `skiff agent` as `skiff token create` prints it."""
+        self.log = open(f"{self.dir}/skiff.log", "ab")
+        self.server = subprocess.Popen(
+            self.enter(SKIFF, *line.split()[1:], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs",
+                       "--node-name", self.name, "--node-ip", self.ip, *flags),
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
     def ready(self):
         if self.server.poll() is not None:
             raise Failure(f"skiff server ended with {self.server.returncode}:\n{self.log_text()}")
@@ -119,8 +132,8 @@ class Machine:
         if sig == signal.SIGKILL:
             for pid in pids.values():
                 os.kill(pid, sig)
-        elif "server" in pids:
-            os.kill(pids["server"], sig)
+        else:
+            os.kill(pids.get("server") or pids["agent"], sig)
         self.server.wait(timeout=30)
         self.server = None
         eventually(lambda: not self.skiff_pids(), 10, "the end of all processes")

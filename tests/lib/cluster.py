@@ -1,0 +1,115 @@
+"""Several machines on a wire: a network namespace with a bridge for each subnet, each machine's eth0 a veth into one of them. The namespace is the
+router between the subnets too, and forwards nothing but the machines' own addresses: what a real router would know."""
+
+import os
+import signal
+import subprocess
+
+from machine import SKIFF, Failure, Machine, eventually
+
+SUBNETS = ["192.0.2", "198.51.100", "203.0.113"]
+
+
+class Wire:
+    def __init__(self, subnets=1):
+        self.holder = subprocess.Popen(["unshare", "--net", "--kill-child", "--fork", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+        self.pid = eventually(self._find, 5, "the wire's namespace")
+        self.subnets = SUBNETS[:subnets]
+        self.sh("ip link set lo up; sysctl -qw net.ipv4.ip_forward=1")
+        for i, net in enumerate(self.subnets):
+            self.sh(f"ip link add wire{i} type bridge forward_delay 0 && ip link set wire{i} up && ip addr add {net}.1/24 dev wire{i}")
+        # A router that would pass packets of pods on would hide that they were sent to it.
+        allowed = ", ".join(f"{net}.0/24" for net in self.subnets)
+        self.sh(f"nft add table ip wire; nft add chain ip wire forward '{{ type filter hook forward priority filter; policy drop; }}'; "
+                f"nft add rule ip wire forward ip saddr {{ {allowed} }} ip daddr {{ {allowed} }} accept")
+
+    def _find(self):
+        with open(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children") as f:
+            children = f.read().split()
+        if not children:
+            return None
+        with open(f"/proc/{children[0]}/comm") as f:
+            return int(children[0]) if f.read().strip() == "sleep" else None
+
+    def sh(self, script):
+        p = subprocess.run(["nsenter", "-t", str(self.pid), "-n", "sh", "-ec", script], capture_output=True, text=True)
+        if p.returncode:
+            raise Failure(f"wire: {script}: {p.stdout}{p.stderr}")
+        return p.stdout
+
+    def plug(self, machine):
+        """Gives the machine its eth0; returns the gateway's address."""
+        net = machine.ip.rsplit(".", 1)[0]
+        subprocess.run(["ip", "link", "add", machine.name, "netns", str(self.pid), "type", "veth", "peer", "name", "eth0", "netns", str(machine.init)],
+                       check=True)
+        self.sh(f"ip link set {machine.name} master wire{self.subnets.index(net)} && ip link set {machine.name} up")
+        return f"{net}.1"
+
+    def cut(self, machine):
+        self.sh(f"ip link set {machine.name} down")
+
+    def mend(self, machine):
+        self.sh(f"ip link set {machine.name} up")
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait()
+
+
+class Cluster:
+    """A server without pods of its own unless told otherwise, and agents that join it."""
+
+    def __init__(self, nodes=2, subnets=1, names="node"):
+        self.wire = Wire(subnets)
+        self.machines = []
+        try:
+            self.master = self._add("master", f"{SUBNETS[0]}.10")
+            self.nodes = [self._add(f"{names}{i + 1}", f"{SUBNETS[i % subnets]}.{11 + i}") for i in range(nodes)]
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, name, ip):
+        m = Machine(name, ip, self.wire)
+        self.machines.append(m)
+        return m
+
+    def start(self, *server_flags, agent_flags=(), images=True):
+        self.agent_flags = agent_flags
+        self.master.start(*server_flags)
+        line = self.token()
+        for m in self.nodes:
+            m.join(line, *agent_flags)
+        for m in self.machines if "--no-agent" not in server_flags else self.nodes:
+            self.wait_ready(m.name)
+            if images:
+                m.import_busybox()
+
+    def token(self, *flags):
+        p = self.master.run(SKIFF, "token", "create", "--data-dir", self.master.data, "--kubeconfig", self.master.kubeconfig, *flags)
+        return p.stdout.strip()
+
+    def condition(self, name):
+        """Ready's status of a node: True, False, Unknown; None when there is no such node."""
+        code, out, _ = self.kubectl("get", "node", name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
+        return out if code == 0 else None
+
+    def wait_ready(self, name, status="True", seconds=30):
+        try:
+            eventually(lambda: self.condition(name) == status, seconds, f"node {name} Ready={status}")
+        except Failure as e:
+            raise Failure(f"{e}\n{self.logs()}") from None
+
+    def logs(self):
+        return "\n".join(f"---- {m.name}\n{m.log_text(25)}" for m in self.machines if hasattr(m, "log"))
+
+    def __getattr__(self, name):
+        """kubectl, apply, get, pods and the like: the master's."""
+        if name in ("master", "wire"):
+            raise AttributeError(name)
+        return getattr(self.master, name)
+
+    def close(self):
+        for m in reversed(self.machines):
+            m.close()
+        self.wire.close()
