@@ -355,7 +355,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_anonymous), cmocka_unit_test(test_rbac), cmocka_unit_test(test_aggregation), cmocka_unit_test(test_escalation),
 		cmocka_unit_test(test_impersonation), cmocka_unit_test(test_service_account_tokens), cmocka_unit_test(test_expired_token),
-		cmocka_unit_test(test_secret_tokens), cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews), cmocka_unit_test(test_seats), cmocka_unit_test(test_node),
+		cmocka_unit_test(test_secret_tokens), cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews),
+			cmocka_unit_test(test_seats), cmocka_unit_test(test_node),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

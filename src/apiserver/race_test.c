@@ -62,7 +62,8 @@ static void *granter(void *arg)
 	for (int i = 0; i < ROUNDS; i++) {
 		arena_reset(a);
 		w->failures += call(f.admin, "POST", BINDINGS, "{\"metadata\":{\"name\":\"eve\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\","
-			"\"kind\":\"ClusterRole\",\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\",\"apiGroup\":\"rbac.authorization.k8s.io\",\"name\":\"eve\"}]}", a,
+			"\"kind\":\"ClusterRole\",\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\",\"apiGroup\":\"rbac.authorization.k8s.io\","
+				"\"name\":\"eve\"}]}", a,
 			NULL) != 201;
 		w->failures += call(eve, "GET", CM, NULL, a, NULL) != 200;
 		w->failures += call(f.admin, "DELETE", BINDINGS "/eve", NULL, a, NULL) != 200;

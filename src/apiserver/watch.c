@@ -10,6 +10,7 @@
 
 #define CHUNK (64 * 1024)
 #define PENDING_MAX (512 * 1024)
+#define TURN_BYTES (1024 * 1024) /* then the loop's others have their turn */
 #define BOOKMARK_MS 60000
 #define GATHER_MS 2
 
@@ -180,11 +181,19 @@ static void drained(struct http_stream *s, void *arg)
 		pump(j);
 }
 
+static void resume(struct http_stream *s, void *arg)
+{
+	struct watch_job *j = arg;
+	if (j->watch)
+		pump(j);
+}
+
 static const char *const event_names[] = { [WATCH_ADDED] = "ADDED", [WATCH_MODIFIED] = "MODIFIED", [WATCH_DELETED] = "DELETED" };
 
 static void pump(struct watch_job *j)
 {
 	struct registry_watch_event ev;
+	size_t sent = 0;
 	int r;
 	if (j->draining)
 		return;
@@ -192,10 +201,15 @@ static void pump(struct watch_job *j)
 		put_event(j, event_names[ev.type], ev.object);
 		if (j->out.len < CHUNK)
 			continue;
+		sent += j->out.len;
 		write_out(j);
 		if (http_stream_pending(j->q->stream) > PENDING_MAX) {
 			j->draining = true;
 			http_stream_on_drain(j->q->stream, drained, j);
+			return;
+		}
+		if (sent >= TURN_BYTES) {
+			http_stream_post(j->q->stream, resume, j);
 			return;
 		}
 	}

@@ -143,6 +143,26 @@ static void test_initial_events(void **state)
 	assert_true(has(a.body, "resourceVersionMatch"));
 }
 
+/* More than a turn's worth, more than a slow reader takes at once: all of it comes, in order, then the mark. */
+static void test_many_initial_events(void **state)
+{
+	CLEAN_FREE char *pad = xcalloc(1, 20001);
+	memset(pad, 'x', 20000);
+	for (int i = 0; i < 150; i++) {
+		CLEAN_FREE char *body = xasprintf("{\"metadata\":{\"name\":\"big-%03d\"},\"data\":{\"k\":\"%s\"}}", i, pad);
+		expect(&f, 201, "POST", "/api/v1/namespaces/kube-public/configmaps", body);
+	}
+	struct reader w = open_watch("/api/v1/namespaces/kube-public/configmaps?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&"
+		"resourceVersionMatch=NotOlderThan", NULL);
+	for (int i = 0; i < 150; i++) {
+		CLEAN_FREE char *name = xasprintf("\"name\":\"big-%03d\"", i);
+		expect_line(&w, "{\"type\":\"ADDED\"", name);
+	}
+	expect_line(&w, "BOOKMARK", "initial-events-end");
+	close_watch(&w);
+	expect(&f, 200, "DELETE", "/api/v1/namespaces/kube-public/configmaps", NULL);
+}
+
 static void test_views(void **state)
 {
 	struct reader w = open_watch(CM "?watch=1", "application/json;as=Table;v=v1;g=meta.k8s.io");
@@ -219,7 +239,8 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order), cmocka_unit_test(test_from_version), cmocka_unit_test(test_initial_events), cmocka_unit_test(test_views),
+		cmocka_unit_test(test_order), cmocka_unit_test(test_from_version), cmocka_unit_test(test_initial_events), cmocka_unit_test(test_many_initial_events),
+		cmocka_unit_test(test_views),
 		cmocka_unit_test(test_protobuf), cmocka_unit_test(test_too_old_and_too_new), cmocka_unit_test(test_timeout), cmocka_unit_test(test_stop),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
