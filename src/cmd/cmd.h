@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "net/net.h"
+#include "store/store.h"
 
 #define SKIFF_VERSION "v1.36.3"
 
@@ -22,6 +23,7 @@ struct options {
 	const char *node_name, *node_ip, *pod_cidr, *pod_network, *service_cidr, *cluster_domain, *advertise;
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams, *node_labels;
 	const char *output, *namespace_, *ttl;
+	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	bool no_agent;
 	int64_t kubelet_port, node_monitor_grace, vxlan_port;
 	const char *args[16];              /* what is no flag */
@@ -31,7 +33,7 @@ struct options {
 	int listen_port;
 };
 /* Flags that a command takes, as bits of the table's rows. */
-enum option_set { OPT_SERVER = 1, OPT_AGENT = 2, OPT_CLIENT = 4 };
+enum option_set { OPT_SERVER = 1, OPT_AGENT = 2, OPT_CLIENT = 4, OPT_STORE = 8 };
 /* Prints the mistake, with the remedy, and returns -EINVAL; > 0 after --help was answered. Texts stay valid for the process' life. */
 int options_parse(struct options *o, enum option_set set, int argc, char **argv);
 /* Fills in what depends on the machine: node name and address, the default kubeconfig, the folder of static pods. */
@@ -57,6 +59,15 @@ void pki_deinit(struct pki *p);
 /* Credentials of this machine's agent: DATA/agent/{node,kubelet}.{crt,key} and ca.crt. */
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err);
 int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert, struct str key, struct err *err);
+
+/* ---- the store that --store names ---- */
+struct cmd_store {
+	struct store *store;
+	struct store_shared_config shared;              /* of etcd */
+};
+/* Stays at its address until it is closed. */
+int cmd_store_open(const struct options *o, struct cmd_store *ret, struct err *err);
+void cmd_store_close(struct cmd_store *s);              /* zeroed or half open is fine */
 
 /* ---- the processes ---- */
 void memory_setup(void);                       /* memory.c; before the first thread */

@@ -17,7 +17,7 @@ struct control_plane {
 	struct options options;
 	struct pki pki;
 	struct loop *main, *loops[N_LOOPS];
-	struct store *store;
+	struct cmd_store store;
 	struct registry *registry;
 	struct tls_context *tls, *kubelet_tls;
 	struct apiserver *apiserver;
@@ -26,14 +26,6 @@ struct control_plane {
 	struct controllers *controllers;
 	struct scheduler *scheduler;
 };
-
-static int open_store(struct control_plane *cp, struct err *err)
-{
-	CLEAN_FREE char *path = xasprintf("%s/store/skiff.db", cp->options.data_dir);
-	struct store_config c = { .backend = cp->options.store, .path = path };
-
-	return store_open(&c, &cp->store, err);
-}
 
 static int open_tls(struct control_plane *cp, struct err *err)
 {
@@ -54,7 +46,7 @@ static int open_tls(struct control_plane *cp, struct err *err)
 static int start_api(struct control_plane *cp, struct err *err)
 {
 	CLEAN_FREE char *issuer = xasprintf("https://kubernetes.default.svc.%s", cp->options.cluster_domain);
-	struct registry_config rc = { .store = cp->store, .clock = &clock_real, .service_cidr = cp->options.service_cidr,
+	struct registry_config rc = { .store = cp->store.store, .clock = &clock_real, .service_cidr = cp->options.service_cidr,
 		.node_port_first = 30000, .node_port_last = 32767 };
 	int r = registry_new(&rc, &cp->registry, err);
 
@@ -132,7 +124,7 @@ static void deinit(struct control_plane *cp)
 	informers_free(cp->informers); /* their watches end before what serves them does */
 	if (cp->apiserver)
 		apiserver_stop(cp->apiserver);
-	store_close(cp->store);
+	cmd_store_close(&cp->store);
 }
 
 static int run(struct control_plane *cp, struct err *err)
@@ -153,7 +145,7 @@ static int run(struct control_plane *cp, struct err *err)
 	if (r == 0)
 		r = signal_watch_new(cp->main, SIGINT, stop, cp, &interrupt, err);
 	if (r == 0)
-		r = open_store(cp, err);
+		r = cmd_store_open(&cp->options, &cp->store, err);
 	if (r == 0)
 		r = open_tls(cp, err);
 	if (r == 0)

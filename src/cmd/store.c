@@ -1,0 +1,50 @@
+/* Which store: sqlite, memory or etcd, by the text of --store; and `skiff store migrate`, which copies everything from one into another. */
+#include <stdio.h>
+
+#include "cmd/cmd.h"
+#include "etcd/etcd.h"
+#include "registry/registry.h"
+
+#define ETCD STR("etcd=")
+
+static int connect_etcd(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
+{
+	CLEAN_FREE char *text = str_dup(urls), *id = xasprintf("%s/store/etcd-cluster", o->data_dir);
+	struct etcd_config c = { .urls = text, .ca_file = o->etcd_cafile, .cert_file = o->etcd_certfile, .key_file = o->etcd_keyfile,
+		.id_file = remember ? id : NULL };
+
+	return etcd_open(&c, ret, err);
+}
+
+static int open_etcd(const struct options *o, struct str urls, struct cmd_store *ret, struct err *err)
+{
+	struct store_config c = { .backend = "shared", .shared = &ret->shared };
+	struct etcd *e;
+	int r = registry_codec_new(&ret->shared.codec, err);
+
+	if (r == 0)
+		r = connect_etcd(o, urls, true, &e, err);
+	if (r < 0)
+		return r;
+	ret->shared.type = &etcd_remote;
+	ret->shared.remote = e;
+	r = store_open(&c, &ret->store, err);
+	return r < 0 ? r : etcd_compact_start(e, err);
+}
+
+int cmd_store_open(const struct options *o, struct cmd_store *ret, struct err *err)
+{
+	CLEAN_FREE char *path = xasprintf("%s/store/skiff.db", o->data_dir);
+	struct str text = str_of(o->store);
+	struct store_config c = { .backend = o->store, .path = path };
+
+	if (str_has_prefix(text, ETCD))
+		return open_etcd(o, str_from(text, ETCD.len), ret, err);
+	return store_open(&c, &ret->store, err);
+}
+
+void cmd_store_close(struct cmd_store *s)
+{
+	store_close(TAKE(s->store));
+	registry_codec_free(&s->shared.codec);
+}
