@@ -30,7 +30,8 @@ void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struc
 	va_start(ap, fmt);
 	struct str text = arena_vfmt(cs->arena, fmt, ap);
 	va_end(ap);
-	cause_add(cs, r, at_text(at, cs->arena), value, STR_FMT, STR_ARG(text));
+	const char *plain = text.len ? "%s" : NULL; /* nothing to say beyond the reason */
+	cause_add(cs, r, at_text(at, cs->arena), value, plain, text.p);
 }
 
 void refuse_port(struct causes *cs, const struct at *at, struct int_or_str port, const char *bad_name)

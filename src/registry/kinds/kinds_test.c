@@ -45,6 +45,12 @@ static void workload_rows(void **state)
 		{ "apps/v1:deployments", "d4", "{" SELECTOR "," TEMPLATE "}", "metadata.generation", "1" },
 		{ "apps/v1:statefulsets", "s", "{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}",
 			"spec.updateStrategy.rollingUpdate.partition", "0" },
+		{ "apps/v1:statefulsets", "s2",
+			"{\"serviceName\":\"x\"," SELECTOR
+			",\"template\":{\"metadata\":{\"labels\":{\"app\":\"a\"}},\"spec\":{\"containers\":[{\"name\":\"c\","
+			"\"image\":\"i\",\"volumeMounts\":[{\"name\":\"d\",\"mountPath\":\"/d\"}]}]}},"
+			"\"volumeClaimTemplates\":[{\"metadata\":{\"name\":\"d\"}}]}",
+			"spec.volumeClaimTemplates.0.kind", "PersistentVolumeClaim" },
 		{ "apps/v1:daemonsets", "ds", "{" SELECTOR "," TEMPLATE "}", "spec.updateStrategy.rollingUpdate.maxUnavailable",
 			"1" },
 	};

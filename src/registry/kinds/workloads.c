@@ -165,11 +165,33 @@ static void sts_fill(struct write *w, void *obj)
 	}
 }
 
+/* The template as its pods will be: each claim template is a volume of that name. */
+static struct core_v1_pod_template_spec with_claims(const struct apps_v1_stateful_set *s, struct arena *a)
+{
+	struct core_v1_pod_template_spec t = s->spec.template;
+	struct core_v1_volume_items all = { 0 };
+	LIST_EACH(v, &t.spec.volumes)
+		*LIST_ADD(a, &all) = *v;
+	LIST_EACH(c, &s->spec.volume_claim_templates) {
+		bool there = false;
+		LIST_EACH(v, &t.spec.volumes)
+			there |= str_eq(v->name, c->metadata.name);
+		if (there)
+			continue;
+		struct core_v1_volume *v = LIST_ADD(a, &all);
+		v->name = c->metadata.name;
+		v->volume_source.persistent_volume_claim = arena_alloc(a, sizeof(*v->volume_source.persistent_volume_claim));
+	}
+	t.spec.volumes = all;
+	return t;
+}
+
 static void sts_validate(struct write *w, struct causes *cs)
 {
 	struct apps_v1_stateful_set *s = w->obj;
 	selector_template_validate(s->spec.selector, &s->spec.template, "statefulset", cs);
-	template_validate(&s->spec.template, AT(&root, "template"), true, cs);
+	struct core_v1_pod_template_spec t = with_claims(s, w->arena);
+	template_validate(&t, AT(&root, "template"), true, cs);
 	const char *bad = w->operation == VERB_CREATE && s->metadata.name.len ? valid_dns_label(s->metadata.name) : NULL;
 	if (bad)
 		INVALID(cs, AT(AT(NULL, "metadata"), "name"), s->metadata.name, bad);
