@@ -88,6 +88,27 @@ static bool refuse(char **reason, char **message, const char *why, char *text)
 	return false;
 }
 
+static bool wants_apparmor(const struct core_v1_app_armor_profile *p)
+{
+	return p && !str_eqz(p->type, "Unconfined");
+}
+
+/* What no node of this kind can give. */
+static bool machine_fits(const struct core_v1_pod *pod, char **reason, char **message)
+{
+	bool apparmor = pod->spec.security_context && wants_apparmor(pod->spec.security_context->app_armor_profile);
+
+	if (pod->spec.os && pod->spec.os->name.len && !str_eqz(pod->spec.os->name, "linux"))
+		return refuse(reason, message, "PodOSNotSupported", xstrdup("Failed to admit pod as the OS field doesn't match node OS"));
+	LIST_EACH(c, &pod->spec.containers)
+		apparmor |= c->security_context && wants_apparmor(c->security_context->app_armor_profile);
+	LIST_EACH(c, &pod->spec.init_containers)
+		apparmor |= c->security_context && wants_apparmor(c->security_context->app_armor_profile);
+	if (apparmor)
+		return refuse(reason, message, "AppArmor", xstrdup("Cannot enforce AppArmor: AppArmor is not enabled on the host"));
+	return true;
+}
+
 /* Is there room beside the pods that run? `others` and their number are given. */
 static bool resources_fit(struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
 {
@@ -142,7 +163,7 @@ static bool check(struct sync *s, struct pod_object **others, size_t n, char **r
 	if (n >= (size_t)s->k->c.max_pods)
 		return refuse(reason, message, "OutOfpods", xasprintf("Node didn't have enough resource: pods, requested: 1, used: %zu, "
 			"capacity: %d", n, s->k->c.max_pods));
-	if (!resources_fit(s, others, n, reason, message))
+	if (!machine_fits(s->pod, reason, message) || !resources_fit(s, others, n, reason, message))
 		return false;
 	for (size_t i = 0; i < n; i++)
 		if (ports_clash(s->pod, others[i]->pod))

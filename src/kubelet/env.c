@@ -4,6 +4,8 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
+#define SERVICES_WAIT_MS 5000
+
 struct env_list {
 	struct arena *a;
 	struct engine_env *items;
@@ -123,17 +125,21 @@ static void add_services(struct sync *s, struct env_list *l, struct str ns, cons
 	cached_list_deinit(&all);
 }
 
-static void services_env(struct sync *s, struct env_list *l)
+static int services_env(struct sync *s, struct env_list *l, struct err *err)
 {
 	bool links = !s->pod->spec.enable_service_links.set || s->pod->spec.enable_service_links.value;
 	struct str ns = s->pod->metadata.namespace;
 
 	if (!s->k->services)
-		return;
+		return 0;
+	/* Only just after the start. A static pod goes without: it may be what the API server runs in. */
+	if (!s->w->is_static && !informer_wait_synced(s->k->services, SERVICES_WAIT_MS))
+		return err_set(err, -EAGAIN, "services have not yet been read at least once, cannot construct envvars");
 	if (!links || !str_eqz(ns, "default"))
 		add_services(s, l, STR("default"), "kubernetes");
 	if (links)
 		add_services(s, l, ns, NULL);
+	return 0;
 }
 
 /* ---- fields ---- */
@@ -319,7 +325,9 @@ int env_make(struct sync *s, const struct core_v1_container *c, const char *pod_
 {
 	struct env_list l = { .a = s->a };
 
-	services_env(s, &l);
+	int got = services_env(s, &l, err);
+	if (got)
+		return got;
 	LIST_EACH(e, &c->env_from) {
 		int r = env_from(s, &l, e, err);
 		if (r)

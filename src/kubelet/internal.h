@@ -187,6 +187,7 @@ struct pod_worker {
 	struct arena *status_arena;
 	const struct core_v1_pod_status *status;
 	uint64_t status_version, sent_version;
+	uint64_t status_epoch;            /* of whom it is told to: a new mirror begins a new one */
 	int64_t sent_resource_version;
 	bool status_queued, status_again;
 	bool deletion_sent;
@@ -226,7 +227,8 @@ struct kubelet {
 	struct map mirrors;               /* full name -> struct pod_object of the mirror pod */
 	struct map statics;               /* full name -> struct pod_object from a file */
 	bool api_synced, stopping;
-	struct pool *pool;                /* pod workers and status */
+	struct pool *pool;                /* pod workers */
+	struct pool *talk;                /* what only asks the API: a server that does not answer holds up no pod */
 	struct pool *slow;                /* what may take long: pulls, hooks, kills, probes, streams */
 	struct wakes wakes;
 	struct informer *pods, *services, *node;

@@ -113,6 +113,7 @@ static void *wait_for_api(void *arg)
 int kubelet_start(struct kubelet *k, struct err *err)
 {
 	k->pool = pool_new("kubelet", POD_THREADS);
+	k->talk = pool_new("kubelet-talk", POD_THREADS);
 	k->slow = pool_new("kubelet-slow", SLOW_THREADS);
 	if (k->c.client)
 		k->events = event_recorder_new(k->c.client, "kubelet", k->c.node_name);
@@ -230,6 +231,8 @@ void kubelet_free(struct kubelet *k)
 		pool_free(k->slow);
 	if (k->pool)
 		pool_free(k->pool);
+	if (k->talk)
+		pool_free(k->talk);
 	loop_settle(k->c.loop);
 	free(k->server);
 	node_agent_free(k);

@@ -348,12 +348,12 @@ static void test_pull(void **state)
 	test_await(&f->api, POD "q", waits_for, "ErrImageNeverPull", f->a, "ErrImageNeverPull");
 }
 
-static _Atomic int exec_code;
+static _Atomic int exec_code, exec_failures;
 
 static int exec_answer(void *arg, const char *container_id, const char *const *argv, struct buf *ret_output, int *ret_code, struct err *err)
 {
 	buf_addz(ret_output, "said no");
-	*ret_code = exec_code;
+	*ret_code = strcmp(argv[0], "false") ? exec_code : exec_failures > 0 ? exec_failures-- : 0;
 	return 0;
 }
 
@@ -381,7 +381,7 @@ static void test_probes(void **state)
 	}
 	test_await(&f->api, POD "p", is_ready, NULL, f->a, "ready");
 
-	exec_code = 1;
+	exec_failures = 1; /* and then well: one restart it stays */
 	c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"livenessProbe\":{\"exec\":{\"command\":[\"false\"]},\"periodSeconds\":5,"
 		"\"failureThreshold\":1}}";
 	test_put(&f->api, POD "q", pod_json(f, "q", "", c, ""));
@@ -540,8 +540,10 @@ static void test_config_error(void **state)
 	test_await(&f->api, POD "p", is_phase, "Running", f->a, "Running once the ConfigMap is there");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 		T(test_node), T(test_run_and_delete), T(test_back_off), T(test_policies), T(test_init), T(test_sidecar), T(test_pull), T(test_probes),

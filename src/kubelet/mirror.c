@@ -56,7 +56,7 @@ static void remove_mirror(struct kubelet *k, const struct core_v1_pod *pod)
 	r->ns = str_dup(pod->metadata.namespace);
 	r->name = str_dup(pod->metadata.name);
 	r->uid = str_dup(pod->metadata.uid);
-	pool_submit(k->pool, run_removal, r);
+	pool_submit(k->talk, run_removal, r);
 }
 
 void mirror_on_api(struct kubelet *k, enum informer_event ev, const struct cached *obj)
@@ -81,6 +81,7 @@ void mirror_on_api(struct kubelet *k, enum informer_event ev, const struct cache
 	else if (w && (ev == INFORMER_ADDED || !now)) {
 		pthread_mutex_lock(&w->lock);
 		w->sent_version = 0; /* the new mirror knows nothing */
+		w->status_epoch++;
 		pthread_mutex_unlock(&w->lock);
 		worker_wake(w);
 	}
@@ -134,6 +135,6 @@ void mirror_sync(struct pod_worker *w)
 	if (w->removed && m)
 		remove_mirror(k, m->pod);
 	else if (!w->removed && !m)
-		pool_submit(k->pool, create_mirror, worker_ref(w));
+		pool_submit(k->talk, create_mirror, worker_ref(w));
 	pod_object_unref(m);
 }

@@ -266,7 +266,7 @@ static void kick(struct node_agent *n)
 	n->busy |= start;
 	pthread_mutex_unlock(&n->lock);
 	if (start)
-		pool_submit(n->k->pool, run, n);
+		pool_submit(n->k->talk, run, n);
 }
 
 static void on_heartbeat(void *arg)
@@ -382,7 +382,7 @@ static void on_lease(void *arg)
 	struct node_agent *n = arg;
 
 	if (!n->k->stopping)
-		pool_submit(n->k->pool, run_lease, n);
+		pool_submit(n->k->talk, run_lease, n);
 }
 
 /* ---- life ---- */

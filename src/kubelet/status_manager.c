@@ -116,7 +116,7 @@ static bool send_one(struct pod_worker *w)
 	if (w->is_static && !mirror_find(w->k, w, a, &uid))
 		return false;
 	pthread_mutex_lock(&w->lock);
-	uint64_t version = w->status_version;
+	uint64_t version = w->status_version, epoch = w->status_epoch;
 	if (version == w->sent_version || !w->status) {
 		pthread_mutex_unlock(&w->lock);
 		return true;
@@ -131,7 +131,10 @@ static bool send_one(struct pod_worker *w)
 		return false;
 	}
 	pthread_mutex_lock(&w->lock);
-	w->sent_version = version;
+	if (epoch == w->status_epoch)
+		w->sent_version = version;
+	else
+		w->status_again = true; /* told to a mirror that is no more */
 	w->status_failures = 0;
 	if (!r)
 		w->sent_resource_version = version_of(answer->metadata.resource_version);
@@ -174,7 +177,7 @@ void status_resend(struct pod_worker *w)
 	w->status_again = true;
 	pthread_mutex_unlock(&w->lock);
 	if (start)
-		pool_submit(w->k->pool, send_all, worker_ref(w));
+		pool_submit(w->k->talk, send_all, worker_ref(w));
 }
 
 void status_set(struct sync *s)

@@ -173,6 +173,29 @@ static size_t ports_of(struct sync *s, struct engine_sandbox_config *c)
 	return n;
 }
 
+/* What a pod may ask for and this kubelet cannot give: said, not left out. */
+static int sandbox_possible(struct sync *s, struct err *err)
+{
+	const struct core_v1_pod_spec *spec = &s->pod->spec;
+	struct node_v1_runtime_class *class;
+
+	if (spec->host_users.set && !spec->host_users.value)
+		return err_set(err, -ENOSYS, "user namespaces (hostUsers: false) are not supported by this kubelet");
+	if (spec->resource_claims.len)
+		return err_set(err, -ENOSYS, "resource claims are not supported by this kubelet");
+	if (!spec->runtime_class_name.len)
+		return 0;
+	if (!s->k->c.client)
+		return err_set(err, -ENOTCONN, "runtimeClassName needs an API server, and this kubelet has none");
+	int r = client_get(s->k->c.client, &node_v1_runtime_class_type, STR_NONE, spec->runtime_class_name, s->a, (void **)&class, err);
+	if (r)
+		return err_prefix(err, r < 0 ? r : -ENOENT, "failed to get sandbox runtime: RuntimeClass \"" STR_FMT "\"",
+			STR_ARG(spec->runtime_class_name));
+	if (!str_eqz(class->handler, "crun") && !str_eqz(class->handler, "runc"))
+		return err_set(err, -ENOSYS, "no runtime for \"" STR_FMT "\" is configured: this node runs crun", STR_ARG(class->handler));
+	return 0;
+}
+
 static int sandbox_create(struct sync *s, struct err *err)
 {
 	struct pod_worker *w = s->w;
@@ -194,7 +217,9 @@ static int sandbox_create(struct sync *s, struct err *err)
 		.cgroup_parent = pod_cgroup(s->pod, s->a).p,
 	};
 
-	int r = pod_resolv_conf(s, &resolv, err);
+	int r = sandbox_possible(s, err);
+	if (!r)
+		r = pod_resolv_conf(s, &resolv, err);
 	if (r)
 		return r;
 	c.resolv_conf = resolv.p;

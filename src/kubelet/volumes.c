@@ -179,6 +179,8 @@ int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t at
 	size_t n = 0;
 	bool own_hosts = false;
 
+	if (c->volume_devices.len)
+		return err_set(err, -ENOSYS, "volumeDevices: block volumes are not supported by this kubelet");
 	LIST_EACH(m, &c->volume_mounts) {
 		struct str path = STR_NONE;
 		int r = mount_source(s, c, m, (size_t)(m - c->volume_mounts.items), env, n_env, &path, err);
