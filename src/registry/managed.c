@@ -135,14 +135,20 @@ static struct meta_v1_status *conflict(struct write *w, const struct field_confl
 	return st;
 }
 
+static struct value *last_applied_of(const struct value *live)
+{
+	struct value *meta = value_get(live, STR("metadata")), *annotations = meta ? value_get(meta, STR("annotations")) : NULL;
+	struct value *text = annotations ? value_get(annotations, last_applied) : NULL;
+	return text && text->kind == VALUE_TEXT ? text : NULL;
+}
+
 /* Whether each of the fields was put there by kubectl's own apply. */
 static bool applied_before(struct write *w, const struct type *t, const struct value *live, const struct field_conflict *c, size_t n)
 {
-	struct value *meta = value_get(live, STR("metadata")), *annotations = meta ? value_get(meta, STR("annotations")) : NULL;
-	struct value *text = annotations ? value_get(annotations, last_applied) : NULL, was;
+	struct value *text = last_applied_of(live), was;
 	struct err err;
 	struct str *paths;
-	if (!str_eqz(w->req->field_manager, "kubectl") || !text || text->kind != VALUE_TEXT || json_parse(text->text, w->arena, &was, &err))
+	if (!str_eqz(w->req->field_manager, "kubectl") || !text || json_parse(text->text, w->arena, &was, &err))
 		return false;
 	size_t n_paths = field_set_paths(field_set_of(t, &was, w->arena), w->arena, &paths);
 	for (size_t i = 0; i < n; i++) {
@@ -216,6 +222,27 @@ static struct meta_v1_status *read_applied(struct write *w, const struct type *t
 	return NULL;
 }
 
+/* What kubectl applied by itself before tracking is its own, as if it had been tracked; all else belongs to who came before. kubectl looks
+ * for the owner of its record to take its fields over, so this must not be the owner of everything. */
+static void owners_before(struct write *w, const struct type *t, const struct value *live, struct field_owners *owners)
+{
+	struct value *text = last_applied_of(live), was, nothing = { .kind = VALUE_OBJECT };
+	struct arena *a = w->arena;
+	struct err err;
+	void *obj;
+	if (!text || json_parse(text->text, a, &was, &err) || value_to_object(t, &was, a, NULL, &obj, &err))
+		return;
+	struct meta_v1_object_meta *m = model_meta(t, obj);
+	str_map_set(a, &m->annotations, last_applied, text->text);
+	was = tree_of(t, obj, a);
+	struct field_request r = request(w, t, w->req->resource->api_version);
+	r.subresource = STR_NONE;
+	r.manager = STR("kubectl-client-side-apply");
+	fields_track_update(&r, &nothing, &was, owners, a);
+	r.manager = STR("before-first-apply");
+	fields_track_update(&r, &was, live, owners, a);
+}
+
 /* kubectl's own record, where it keeps one, follows what it applies this way: then it can go back to applying by itself. */
 static void renew_last_applied(struct write *w, struct meta_v1_object_meta *m, const struct value *applied)
 {
@@ -240,6 +267,8 @@ int managed_apply(struct write *w, const struct type *t, const void *from, void 
 		live = tree_of(t, from, w->arena);
 		if (!read_owners(model_meta(t, from), w->arena, &owners))
 			owners = (struct field_owners){ 0 };
+		if (!owners.len)
+			owners_before(w, t, &live, &owners);
 	}
 	if (!st) {
 		struct field_request r = request(w, t, w->req->resource->api_version);

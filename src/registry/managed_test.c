@@ -76,6 +76,12 @@ static void kubectl_takes_over_its_own(void **state)
 	assert_int_equal(apply(e, "configmaps/a", "kubectl", false, MAP("{\"y\":\"2\"}")), 409);
 	assert_int_equal(apply(e, "configmaps/a", "kubectl", false, MAP("{\"x\":\"2\"}")), 200);
 	assert_at(e, "data.x", "2");
+	/* kubectl finds the owner of its record and takes over what that owns: it must be no more than what was applied */
+	assert_at(e, "metadata.managedFields.0.manager", "kubectl-client-side-apply");
+	assert_at(e, "metadata.managedFields.0.fieldsV1",
+		"{\"f:data\":{},\"f:metadata\":{\"f:annotations\":{\".\":{},\"f:kubectl.kubernetes.io/last-applied-configuration\":{}}}}");
+	assert_at(e, "metadata.managedFields.1.manager", "before-first-apply");
+	assert_at(e, "metadata.managedFields.1.fieldsV1", "{\"f:data\":{\"f:y\":{}}}");
 	assert_at(e, "metadata.annotations.kubectl~kubernetes~io/last-applied-configuration", MAP("{\"x\":\"2\"}") "\n");
 }
 
