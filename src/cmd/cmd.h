@@ -69,6 +69,12 @@ struct cmd_store {
 int cmd_store_open(const struct options *o, struct cmd_store *ret, struct err *err);
 void cmd_store_close(struct cmd_store *s);              /* zeroed or half open is fine */
 
+/* ---- several API servers on one store (masters.c) ---- */
+struct masters;
+/* Tells of this one, and keeps the endpoints of default/kubernetes to those that live. All listen on one port. */
+int masters_start(struct client *c, const char *address, int port, struct masters **ret, struct err *err);
+void masters_stop(struct masters *m);                   /* takes this one out; NULL is fine */
+
 /* ---- the processes ---- */
 void memory_setup(void);                       /* memory.c; before the first thread */
 void memory_trim_start(struct loop *l);        /* gives free memory back, for the process' life */

@@ -25,6 +25,11 @@ struct control_plane {
 	struct informers *informers;
 	struct controllers *controllers;
 	struct scheduler *scheduler;
+	/* of a store that others share */
+	struct masters *masters;
+	struct lease *lease;
+	char *identity;
+	_Atomic bool stopping;
 };
 
 static int open_tls(struct control_plane *cp, struct err *err)
@@ -87,8 +92,6 @@ static int start_controllers(struct control_plane *cp, struct err *err)
 	struct scheduler_config sc = { .clock = &clock_real };
 	int r;
 
-	cp->controller_client = local_client(cp, 0, "system:kube-controller-manager", "system:masters", "skiff/" SKIFF_VERSION " controller-manager");
-	cp->scheduler_client = local_client(cp, 1 % N_LOOPS, "system:kube-scheduler", "system:authenticated", "skiff/" SKIFF_VERSION " scheduler");
 	cp->informers = informers_new(cp->controller_client);
 	cc.client = cp->controller_client;
 	cc.informers = sc.informers = cp->informers;
@@ -102,9 +105,65 @@ static int start_controllers(struct control_plane *cp, struct err *err)
 		r = controllers_start(cp->controllers, err);
 	if (r == 0)
 		r = scheduler_start(cp->scheduler, err);
-	if (r == 0)
-		r = controllers_publish_apiserver(cp->controller_client, cp->options.advertise, apiserver_port(cp->apiserver), err);
 	return r;
+}
+
+static void stop_controllers(struct control_plane *cp)
+{
+	if (cp->scheduler)
+		scheduler_stop(TAKE(cp->scheduler));
+	if (cp->controllers)
+		controllers_stop(TAKE(cp->controllers));
+}
+
+/* ---- one of several leads ---- */
+
+static void lead(void *arg)
+{
+	struct control_plane *cp = arg;
+	struct err err = {0};
+
+	if (start_controllers(cp, &err) == 0)
+		return;
+	log_error("control-plane", "cannot start the controllers: %s. This process ends, so that another can lead", err.text);
+	_exit(1);
+}
+
+static void lead_no_more(void *arg)
+{
+	struct control_plane *cp = arg;
+
+	if (cp->stopping) {
+		stop_controllers(cp);
+		return;
+	}
+	/* Another may lead from now on: nothing of ours may go on, not even a call that is on its way. */
+	log_error("control-plane", "this server leads no more, so its process ends and starts anew");
+	_exit(1);
+}
+
+static int start_shared(struct control_plane *cp, struct err *err)
+{
+	struct lease_config lc = { .client = cp->controller_client, .ns = "kube-system", .name = "skiff-leader", .on_started = lead,
+		.on_stopped = lead_no_more, .arg = cp };
+	int port = apiserver_port(cp->apiserver);
+	int r = masters_start(cp->controller_client, cp->options.advertise, port, &cp->masters, err);
+
+	cp->identity = xasprintf("%s_%s:%d", cp->options.node_name, cp->options.advertise, port);
+	lc.identity = cp->identity;
+	return r < 0 ? r : lease_start(&lc, &cp->lease, err);
+}
+
+/* Controllers and scheduler: here, or where the lease is. */
+static int start_rest(struct control_plane *cp, struct err *err)
+{
+	cp->controller_client = local_client(cp, 0, "system:kube-controller-manager", "system:masters", "skiff/" SKIFF_VERSION " controller-manager");
+	cp->scheduler_client = local_client(cp, 1 % N_LOOPS, "system:kube-scheduler", "system:authenticated", "skiff/" SKIFF_VERSION " scheduler");
+	if (store_is_shared(cp->store.store))
+		return start_shared(cp, err);
+	int r = start_controllers(cp, err);
+
+	return r < 0 ? r : controllers_publish_apiservers(cp->controller_client, &cp->options.advertise, 1, apiserver_port(cp->apiserver), err);
 }
 
 static void stop(void *arg)
@@ -117,10 +176,10 @@ static void stop(void *arg)
 /* Backwards through what was started; each part takes NULL. */
 static void deinit(struct control_plane *cp)
 {
-	if (cp->scheduler)
-		scheduler_stop(cp->scheduler);
-	if (cp->controllers)
-		controllers_stop(cp->controllers);
+	cp->stopping = true;
+	masters_stop(cp->masters);
+	lease_stop(cp->lease);
+	stop_controllers(cp);
 	informers_free(cp->informers); /* their watches end before what serves them does */
 	if (cp->apiserver)
 		apiserver_stop(cp->apiserver);
@@ -154,7 +213,7 @@ static int run(struct control_plane *cp, struct err *err)
 		return r;
 	log_info("control-plane", "the API is served on %s:%d after %llu ms", cp->options.listen_host, apiserver_port(cp->apiserver),
 		(unsigned long long)(mono_now_ns() - began) / 1000000);
-	r = start_controllers(cp, err);
+	r = start_rest(cp, err);
 	if (r < 0)
 		return r;
 	memory_trim_start(cp->main);

@@ -18,6 +18,6 @@ int controllers_new(const struct controllers_config *c, struct controllers **ret
 int controllers_start(struct controllers *cs, struct err *err);                                   /* waits for caches, then works */
 void controllers_stop(struct controllers *cs);
 void controllers_free(struct controllers *cs); /* after controllers_stop and after the informers were freed: their handlers lead here */
-/* Keeps the endpoints of service default/kubernetes: this API server's address in Endpoints and EndpointSlice. Blocking. */
-int controllers_publish_apiserver(struct client *c, const char *ip, int port, struct err *err);
+/* Keeps the endpoints of service default/kubernetes: the API servers' addresses in Endpoints and EndpointSlice. Blocking. */
+int controllers_publish_apiservers(struct client *c, const char *const *ips, size_t n, int port, struct err *err);
 #endif

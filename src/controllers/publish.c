@@ -1,4 +1,4 @@
-/* The endpoints of service default/kubernetes, which has no selector: this API server's address. Upstream: the apiserver's reconcilers. */
+/* The endpoints of service default/kubernetes, which has no selector: the API servers' addresses. Upstream: the apiserver's reconcilers. */
 #include "controllers/internal.h"
 
 #define NAME "kubernetes"
@@ -20,7 +20,7 @@ static void fill_meta(struct meta_v1_object_meta *m, const struct meta_v1_object
 	str_map_set(a, &m->labels, STR("endpointslice.kubernetes.io/skip-mirror"), STR("true"));
 }
 
-static int publish_endpoints(struct client *c, struct str ip, int port, struct arena *a, struct err *err)
+static int publish_endpoints(struct client *c, const char *const *ips, size_t n, int port, struct arena *a, struct err *err)
 {
 	const struct type *t = &core_v1_endpoints_type;
 	struct core_v1_endpoints *present = NULL, *e = model_new(t, a);
@@ -31,14 +31,15 @@ static int publish_endpoints(struct client *c, struct str ip, int port, struct a
 	fill_meta(&e->metadata, present ? &present->metadata : NULL, a);
 	struct core_v1_endpoint_subset *s = LIST_ADD(a, &e->subsets);
 
-	LIST_ADD(a, &s->addresses)->ip = ip;
+	for (size_t i = 0; i < n; i++)
+		LIST_ADD(a, &s->addresses)->ip = str_of(ips[i]);
 	*LIST_ADD(a, &s->ports) = (struct core_v1_endpoint_port){ STR("https"), port, STR("TCP"), STR_NONE };
 	if (present && model_equal(t, present, e))
 		return 0;
 	return put(c, t, present, e, a, err);
 }
 
-static int publish_slice(struct client *c, struct str ip, int port, struct arena *a, struct err *err)
+static int publish_slice(struct client *c, const char *const *ips, size_t n, int port, struct arena *a, struct err *err)
 {
 	const struct type *t = &discovery_v1_endpoint_slice_type;
 	struct discovery_v1_endpoint_slice *present = NULL, *s = model_new(t, a);
@@ -49,11 +50,13 @@ static int publish_slice(struct client *c, struct str ip, int port, struct arena
 	fill_meta(&s->metadata, present ? &present->metadata : NULL, a);
 	str_map_remove(&s->metadata.labels, STR("endpointslice.kubernetes.io/skip-mirror"));
 	str_map_set(a, &s->metadata.labels, STR("kubernetes.io/service-name"), STR(NAME));
-	s->address_type = memchr(ip.p, ':', ip.len) ? STR("IPv6") : STR("IPv4");
-	struct discovery_v1_endpoint *e = LIST_ADD(a, &s->endpoints);
+	s->address_type = n && strchr(ips[0], ':') ? STR("IPv6") : STR("IPv4");
+	for (size_t i = 0; i < n; i++) {
+		struct discovery_v1_endpoint *e = LIST_ADD(a, &s->endpoints);
 
-	*LIST_ADD(a, &e->addresses) = ip;
-	e->conditions.ready = (struct opt_bool)SOME(true);
+		*LIST_ADD(a, &e->addresses) = str_of(ips[i]);
+		e->conditions.ready = (struct opt_bool)SOME(true);
+	}
 	*LIST_ADD(a, &s->ports) = (struct discovery_v1_endpoint_port){ .name = STR("https"),
 		.protocol = STR("TCP"), .port = SOME(port) };
 	if (present && model_equal(t, present, s))
@@ -61,10 +64,10 @@ static int publish_slice(struct client *c, struct str ip, int port, struct arena
 	return put(c, t, present, s, a, err);
 }
 
-int controllers_publish_apiserver(struct client *c, const char *ip, int port, struct err *err)
+int controllers_publish_apiservers(struct client *c, const char *const *ips, size_t n, int port, struct err *err)
 {
 	struct arena *a CLEAN_ARENA = arena_new(0);
-	int r = publish_endpoints(c, str_of(ip), port, a, err);
+	int r = publish_endpoints(c, ips, n, port, a, err);
 
-	return r ? r : publish_slice(c, str_of(ip), port, a, err);
+	return r ? r : publish_slice(c, ips, n, port, a, err);
 }
