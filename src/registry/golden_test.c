@@ -20,7 +20,8 @@ static char *read_file(const char *path)
 	return buf_take(&b);
 }
 
-static void run(struct env *e, enum resource_verb verb, const struct resource *r, const struct subresource_row *sub, void *obj, const char *patch, int type)
+static void run(struct env *e, enum resource_verb verb, const struct resource *r, const struct subresource_row *sub, void *obj,
+	const char *patch, int type)
 {
 	object_unref(e->res.object);
 	e->res = (struct registry_result){ 0 };
@@ -77,7 +78,11 @@ static void all_verbs(struct env *e, const struct resource *r, const char *text)
 	struct object seed = { .key = STR("/x/y") };
 	struct object *o = object_with_json(&seed, str_of(applied.p), 1);
 	registry_table_cells(r, o, test_time, e->a, &cells);
-	assert_true(registry_object_proto(r, o).len > 0);
+	CLEAN_BUF struct buf once = { 0 };
+	registry_object_proto_once(r, o, &once);
+	assert_null(o->proto);
+	assert_true(str_eq(registry_object_proto(r, o), buf_str(&once)));
+	assert_true(once.len > 0);
 	object_unref(o);
 	run(e, DELETE, r, NULL, NULL, NULL, 0);
 }

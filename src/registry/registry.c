@@ -59,25 +59,41 @@ struct proto_block {
 	char bytes[];
 };
 
+static struct str kept_proto(const struct object *o)
+{
+	const struct proto_block *b = atomic_load_explicit(&((struct object *)o)->proto, memory_order_acquire);
+	return b ? str_n(b->bytes, b->len) : STR_NONE;
+}
+
+void registry_object_proto_once(const struct resource *r, struct object *o, struct buf *out)
+{
+	struct str kept = kept_proto(o);
+	if (kept.p) {
+		buf_add_str(out, kept);
+		return;
+	}
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct err err;
+	void *obj;
+	if (json_decode(r->row->type, o->json, a, NULL, &obj, &err))
+		log_error("registry", "object " STR_FMT " has no protobuf form: %s", STR_ARG(o->key), err.text);
+	else
+		proto_encode_object(r->row->type, obj, out);
+}
+
 struct str registry_object_proto(const struct resource *r, struct object *o)
 {
-	struct proto_block *b = atomic_load_explicit(&o->proto, memory_order_acquire);
-	if (!b) {
-		CLEAN_ARENA struct arena *a = arena_new(0);
-		CLEAN_BUF struct buf out = { 0 };
-		struct err err;
-		void *obj;
-		const struct type *t = r->row->type;
-		if (json_decode(t, o->json, a, NULL, &obj, &err)) {
-			log_error("registry", "object " STR_FMT " has no protobuf form: %s", STR_ARG(o->key), err.text);
-			return STR_NONE;
-		}
-		proto_encode_object(t, obj, &out);
-		b = xmalloc(sizeof(*b) + out.len);
-		b->len = out.len;
-		memcpy(b->bytes, out.p, out.len);
-		b = store_cache_set(&o->proto, b);
-	}
+	CLEAN_BUF struct buf out = { 0 };
+	struct str kept = kept_proto(o);
+	if (kept.p)
+		return kept;
+	registry_object_proto_once(r, o, &out);
+	if (!out.len)
+		return STR_NONE;
+	struct proto_block *b = xmalloc(sizeof(*b) + out.len);
+	b->len = out.len;
+	memcpy(b->bytes, out.p, out.len);
+	b = store_cache_set(&o->proto, b);
 	return str_n(b->bytes, b->len);
 }
 

@@ -128,6 +128,8 @@ void registry_table_cells(const struct resource *r, struct object *o, struct tim
 int registry_decode(const struct resource *r, const struct object *o, struct arena *a, void **ret, struct err *err);
 /* The object in protobuf (envelope included), made once and kept with the object. */
 struct str registry_object_proto(const struct resource *r, struct object *o);
+/* The same appended to out, but nothing is kept that was not kept before: for lists, which would keep it with every object. */
+void registry_object_proto_once(const struct resource *r, struct object *o, struct buf *out);
 
 /* ---- what the apiserver supplies (declared here since we call up) ---- */
 struct admission_attributes {
