@@ -119,11 +119,13 @@ static int by_age(const void *x, const void *y)
 
 struct peers peers_of(const struct network_config *c, const struct cached_list *nodes, struct arena *a, warn_fn warn, void *arg)
 {
-	struct cached **sorted = arena_memdup(a, nodes->items, (nodes->len + 1) * sizeof(*sorted));
+	struct cached **sorted = arena_alloc(a, (nodes->len + 1) * sizeof(*sorted));
 	struct peers p = { arena_alloc(a, (nodes->len + 1) * sizeof(*p.items)), 0 };
 	uint32_t own_ip = 0, own_pods = 0;
 	int own_prefix = 0;
 
+	if (nodes->len)
+		memcpy(sorted, nodes->items, nodes->len * sizeof(*sorted));
 	ip_read(str_of(c->node_ip), &own_ip);
 	if (c->pod_cidr)
 		cidr_read(str_of(c->pod_cidr), &own_pods, &own_prefix);
