@@ -353,6 +353,7 @@ static UNUSED void test_api_start(struct test_api *t)
 
 static UNUSED void test_api_stop(struct test_api *t)
 {
+	client_free(t->client); /* its connections close: the server need not wait for them */
 	http_server_stop(t->server);
 	loop_stop(t->loop);
 	loop_join(t->loop);
@@ -364,7 +365,6 @@ static UNUSED void test_api_stop(struct test_api *t)
 		free(w);
 	}
 	loop_free(t->loop);
-	client_free(t->client);
 	map_deinit(&t->objects, free);
 	for (size_t i = 0; i < t->n_log; i++) {
 		free(t->log[i].path);
