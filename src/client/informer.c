@@ -17,7 +17,7 @@
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS 10000
 #define WATCH_SECONDS 420        /* a little at random is added: not all reconnect at once */
-#define SILENCE_MS 180000        /* bookmarks come each minute; a server that says nothing for this long is gone */
+#define SILENCE_MS 90000         /* bookmarks come each minute; a server that says nothing for this long is gone */
 #define KEEP_BUFFER 16384
 
 struct handler {

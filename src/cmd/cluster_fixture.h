@@ -168,7 +168,7 @@ static const struct type *const watched[] = {
 	&discovery_v1_endpoint_slice_type, &core_v1_namespace_type, &core_v1_service_account_type, &core_v1_config_map_type, &core_v1_node_type,
 	&core_v1_event_type, &core_v1_service_type, &apps_v1_daemon_set_type, &apps_v1_stateful_set_type, &apps_v1_controller_revision_type,
 	&policy_v1_pod_disruption_budget_type, &batch_v1_job_type, &batch_v1_cron_job_type, &core_v1_resource_quota_type,
-	&rbac_v1_cluster_role_type, &core_v1_secret_type, &core_v1_persistent_volume_claim_type,
+	&rbac_v1_cluster_role_type, &core_v1_secret_type, &core_v1_persistent_volume_claim_type, &core_v1_persistent_volume_type,
 };
 
 static inline void start_api(void)

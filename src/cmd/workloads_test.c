@@ -258,6 +258,80 @@ static bool claim_gone(void *arg)
 	return !get(&core_v1_persistent_volume_claim_type, "small", "c");
 }
 
+#define VOLUME(name, size, class) \
+	"{\"metadata\":{\"name\":\"" name "\"},\"spec\":{\"capacity\":{\"storage\":\"" size "\"},\"accessModes\":[\"ReadWriteOnce\"]," \
+	"\"storageClassName\":\"" class "\",\"persistentVolumeReclaimPolicy\":\"Retain\",\"hostPath\":{\"path\":\"/x\"}}}"
+#define CLAIM(name, size, class) \
+	"{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"vol\"},\"spec\":{\"accessModes\":[\"ReadWriteOnce\"]," \
+	"\"storageClassName\":\"" class "\",\"resources\":{\"requests\":{\"storage\":\"" size "\"}}}}"
+
+static bool claim_has(void *volume)
+{
+	const struct core_v1_persistent_volume_claim *c = get(&core_v1_persistent_volume_claim_type, "vol", "c");
+	const struct core_v1_persistent_volume *v = get(&core_v1_persistent_volume_type, "", volume);
+
+	return c && v && str_eqz(c->spec.volume_name, volume) && str_eqz(c->status.phase, "Bound") && str_eqz(v->status.phase, "Bound") &&
+		str_eq(v->spec.claim_ref->uid, c->metadata.uid) && c->status.capacity.len == 1;
+}
+
+static bool volume_released(void *volume)
+{
+	const struct core_v1_persistent_volume *v = get(&core_v1_persistent_volume_type, "", volume);
+
+	return str_eqz(v->status.phase, "Released");
+}
+
+static bool all_available(void *arg)
+{
+	struct cached_list l;
+	bool yes = true;
+
+	informer_list(informers_get(the.informers, &core_v1_persistent_volume_type), STR_NONE, &l);
+	for (size_t i = 0; i < l.len; i++)
+		yes &= str_eqz(((const struct core_v1_persistent_volume *)l.items[i]->obj)->status.phase, "Available");
+	yes &= l.len == 4;
+	cached_list_deinit(&l);
+	return yes;
+}
+
+static bool late_is(void *phase)
+{
+	const struct core_v1_persistent_volume_claim *c = get(&core_v1_persistent_volume_claim_type, "vol", "late");
+
+	return str_eqz(c->status.phase, phase);
+}
+
+static bool late_told(void *arg)
+{
+	return has_event("vol", "WaitForFirstConsumer", "waiting for first consumer");
+}
+
+static void test_volumes(void **state)
+{
+	new_namespace("vol");
+	make(&core_v1_persistent_volume_type, VOLUME("large", "10Gi", "manual"));
+	make(&core_v1_persistent_volume_type, VOLUME("small", "1Gi", "manual"));
+	make(&core_v1_persistent_volume_type, VOLUME("right", "3Gi", "manual"));
+	make(&core_v1_persistent_volume_type, VOLUME("other", "2Gi", "other"));
+	wait_for("all available", all_available, NULL);
+	make(&core_v1_persistent_volume_claim_type, CLAIM("c", "2Gi", "manual"));
+	wait_for("the smallest that is large enough", claim_has, "right");
+	delete(&core_v1_persistent_volume_claim_type, "vol", "c", NULL);
+	wait_for("kept, but not free", volume_released, "right");
+	make(&core_v1_persistent_volume_claim_type, CLAIM("c", "2Gi", "manual"));
+	wait_for("the next one", claim_has, "large");
+
+	make(&storage_v1_storage_class_type, "{\"metadata\":{\"name\":\"lazy\"},\"provisioner\":\"kubernetes.io/no-provisioner\","
+		"\"volumeBindingMode\":\"WaitForFirstConsumer\"}");
+	make(&core_v1_persistent_volume_type, VOLUME("lazy", "10Gi", "lazy"));
+	make(&core_v1_persistent_volume_claim_type, CLAIM("late", "1Gi", "lazy"));
+	wait_for("it waits and says so", late_told, NULL);
+	assert_false(late_is("Bound"));
+	make(&core_v1_pod_type, "{\"metadata\":{\"name\":\"user\",\"namespace\":\"vol\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}],"
+		"\"volumes\":[{\"name\":\"v\",\"persistentVolumeClaim\":{\"claimName\":\"late\"}}]}}");
+	wait_for("its first consumer came to a node", late_is, "Bound");
+}
+
 static void test_small_ones(void **state)
 {
 	new_namespace("small");
@@ -309,6 +383,7 @@ int main(void)
 		cmocka_unit_test(test_daemon_set),
 		cmocka_unit_test(test_stateful_set),
 		cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_volumes),
 		cmocka_unit_test(test_small_ones),
 	};
 

@@ -30,7 +30,8 @@
 	X(quota_controller) \
 	X(bootstrap_controller) \
 	X(claim_protection_controller) \
-	X(volume_protection_controller)
+	X(volume_protection_controller) \
+	X(volume_binder_controller)
 
 #define DECLARE_CONTROLLER(c) extern const struct controller c;
 CONTROLLERS(DECLARE_CONTROLLER)
