@@ -24,6 +24,7 @@ struct options {
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams, *node_labels;
 	const char *output, *namespace_, *ttl;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
+	const char *snapshot_every;
 	bool no_agent;
 	int64_t kubelet_port, node_monitor_grace, vxlan_port;
 	const char *args[16];              /* what is no flag */

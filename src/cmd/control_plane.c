@@ -8,6 +8,7 @@
 #include "apiserver/apiserver.h"
 #include "client/client.h"
 #include "cmd/cmd.h"
+#include "cmd/snapshot.h"
 #include "controllers/controllers.h"
 #include "scheduler/scheduler.h"
 
@@ -166,6 +167,40 @@ static int start_rest(struct control_plane *cp, struct err *err)
 	return r < 0 ? r : controllers_publish_apiservers(cp->controller_client, &cp->options.advertise, 1, apiserver_port(cp->apiserver), err);
 }
 
+/* ---- snapshots on schedule: on a thread, since they block ---- */
+
+static void take_snapshot(void *arg)
+{
+	struct control_plane *cp = arg;
+	struct err err = {0};
+
+	if (snapshot_rotate(cp->store.store, cp->options.data_dir, &err) < 0)
+		log_error("control-plane", "the scheduled snapshot failed: %s", err.text);
+	else
+		log_info("control-plane", "a snapshot was saved under %s/snapshots", cp->options.data_dir);
+}
+
+static void snapshot_due(void *arg)
+{
+	struct control_plane *cp = arg;
+
+	pool_submit(cp->background, take_snapshot, cp);
+}
+
+static int schedule_snapshots(struct control_plane *cp, struct err *err)
+{
+	int64_t ns;
+
+	if (duration_parse(str_of(cp->options.snapshot_every), &ns) < 0 || ns < 0)
+		return err_set(err, -EINVAL, "--snapshot-every %s: expected a duration, as in 12h (0s: never)", cp->options.snapshot_every);
+	if (!ns)
+		return 0;
+	cp->background = pool_new("background", 1);
+	cp->snapshots = timer_new(cp->main, snapshot_due, cp);
+	timer_start(cp->snapshots, (uint64_t)ns / 1000000, (uint64_t)ns / 1000000);
+	return 0;
+}
+
 static void stop(void *arg)
 {
 	struct control_plane *cp = arg;
@@ -177,6 +212,8 @@ static void stop(void *arg)
 static void deinit(struct control_plane *cp)
 {
 	cp->stopping = true;
+	if (cp->background)
+		pool_free(cp->background); /* a snapshot that is being written is finished */
 	masters_stop(cp->masters);
 	lease_stop(cp->lease);
 	stop_controllers(cp);
@@ -214,6 +251,9 @@ static int run(struct control_plane *cp, struct err *err)
 	log_info("control-plane", "the API is served on %s:%d after %llu ms", cp->options.listen_host, apiserver_port(cp->apiserver),
 		(unsigned long long)(mono_now_ns() - began) / 1000000);
 	r = start_rest(cp, err);
+	if (r < 0)
+		return r;
+	r = schedule_snapshots(cp, err);
 	if (r < 0)
 		return r;
 	memory_trim_start(cp->main);

@@ -31,6 +31,7 @@ static const struct option_row rows[] = {
 	{ "etcd-keyfile",   NULL, OPT_SERVER | OPT_STORE, OPTION_TEXT, O(etcd_keyfile), NULL, "its key" },
 	{ "from",           NULL, OPT_STORE, OPTION_TEXT, O(from), NULL, "store to copy: sqlite, sqlite=FILE or etcd=URL,URL" },
 	{ "to",             NULL, OPT_STORE, OPTION_TEXT, O(to), NULL, "store to fill; it must be empty" },
+	{ "snapshot-every", NULL, OPT_SERVER, OPTION_TEXT, O(snapshot_every), "12h", "how often DATA/snapshots gets a snapshot (the newest five are kept); 0s: never" },
 	{ "no-agent",       NULL, OPT_SERVER, OPTION_BOOL, O(no_agent), NULL, "control plane only" },
 	{ "user",           NULL, OPT_SERVER, OPTION_TEXT, O(user), "skiff", "whom the control plane runs as" },
 	{ "pod-cidr",       NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_cidr), "10.42.0.0/16", "addresses of pods" },

@@ -203,6 +203,41 @@ int snapshot_write(struct store *s, const char *data_dir, const char *path, stru
 	return r;
 }
 
+/* ---- on schedule ---- */
+
+#define KEEP 5
+
+static int is_scheduled(const struct dirent *e)
+{
+	return str_has_prefix(str_of(e->d_name), STR("cluster-")) && str_has_suffix(str_of(e->d_name), STR(".tar"));
+}
+
+int snapshot_rotate(struct store *s, const char *data_dir, struct err *err)
+{
+	CLEAN_FREE char *dir = xasprintf("%s/snapshots", data_dir);
+	char now[TIME_TEXT_MAX];
+	struct dirent **list;
+	int r = dir_make(dir, 0700, err), n;
+
+	if (r < 0)
+		return r;
+	time_format(time_now(), now); /* sorts by age */
+	CLEAN_FREE char *path = xasprintf("%s/cluster-%s.tar", dir, now);
+
+	r = snapshot_write(s, data_dir, path, err);
+	n = scandir(dir, &list, is_scheduled, alphasort);
+	for (int i = 0; i < n; i++) {
+		CLEAN_FREE char *old = xasprintf("%s/%s", dir, list[i]->d_name);
+
+		if (r == 0 && i < n - KEEP)
+			unlink(old);
+		free(list[i]);
+	}
+	if (n >= 0)
+		free(list);
+	return r;
+}
+
 /* ---- save, from a running server ---- */
 
 static int fetch_store(struct client *c, struct archive *ar, struct err *err)

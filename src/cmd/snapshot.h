@@ -6,6 +6,8 @@
 
 /* Saves the store of this process and DATA/pki as `path`, beside first, then renamed. Blocking; for a worker thread. */
 int snapshot_write(struct store *s, const char *data_dir, const char *path, struct err *err);
+/* Saves DATA/snapshots/cluster-TIME.tar and removes all but the newest five. */
+int snapshot_rotate(struct store *s, const char *data_dir, struct err *err);
 int cmd_snapshot(int argc, char **argv);
 
 #endif

@@ -78,14 +78,21 @@ static int find_user(const struct options *o, uid_t *ret_uid, gid_t *ret_gid, st
 	return 0;
 }
 
-static int prepare_store_dir(const struct options *o, uid_t uid, gid_t gid, struct err *err)
+/* The folders that the control plane writes to. */
+static int prepare_dirs(const struct options *o, uid_t uid, gid_t gid, struct err *err)
 {
-	CLEAN_FREE char *dir = xasprintf("%s/store", o->data_dir);
-	int r = dir_make(dir, 0700, err);
+	static const char *const names[] = { "store", "snapshots" };
 
-	if (r < 0)
-		return r;
-	return chown(dir, uid, gid) < 0 ? err_errno(err, -errno, "cannot give %s to uid %u", dir, uid) : 0;
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		CLEAN_FREE char *dir = xasprintf("%s/%s", o->data_dir, names[i]);
+		int r = dir_make(dir, 0700, err);
+
+		if (r < 0)
+			return r;
+		if (chown(dir, uid, gid) < 0)
+			return err_errno(err, -errno, "cannot give %s to uid %u", dir, uid);
+	}
+	return 0;
 }
 
 static int make_credentials(const struct options *o, uid_t uid, gid_t gid, struct err *err)
@@ -266,7 +273,7 @@ int cmd_server(int argc, char **argv)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	lock = lock_data_dir(&o, &err);
 	if (lock < 0 || find_user(&o, &children[0].uid, &children[0].gid, &err) < 0 ||
-		prepare_store_dir(&o, children[0].uid, children[0].gid, &err) < 0)
+		prepare_dirs(&o, children[0].uid, children[0].gid, &err) < 0)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	if (make_credentials_apart(&o, children[0].uid, children[0].gid) < 0)
 		return EXIT_FINAL;

@@ -93,3 +93,16 @@ def test_only_administrators_save(machine):
     assert holder.get("/skiff/v1/snapshot").status == 403
     holder.close()
     api.close()
+
+
+def test_schedule(machine):
+    """One each second here, instead of each twelve hours: the newest five stay, and each is whole."""
+    machine.start("--no-agent", "--snapshot-every", "1s")
+    folder = f"{machine.data}/snapshots"
+
+    def files():
+        return sorted(f for f in os.listdir(folder) if f.endswith(".tar"))
+    first = eventually(lambda: files()[0], 10, "the first snapshot")
+    eventually(lambda: first not in files(), 20, "the first one's removal")
+    assert len(files()) == 5
+    assert "is whole" in snapshot(machine, "verify", f"{folder}/{files()[0]}").stdout
