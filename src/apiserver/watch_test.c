@@ -239,7 +239,8 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order), cmocka_unit_test(test_from_version), cmocka_unit_test(test_initial_events), cmocka_unit_test(test_many_initial_events),
+		cmocka_unit_test(test_order), cmocka_unit_test(test_from_version), cmocka_unit_test(test_initial_events),
+			cmocka_unit_test(test_many_initial_events),
 		cmocka_unit_test(test_views),
 		cmocka_unit_test(test_protobuf), cmocka_unit_test(test_too_old_and_too_new), cmocka_unit_test(test_timeout), cmocka_unit_test(test_stop),
 	};
