@@ -36,6 +36,14 @@ static bool replaced(void *lost)
 	return gone && rc_is_3(NULL);
 }
 
+static bool released(void *name)
+{
+	const struct core_v1_pod *p = get(&core_v1_pod_type, "rc", ((struct str *)name)->p);
+	const struct core_v1_replication_controller *rc = get(&core_v1_replication_controller_type, "rc", "web");
+
+	return p && !p->metadata.owner_references.len && rc->status.ready_replicas == 3 && count(&core_v1_pod_type, "rc") == 4;
+}
+
 static void test_replication(void **state)
 {
 	struct cached_list l;
@@ -50,6 +58,13 @@ static void test_replication(void **state)
 
 	cached_list_deinit(&l);
 	wait_for("a replacement", replaced, &lost);
+	informer_list(informers_get(the.informers, &core_v1_pod_type), STR("rc"), &l);
+	struct str let_go = arena_str(memory, l.items[0]->meta->name);
+
+	cached_list_deinit(&l);
+	patch(&core_v1_pod_type, "rc", let_go.p, "{\"metadata\":{\"labels\":{\"app\":\"mine\"}}}");
+	wait_for("a pod that matches no more is released and replaced", released, &let_go);
+	delete(&core_v1_pod_type, "rc", let_go.p, NULL);
 	patch(&core_v1_replication_controller_type, "rc", "web", "{\"spec\":{\"replicas\":1}}");
 	wait_for("1 pod", rc_is_1, NULL);
 	wait_for("events", rc_events, NULL);
@@ -171,6 +186,19 @@ static bool endpoints_ready(void *arg)
 		!e->subsets.items[0].not_ready_addresses.len && e->subsets.items[0].ports.len == 2;
 }
 
+static bool endpoints_hint(void *arg)
+{
+	struct cached_list l;
+	size_t hinted = 0;
+
+	informer_list(informers_get(the.informers, &discovery_v1_endpoint_slice_type), STR("ep"), &l);
+	for (size_t i = 0; i < l.len; i++)
+		LIST_EACH(x, &((const struct discovery_v1_endpoint_slice *)l.items[i]->obj)->endpoints)
+			hinted += x->hints && x->hints->for_nodes.len == 1 && str_eq(x->hints->for_nodes.items[0].name, x->node_name);
+	cached_list_deinit(&l);
+	return hinted == 3;
+}
+
 static bool endpoints_empty(void *arg)
 {
 	const struct core_v1_endpoints *e = get(&core_v1_endpoints_type, "ep", "web");
@@ -196,6 +224,8 @@ static void test_endpoints(void **state)
 	const struct core_v1_endpoint_port *p = e->subsets.items[0].ports.items;
 
 	assert_int_equal(p[0].port + p[1].port, 8080 + 8081);
+	patch(&core_v1_service_type, "ep", "web", "{\"spec\":{\"trafficDistribution\":\"PreferSameNode\"}}");
+	wait_for("endpoints say whom they are for", endpoints_hint, NULL);
 	patch(&apps_v1_replica_set_type, "ep", "web", "{\"spec\":{\"replicas\":0}}");
 	wait_for("no endpoints", endpoints_empty, NULL);
 	assert_int_equal(count(&discovery_v1_endpoint_slice_type, "ep"), 1); /* an empty one stays */

@@ -12,6 +12,7 @@
 
 #define BURST 250
 #define GATHER_MS 5
+#define NODES_GATHER_MS 20 /* thousands of nodes may come at once, and each reconcile looks at all of them */
 #define FAILED_REST_S 2
 
 struct node_pods {
@@ -523,7 +524,7 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 		return;
 	informer_list(run_informer(r, &apps_v1_daemon_set_type), STR_NONE, &all);
 	for (size_t i = 0; i < all.len; i++)
-		enqueue(r, all.items[i]->key);
+		enqueue_after(r, all.items[i]->key, NODES_GATHER_MS);
 	cached_list_deinit(&all);
 }
 

@@ -39,7 +39,24 @@ static struct plan *add_plan(struct planning *p, const struct discovery_v1_endpo
 	return p->plans[p->n_plans++] = n;
 }
 
-static struct discovery_v1_endpoint build_endpoint(struct run *r, const struct endpoint *e)
+/* trafficDistribution: whom an endpoint is for; proxies near it then prefer it. Only ready ones are for somebody. */
+static void add_hints(struct run *r, const struct core_v1_service *s, const struct endpoint *e, struct discovery_v1_endpoint *d)
+{
+	struct str how = s->spec.traffic_distribution;
+	bool same_node = str_eqz(how, "PreferSameNode");
+
+	if (!e->ready || !how.len)
+		return;
+	if (!d->zone.len && !(same_node && d->node_name.len))
+		return;
+	d->hints = arena_alloc(r->arena, sizeof(*d->hints));
+	if (d->zone.len)
+		LIST_ADD(r->arena, &d->hints->for_zones)->name = d->zone;
+	if (same_node && d->node_name.len)
+		LIST_ADD(r->arena, &d->hints->for_nodes)->name = d->node_name;
+}
+
+static struct discovery_v1_endpoint build_endpoint(struct run *r, const struct core_v1_service *s, const struct endpoint *e)
 {
 	struct discovery_v1_endpoint d = { .target_ref = pod_reference(e->pod, r->arena),
 		.node_name = e->pod->spec.node_name };
@@ -56,6 +73,7 @@ static struct discovery_v1_endpoint build_endpoint(struct run *r, const struct e
 		d.node_name = STR_NONE;
 	if (node)
 		d.zone = str_map_get(&node->metadata.labels, STR(ZONE_LABEL));
+	add_hints(r, s, e, &d);
 	return d;
 }
 
@@ -155,7 +173,7 @@ static struct discovery_v1_endpoint_slice *build(struct planning *p, const struc
 	s->address_type = p->family;
 	s->endpoints.items = MODEL_EMPTY;
 	for (size_t i = 0; i < plan->n; i++)
-		*LIST_ADD(a, &s->endpoints) = build_endpoint(p->r, plan->ends[i]);
+		*LIST_ADD(a, &s->endpoints) = build_endpoint(p->r, p->s, plan->ends[i]);
 	for (size_t i = 0; i < plan->ports.len; i++) {
 		const struct endpoint_port *e = &plan->ports.items[i];
 

@@ -149,7 +149,8 @@ static int set_volume_phase(struct run *r, const struct core_v1_persistent_volum
 	return client_update(r->client, VOLUME, "status", v, r->arena, NULL, err);
 }
 
-static int set_claim_phase(struct run *r, const struct core_v1_persistent_volume_claim *cached, const char *phase, const struct core_v1_persistent_volume *v, struct err *err)
+static int set_claim_phase(struct run *r, const struct core_v1_persistent_volume_claim *cached, const char *phase,
+	const struct core_v1_persistent_volume *v, struct err *err)
 {
 	struct core_v1_persistent_volume_claim *c = model_copy(CLAIM, cached, r->arena);
 
