@@ -381,6 +381,24 @@ static void test_server_set_back(void **state)
 	fake_free(f);
 }
 
+static void answer_unserved(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	reply(s, 404, "404 page not found");
+}
+
+static void test_resource_not_served(void **state)
+{
+	struct fake *f = fake_new(answer_unserved);
+	const struct informer_config c = { .client = f->client, .type = &core_v1_pod_type };
+	struct informer *i = informer_new(&c);
+
+	assert_int_equal(informer_start(i, NULL), 0);
+	assert_true(informer_wait_synced(i, WAIT_MS));
+	assert_int_equal(informer_len(i), 0);
+	informer_free(i); /* at once, though it rests for minutes */
+	fake_free(f);
+}
+
 /* ---- kubeconfig ---- */
 static void write_file(const char *path, const char *text)
 {
@@ -589,6 +607,7 @@ int main(void)
 		cmocka_unit_test(test_informer),
 		cmocka_unit_test(test_informer_tries_again),
 		cmocka_unit_test(test_server_set_back),
+		cmocka_unit_test(test_resource_not_served),
 		cmocka_unit_test(test_kubeconfig),
 		cmocka_unit_test(test_events),
 		cmocka_unit_test(test_events_do_not_flood),

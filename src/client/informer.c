@@ -5,8 +5,9 @@
  * 2. A broken watch resumes after the last revision seen (events and bookmarks tell it); only 410 makes a new list, and a server that refuses
  *    twice in a row (it may have been set back, and our revision lie in its future).
  * 3. A new list is compared with the cache: handlers hear the difference and nothing twice.
- * 4. Whatever goes wrong is tried again, from 100 ms doubling to 10 s; stopping interrupts every wait.
- * 5. managedFields are not kept (an update without them keeps the stored ones). */
+ * 4. A resource that the server does not serve counts as one without objects; it is asked again each 5 minutes.
+ * 5. Whatever goes wrong is tried again, from 100 ms doubling to 10 s; stopping interrupts every wait.
+ * 6. managedFields are not kept (an update without them keeps the stored ones). */
 #include "client/internal.h"
 
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #define PAGE 500
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS 10000
+#define UNSERVED_MS 300000
 #define WATCH_SECONDS 420        /* a little at random is added: not all reconnect at once */
 #define SILENCE_MS 90000         /* bookmarks come each minute; a server that says nothing for this long is gone */
 #define KEEP_BUFFER 16384
@@ -392,6 +394,11 @@ static void *run(void *arg)
 		if (r == CLIENT_GONE || refused >= 2)
 			buf_clear(&i->revision);
 		backoff = backoff ? MIN(backoff * 2, (uint64_t)BACKOFF_MOST_MS) : BACKOFF_FIRST_MS;
+		if (listing && r == CLIENT_NOT_FOUND) {
+			set_synced(i);
+			pause_ms(i, UNSERVED_MS);
+			continue;
+		}
 		if (r && r != CLIENT_GONE)
 			log_write(r == -ECONNREFUSED || r == -ECONNRESET ? LOG_DEBUG : LOG_WARN, "informer",
 				"%s %s: %s; again in %llu ms", listing ? "list" : "watch", i->config.type->name,
