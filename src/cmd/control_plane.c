@@ -31,6 +31,8 @@ struct control_plane {
 	struct lease *lease;
 	char *identity;
 	_Atomic bool stopping;
+	struct pool *background;
+	struct timer *snapshots;
 };
 
 static int open_tls(struct control_plane *cp, struct err *err)
