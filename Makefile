@@ -87,7 +87,7 @@ unit-list:
 	@echo $(UNIT)
 
 $(BUILD)/skiff: $(call obj,src/cmd/main.c) $(foreach f,$(FOLDERS) gen,$(BUILD)/lib$(f).a)
-	$(Q)echo "  ld skiff"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) $(STATIC_LIBS) -Wl,--end-group $(LIBS)
+	$(Q)echo "  ld skiff"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) $(STATIC_LIBS) -Wl,--end-group $(LIBS) && mv $@.new $@
 
 check:
 	tools/check-layers
