@@ -40,16 +40,16 @@ class Wire:
     def plug(self, machine):
         """Gives the machine its eth0; returns the gateway's address."""
         net = machine.ip.rsplit(".", 1)[0]
-        subprocess.run(["ip", "link", "add", machine.name, "netns", str(self.pid), "type", "veth", "peer", "name", "eth0", "netns", str(machine.init)],
+        subprocess.run(["ip", "link", "add", "name", f"m-{machine.name}", "netns", str(self.pid), "type", "veth", "peer", "name", "eth0", "netns", str(machine.init)],
                        check=True)
-        self.sh(f"ip link set {machine.name} master wire{self.subnets.index(net)} && ip link set {machine.name} up")
+        self.sh(f"ip link set m-{machine.name} master wire{self.subnets.index(net)} && ip link set m-{machine.name} up")
         return f"{net}.1"
 
     def cut(self, machine):
-        self.sh(f"ip link set {machine.name} down")
+        self.sh(f"ip link set m-{machine.name} down")
 
     def mend(self, machine):
-        self.sh(f"ip link set {machine.name} up")
+        self.sh(f"ip link set m-{machine.name} up")
 
     def close(self):
         self.holder.kill()
@@ -77,7 +77,7 @@ class Cluster:
     def start(self, *server_flags, agent_flags=(), images=True):
         self.agent_flags = agent_flags
         self.master.start(*server_flags)
-        line = self.token()
+        line = eventually(self.token, 10, "a token")
         for m in self.nodes:
             m.join(line, *agent_flags)
         for m in self.machines if "--no-agent" not in server_flags else self.nodes:

@@ -51,12 +51,19 @@ class Machine:
             ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--propagation", "private", "--kill-child",
              "sh", "-c", f"hostname {name} && exec sleep infinity"], stdin=subprocess.DEVNULL)
         self.init = eventually(self._find_init, 5, "the machine's first process")
+        try:
+            self._link(wire)
+        except BaseException:
+            self.close()
+            raise
+
+    def _link(self, wire):
         if wire:
             gateway = wire.plug(self)
-            self.sh(f"ip link set lo up && ip link set eth0 up && ip addr add {ip}/24 dev eth0 && ip route add default via {gateway}")
+            self.sh(f"ip link set lo up && ip link set eth0 up && ip addr add {self.ip}/24 dev eth0 && ip route add default via {gateway}")
             return
         self.sh("ip link set lo up && ip link add eth0 type veth peer name wire0 && ip link set wire0 up && ip link set eth0 up && "
-                f"ip addr add {ip}/24 dev eth0 && ip route add default dev eth0")
+                f"ip addr add {self.ip}/24 dev eth0 && ip route add default dev eth0")
 
     def _find_init(self):
         with open(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children") as f:
