@@ -22,6 +22,7 @@ struct cluster {
 	struct store *store;
 	struct registry *registry;
 	struct tls_context *tls;
+	struct buf ca_cert, ca_key;
 	struct apiserver *apiserver;
 	struct client *client;          /* as system:masters */
 	struct informers *informers;
@@ -169,6 +170,7 @@ static const struct type *const watched[] = {
 	&core_v1_event_type, &core_v1_service_type, &apps_v1_daemon_set_type, &apps_v1_stateful_set_type, &apps_v1_controller_revision_type,
 	&policy_v1_pod_disruption_budget_type, &batch_v1_job_type, &batch_v1_cron_job_type, &core_v1_resource_quota_type,
 	&rbac_v1_cluster_role_type, &core_v1_secret_type, &core_v1_persistent_volume_claim_type, &core_v1_persistent_volume_type,
+	&certificates_v1_certificate_signing_request_type,
 };
 
 static inline void start_api(void)
@@ -188,6 +190,8 @@ static inline void start_api(void)
 	assert_int_equal(cert_issue(&server, buf_str(&skey), buf_str(&cert), buf_str(&key), &scert, NULL), 0);
 	const struct tls_server_config tc = { .cert_pem = buf_str(&scert), .key_pem = buf_str(&skey), .client_ca_pem = buf_str(&cert) };
 
+	buf_add_str(&the.ca_cert, buf_str(&cert));
+	buf_add_str(&the.ca_key, buf_str(&key));
 	assert_int_equal(tls_server_new(&tc, &the.tls, &err), 0);
 	assert_int_equal(loop_new("api", &the.loops[0], NULL), 0);
 	assert_int_equal(loop_start(the.loops[0], NULL), 0);
@@ -242,6 +246,8 @@ static inline int start(void **state)
 	the.informers = informers_new(the.client);
 	c.client = the.client;
 	c.informers = the.informers;
+	c.signing_ca_cert_pem = buf_str(&the.ca_cert);
+	c.signing_ca_key_pem = buf_str(&the.ca_key);
 	if (controllers_new(&c, &the.controllers, &err))
 		fail_msg("controllers: %s", err.text);
 	for (size_t i = 0; i < ARRAY_LEN(watched); i++)
@@ -277,6 +283,8 @@ static inline int end(void **state)
 	store_close(the.store);
 	loop_free(the.loops[0]);
 	tls_context_free(the.tls);
+	buf_deinit(&the.ca_cert);
+	buf_deinit(&the.ca_key);
 	return 0;
 }
 

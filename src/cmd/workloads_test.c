@@ -258,6 +258,55 @@ static bool claim_gone(void *arg)
 	return !get(&core_v1_persistent_volume_claim_type, "small", "c");
 }
 
+/* ---- certificates ---- */
+static void ask_certificate(const char *name, const char *organization, const char *const *dns, const char *signer, const char *usage)
+{
+	const char *const organizations[] = { organization, NULL };
+	const struct cert_request q = { .common_name = "system:node:n9", .organizations = organizations, .dns_names = dns };
+	struct buf key CLEAN_BUF = { 0 }, csr CLEAN_BUF = { 0 }, text CLEAN_BUF = { 0 };
+
+	assert_int_equal(cert_new_key(&key, NULL), 0);
+	assert_int_equal(cert_make_csr(&q, buf_str(&key), &csr, NULL), 0);
+	base64_encode(&text, csr.p, csr.len);
+	make(&certificates_v1_certificate_signing_request_type, arena_fmt(memory,
+		"{\"metadata\":{\"name\":\"%s\"},\"spec\":{\"request\":\"%s\",\"signerName\":\"%s\",\"usages\":[\"digital signature\",\"%s\"]}}", name,
+		text.p, signer, usage).p);
+}
+
+static bool certificate_issued(void *name)
+{
+	const struct certificates_v1_certificate_signing_request *c = get(&certificates_v1_certificate_signing_request_type, "", name);
+	struct timestamp end;
+
+	return c->status.certificate.len && !cert_not_after(c->status.certificate, &end, NULL) && time_diff_s(end, time_now()) > 86400 &&
+		c->status.conditions.len == 1 && str_eqz(c->status.conditions.items[0].reason, "AutoApproved");
+}
+
+static bool certificate_open(const char *name)
+{
+	const struct certificates_v1_certificate_signing_request *c = get(&certificates_v1_certificate_signing_request_type, "", name);
+
+	return !c->status.certificate.len && !c->status.conditions.len;
+}
+
+static void test_certificates(void **state)
+{
+	static const char *const names[] = { "n9.example", NULL };
+	static const char kubelet[] = "kubernetes.io/kube-apiserver-client-kubelet";
+
+	ask_certificate("masters", "system:masters", NULL, kubelet, "client auth");
+	ask_certificate("named", "system:nodes", names, kubelet, "client auth");
+	ask_certificate("server", "system:nodes", NULL, kubelet, "server auth");
+	ask_certificate("foreign", "system:nodes", names, "kubernetes.io/kubelet-serving", "server auth"); /* not by the node itself */
+	ask_certificate("good", "system:nodes", NULL, kubelet, "client auth");
+	wait_for("a kubelet's certificate", certificate_issued, "good");
+	assert_true(certificate_open("masters"));
+	assert_true(certificate_open("named"));
+	assert_true(certificate_open("server"));
+	assert_true(certificate_open("foreign"));
+}
+
+/* ---- volumes ---- */
 #define VOLUME(name, size, class) \
 	"{\"metadata\":{\"name\":\"" name "\"},\"spec\":{\"capacity\":{\"storage\":\"" size "\"},\"accessModes\":[\"ReadWriteOnce\"]," \
 	"\"storageClassName\":\"" class "\",\"persistentVolumeReclaimPolicy\":\"Retain\",\"hostPath\":{\"path\":\"/x\"}}}"
@@ -383,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_daemon_set),
 		cmocka_unit_test(test_stateful_set),
 		cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_certificates),
 		cmocka_unit_test(test_volumes),
 		cmocka_unit_test(test_small_ones),
 	};
