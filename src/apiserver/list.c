@@ -30,6 +30,7 @@ struct list_job {
 	z_stream *gzip;
 	struct timer *timer;        /* from the first wait for the client on */
 	bool begun, first, done;
+	struct buf sealed;         /* one item in protobuf */
 };
 
 static void job_free(struct list_job *j)
@@ -47,6 +48,7 @@ static void job_free(struct list_job *j)
 	}
 	arena_free(TAKE(j->scratch));
 	buf_deinit(&j->out);
+	buf_deinit(&j->sealed);
 }
 
 static struct object *next_object(struct list_job *j)
@@ -89,12 +91,14 @@ static void put_head(struct list_job *j)
 	buf_addz(&j->out, ",\"items\":[");
 }
 
-/* The item as the list's field 2; what the envelope holds, without it. */
+/* The item as the list's field 2; what the envelope holds, without it. Valid until the next one. Encoded twice, to measure and to send: kept, it
+ * would stay with every object. */
 static struct str raw_of(struct list_job *j, struct object *o)
 {
 	struct proto_envelope e;
-	struct str sealed = registry_object_proto(j->q->resource, o);
-	return sealed.len && proto_open(sealed, &e, NULL) == 0 ? e.raw : STR_NONE;
+	buf_clear(&j->sealed);
+	registry_object_proto_once(j->q->resource, o, &j->sealed);
+	return j->sealed.len && proto_open(buf_str(&j->sealed), &e, NULL) == 0 ? e.raw : STR_NONE;
 }
 
 static void put_item(struct list_job *j, struct object *o)

@@ -55,7 +55,7 @@ static int start_api(struct control_plane *cp, struct err *err)
 {
 	CLEAN_FREE char *issuer = xasprintf("https://kubernetes.default.svc.%s", cp->options.cluster_domain);
 	struct registry_config rc = { .store = cp->store.store, .clock = &clock_real, .service_cidr = cp->options.service_cidr,
-		.node_port_first = 30000, .node_port_last = 32767 };
+		.node_port_first = 30000, .node_port_last = 32767, .api_port = cp->options.listen_port };
 	int r = registry_new(&rc, &cp->registry, err);
 
 	if (r < 0)
