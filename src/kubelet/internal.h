@@ -42,6 +42,7 @@ void wakes_init(struct wakes *q, struct loop *l, const struct clock *c);
 void wakes_close(struct wakes *q);        /* nothing fires after it; then the loop may end */
 void wakes_deinit(struct wakes *q);
 bool wake_set(struct wakes *q, struct wake *w, uint64_t at_ns);   /* again: moved. true: it was not set before */
+bool wake_set_sooner(struct wakes *q, struct wake *w, uint64_t at_ns); /* set already and earlier: left */
 bool wake_cancel(struct wakes *q, struct wake *w);                /* true: it was set and will not fire */
 void wakes_fire(struct wakes *q);
 
@@ -165,7 +166,7 @@ struct pod_worker {
 	int64_t evict_grace_s;            /* < 0: the pod's own */
 
 	pthread_mutex_t lock;
-	enum pod_state state;
+	_Atomic enum pod_state state;     /* changed under lock; read anywhere */
 	enum pod_end end;
 	char *end_reason, *end_message;   /* of a rejection or eviction */
 	struct pod_sandbox *sandboxes;    /* newest last */
@@ -226,7 +227,7 @@ struct kubelet {
 	struct map by_sandbox;            /* sandbox id -> pod_worker (borrowed: removed with the worker) */
 	struct map mirrors;               /* full name -> struct pod_object of the mirror pod */
 	struct map statics;               /* full name -> struct pod_object from a file */
-	bool api_synced, stopping;
+	_Atomic bool api_synced, stopping;
 	struct pool *pool;                /* pod workers */
 	struct pool *talk;                /* what only asks the API: a server that does not answer holds up no pod */
 	struct pool *slow;                /* what may take long: pulls, hooks, kills, probes, streams */
@@ -244,6 +245,7 @@ struct kubelet {
 	struct cgroups *cgroups;          /* NULL: none of ours to set */
 	int64_t burstable_shares;
 	char *runtime_version;            /* crun://1.8.1 */
+	struct list ear;                  /* see pods_listen */
 	struct list followers;            /* of logs; the loop's */
 	_Atomic unsigned n_followers;
 	pthread_t api_waiter;
@@ -261,6 +263,7 @@ struct pod_worker *pods_find_name(struct kubelet *k, struct str ns, struct str n
 void pods_list(struct kubelet *k, struct pod_worker ***ret, size_t *ret_n);       /* references; free the list */
 void pods_on_api(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now);
 void pods_on_engine(void *arg, const char *sandbox_id, const char *container_id);
+void pods_listen(struct kubelet *k, bool on);                  /* to the engine; off: nothing is heard once it returns */
 void pods_adopt_sandbox(struct pod_worker *w, const char *sandbox_id);
 int pods_boot(struct kubelet *k, struct err *err);            /* finds what runs already */
 void pods_reap_orphans(struct kubelet *k);                    /* the API is known: what nobody wants is stopped */

@@ -1,5 +1,6 @@
 /* Start and stop, in their order. What runs is found in the engine first, then static pods are read, then the API is asked; only when the
  * API has told all that it wants here is anything stopped that nobody names. */
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "gen/types.h"
@@ -126,8 +127,12 @@ int kubelet_start(struct kubelet *k, struct err *err)
 		r = qos_start(k, err);
 	if (r)
 		return err_prefix(err, r, "kubelet");
-	k->c.engine->v->set_event_handler(k->c.engine, pods_on_engine, k);
-	if (k->c.client)
+	pods_listen(k, true);
+	if (k->c.serving_tls)
+		r = node_server_start(k, err); /* first: its port is told of the node */
+	if (!r)
+		r = evictor_start(k, err); /* whose word the node's conditions need */
+	if (!r && k->c.client)
 		r = node_agent_start(k, err);
 	if (!r && k->c.static_pod_dir)
 		r = static_source_start(k, err);
@@ -135,10 +140,6 @@ int kubelet_start(struct kubelet *k, struct err *err)
 		r = start_informers(k, err);
 	if (!r)
 		r = keeper_start(k, err);
-	if (!r)
-		r = evictor_start(k, err);
-	if (!r && k->c.serving_tls)
-		r = node_server_start(k, err);
 	if (!r && k->c.client && thread_start(&k->api_waiter, "kubelet-api", wait_for_api, k) == 0)
 		k->api_waiter_runs = true;
 	return r ? err_prefix(err, r, "kubelet") : 0;
@@ -146,11 +147,7 @@ int kubelet_start(struct kubelet *k, struct err *err)
 
 void kubelet_stop(struct kubelet *k)
 {
-	pthread_mutex_lock(&k->lock);
-	bool again = k->stopping;
-	k->stopping = true;
-	pthread_mutex_unlock(&k->lock);
-	if (again)
+	if (atomic_exchange(&k->stopping, true))
 		return;
 	node_server_stop(k);
 	if (k->api_waiter_runs)
@@ -163,7 +160,7 @@ void kubelet_stop(struct kubelet *k)
 	evictor_stop(k);
 	keeper_stop(k);
 	node_agent_stop(k);
-	k->c.engine->v->set_event_handler(k->c.engine, NULL, NULL);
+	pods_listen(k, false);
 	wakes_close(&k->wakes);
 }
 

@@ -19,6 +19,7 @@ struct kubelet_config {
 	const char *static_pod_dir;        /* NULL: none */
 	const char *cluster_dns, *cluster_domain; /* 10.43.0.10, cluster.local */
 	int max_pods;                      /* 0: 110 */
+	int lease_seconds;                 /* that the node's lease lasts, renewed every quarter of it; 0: 40 */
 	const char *address;               /* of the node API; NULL: 0.0.0.0 */
 	int port;                          /* 0: 10250 */
 	struct tls_context *serving_tls;   /* with the cluster CA as client CA */

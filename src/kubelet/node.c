@@ -1,24 +1,24 @@
 /* The node's object and lease. The object is made when it is not there (also when somebody deletes it later), its status is sent when it
- * changed and every five minutes; the lease is renewed every ten seconds, which is what tells the cluster that this node lives. One thread
+ * changed and every five minutes; the lease is renewed every ten seconds by default, which is what tells the cluster that this node lives. One thread
  * of the pool at a time does the object (`busy`), another the lease. Sources: the concept page on nodes; KEP-589. */
 #include <stdio.h>
 
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
-#define LEASE_RENEW_NS (10 * NS_PER_S)
 #define LEASE_SECONDS 40
+#define LEASE_RENEWALS 4 /* in the time that it lasts */
 #define HEARTBEAT_NS (300 * NS_PER_S)
 #define SETTLE_NS NS_PER_S                /* changes within it are told together */
 
 struct node_agent {
 	struct kubelet *k;
-	pthread_mutex_t lock;             /* guards busy, again, kicked */
+	pthread_mutex_t lock;             /* guards busy, again; sent is swapped under it */
 	bool busy, again, lease_busy;
 	struct wake heartbeat, lease_wake;
 	unsigned failures;
 
-	/* the busy thread only */
+	/* written by the busy thread only */
 	struct arena *sent_arena;
 	struct core_v1_node_status *sent;
 	uint64_t sent_ns;
@@ -166,6 +166,16 @@ static bool overruled(const struct core_v1_node_status *ours, const struct core_
 	return false;
 }
 
+static void keep_sent(struct node_agent *n, struct core_v1_node_status *st, struct arena *a)
+{
+	pthread_mutex_lock(&n->lock);
+	struct arena *old = n->sent_arena;
+	n->sent = st;
+	n->sent_arena = a;
+	pthread_mutex_unlock(&n->lock);
+	arena_free(old);
+}
+
 static int send_status(struct node_agent *n, struct core_v1_node *node, struct arena *a, struct err *err)
 {
 	CLEAN_BUF struct buf b = { 0 };
@@ -187,9 +197,7 @@ static int send_status(struct node_agent *n, struct core_v1_node *node, struct a
 	if (r)
 		return r;
 	struct arena *keep = arena_new(4096);
-	n->sent = model_copy(&core_v1_node_status_type, st, keep);
-	arena_free(n->sent_arena);
-	n->sent_arena = keep;
+	keep_sent(n, model_copy(&core_v1_node_status_type, st, keep), keep);
 	n->sent_ns = now;
 	if (!n->started_told && n->k->events) {
 		event_record(n->k->events, &core_v1_node_type, node, "Normal", "Starting", "Starting kubelet.");
@@ -206,9 +214,7 @@ static int sync_object(struct node_agent *n, struct err *err)
 
 	int r = client_get(n->k->c.client, &core_v1_node_type, STR_NONE, str_of(n->k->c.node_name), a, (void **)&node, err);
 	if (r == CLIENT_NOT_FOUND) {
-		arena_free(n->sent_arena);
-		n->sent_arena = NULL;
-		n->sent = NULL;
+		keep_sent(n, NULL, NULL);
 		r = create(n, a, err);
 		if (r && r != CLIENT_EXISTS)
 			return r;
@@ -219,10 +225,8 @@ static int sync_object(struct node_agent *n, struct err *err)
 
 static void at(struct node_agent *n, uint64_t in_ns)
 {
-	uint64_t when = now_ns(n->k) + in_ns;
-
-	if (!n->k->stopping && (!n->heartbeat.node.index || n->heartbeat.at_ns > when))
-		wake_set(&n->k->wakes, &n->heartbeat, when);
+	if (!n->k->stopping)
+		wake_set_sooner(&n->k->wakes, &n->heartbeat, now_ns(n->k) + in_ns);
 }
 
 static void run(void *arg)
@@ -285,7 +289,10 @@ static void on_node(void *arg, enum informer_event ev, const struct cached *old,
 	struct node_agent *n = arg;
 	const struct core_v1_node *node = now ? now->obj : NULL;
 
-	if (!node || (n->sent && overruled(n->sent, &node->status)))
+	pthread_mutex_lock(&n->lock);
+	bool wrong = !node || (n->sent && overruled(n->sent, &node->status));
+	pthread_mutex_unlock(&n->lock);
+	if (wrong)
 		kick(n);
 }
 
@@ -295,6 +302,11 @@ struct cached *node_cached(struct kubelet *k)
 }
 
 /* ---- lease ---- */
+
+static int lease_seconds(const struct node_agent *n)
+{
+	return n->k->c.lease_seconds ? n->k->c.lease_seconds : LEASE_SECONDS;
+}
 
 static int lease_make(struct node_agent *n, struct err *err)
 {
@@ -317,7 +329,7 @@ static int lease_make(struct node_agent *n, struct err *err)
 			cached_unref(node);
 		}
 		l->spec.holder_identity = name;
-		l->spec.lease_duration_seconds = (struct opt_int32)SOME(LEASE_SECONDS);
+		l->spec.lease_duration_seconds = (struct opt_int32)SOME(lease_seconds(n));
 		l->spec.renew_time = now_wall(n->k);
 		r = client_create(n->k->c.client, &coordination_v1_lease_type, ns, l, a, (void **)&made, err);
 	}
@@ -337,7 +349,7 @@ static int lease_renew(struct node_agent *n, struct err *err)
 	struct coordination_v1_lease *made;
 
 	n->lease->spec.holder_identity = str_of(n->k->c.node_name);
-	n->lease->spec.lease_duration_seconds = (struct opt_int32)SOME(LEASE_SECONDS);
+	n->lease->spec.lease_duration_seconds = (struct opt_int32)SOME(lease_seconds(n));
 	n->lease->spec.renew_time = now_wall(n->k);
 	int r = client_update(n->k->c.client, &coordination_v1_lease_type, NULL, n->lease, a, (void **)&made, err);
 	if (r) {
@@ -354,7 +366,7 @@ static void run_lease(void *arg)
 {
 	struct node_agent *n = arg;
 	struct err err = { 0 };
-	uint64_t wait = LEASE_RENEW_NS;
+	uint64_t wait = (uint64_t)lease_seconds(n) * NS_PER_S / LEASE_RENEWALS;
 	int r = 0;
 
 	if (!n->lease)
@@ -397,11 +409,11 @@ int node_agent_start(struct kubelet *k, struct err *err)
 	pthread_mutex_init(&n->lock, NULL);
 	n->heartbeat = (struct wake){ .fn = on_heartbeat, .arg = n };
 	n->lease_wake = (struct wake){ .fn = on_lease, .arg = n };
+	k->node = informer_new(&c);
 	k->node_agent = n;
+	informer_add_handler(k->node, on_node, n);
 	kick(n);
 	on_lease(n);
-	k->node = informer_new(&c);
-	informer_add_handler(k->node, on_node, n);
 	return informer_start(k->node, err);
 }
 

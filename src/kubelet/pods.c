@@ -122,10 +122,26 @@ void pods_on_api(void *arg, enum informer_event ev, const struct cached *old, co
 		pods_set(k, pod_object_from_cached(now));
 }
 
-void pods_on_engine(void *arg, const char *sandbox_id, const char *container_id)
-{
-	struct kubelet *k = arg;
+/* The engine may be telling something just when it is asked to tell no more: a kubelet hears it only while it is on this list. */
+static pthread_mutex_t ears_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct list ears = LIST_INIT(ears);
 
+void pods_listen(struct kubelet *k, bool on)
+{
+	if (!on)
+		k->c.engine->v->set_event_handler(k->c.engine, NULL, NULL);
+	pthread_mutex_lock(&ears_lock);
+	if (on)
+		list_insert(&ears, &k->ear);
+	else if (k->ear.next)
+		list_remove(&k->ear);
+	pthread_mutex_unlock(&ears_lock);
+	if (on)
+		k->c.engine->v->set_event_handler(k->c.engine, pods_on_engine, k);
+}
+
+static void on_engine(struct kubelet *k, const char *sandbox_id, const char *container_id)
+{
 	pthread_mutex_lock(&k->lock);
 	struct pod_worker *w = map_get(&k->by_sandbox, str_of(sandbox_id));
 	if (w) {
@@ -136,6 +152,15 @@ void pods_on_engine(void *arg, const char *sandbox_id, const char *container_id)
 	pthread_mutex_unlock(&k->lock);
 	if (container_id)
 		logs_container_ended(k, container_id);
+}
+
+void pods_on_engine(void *arg, const char *sandbox_id, const char *container_id)
+{
+	pthread_mutex_lock(&ears_lock);
+	list_for_each(it, &ears)
+		if (list_entry(it, struct kubelet, ear) == arg)
+			on_engine(arg, sandbox_id, container_id);
+	pthread_mutex_unlock(&ears_lock);
 }
 
 void pods_adopt_sandbox(struct pod_worker *w, const char *sandbox_id)

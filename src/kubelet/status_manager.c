@@ -98,7 +98,9 @@ static void finish_deletion(struct pod_worker *w, struct pod_object *o)
 		return;
 	int r = client_delete(w->k->c.client, &core_v1_pod_type, m->namespace, m->name, &opt, &err);
 	if (r == 0 || r == CLIENT_NOT_FOUND || r == CLIENT_CONFLICT) {
+		pthread_mutex_lock(&w->lock);
 		w->deletion_sent = true;
+		pthread_mutex_unlock(&w->lock);
 		return;
 	}
 	log_warn("kubelet", "pod %s/%s: removing its object: %s", w->ns, w->name, err.text);
@@ -185,12 +187,16 @@ void status_set(struct sync *s)
 	struct pod_worker *w = s->w;
 	struct arena *out = arena_new(2048);
 	struct core_v1_pod_status *st = status_make(s, out);
+	pthread_mutex_lock(&w->lock);
+	bool all_told = w->sent_version == w->status_version;
+	int64_t told_version = w->sent_resource_version;
+	pthread_mutex_unlock(&w->lock);
 	bool first = !w->status, changed = first || !model_equal(&core_v1_pod_status_type, st, w->status);
 
 	if (changed && first && !w->is_static && is_told(st, &s->pod->status, s->a))
 		changed = false;
-	else if (!changed && !w->is_static && w->sent_version == w->status_version &&
-		 version_of(s->pod->metadata.resource_version) > w->sent_resource_version && !is_told(w->status, &s->pod->status, s->a))
+	else if (!changed && !w->is_static && all_told &&
+		 version_of(s->pod->metadata.resource_version) > told_version && !is_told(w->status, &s->pod->status, s->a))
 		changed = true; /* somebody else wrote it */
 	struct arena *old = NULL;
 	pthread_mutex_lock(&w->lock);

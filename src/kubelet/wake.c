@@ -66,20 +66,32 @@ void wakes_deinit(struct wakes *q)
 	pthread_mutex_destroy(&q->lock);
 }
 
-bool wake_set(struct wakes *q, struct wake *w, uint64_t at_ns)
+static bool set(struct wakes *q, struct wake *w, uint64_t at_ns, bool only_sooner)
 {
 	pthread_mutex_lock(&q->lock);
 	bool fresh = !w->node.index, post = false;
-	w->at_ns = at_ns;
-	heap_update(&q->heap, &w->node);
-	if (q->loop && !q->closed && at_ns < q->armed_ns) {
-		q->armed_ns = at_ns;
+	if (fresh || !only_sooner || at_ns < w->at_ns) {
+		w->at_ns = at_ns;
+		heap_update(&q->heap, &w->node);
+	}
+	if (q->loop && !q->closed && w->at_ns < q->armed_ns) {
+		q->armed_ns = w->at_ns;
 		post = true;
 	}
 	pthread_mutex_unlock(&q->lock);
 	if (post)
 		loop_post(q->loop, arm, q);
 	return fresh;
+}
+
+bool wake_set(struct wakes *q, struct wake *w, uint64_t at_ns)
+{
+	return set(q, w, at_ns, false);
+}
+
+bool wake_set_sooner(struct wakes *q, struct wake *w, uint64_t at_ns)
+{
+	return set(q, w, at_ns, true);
 }
 
 bool wake_cancel(struct wakes *q, struct wake *w)
