@@ -205,7 +205,7 @@ static int start_kubelet(struct agent *a, struct err *err)
 	struct kubelet_config kc = { .client = a->node_client, .engine = a->engine, .loop = a->loop, .clock = &clock_real,
 		.node_name = a->options.node_name, .node_ip = a->options.node_ip, .root_dir = root, .pod_log_dir = a->options.pod_log_dir,
 		.static_pod_dir = a->options.static_pod_dir, .cluster_dns = a->dns_address, .cluster_domain = a->options.cluster_domain,
-		.port = (int)a->options.kubelet_port, .serving_tls = a->serving_tls, .version = SKIFF_VERSION, .labels = a->options.node_labels,
+		.port = (int)a->options.kubelet_port, .lease_seconds = (int)a->options.node_lease, .serving_tls = a->serving_tls, .version = SKIFF_VERSION, .labels = a->options.node_labels,
 		.network_ready = pod_on_network, .network_gone = pod_off_network, .network_arg = a->network };
 	int r = dir_make(a->options.static_pod_dir, 0755, err);
 

@@ -26,7 +26,7 @@ struct options {
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every;
 	bool no_agent;
-	int64_t kubelet_port, node_monitor_grace, vxlan_port;
+	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port;
 	const char *args[16];              /* what is no flag */
 	size_t n_args;
 	/* derived from the above by options_parse */

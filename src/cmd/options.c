@@ -40,6 +40,7 @@ static const struct option_row rows[] = {
 	{ "service-cidr",   NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(service_cidr), "10.43.0.0/16", "addresses of services" },
 	{ "cluster-domain", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cluster_domain), "cluster.local", "the domain that DNS answers for" },
 	{ "node-monitor-grace", NULL, OPT_SERVER, OPTION_INT, O(node_monitor_grace), "50", "seconds without a sign of a node until it counts as lost" },
+	{ "node-lease",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(node_lease), "40", "seconds that a sign of this node lasts, given four times as often: below the grace" },
 	{ "server",         NULL, OPT_AGENT, OPTION_TEXT, O(server), NULL, "URL of the API server" },
 	{ "token",          NULL, OPT_AGENT, OPTION_TEXT, O(token), NULL, "join token" },
 	{ "node-name",      NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_name), NULL, "name of the node; default: the host's" },
