@@ -308,11 +308,6 @@ static int lease_seconds(const struct node_agent *n)
 	return n->k->c.lease_seconds ? n->k->c.lease_seconds : LEASE_SECONDS;
 }
 
-static int lease_seconds(const struct node_agent *n)
-{
-	return n->k->c.lease_seconds ? n->k->c.lease_seconds : LEASE_SECONDS;
-}
-
 static int lease_make(struct node_agent *n, struct err *err)
 {
 	struct str ns = STR("kube-node-lease"), name = str_of(n->k->c.node_name);
