@@ -1,6 +1,7 @@
 /* Randomness from the kernel, and the names made of it. */
 #include "base/values.h"
 
+#include <pthread.h>
 #include <sys/random.h>
 
 static const char suffix_alphabet[] = "bcdfghjklmnpqrstvwxz2456789";
@@ -22,12 +23,39 @@ void random_bytes(void *p, size_t n)
 	}
 }
 
+/* Names are made often: each thread asks the kernel for many at once. Never for secrets: what is read ahead stays in memory. */
+static __thread struct {
+	unsigned char bytes[256];
+	size_t left;
+} ahead;
+
+/* A child must not make the same names as its parent. */
+static void forget(void)
+{
+	ahead.left = 0;
+}
+
+__attribute__((constructor)) static void at_fork(void)
+{
+	pthread_atfork(NULL, NULL, forget);
+}
+
+static void name_bytes(void *p, size_t n)
+{
+	if (ahead.left < n) {
+		random_bytes(ahead.bytes, sizeof(ahead.bytes));
+		ahead.left = sizeof(ahead.bytes);
+	}
+	ahead.left -= n;
+	memcpy(p, ahead.bytes + ahead.left, n);
+}
+
 void uuid_v4(char out[UUID_TEXT])
 {
 	unsigned char b[16];
 	size_t n = 0;
 
-	random_bytes(b, sizeof(b));
+	name_bytes(b, sizeof(b));
 	b[6] = (b[6] & 0x0f) | 0x40;
 	b[8] = (b[8] & 0x3f) | 0x80;
 	for (size_t i = 0; i < sizeof(b); i++) {
@@ -48,7 +76,7 @@ void random_suffix(char *out, size_t n)
 	while (have < n) {
 		unsigned char b[16];
 
-		random_bytes(b, sizeof(b));
+		name_bytes(b, sizeof(b));
 		for (size_t i = 0; i < sizeof(b) && have < n; i++)
 			if (b[i] < bound)
 				out[have++] = suffix_alphabet[b[i] % SUFFIX_LETTERS];

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <sys/wait.h>
+
 #include "base/values.h"
 
 static void quantity_canonical(void **state)
@@ -224,6 +226,27 @@ static void random_names(void **state)
 	assert_string_equal(safe, "9zdx");
 }
 
+/* Bytes are asked for ahead of need; a child must not use the same ones. */
+static void a_child_makes_other_names(void **state)
+{
+	char a[UUID_TEXT], b[UUID_TEXT] = "";
+	int fds[2], status;
+
+	uuid_v4(a);
+	assert_int_equal(pipe(fds), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		uuid_v4(a);
+		_exit(write(fds[1], a, sizeof(a)) != sizeof(a));
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(read(fds[0], b, sizeof(b)), sizeof(b));
+	close(fds[0]);
+	close(fds[1]);
+	uuid_v4(a);
+	assert_string_not_equal(a, b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +258,7 @@ int main(void)
 		cmocka_unit_test(times),
 		cmocka_unit_test(base64),
 		cmocka_unit_test(random_names),
+		cmocka_unit_test(a_child_makes_other_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

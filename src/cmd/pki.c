@@ -2,7 +2,9 @@
  *
  * 1. A CA or service account key that is there is never replaced: what it signed must stay valid.
  * 2. Leaf certificates are made anew when they are missing, end within 30 days, or (the server's) lack a name they need.
- * 3. Keys are readable by their process alone: pki/ by the control plane's user, agent/ by root. */
+ * 3. The CA's key is durable before it signs. The other files are made durable together, before anything uses them; one that is empty was
+ *    lost in a crash before that, and counts as missing.
+ * 4. Keys are readable by their process alone: pki/ by the control plane's user, agent/ by root. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -11,21 +13,24 @@
 #include "io/io.h"
 
 #define YEAR_S (365 * 86400LL)
+#define CA_KEY "ca.key"
 #define RENEW_BEFORE_S (30 * 86400)
 
 struct place {
 	const char *dir;
 	uid_t uid;
 	gid_t gid;
+	bool wrote;
 };
 
-static int put(const struct place *pl, const char *name, struct str bytes, struct err *err)
+static int put(struct place *pl, const char *name, struct str bytes, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/%s", pl->dir, name);
-	int r = file_write_atomic(path, bytes, strstr(name, ".key") ? 0600 : 0644, true, err);
+	int r = file_write_atomic(path, bytes, strstr(name, ".key") ? 0600 : 0644, !strcmp(name, CA_KEY), err);
 
 	if (r < 0)
 		return r;
+	pl->wrote = true;
 	if (pl->uid != (uid_t)-1 && chown(path, pl->uid, pl->gid) < 0)
 		return err_errno(err, -errno, "cannot give %s to uid %u", path, pl->uid);
 	return 0;
@@ -35,13 +40,29 @@ static int put(const struct place *pl, const char *name, struct str bytes, struc
 static int get(const struct place *pl, const char *name, struct buf *ret, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/%s", pl->dir, name);
+	int r;
 
 	if (access(path, F_OK) < 0 && errno == ENOENT)
 		return 1;
-	return file_read(path, 1 << 20, ret, err);
+	r = file_read(path, 1 << 20, ret, err);
+	return r == 0 && !ret->len ? 1 : r;
 }
 
-static int key_get_or_make(const struct place *pl, const char *name, struct buf *ret, struct err *err)
+/* Once, after the last put. */
+static int settle(const struct place *pl, struct err *err)
+{
+	return pl->wrote ? dir_sync(pl->dir, err) : 0;
+}
+
+/* As put, unless it holds these bytes already. */
+static int put_changed(struct place *pl, const char *name, struct str bytes, struct err *err)
+{
+	CLEAN_BUF struct buf there = {0};
+
+	return get(pl, name, &there, err) == 0 && str_eq(buf_str(&there), bytes) ? 0 : put(pl, name, bytes, err);
+}
+
+static int key_get_or_make(struct place *pl, const char *name, struct buf *ret, struct err *err)
 {
 	int r = get(pl, name, ret, err);
 
@@ -76,7 +97,7 @@ static void describe(const struct cert_request *q, struct buf *out)
 }
 
 /* NAME.key and NAME.crt, signed by the CA; written only when not good as they are. */
-static int leaf(const struct place *pl, const char *name, const struct cert_request *q, const struct pki *ca, struct buf *cert, struct buf *key,
+static int leaf(struct place *pl, const char *name, const struct cert_request *q, const struct pki *ca, struct buf *cert, struct buf *key,
 	struct err *err)
 {
 	CLEAN_FREE char *crt = xasprintf("%s.crt", name), *key_name = xasprintf("%s.key", name), *names_file = xasprintf("%s.crt.names", name);
@@ -95,10 +116,10 @@ static int leaf(const struct place *pl, const char *name, const struct cert_requ
 	return r < 0 ? r : put(pl, names_file, buf_str(&names), err);
 }
 
-static int ca(const struct place *pl, struct pki *p, struct err *err)
+static int ca(struct place *pl, struct pki *p, struct err *err)
 {
 	static const struct cert_request request = { .common_name = "skiff-ca", .valid_seconds = 10 * YEAR_S, .is_ca = true };
-	int r = key_get_or_make(pl, "ca.key", &p->ca_key, err);
+	int r = key_get_or_make(pl, CA_KEY, &p->ca_key, err);
 
 	if (r < 0)
 		return r;
@@ -125,7 +146,7 @@ static int first_service_ip(const char *cidr, char out[INET_ADDRSTRLEN], struct 
 	return 0;
 }
 
-static int server_leaf(const struct place *pl, const struct options *o, struct pki *p, struct err *err)
+static int server_leaf(struct place *pl, const struct options *o, struct pki *p, struct err *err)
 {
 	char service_ip[INET_ADDRSTRLEN];
 	CLEAN_FREE char *long_name = xasprintf("kubernetes.default.svc.%s", o->cluster_domain);
@@ -141,7 +162,7 @@ static int server_leaf(const struct place *pl, const struct options *o, struct p
 	return leaf(pl, "server", &q, p, &p->server_cert, &p->server_key, err);
 }
 
-static int client_leaf(const struct place *pl, const char *name, const char *cn, const char *org, const struct pki *p, struct buf *cert,
+static int client_leaf(struct place *pl, const char *name, const char *cn, const char *org, const struct pki *p, struct buf *cert,
 	struct buf *key, struct err *err)
 {
 	const char *orgs[] = { org, NULL };
@@ -153,7 +174,7 @@ static int client_leaf(const struct place *pl, const char *name, const char *cn,
 int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, struct err *err)
 {
 	CLEAN_FREE char *dir = xasprintf("%s/pki", o->data_dir);
-	struct place pl = { dir, uid, gid };
+	struct place pl = { dir, uid, gid, false };
 	int r = dir_make(dir, 0750, err);
 
 	if (r < 0)
@@ -170,7 +191,7 @@ int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, 
 			&ret->kubelet_client_key, err);
 	if (r == 0)
 		r = client_leaf(&pl, "admin", "kubernetes-admin", "system:masters", ret, &ret->admin_cert, &ret->admin_key, err);
-	return r;
+	return r < 0 ? r : settle(&pl, err);
 }
 
 int pki_load(const struct options *o, struct pki *ret, struct err *err)
@@ -213,14 +234,14 @@ void pki_deinit(struct pki *p)
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err)
 {
 	CLEAN_FREE char *dir = xasprintf("%s/agent", o->data_dir), *node_user = xasprintf("system:node:%s", o->node_name);
-	struct place pl = { dir, (uid_t)-1, (gid_t)-1 };
+	struct place pl = { dir, (uid_t)-1, (gid_t)-1, false };
 	const char *dns[] = { o->node_name, NULL }, *ips[] = { o->node_ip, "127.0.0.1", NULL }, *orgs[] = { "system:nodes", NULL };
 	struct cert_request serving = { .common_name = node_user, .organizations = orgs, .dns_names = dns, .ip_addresses = ips,
 		.valid_seconds = YEAR_S, .server_auth = true };
 	int r = dir_make(dir, 0700, err);
 
 	if (r == 0)
-		r = put(&pl, "ca.crt", buf_str(&p->ca_cert), err);
+		r = put_changed(&pl, "ca.crt", buf_str(&p->ca_cert), err);
 	if (r == 0) {
 		CLEAN_BUF struct buf cert = {0}, key = {0};
 
@@ -231,7 +252,7 @@ int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *
 
 		r = leaf(&pl, "kubelet", &serving, p, &cert, &key, err);
 	}
-	return r;
+	return r < 0 ? r : settle(&pl, err);
 }
 
 static void add_base64(struct buf *out, const char *indent, const char *key, struct str bytes)
@@ -260,5 +281,9 @@ int kubeconfig_write(const char *path, const char *server, struct str ca_pem, st
 	buf_addz(&b, "contexts:\n- name: skiff\n  context:\n    cluster: skiff\n    user: admin\nusers:\n- name: admin\n  user:\n");
 	add_base64(&b, "    ", "client-certificate-data", cert);
 	add_base64(&b, "    ", "client-key-data", key);
+	CLEAN_BUF struct buf there = {0};
+
+	if (access(path, F_OK) == 0 && file_read(path, 1 << 20, &there, err) == 0 && str_eq(buf_str(&there), buf_str(&b)))
+		return 0;
 	return file_write_atomic(path, buf_str(&b), 0600, true, err);
 }

@@ -79,6 +79,7 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, int *ret_pidf
 int file_read(const char *path, size_t max, struct buf *ret, struct err *err); /* -EFBIG past max */
 /* Writes beside and renames, fsyncs file and folder when durable. */
 int file_write_atomic(const char *path, struct str bytes, mode_t mode, bool durable, struct err *err);
+int dir_sync(const char *path, struct err *err); /* makes every file directly in path durable, in about the time of one */
 int dir_make(const char *path, mode_t mode, struct err *err);    /* with its parents; there already: 0 */
 int dir_remove_tree(const char *path, struct err *err);          /* never follows links, never crosses mounts; gone already: 0 */
 

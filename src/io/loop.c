@@ -5,12 +5,16 @@
  * 2. Turn-end tasks (loop's thread only) run once before the loop next waits.
  * 3. After loop_stop everything posted so far still runs.
  *
+ * Waking is an eventfd and not uv_async_t, whose receiver spins while the sender is between its two steps: with more busy threads than
+ * cores that costs more than the post.
+ *
  * lock guards posts and current; nothing is called with it held. */
 #include "io/internal.h"
 
 #include <stdio.h>
 
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 
 struct task {
 	task_fn fn;
@@ -24,7 +28,8 @@ struct tasks {
 
 struct loop {
 	uv_loop_t uv;
-	uv_async_t wake;
+	uv_poll_t wake;
+	int wake_fd;
 	uv_prepare_t before_wait;
 	char name[16];
 	pthread_mutex_t lock;
@@ -76,10 +81,22 @@ static void run_turn_end(struct loop *l)
 	l->turn_end.len = 0;
 }
 
-static void on_wake(uv_async_t *wake)
+static void wake(struct loop *l)
 {
-	struct loop *l = wake->data;
+	static const uint64_t one = 1;
 
+	while (write(l->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+static void on_wake(uv_poll_t *p, int status, int events)
+{
+	struct loop *l = p->data;
+	uint64_t n;
+
+	/* Before the posts are taken, so that a wake that comes meanwhile is not lost. */
+	while (read(l->wake_fd, &n, sizeof(n)) < 0 && errno == EINTR)
+		;
 	run_posts(l);
 	if (atomic_load(&l->stopping))
 		uv_stop(&l->uv);
@@ -99,12 +116,16 @@ int loop_new(const char *name, struct loop **ret, struct err *err)
 		free(l);
 		return err_set(err, r, "event loop %s: %s", name, uv_strerror(r));
 	}
-	r = uv_async_init(&l->uv, &l->wake, on_wake);
+	l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = l->wake_fd < 0 ? -errno : uv_poll_init(&l->uv, &l->wake, l->wake_fd);
 	if (r < 0) {
+		if (l->wake_fd >= 0)
+			close(l->wake_fd);
 		uv_loop_close(&l->uv);
 		free(l);
 		return err_set(err, r, "event loop %s: %s", name, uv_strerror(r));
 	}
+	uv_poll_start(&l->wake, UV_READABLE, on_wake);
 	uv_prepare_init(&l->uv, &l->before_wait);
 	uv_prepare_start(&l->before_wait, on_before_wait);
 	l->wake.data = l;
@@ -147,7 +168,7 @@ int loop_start(struct loop *l, struct err *err)
 void loop_stop(struct loop *l)
 {
 	atomic_store(&l->stopping, true);
-	uv_async_send(&l->wake);
+	wake(l);
 }
 
 void loop_join(struct loop *l)
@@ -177,6 +198,7 @@ void loop_free(struct loop *l)
 		uv_run(&l->uv, UV_RUN_DEFAULT);
 		uv_loop_close(&l->uv);
 	}
+	close(l->wake_fd);
 	pthread_mutex_destroy(&l->lock);
 	free(l->posts.items);
 	free(l->running.items);
@@ -192,7 +214,7 @@ void loop_post(struct loop *l, task_fn fn, void *arg)
 	tasks_add(&l->posts, fn, arg);
 	/* Waking inside the lock: the loop may be freed as soon as its last post ran. */
 	if (first)
-		uv_async_send(&l->wake);
+		wake(l);
 	pthread_mutex_unlock(&l->lock);
 }
 
