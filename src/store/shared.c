@@ -64,6 +64,7 @@ struct shared {
 	struct list waits;             /* for a revision that is known */
 	struct list asked, fresh;      /* for "now": being asked for; to be asked for next */
 	bool asking;
+	uint64_t asked_at;             /* the index' revision when the remote was asked */
 	struct arena *scratch;
 };
 
@@ -296,6 +297,7 @@ static void ask(struct store *s)
 		list_insert(&h->asked, l);
 	}
 	h->asking = true;
+	h->asked_at = store_revision(s);
 	h->type->ask(h->remote, s);
 }
 
@@ -303,10 +305,10 @@ static void take_now(struct store *s, const struct item *it)
 {
 	struct shared *h = s->shared;
 	h->asking = false;
-	if (it->result == 0 && it->revision < store_revision(s)) {
+	if (it->result == 0 && it->revision < h->asked_at) {
 		log_error("store", "etcd is at revision %llu, but was at %llu before: it was restored from an older copy. What is held in memory is "
 			"no longer true, so this process ends; started again, it reads what is there",
-			(unsigned long long)it->revision, (unsigned long long)store_revision(s));
+			(unsigned long long)it->revision, (unsigned long long)h->asked_at);
 		_exit(EXIT_IO);
 	}
 	while (!list_empty(&h->asked)) {
