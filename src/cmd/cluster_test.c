@@ -314,6 +314,77 @@ static void test_owners(void **state)
 	delete(&apps_v1_replica_set_type, "own", "web", "Background");
 }
 
+/* ---- foreground deletion ---- */
+static const struct core_v1_config_map *make_map(const char *name)
+{
+	return make(&core_v1_config_map_type, arena_fmt(memory, "{\"metadata\":{\"name\":\"%s\",\"namespace\":\"fore\"}}", name).p);
+}
+
+static struct str owner_json(const struct core_v1_config_map *o)
+{
+	return arena_fmt(memory, "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"name\":\"" STR_FMT "\",\"uid\":\"" STR_FMT
+		"\",\"blockOwnerDeletion\":true}", STR_ARG(o->metadata.name), STR_ARG(o->metadata.uid));
+}
+
+static void own(const char *name, struct str owners)
+{
+	patch(&core_v1_config_map_type, "fore", name,
+		arena_fmt(memory, "{\"metadata\":{\"ownerReferences\":[" STR_FMT "]}}", STR_ARG(owners)).p);
+}
+
+static bool maps_gone(void *names)
+{
+	for (const char *n = names; *n; n++)
+		if (get(&core_v1_config_map_type, "fore", (char[]){ *n, 0 }))
+			return false;
+	return true;
+}
+
+static bool waits(void *arg)
+{
+	const struct core_v1_config_map *o = get(&core_v1_config_map_type, "fore", "o"), *d = get(&core_v1_config_map_type, "fore", "d");
+
+	return o && d && !time_is_zero(o->metadata.deletion_timestamp) && !time_is_zero(d->metadata.deletion_timestamp);
+}
+
+static bool kept_by_the_other(void *arg)
+{
+	const struct core_v1_config_map *y = get(&core_v1_config_map_type, "fore", "y");
+
+	return !get(&core_v1_config_map_type, "fore", "w") && y && y->metadata.owner_references.len == 1 &&
+		str_eqz(y->metadata.owner_references.items[0].name, "v") && time_is_zero(y->metadata.deletion_timestamp);
+}
+
+static void test_foreground(void **state)
+{
+	new_namespace("fore");
+	/* A circle: each waits for the next. */
+	const struct core_v1_config_map *a = make_map("a"), *b = make_map("b"), *c = make_map("c");
+
+	own("a", owner_json(c));
+	own("b", owner_json(a));
+	own("c", owner_json(b));
+	delete(&core_v1_config_map_type, "fore", "a", "Foreground");
+	wait_for("the circle goes", maps_gone, "abc");
+	/* Two owners, one of them going: the dependent stays with the other. */
+	const struct core_v1_config_map *w = make_map("w"), *v = make_map("v");
+
+	make_map("y");
+	own("y", arena_fmt(memory, STR_FMT "," STR_FMT, STR_ARG(owner_json(w)), STR_ARG(owner_json(v))));
+	delete(&core_v1_config_map_type, "fore", "w", "Foreground");
+	wait_for("the dependent keeps its other owner", kept_by_the_other, NULL);
+	/* The owner stays as long as a finalizer holds its dependent. */
+	const struct core_v1_config_map *o = make_map("o");
+
+	make_map("d");
+	own("d", owner_json(o));
+	patch(&core_v1_config_map_type, "fore", "d", "{\"metadata\":{\"finalizers\":[\"test.example/hold\"]}}");
+	delete(&core_v1_config_map_type, "fore", "o", "Foreground");
+	wait_for("both wait", waits, NULL);
+	patch(&core_v1_config_map_type, "fore", "d", "{\"metadata\":{\"finalizers\":null}}");
+	wait_for("both go", maps_gone, "od");
+}
+
 /* ---- a dead node ---- */
 static bool has_taint(const char *node, const char *key, const char *effect)
 {
@@ -361,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_endpoints),
 		cmocka_unit_test(test_namespace_deletion),
 		cmocka_unit_test(test_owners),
+		cmocka_unit_test(test_foreground),
 		cmocka_unit_test(test_dead_node),
 	};
 
