@@ -180,10 +180,24 @@ static int start_engine(struct agent *a, struct err *err)
 	return engine_local_new(&ec, &a->engine, err);
 }
 
+static void pod_cidr_changed(void *arg, const char *cidr)
+{
+	struct agent *a = arg;
+	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
+	struct err err = {0};
+	int r = engine_local_set_pod_cidr(a->engine, cidr, &err);
+
+	if (r == 0)
+		r = file_write_atomic(path, str_of(cidr), 0644, true, &err);
+	if (r < 0)
+		log_error("agent", "pods get no addresses of %s: %s", cidr, err.text);
+}
+
 static int start_pod_network(struct agent *a, struct err *err)
 {
 	struct network_config nc = { .client = a->node_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip, .pod_cidr = a->pod_cidr,
-		.bridge = BRIDGE, .dns_address = a->dns_address, .mode = a->network_mode, .vxlan_port = (uint16_t)a->options.vxlan_port };
+		.bridge = BRIDGE, .dns_address = a->dns_address, .mode = a->network_mode, .vxlan_port = (uint16_t)a->options.vxlan_port,
+		.pod_cidr_changed = pod_cidr_changed, .arg = a };
 	int r = network_new(&nc, &a->network, err);
 
 	return r < 0 ? r : network_start(a->network, err);

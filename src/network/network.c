@@ -33,6 +33,7 @@ struct waiter {                        /* a call of network_pod_ready that waits
 };
 struct network {
 	struct network_config c;
+	char pod_cidr[64];             /* c.pod_cidr; the router's */
 	struct informer *nodes, *rules, *namespaces, *own, *all; /* all: NULL until it is needed */
 	struct workqueue *dirty;       /* "p ns/name" policy, "n name" namespace, "o ns/name" own pod, "a ns/name" pod, "h ns/name" hooked */
 	pthread_mutex_t lock;
@@ -410,6 +411,21 @@ static void warn(void *arg, const char *text)
 	log_warn("network", "%s", text);
 }
 
+static void own_range(struct network *n, const struct cached_list *nodes)
+{
+	for (size_t i = 0; i < nodes->len; i++) {
+		const struct core_v1_node *o = nodes->items[i]->obj;
+
+		if (!str_eqz(o->metadata.name, n->c.node_name) || !o->spec.pod_cidr.len || o->spec.pod_cidr.len >= sizeof(n->pod_cidr) ||
+			str_eqz(o->spec.pod_cidr, n->pod_cidr))
+			continue;
+		log_warn("network", "this node's pods get addresses of " STR_FMT " from now on, no longer of %s", STR_ARG(o->spec.pod_cidr), n->pod_cidr);
+		snprintf(n->pod_cidr, sizeof(n->pod_cidr), STR_FMT, STR_ARG(o->spec.pod_cidr));
+		if (n->c.pod_cidr_changed)
+			n->c.pod_cidr_changed(n->c.arg, n->pod_cidr);
+	}
+}
+
 /* tell: the nodes changed, so that clashes among them are news. */
 static int keep_routes(struct network *n, struct netlink *netlink, bool tell, struct err *err)
 {
@@ -419,6 +435,7 @@ static int keep_routes(struct network *n, struct netlink *netlink, bool tell, st
 	int r;
 
 	informer_list(n->nodes, STR_NONE, &nodes);
+	own_range(n, &nodes);
 	p = peers_of(&n->c, &nodes, a, tell ? warn : NULL, n);
 	r = routes_apply(netlink, &n->c, &p, err);
 	cached_list_deinit(&nodes);
@@ -474,6 +491,8 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	int r;
 
 	n->c = *c;
+	snprintf(n->pod_cidr, sizeof(n->pod_cidr), "%s", c->pod_cidr ? c->pod_cidr : "");
+	n->c.pod_cidr = n->pod_cidr;
 	n->monitor = -1;
 	n->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = n->wake < 0 ? err_errno(err, -errno, "cannot make an eventfd") : netlink_monitor(&n->monitor, err);

@@ -30,6 +30,9 @@ struct network_config {
 	const char *dns_address;           /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
 	enum network_mode mode;
 	uint16_t vxlan_port;               /* 0: 8472 */
+	/* The API gave this node another range than pod_cidr: it was deleted and made again. From then on it is the one. May be NULL. */
+	void (*pod_cidr_changed)(void *arg, const char *cidr);
+	void *arg;
 };
 struct network;
 int network_new(const struct network_config *c, struct network **ret, struct err *err);
