@@ -78,6 +78,7 @@ void masters_stop(struct masters *m);                   /* takes this one out; N
 
 /* ---- the processes ---- */
 void memory_setup(void);                       /* memory.c; before the first thread */
+void memory_drop_code(void);                   /* what ran so far is not needed again soon */
 void memory_trim_start(struct loop *l);        /* gives free memory back, for the process' life */
 int cmd_server(int argc, char **argv);         /* supervisor.c */
 int cmd_control_plane(int argc, char **argv);  /* control_plane.c */

@@ -1,6 +1,11 @@
-/* How the long-running processes use the C library's heap: many threads that mostly wait, so few arenas, and what a burst left free goes
- * back to the system. */
+/* What the long-running processes keep in memory.
+ *
+ * Heap: many threads that mostly wait, so few arenas, and what a burst left free goes back to the system.
+ * Code: a start runs through much that is never needed again. Those pages are unmapped once; the kernel maps what is used again from its
+ * cache, without reading. Only segments that nobody can write to are dropped, so their bytes are the file's. */
+#include <link.h>
 #include <malloc.h>
+#include <sys/mman.h>
 
 #include "cmd/cmd.h"
 #include "io/io.h"
@@ -10,8 +15,37 @@
 #define AFTER_START_MS 3000           /* by then start-up's own garbage is free */
 #define EVERY_MS (300 * 1000)
 
+static int drop_segments(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	uintptr_t page = (uintptr_t)getpagesize();
+
+	if (str_has_prefix(str_of(info->dlpi_name), STR("linux-vdso")))
+		return 0;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+		uintptr_t begin = info->dlpi_addr + h->p_vaddr, end = begin + h->p_memsz;
+
+		if (h->p_type != PT_LOAD || h->p_flags & PF_W)
+			continue;
+		begin &= ~(page - 1);
+		end = (end + page - 1) & ~(page - 1);
+		madvise((void *)begin, end - begin, MADV_DONTNEED);
+	}
+	return 0;
+}
+
+void memory_drop_code(void)
+{
+	dl_iterate_phdr(drop_segments, NULL);
+}
+
 static void trim(void *arg)
 {
+	static bool again;
+
+	if (!again)
+		memory_drop_code();
+	again = true;
 	malloc_trim(0);
 }
 

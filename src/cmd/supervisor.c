@@ -243,6 +243,7 @@ static int supervise(struct child *children, size_t n)
 
 			got = sigtimedwait(&signals, NULL, &wait);
 		} else {
+			memory_drop_code();
 			got = sigwaitinfo(&signals, NULL);
 		}
 		if (got == SIGTERM || got == SIGINT) {
