@@ -154,6 +154,14 @@ static void fill(struct request *q)
 static void answer(struct request *q)
 {
 	struct registry_result *r = &q->result;
+	if (q->collection) {
+		struct list_job *j = TAKE(q->collection);
+		if (str_eqz(r->status->status, "Success")) {
+			list_send(j);
+			return;
+		}
+		list_drop(j);
+	}
 	if (r->status) {
 		respond_status(q, r->status);
 		return;
@@ -240,6 +248,8 @@ void serve_execute(struct request *q)
 	if (take_body(q) || refuse_sub(q))
 		return;
 	default_audience(q);
+	if (q->info.verb_bit == VERB_DELETECOLLECTION && !(q->collection = list_open(q)))
+		return;
 	http_stream_ref(q->stream);
 	registry_execute(q->server->registry, &q->reg, executed, q);
 }

@@ -73,6 +73,7 @@ struct request {
 	const struct subresource_row *sub;
 	struct registry_request reg;
 	struct registry_result result;
+	struct list_job *collection;          /* of DELETECOLLECTION: what there was, the answer */
 	struct str_list warnings;
 	enum { SEAT_NONE, SEAT_READ, SEAT_WRITE } seat;
 	bool finished;
@@ -110,6 +111,10 @@ int body_patch(struct request *q);
 /* ---- handlers ---- */
 bool dispatch(struct request *q);                  /* dispatch.c: the last phase */
 void serve_list(struct request *q);
+/* The same in two steps: the snapshot as it was when opened. list_open NULL: refused, and answered. */
+struct list_job *list_open(struct request *q);
+void list_send(struct list_job *j);                /* ends it */
+void list_drop(struct list_job *j);
 void serve_watch(struct request *q);
 struct watch_list *watch_list_new(void);
 void watch_list_free(struct watch_list *l);

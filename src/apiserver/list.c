@@ -376,7 +376,8 @@ static void walk_page(struct list_job *j)
 		j->page = arena_alloc(j->q->arena, sizeof(struct object *));
 }
 
-void serve_list(struct request *q)
+/* NULL: refused, and answered. */
+struct list_job *list_open(struct request *q)
 {
 	struct list_job *j = arena_alloc(q->arena, sizeof(*j));
 	struct meta_v1_status *st = NULL;
@@ -384,9 +385,20 @@ void serve_list(struct request *q)
 	j->first = true;
 	if (registry_list_open(q->server->registry, &q->reg, &j->list, &st) != 0) {
 		respond_status(q, st);
-		return;
+		return NULL;
 	}
 	j->scratch = arena_new(4096);
+	return j;
+}
+
+void list_drop(struct list_job *j)
+{
+	job_free(j);
+}
+
+void list_send(struct list_job *j)
+{
+	struct request *q = j->q;
 	bool proto = q->accept.format == OUT_PROTO;
 	if (q->options.limit > 0 || proto)
 		walk_page(j);
@@ -403,4 +415,11 @@ void serve_list(struct request *q)
 	http_stream_ref(q->stream);
 	http_stream_on_close(q->stream, closed, j);
 	pump(q->stream, j);
+}
+
+void serve_list(struct request *q)
+{
+	struct list_job *j = list_open(q);
+	if (j)
+		list_send(j);
 }

@@ -150,11 +150,11 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	return ret;
 }
 
-/* An Endpoints object that someone changed or removed is put right again. */
+/* An Endpoints object that someone removed is made again; one of ours that outlived its service goes. What users write without a service stays. */
 static void map_endpoints(struct run *r, enum informer_event ev, const struct cached *old,
 	const struct cached *now)
 {
-	if (ev == INFORMER_ADDED || ev == INFORMER_DELETED)
+	if (ev == INFORMER_DELETED || (ev == INFORMER_ADDED && str_map_has(&now->meta->labels, STR(MANAGED_BY))))
 		enqueue(r, (now ? now : old)->key);
 }
 

@@ -23,7 +23,7 @@
 struct health {
 	uint64_t seen_ns;               /* the last sign of life; monotonic */
 	struct timestamp renew, heartbeat;
-	bool registered, pods_marked;
+	bool registered, pods_marked, was_ready;
 };
 
 struct state {
@@ -208,9 +208,11 @@ static int follow_readiness(struct run *r, const struct core_v1_node *n, struct 
 	struct state *st = r->state;
 
 	pthread_mutex_lock(&st->lock);
-	bool marked = health_of(st, n->metadata.name)->pods_marked;
+	struct health *h = health_of(st, n->metadata.name);
+	bool ready = has_status(n, "Ready", "True"), marked = h->pods_marked, was_ready = h->was_ready;
+
+	h->was_ready = ready;
 	pthread_mutex_unlock(&st->lock);
-	bool ready = has_status(n, "Ready", "True");
 
 	if (ready == !marked)
 		return 0;
@@ -219,8 +221,9 @@ static int follow_readiness(struct run *r, const struct core_v1_node *n, struct 
 
 		if (ret)
 			return ret;
-		record_node(r, n->metadata.name, "Normal", "NodeNotReady", "Node " STR_FMT " status is now: NodeNotReady",
-			STR_ARG(n->metadata.name));
+		if (was_ready)
+			record_node(r, n->metadata.name, "Normal", "NodeNotReady",
+				"Node " STR_FMT " status is now: NodeNotReady", STR_ARG(n->metadata.name));
 	}
 	pthread_mutex_lock(&st->lock);
 	health_of(st, n->metadata.name)->pods_marked = !ready;

@@ -46,6 +46,7 @@ static void cidr_validate_update(struct write *w, struct causes *cs)
 
 const struct kind service_cidr_kind = {
 	.resource = "servicecidrs.networking.k8s.io",
+	.flags = KIND_STATUS_META,
 	.prepare_create = cidr_prepare_create,
 	.validate = cidr_validate,
 	.validate_update = cidr_validate_update,
