@@ -243,6 +243,7 @@ static void map_job(struct run *r, enum informer_event ev, const struct cached *
 
 const struct controller cronjob_controller = {
 	.name = "cronjob",
+	.bulk = true,
 	.component = "cronjob-controller",
 	.watches = { { &batch_v1_cron_job_type, map_self }, { &batch_v1_job_type, map_job } },
 	.reconcile = reconcile,

@@ -546,6 +546,7 @@ static void deinit(struct run *r)
 
 const struct controller daemonset_controller = {
 	.name = "daemonset",
+	.bulk = true,
 	.component = "daemonset-controller",
 	.watches = {
 		{ &apps_v1_daemon_set_type, map_self },

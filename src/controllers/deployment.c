@@ -612,6 +612,7 @@ static void map_pod_event(struct run *r, enum informer_event ev, const struct ca
 
 const struct controller deployment_controller = {
 	.name = "deployment",
+	.bulk = true,
 	.component = "deployment-controller",
 	.watches = {
 		{ &apps_v1_deployment_type, map_self },

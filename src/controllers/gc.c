@@ -572,6 +572,7 @@ static void deinit(struct run *r)
 
 const struct controller garbage_collector = {
 	.name = "garbagecollector",
+	.bulk = true,
 	.component = "garbage-collector-controller",
 	.init = init,
 	.deinit = deinit,

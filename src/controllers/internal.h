@@ -20,6 +20,7 @@ typedef void (*watch_fn)(struct run *r, enum informer_event ev, const struct cac
 struct controller {
 	const char *name;
 	const char *component;            /* of its events: replicaset-controller */
+	bool bulk;                        /* makes and deletes what users ask for, which may take long (manager.c) */
 	struct {
 		const struct type *type;
 		watch_fn map;             /* event -> keys; NULL: only read */

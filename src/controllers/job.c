@@ -484,6 +484,7 @@ static void deinit(struct run *r)
 
 const struct controller job_controller = {
 	.name = "job",
+	.bulk = true,
 	.component = "job-controller",
 	.watches = { { &batch_v1_job_type, map_job }, { &core_v1_pod_type, map_pod } },
 	.init = init,

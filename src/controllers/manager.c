@@ -1,7 +1,9 @@
-/* Runs the controllers of the table `controllers`: one queue of (controller, key) pairs, a few workers for all of them. Upstream:
+/* Runs the controllers of the table `controllers`: two queues of (controller, key) pairs, a few workers each. Upstream:
  * kube-controller-manager.
  *
- * 1. A key of one controller is worked on by one worker at a time; keys of all controllers take turns in the order they came.
+ * 1. A key of one controller is worked on by one worker at a time; keys of a queue's controllers take turns in the order they came. Those that
+ *    make and delete what users ask for (`bulk`) have a queue of their own: a slow admission webhook that holds all of its workers does not keep
+ *    dead nodes from being seen, nor endpoints from being written.
  * 2. A failed key comes back with back-off (5 ms doubling). Conflict and not found are no failures worth a word: the cache was behind.
  * 3. In an idle cluster every thread here sleeps without a deadline, but for keys that asked to come back later. */
 #include "controllers/internal.h"
@@ -10,13 +12,21 @@
 
 #include "controllers/table.h"
 
-#define WORKERS 8
+enum { URGENT, BULK, N_QUEUES };
+static const unsigned workers_of[N_QUEUES] = { [URGENT] = 3, [BULK] = 6 };
+#define WORKERS_MOST 9
 #define POOL_THREADS 16
 #define SYNC_TIMEOUT_MS 120000
 
 struct hook {
 	struct run *run;
 	watch_fn map;
+};
+
+struct worker {
+	struct controllers *m;
+	struct workqueue *queue;
+	pthread_t thread;
 };
 
 struct controllers {
@@ -26,10 +36,10 @@ struct controllers {
 	size_t n_runs;
 	struct hook hooks[N_CONTROLLERS * WATCHES_MOST];
 	size_t n_hooks;
-	struct workqueue *queue;
+	struct workqueue *queues[N_QUEUES];
 	struct event_recorder *events;
 	struct pool *pool;
-	pthread_t workers[WORKERS];
+	struct worker workers[WORKERS_MOST];
 	size_t n_workers;
 	_Atomic bool stopping;
 };
@@ -48,18 +58,23 @@ static struct str queue_key(struct buf *b, const struct run *r, struct str key)
 	return buf_str(b);
 }
 
+static struct workqueue *queue_of(const struct run *r)
+{
+	return r->m->queues[r->row->bulk ? BULK : URGENT];
+}
+
 void enqueue(struct run *r, struct str key)
 {
 	struct buf b CLEAN_BUF = { 0 };
 
-	workqueue_add(r->m->queue, queue_key(&b, r, key));
+	workqueue_add(queue_of(r), queue_key(&b, r, key));
 }
 
 void enqueue_after(struct run *r, struct str key, uint64_t ms)
 {
 	struct buf b CLEAN_BUF = { 0 };
 
-	workqueue_add_after(r->m->queue, queue_key(&b, r, key), ms);
+	workqueue_add_after(queue_of(r), queue_key(&b, r, key), ms);
 }
 
 void requeue_within(struct run *r, uint64_t ms)
@@ -128,7 +143,7 @@ struct objects cache_indexed(struct run *r, const struct type *t, const char *pr
 }
 
 /* ---- workers ---- */
-static void reconcile(struct controllers *m, const char *queue_key, struct arena *a)
+static void reconcile(struct controllers *m, struct workqueue *queue, const char *queue_key, struct arena *a)
 {
 	struct run r = m->runs[queue_key[0] - 1];
 	struct err err = { "" };
@@ -140,28 +155,28 @@ static void reconcile(struct controllers *m, const char *queue_key, struct arena
 
 	release_held(&r);
 	if (!ret) {
-		workqueue_forget(m->queue, str_of(queue_key));
+		workqueue_forget(queue, str_of(queue_key));
 		if (r.requeue_ms)
-			workqueue_add_after(m->queue, str_of(queue_key), r.requeue_ms);
+			workqueue_add_after(queue, str_of(queue_key), r.requeue_ms);
 	} else {
 		if (ret != CLIENT_CONFLICT && ret != CLIENT_NOT_FOUND && !m->stopping)
 			log_warn(r.row->name, STR_FMT ": %s", STR_ARG(key), err.text);
 		else
 			log_debug(r.row->name, STR_FMT ": %s", STR_ARG(key), err.text);
-		workqueue_add_rate_limited(m->queue, str_of(queue_key));
+		workqueue_add_rate_limited(queue, str_of(queue_key));
 	}
 }
 
 static void *work(void *arg)
 {
-	struct controllers *m = arg;
+	struct worker *w = arg;
 	struct arena *a = arena_new(0);
 	char *key;
 
-	while ((key = workqueue_get(m->queue))) {
-		reconcile(m, key, a);
+	while ((key = workqueue_get(w->queue))) {
+		reconcile(w->m, w->queue, key, a);
 		arena_reset(a);
-		workqueue_done(m->queue, key);
+		workqueue_done(w->queue, key);
 		free(key);
 	}
 	arena_free(a);
@@ -298,7 +313,8 @@ int controllers_new(const struct controllers_config *c, struct controllers **ret
 	m->config.signing_ca_cert_pem = own_text(c->signing_ca_cert_pem, &m->own.signing_cert);
 	m->config.signing_ca_key_pem = own_text(c->signing_ca_key_pem, &m->own.signing_key);
 	m->config.cluster_cidr = m->own.cidr = c->cluster_cidr ? xstrdup(c->cluster_cidr) : NULL;
-	m->queue = workqueue_new("controllers");
+	for (size_t i = 0; i < N_QUEUES; i++)
+		m->queues[i] = workqueue_new(i == BULK ? "bulk" : "urgent");
 	m->events = event_recorder_new(c->client, "controllermanager", NULL);
 	m->pool = pool_new("ctl", POOL_THREADS);
 	for (size_t i = 0; i < N_CONTROLLERS; i++) {
@@ -332,22 +348,28 @@ int controllers_start(struct controllers *m, struct err *err)
 	for (size_t i = 0; i < m->n_runs; i++)
 		if (m->runs[i].row->start)
 			m->runs[i].row->start(&m->runs[i]);
-	while (m->n_workers < WORKERS) {
-		int r = thread_start(&m->workers[m->n_workers], "controller", work, m);
+	for (size_t q = 0; q < N_QUEUES; q++)
+		for (unsigned i = 0; i < workers_of[q]; i++) {
+			struct worker *w = &m->workers[m->n_workers];
 
-		if (r)
-			return err_errno(err, r, "start a controller's worker");
-		m->n_workers++;
-	}
+			w->m = m;
+			w->queue = m->queues[q];
+			int r = thread_start(&w->thread, "controller", work, w);
+
+			if (r)
+				return err_errno(err, r, "start a controller's worker");
+			m->n_workers++;
+		}
 	return 0;
 }
 
 void controllers_stop(struct controllers *m)
 {
 	m->stopping = true;
-	workqueue_stop(m->queue);
+	for (size_t i = 0; i < N_QUEUES; i++)
+		workqueue_stop(m->queues[i]);
 	for (size_t i = 0; i < m->n_workers; i++)
-		pthread_join(m->workers[i], NULL);
+		pthread_join(m->workers[i].thread, NULL);
 	m->n_workers = 0;
 }
 
@@ -363,7 +385,8 @@ void controllers_free(struct controllers *m)
 		event_recorder_free(m->runs[i].events);
 	}
 	event_recorder_free(m->events);
-	workqueue_free(m->queue);
+	for (size_t i = 0; i < N_QUEUES; i++)
+		workqueue_free(m->queues[i]);
 	free(m->own.ca);
 	free(m->own.signing_cert);
 	free(m->own.signing_key);

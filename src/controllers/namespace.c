@@ -307,6 +307,7 @@ static void map_deleted(struct run *r, enum informer_event ev, const struct cach
 
 const struct controller namespace_controller = {
 	.name = "namespace",
+	.bulk = true,
 	.component = "namespace-controller",
 	.watches = { { &core_v1_namespace_type, map_deleted } },
 	.reconcile = reconcile,

@@ -179,6 +179,7 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 
 const struct controller pod_gc_controller = {
 	.name = "pod-garbage-collector",
+	.bulk = true,
 	.watches = { { &core_v1_pod_type, map_pod }, { &core_v1_node_type, map_node } },
 	.reconcile = reconcile,
 };

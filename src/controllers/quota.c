@@ -279,6 +279,7 @@ static int init(struct run *r, struct err *err)
 
 const struct controller quota_controller = {
 	.name = "resourcequota",
+	.bulk = true,
 	.component = "resourcequota-controller",
 	.watches = {
 		{ &core_v1_resource_quota_type, map_self },

@@ -393,6 +393,7 @@ static void deinit(struct run *r)
 
 const struct controller replicaset_controller = {
 	.name = "replicaset",
+	.bulk = true,
 	.component = "replicaset-controller",
 	.watches = { { &apps_v1_replica_set_type, map_self }, { &core_v1_pod_type, map_pod } },
 	.init = init,
@@ -402,6 +403,7 @@ const struct controller replicaset_controller = {
 
 const struct controller replication_controller = {
 	.name = "replication",
+	.bulk = true,
 	.component = "replication-controller",
 	.watches = { { &core_v1_replication_controller_type, map_self }, { &core_v1_pod_type, map_pod } },
 	.init = init,

@@ -538,6 +538,7 @@ static void deinit(struct run *r)
 
 const struct controller statefulset_controller = {
 	.name = "statefulset",
+	.bulk = true,
 	.component = "statefulset-controller",
 	.watches = {
 		{ &apps_v1_stateful_set_type, map_self },

@@ -37,6 +37,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 
 const struct controller ttl_after_finished_controller = {
 	.name = "ttl-after-finished",
+	.bulk = true,
 	.watches = { { &batch_v1_job_type, map_self } },
 	.reconcile = reconcile,
 };
