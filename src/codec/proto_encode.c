@@ -142,7 +142,7 @@ static void put_value(struct penc *e, const struct field *f, unsigned tag, const
 
 static void put_pointer(struct penc *e, const struct field *f, const void *v)
 {
-	if (f->kind == KIND_BYTES ? !((const struct str *)v)->p : !codec_is_there(f, v))
+	if (!codec_is_there(f, v))
 		return;
 	switch (f->kind) {
 	case KIND_BOOL:

@@ -54,7 +54,8 @@ bool codec_is_there(const struct field *f, const void *value)
 		return f->shape == SHAPE_PTR ? ((const struct str *)value)->p != NULL
 					     : ((const struct str *)value)->len != 0;
 	case KIND_BYTES:
-		return ((const struct str *)value)->len;
+		return f->shape == SHAPE_PTR ? ((const struct str *)value)->p != NULL
+					     : ((const struct str *)value)->len != 0;
 	default:
 		break;
 	}
