@@ -14,7 +14,7 @@ struct state {
 	uint32_t base;               /* host order */
 	uint32_t ranges;             /* how many /24 there are */
 	uint32_t next;               /* where the search begins: freed ranges rest for a round */
-	struct map given;            /* node -> range number + 1; touched by the one reconcile alone */
+	struct map given;            /* node's uid -> range number + 1; touched by the one reconcile alone */
 };
 
 static bool parse_range(struct state *st, struct str cidr, uint32_t *ret)
@@ -89,7 +89,7 @@ static int give(struct run *r, const struct core_v1_node *n, uint32_t range, str
 		"{\"spec\":{\"podCIDR\":\"%s/%d\",\"podCIDRs\":[\"%s/%d\"]}}", text, NODE_BITS, text, NODE_BITS);
 
 	if (!ret)
-		map_set(&st->given, n->metadata.name, (void *)(uintptr_t)(range + 1));
+		map_set(&st->given, n->metadata.uid, (void *)(uintptr_t)(range + 1));
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
@@ -104,23 +104,31 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	struct objects nodes = cache_objects(r, &core_v1_node_type, STR_NONE);
 	uint8_t *used = arena_alloc(r->arena, st->ranges / 8 + 1);
 	size_t i = 0;
-	struct str name;
+	struct str uid;
 	void *v;
 
 	OBJECT_EACH(const struct core_v1_node, n, nodes) {
 		uint32_t range;
 
 		if (n->spec.pod_cidr.len)
-			map_remove(&st->given, n->metadata.name);
+			map_remove(&st->given, n->metadata.uid);
 		if (n->spec.pod_cidr.len && parse_range(st, n->spec.pod_cidr, &range))
 			mark(used, range);
 	}
-	while (map_next(&st->given, &i, &name, &v))
-		mark(used, (uint32_t)(uintptr_t)v - 1);
+	while (map_next(&st->given, &i, &uid, &v)) {
+		bool there = false;
+
+		OBJECT_EACH(const struct core_v1_node, n, nodes)
+			there |= str_eq(n->metadata.uid, uid);
+		if (there)
+			mark(used, (uint32_t)(uintptr_t)v - 1);
+		else
+			map_remove(&st->given, uid); /* deleted before its range was seen: one of that name later is another node */
+	}
 	OBJECT_EACH(const struct core_v1_node, n, nodes) {
 		uint32_t range;
 
-		if (n->spec.pod_cidr.len || map_get(&st->given, n->metadata.name))
+		if (n->spec.pod_cidr.len || map_get(&st->given, n->metadata.uid))
 			continue;
 		if (!find_free(st, used, &range)) {
 			event_record(r->events, &core_v1_node_type, n, "Normal", "CIDRNotAvailable",
