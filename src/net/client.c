@@ -147,10 +147,22 @@ static void put_header(struct buf *out, const char *name, struct str value)
 	buf_addf(out, "%s: " STR_FMT "\r\n", name, STR_ARG(value));
 }
 
+/* Host and User-Agent are the caller's to say (probes do); twice would be malformed. */
+static bool call_names(const struct http_call *call, const char *name)
+{
+	for (size_t i = 0; i < call->n_headers; i++)
+		if (call->headers[i].name.len == strlen(name) && !strncasecmp(call->headers[i].name.p, name, strlen(name)))
+			return true;
+	return false;
+}
+
 void client_put_head(struct http_client *c, struct buf *out, const struct http_call *call, int64_t length)
 {
-	buf_addf(out, STR_FMT " %s" STR_FMT " HTTP/1.1\r\nhost: %s\r\nuser-agent: skiff\r\n", STR_ARG(call->method), c->base,
-		STR_ARG(call->target), c->host_header);
+	buf_addf(out, STR_FMT " %s" STR_FMT " HTTP/1.1\r\n", STR_ARG(call->method), c->base, STR_ARG(call->target));
+	if (!call_names(call, "host"))
+		buf_addf(out, "host: %s\r\n", c->host_header);
+	if (!call_names(call, "user-agent"))
+		buf_addz(out, "user-agent: skiff\r\n");
 	pthread_mutex_lock(&c->lock);
 	if (c->bearer)
 		buf_addf(out, "authorization: Bearer %s\r\n", c->bearer);
