@@ -1,5 +1,7 @@
 /* The pure parts: back-off, phase, expansion, log lines, the swap of file sets, sub-paths, resolv.conf, quality of service. */
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "gen/types.h"
@@ -307,12 +309,139 @@ static void test_static_parse(void **state)
 	pod_object_unref(again);
 }
 
+/* ---- probes over the wire ---- */
+
+struct web {
+	int hosts, agents;
+	char host[64], agent[64];
+};
+
+static void on_probe(void *arg, struct http_stream *s)
+{
+	struct web *w = arg;
+	const struct http_request *q = http_stream_request(s);
+
+	w->hosts = w->agents = 0;
+	for (size_t i = 0; i < q->n_headers; i++) {
+		if (str_eqz(q->headers[i].name, "host") && ++w->hosts)
+			snprintf(w->host, sizeof(w->host), STR_FMT, STR_ARG(q->headers[i].value));
+		if (str_eqz(q->headers[i].name, "user-agent") && ++w->agents)
+			snprintf(w->agent, sizeof(w->agent), STR_FMT, STR_ARG(q->headers[i].value));
+	}
+	http_respond(s, str_eqz(q->path, "/bad") ? 500 : 200, NULL, 0, STR("x"), NULL, NULL);
+}
+
+static enum probe_result ask(struct arena *a, const char *probe, const char *ip, struct buf *out)
+{
+	struct core_v1_pod *p = pod_of(a, arena_fmt(a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"readinessProbe\":%s}]}}", probe).p);
+	struct kubelet k = { 0 };
+
+	buf_clear(out);
+	return probe_ask(&k, p->spec.containers.items[0].readiness_probe, &p->spec.containers.items[0], "", ip, out);
+}
+
+static void test_http_probe(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_BUF struct buf out = { 0 };
+	struct web w = { 0 };
+	struct loop *loop;
+	struct http_server *server;
+	struct err err;
+
+	assert_int_equal(loop_new("web", &loop, &err), 0);
+	assert_int_equal(loop_start(loop, &err), 0);
+	struct http_server_config c = { .loops = &loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = on_probe, .arg = &w } };
+	assert_int_equal(http_server_start(&c, &server, &err), 0);
+	int port = http_server_port(server);
+	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"path\":\"/ok\",\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_SUCCESS);
+	assert_int_equal(w.hosts, 1);
+	assert_int_equal(w.agents, 1);
+	assert_string_equal(w.agent, "kube-probe/1.36");
+	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"port\":%d,\"httpHeaders\":[{\"name\":\"Host\",\"value\":\"named\"}]}}",
+		port).p, "127.0.0.1", &out), PROBE_SUCCESS);
+	assert_int_equal(w.hosts, 1);
+	assert_string_equal(w.host, "named");
+	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"path\":\"/bad\",\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_FAILURE);
+	assert_string_equal(out.p, "HTTP probe failed with statuscode: 500");
+	assert_int_equal(ask(a, "{\"httpGet\":{\"port\":\"nope\"}}", "127.0.0.1", &out), PROBE_UNKNOWN);
+	assert_string_equal(out.p, "strconv.Atoi: parsing \"nope\": invalid syntax");
+	assert_int_equal(ask(a, arena_fmt(a, "{\"tcpSocket\":{\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_SUCCESS);
+	http_server_stop(server);
+	assert_int_equal(ask(a, arena_fmt(a, "{\"tcpSocket\":{\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_FAILURE);
+	assert_string_equal(out.p, arena_fmt(a, "dial tcp 127.0.0.1:%d: connect: connection refused", port).p);
+	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_FAILURE);
+	assert_string_equal(out.p, arena_fmt(a, "Get \"http://127.0.0.1:%d/\": dial tcp 127.0.0.1:%d: connect: connection refused", port, port).p);
+	loop_stop(loop);
+	loop_join(loop);
+	loop_free(loop);
+}
+
+struct grpc {
+	int listener;
+	const uint8_t *answer;
+	size_t len;
+	char got[256];
+};
+
+/* One connection: reads the first bytes, says what it was told to. */
+static void *serve_grpc(void *arg)
+{
+	struct grpc *g = arg;
+	CLEAN_FD int fd = accept4(g->listener, NULL, NULL, SOCK_CLOEXEC);
+
+	ssize_t n = read(fd, g->got, sizeof(g->got) - 1);
+	if (n > 0 && write(fd, g->answer, g->len) < 0)
+		return NULL;
+	shutdown(fd, SHUT_WR);
+	char drop;
+	while (read(fd, &drop, 1) > 0) /* until the other side has what it needs */
+		;
+	return NULL;
+}
+
+static enum probe_result ask_grpc(struct arena *a, const uint8_t *answer, size_t len, struct buf *out)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(at);
+	struct grpc g = { .listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .answer = answer, .len = len };
+	pthread_t thread;
+
+	assert_int_equal(bind(g.listener, (struct sockaddr *)&at, size), 0);
+	assert_int_equal(listen(g.listener, 1), 0);
+	getsockname(g.listener, (struct sockaddr *)&at, &size);
+	assert_int_equal(thread_start(&thread, "grpc", serve_grpc, &g), 0);
+	enum probe_result r = ask(a, arena_fmt(a, "{\"grpc\":{\"port\":%d,\"service\":\"svc\"}}", ntohs(at.sin_port)).p, "127.0.0.1", out);
+	pthread_join(thread, NULL);
+	close(g.listener);
+	assert_int_equal(memcmp(g.got, "PRI * HTTP/2.0", 10), 0);
+	return r;
+}
+
+static void test_grpc_probe(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_BUF struct buf out = { 0 };
+#define SETTINGS 0, 0, 0, 4, 0, 0, 0, 0, 0
+#define HEADERS 0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88
+	static const uint8_t serving[] = { SETTINGS, HEADERS, 0, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 8, 1 },
+		not_serving[] = { SETTINGS, HEADERS, 0, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 8, 2 },
+		unknown[] = { SETTINGS, 0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88 }, cut[] = { SETTINGS, 0xff, 0xff, 0xff, 0, 0 };
+
+	assert_int_equal(ask_grpc(a, serving, sizeof(serving), &out), PROBE_SUCCESS);
+	assert_int_equal(ask_grpc(a, not_serving, sizeof(not_serving), &out), PROBE_FAILURE);
+	assert_string_equal(out.p, "service unhealthy (responded with \"NOT_SERVING\")");
+	assert_int_equal(ask_grpc(a, unknown, sizeof(unknown), &out), PROBE_FAILURE);
+	assert_int_equal(ask_grpc(a, cut, sizeof(cut), &out), PROBE_FAILURE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_backoff), cmocka_unit_test(test_expand), cmocka_unit_test(test_phase), cmocka_unit_test(test_log_lines),
 		cmocka_unit_test(test_log_tail), cmocka_unit_test(test_files), cmocka_unit_test(test_subpath), cmocka_unit_test(test_resolv),
 		cmocka_unit_test(test_qos), cmocka_unit_test(test_static_parse),
+		cmocka_unit_test(test_http_probe), cmocka_unit_test(test_grpc_probe),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
