@@ -15,7 +15,7 @@ class Wire:
         self.holder = subprocess.Popen(["unshare", "--net", "--kill-child", "--fork", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         self.pid = eventually(self._find, 5, "the wire's namespace")
         self.subnets = SUBNETS[:subnets]
-        self.sh("ip link set lo up; sysctl -qw net.ipv4.ip_forward=1")
+        self.sh("ip link set lo up; sysctl -qw net.ipv4.ip_forward=1; sysctl -qw net.bridge.bridge-nf-call-iptables=0 || true")
         for i, net in enumerate(self.subnets):
             self.sh(f"ip link add wire{i} type bridge forward_delay 0 && ip link set wire{i} up && ip addr add {net}.1/24 dev wire{i}")
         # A router that would pass packets of pods on would hide that they were sent to it.
