@@ -91,7 +91,7 @@ static inline int report_running(const struct core_v1_pod *p, struct arena *a)
 	return client_update(the.client, &core_v1_pod_type, "status", c, a, NULL, NULL);
 }
 
-/* A pod labelled end=… ends so once it runs; end=odd: Failed when its completion index is odd. */
+/* A pod labelled hold never starts; one labelled end=… ends so once it runs; end=odd: Failed when its completion index is odd. */
 static inline int report_end(const struct core_v1_pod *p, struct str phase, struct arena *a)
 {
 	struct core_v1_pod *c = model_copy(&core_v1_pod_type, p, a);
@@ -120,6 +120,8 @@ static inline void tend(struct str key, struct arena *a)
 		r = client_delete(the.client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &now, &err);
 	else if (!p->spec.node_name.len)
 		r = bind_pod(p, a);
+	else if (str_map_has(&p->metadata.labels, STR("hold")))
+		r = 0;
 	else if (!p->status.phase.len || str_eqz(p->status.phase, "Pending"))
 		r = report_running(p, a);
 	else if (str_eqz(p->status.phase, "Running") && str_map_has(&p->metadata.labels, STR("end")))

@@ -162,6 +162,43 @@ static void test_deployment(void **state)
 	wait_for("foreground deletion", deployment_all_gone, NULL);
 }
 
+static bool out_of_time(void *arg)
+{
+	const struct apps_v1_deployment *d = get(&apps_v1_deployment_type, "late", "web");
+	const struct apps_v1_deployment_condition *c = deployment_has(d, "Progressing");
+
+	return c && str_eqz(c->reason, "ProgressDeadlineExceeded") && str_eqz(c->status, "False") && d->status.unavailable_replicas == 1;
+}
+
+static bool quota_refusal_shown(void *arg)
+{
+	const struct apps_v1_deployment *d = get(&apps_v1_deployment_type, "late", "refused");
+	const struct apps_v1_deployment_condition *c = deployment_has(d, "ReplicaFailure");
+
+	return c && str_eqz(c->reason, "FailedCreate") && str_find_str(c->message, STR("exceeded quota")) >= 0 &&
+		has_event("late", "FailedCreate", "Error creating: ");
+}
+
+static bool refusal_forgotten(void *arg)
+{
+	return !deployment_has(get(&apps_v1_deployment_type, "late", "refused"), "ReplicaFailure");
+}
+
+static void test_deployment_in_trouble(void **state)
+{
+	new_namespace("late");
+	make(&apps_v1_deployment_type, "{\"metadata\":{\"name\":\"web\",\"namespace\":\"late\"},\"spec\":{\"progressDeadlineSeconds\":1,"
+		"\"selector\":{\"matchLabels\":{\"hold\":\"on\"}},\"template\":{\"metadata\":{\"labels\":{\"hold\":\"on\"}},"
+		"\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
+	wait_for("its time ran out", out_of_time, NULL);
+	make(&core_v1_resource_quota_type, "{\"metadata\":{\"name\":\"q\",\"namespace\":\"late\"},\"spec\":{\"hard\":{\"pods\":\"1\"}}}");
+	make(&apps_v1_deployment_type, "{\"metadata\":{\"name\":\"refused\",\"namespace\":\"late\"},\"spec\":{\"replicas\":2,"
+		"\"selector\":{\"matchLabels\":{\"app\":\"r\"}}," TEMPLATE("r", "i:1") "}}");
+	wait_for("what refuses its pods is shown", quota_refusal_shown, NULL);
+	patch(&apps_v1_deployment_type, "late", "refused", "{\"spec\":{\"replicas\":0}}");
+	wait_for("and forgotten", refusal_forgotten, NULL);
+}
+
 /* ---- endpoints ---- */
 static bool endpoints_ready(void *arg)
 {
@@ -429,6 +466,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_replication),
 		cmocka_unit_test(test_deployment),
+		cmocka_unit_test(test_deployment_in_trouble),
 		cmocka_unit_test(test_endpoints),
 		cmocka_unit_test(test_namespace_deletion),
 		cmocka_unit_test(test_owners),

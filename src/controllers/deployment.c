@@ -466,14 +466,18 @@ static int sync_sizes(struct rollout *o, struct err *err)
 	return r ? r : sync_status(o, err);
 }
 
+/* Only the number of replicas changed since the sets were last scaled. Not asked of Recreate with several sets at work: there the old ones
+ * have to go first anyhow. */
 static bool size_changed(const struct rollout *o)
 {
 	int want = rollout_replicas(o->d);
+	size_t active = 0, changed = 0;
 
-	SET_EACH(s, o)
-		if (set_replicas(*s) > 0 && annotation_int(&(*s)->metadata, DESIRED_REPLICAS, want) != want)
-			return true;
-	return false;
+	SET_EACH(s, o) {
+		active += set_replicas(*s) > 0;
+		changed += set_replicas(*s) > 0 && annotation_int(&(*s)->metadata, DESIRED_REPLICAS, want) != want;
+	}
+	return changed && (is_rolling(o->d) || active == 1);
 }
 
 static int note_pause(struct rollout *o, struct err *err)
