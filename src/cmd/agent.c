@@ -1,4 +1,5 @@
-/* The agent's process: engine, kubelet, service proxy and DNS, wired. All of it is system:node:NAME to the API server.
+/* The agent's process: engine, kubelet, pod network, service proxy and DNS, wired. To the API server it is two: system:node:NAME, which is the kubelet
+ * and sees what concerns this node, and system:node-network:NAME, which sees what every node must know to carry traffic and can change nothing.
  *
  * The pod network of this node comes from its Node object (spec.podCIDR, given by the node IPAM controller) and is kept in a file, so that
  * a restart needs no API server to run pods. */
@@ -21,7 +22,7 @@
 struct agent {
 	struct options options;
 	struct loop *main, *loop;
-	struct client *node_client;
+	struct client *node_client, *network_client;
 	struct engine *engine;
 	struct kubelet *kubelet;
 	struct service_view view;
@@ -29,7 +30,7 @@ struct agent {
 	struct network *network;
 	struct proxy *proxy;
 	struct dns *dns;
-	struct tls_context *serving_tls;
+	struct tls_context *tls[N_CREDENTIALS];
 	char dns_address[64], pod_cidr[64];
 	bool stopping;
 };
@@ -42,43 +43,78 @@ static int read_credential(const struct agent *a, const char *name, struct buf *
 	return r == -ENOENT ? err_set(err, r, "%s is missing: the server that runs beside this agent makes it; elsewhere `skiff agent --server … --token …` gets it", path) : r;
 }
 
-static int make_client(struct agent *a, struct err *err)
+/* Certificate and key of one name; the CA. */
+struct credential {
+	struct buf ca, cert, key;
+};
+
+static void credential_deinit(struct credential *c)
 {
-	CLEAN_BUF struct buf ca = {0}, cert = {0}, key = {0};
-	struct tls_client_config tc;
-	struct tls_context *tls;
-	struct client_config cc = { .user_agent = "skiff/" SKIFF_VERSION " agent" };
-	int r = read_credential(a, "ca.crt", &ca, err);
+	buf_deinit(&c->ca);
+	buf_deinit(&c->cert);
+	buf_deinit(&c->key);
+}
+
+static int credential_read(const struct agent *a, enum agent_credential which, struct credential *ret, struct err *err)
+{
+	CLEAN_FREE char *crt = xasprintf("%s.crt", join_certificate_name(which)), *key = xasprintf("%s.key", join_certificate_name(which));
+	int r = read_credential(a, "ca.crt", &ret->ca, err);
 
 	if (r == 0)
-		r = read_credential(a, "node.crt", &cert, err);
-	if (r == 0)
-		r = read_credential(a, "node.key", &key, err);
+		r = read_credential(a, crt, &ret->cert, err);
+	return r < 0 ? r : read_credential(a, key, &ret->key, err);
+}
+
+/* Makes the TLS context of a credential, or gives it the new certificate. */
+static int use_credential(struct agent *a, enum agent_credential which, struct err *err)
+{
+	CLEANUP(credential_deinit) struct credential c = {0};
+	int r = credential_read(a, which, &c, err);
+	struct tls_context **tls = &a->tls[which];
+
 	if (r < 0)
 		return r;
-	tc = (struct tls_client_config){ .ca_pem = buf_str(&ca), .cert_pem = buf_str(&cert), .key_pem = buf_str(&key) };
-	r = tls_client_new(&tc, &tls, err);
+	if (which == CREDENTIAL_KUBELET) {
+		struct tls_server_config tc = { .cert_pem = buf_str(&c.cert), .key_pem = buf_str(&c.key), .client_ca_pem = buf_str(&c.ca), .http2 = true };
+
+		return *tls ? tls_server_update(*tls, &tc, err) : tls_server_new(&tc, tls, err);
+	}
+	struct tls_client_config tc = { .ca_pem = buf_str(&c.ca), .cert_pem = buf_str(&c.cert), .key_pem = buf_str(&c.key) };
+
+	return *tls ? tls_client_update(*tls, &tc, err) : tls_client_new(&tc, tls, err);
+}
+
+static int make_client(struct agent *a, enum agent_credential which, const char *user_agent, struct client **ret, struct err *err)
+{
+	struct client_config cc = { .user_agent = user_agent };
+	int r = use_credential(a, which, err);
+
 	if (r == 0)
-		r = http_client_new(a->options.server, tls, &cc.http, err);
+		r = http_client_new(a->options.server, a->tls[which], &cc.http, err);
 	if (r == 0)
-		a->node_client = client_new(&cc);
+		*ret = client_new(&cc);
 	return r;
 }
 
-static int make_serving_tls(struct agent *a, struct err *err)
+static int on_renewed(void *arg, enum agent_credential which, struct err *err)
 {
-	CLEAN_BUF struct buf ca = {0}, cert = {0}, key = {0};
-	int r = read_credential(a, "ca.crt", &ca, err);
+	return use_credential(arg, which, err);
+}
+
+/* What the machine shows to others, got first where it is not there yet. */
+static int make_clients(struct agent *a, struct err *err)
+{
+	int r = join_client_certificate(&a->options, err);
 
 	if (r == 0)
-		r = read_credential(a, "kubelet.crt", &cert, err);
+		r = make_client(a, CREDENTIAL_NODE, "skiff/" SKIFF_VERSION " agent", &a->node_client, err);
 	if (r == 0)
-		r = read_credential(a, "kubelet.key", &key, err);
-	if (r < 0)
-		return r;
-	struct tls_server_config tc = { .cert_pem = buf_str(&cert), .key_pem = buf_str(&key), .client_ca_pem = buf_str(&ca), .http2 = true };
-
-	return tls_server_new(&tc, &a->serving_tls, err);
+		r = join_certificate(&a->options, CREDENTIAL_NETWORK, a->node_client, err);
+	if (r == 0)
+		r = make_client(a, CREDENTIAL_NETWORK, "skiff/" SKIFF_VERSION " network", &a->network_client, err);
+	if (r == 0)
+		r = join_certificate(&a->options, CREDENTIAL_KUBELET, a->node_client, err);
+	return r < 0 ? r : use_credential(a, CREDENTIAL_KUBELET, err);
 }
 
 static int cidr_host(const char *cidr, uint32_t number, char out[64], struct err *err)
@@ -195,7 +231,7 @@ static void pod_cidr_changed(void *arg, const char *cidr)
 
 static int start_pod_network(struct agent *a, struct err *err)
 {
-	struct network_config nc = { .client = a->node_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip, .pod_cidr = a->pod_cidr,
+	struct network_config nc = { .client = a->network_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip, .pod_cidr = a->pod_cidr,
 		.bridge = BRIDGE, .dns_address = a->dns_address, .mode = a->network_mode, .vxlan_port = (uint16_t)a->options.vxlan_port,
 		.pod_cidr_changed = pod_cidr_changed, .arg = a };
 	int r = network_new(&nc, &a->network, err);
@@ -219,7 +255,8 @@ static int start_kubelet(struct agent *a, struct err *err)
 	struct kubelet_config kc = { .client = a->node_client, .engine = a->engine, .loop = a->loop, .clock = &clock_real,
 		.node_name = a->options.node_name, .node_ip = a->options.node_ip, .root_dir = root, .pod_log_dir = a->options.pod_log_dir,
 		.static_pod_dir = a->options.static_pod_dir, .cluster_dns = a->dns_address, .cluster_domain = a->options.cluster_domain,
-		.port = (int)a->options.kubelet_port, .lease_seconds = (int)a->options.node_lease, .serving_tls = a->serving_tls, .version = SKIFF_VERSION, .labels = a->options.node_labels,
+		.port = (int)a->options.kubelet_port, .lease_seconds = (int)a->options.node_lease, .serving_tls = a->tls[CREDENTIAL_KUBELET],
+		.version = SKIFF_VERSION, .labels = a->options.node_labels,
 		.network_ready = pod_on_network, .network_gone = pod_off_network, .network_arg = a->network };
 	int r = dir_make(a->options.static_pod_dir, 0755, err);
 
@@ -242,6 +279,7 @@ static void on_slice(void *arg, enum informer_event ev, const struct cached *old
 		LIST_EACH(ip, &e->addresses)
 			*LIST_ADD(arena, &places) = arena_fmt(arena, STR_FMT ":%d", STR_ARG(*ip), s->ports.items[0].port.value);
 	http_client_set_alternatives(client_http(a->node_client), places.items, places.len);
+	http_client_set_alternatives(client_http(a->network_client), places.items, places.len);
 }
 
 static int start_network(struct agent *a, struct err *err)
@@ -252,7 +290,7 @@ static int start_network(struct agent *a, struct err *err)
 		.upstreams = a->options.dns_upstreams };
 	int r;
 
-	service_view_init(&a->view, a->node_client);
+	service_view_init(&a->view, a->network_client);
 	informer_add_handler(a->view.slices, on_slice, a);
 	r = proxy_new(&pc, &a->proxy, err);
 	if (r == 0)
@@ -285,15 +323,9 @@ static int run(struct agent *a, struct err *err)
 	if (r == 0)
 		r = cidr_host(a->options.service_cidr, DNS_HOST_NUMBER, a->dns_address, err);
 	if (r == 0)
-		r = join_client_certificate(&a->options, err);
-	if (r == 0)
-		r = make_client(a, err);
+		r = make_clients(a, err);
 	if (r == 0)
 		r = find_pod_cidr(a, err);
-	if (r == 0)
-		r = join_serving_certificate(&a->options, a->node_client, err);
-	if (r == 0)
-		r = make_serving_tls(a, err);
 	if (r == 0)
 		r = start_engine(a, err);
 	if (r == 0)
@@ -309,6 +341,7 @@ static int run(struct agent *a, struct err *err)
 	if (r < 0)
 		return r;
 	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip, a->pod_cidr);
+	renewal_start(&(struct renewal_config){ .options = &a->options, .loop = a->main, .node_client = a->node_client, .on_renewed = on_renewed, .arg = a });
 	memory_trim_start(a->main);
 	loop_run(a->main);
 	log_info("agent", "stopping; containers keep running");

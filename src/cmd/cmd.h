@@ -26,7 +26,7 @@ struct options {
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every;
 	bool no_agent;
-	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port;
+	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port, certificate_life;
 	const char *args[16];              /* what is no flag */
 	size_t n_args;
 	/* derived from the above by options_parse */
@@ -53,11 +53,13 @@ struct pki {
 	struct buf service_account_key;
 	struct buf admin_cert, admin_key;               /* system:masters */
 };
-/* Loads what is there, makes what is not or ends within 30 days. Files belong to uid:gid (-1: stay as they are). */
+/* Loads what is there, makes what is not or is due for renewal. Files belong to uid:gid (-1: to who makes them). */
 int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, struct err *err);
+/* Milliseconds until two thirds of a certificate's life are over; 0: they are, or it cannot be read. */
+uint64_t pki_renewal_due_ms(struct str cert_pem);
 int pki_load(const struct options *o, struct pki *ret, struct err *err);
 void pki_deinit(struct pki *p);
-/* Credentials of this machine's agent: DATA/agent/{node,kubelet}.{crt,key} and ca.crt. */
+/* Credentials of this machine's agent: DATA/agent/{node,network,kubelet}.{crt,key} and ca.crt. */
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err);
 int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert, struct str key, struct err *err);
 
@@ -94,10 +96,24 @@ int cmd_token(int argc, char **argv);
 #define TOKEN_TEXT 24
 /* A new bootstrap token ID.SECRET; ttl_s 0: for ever. */
 int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err *err);
+/* The join line's token, ID.SECRET: one that is good for a while (or a new one), marked by a label. *ret_left_s: how long it may be given out. */
+int token_standing(struct client *c, char ret[TOKEN_TEXT], int64_t *ret_left_s, struct err *err);
+/* What an agent shows: as node (the kubelet), as the node's network (proxy, DNS, routes, policies), and as the server of the node API. */
+enum agent_credential { CREDENTIAL_NODE, CREDENTIAL_NETWORK, CREDENTIAL_KUBELET, N_CREDENTIALS };
 /* DATA/agent/{ca.crt,node.crt,node.key}: there already, or got with --token. Blocking. -EACCES: refused, with the reason. */
 int join_client_certificate(const struct options *o, struct err *err);
-/* DATA/agent/kubelet.{crt,key}: there already, or asked for as the node. */
-int join_serving_certificate(const struct options *o, struct client *node_client, struct err *err);
+/* DATA/agent/{network,kubelet}.{crt,key}: there already, or asked for as the node. Blocking. */
+int join_certificate(const struct options *o, enum agent_credential which, struct client *node_client, struct err *err);
+const char *join_certificate_name(enum agent_credential which); /* node, network, kubelet */
+/* Renews them in time, for the process' life. on_renewed is called on a thread of its own, when the files are new; both clients go on with them. */
+struct renewal_config {
+	const struct options *options;
+	struct loop *loop;
+	struct client *node_client;
+	int (*on_renewed)(void *arg, enum agent_credential which, struct err *err);
+	void *arg;
+};
+void renewal_start(const struct renewal_config *c); /* renewal.c; on the loop or before it runs */
 
 /* The admin's client from --kubeconfig, $KUBECONFIG, or the default place. */
 int cmd_client(const struct options *o, struct client **ret, struct err *err);

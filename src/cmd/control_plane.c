@@ -31,24 +31,29 @@ struct control_plane {
 	struct lease *lease;
 	char *identity;
 	_Atomic bool stopping;
+	/* what blocks, and is not urgent */
 	struct pool *background;
-	struct timer *snapshots;
+	struct timer *snapshots, *renewal, *join_line;
+	uint64_t renewal_ms, join_line_ms; /* from now until they are due; written in the background before the timer is armed */
 };
 
-static int open_tls(struct control_plane *cp, struct err *err)
+/* Makes both TLS contexts, or gives them new certificates. */
+static int use_certificates(struct control_plane *cp, const struct pki *p, struct err *err)
 {
 	/* The CA goes with the chain: a machine that joins finds it there by its pin. */
 	CLEAN_BUF struct buf chain = {0};
-	struct tls_server_config server = { .key_pem = buf_str(&cp->pki.server_key), .client_ca_pem = buf_str(&cp->pki.ca_cert), .http2 = true };
-	struct tls_client_config kubelet = { .ca_pem = buf_str(&cp->pki.ca_cert), .cert_pem = buf_str(&cp->pki.kubelet_client_cert),
-		.key_pem = buf_str(&cp->pki.kubelet_client_key) };
+	struct tls_server_config server = { .key_pem = buf_str(&p->server_key), .client_ca_pem = buf_str(&p->ca_cert), .http2 = true };
+	struct tls_client_config kubelet = { .ca_pem = buf_str(&p->ca_cert), .cert_pem = buf_str(&p->kubelet_client_cert),
+		.key_pem = buf_str(&p->kubelet_client_key) };
 	int r;
 
-	buf_add_str(&chain, buf_str(&cp->pki.server_cert));
-	buf_add_str(&chain, buf_str(&cp->pki.ca_cert));
+	buf_add_str(&chain, buf_str(&p->server_cert));
+	buf_add_str(&chain, buf_str(&p->ca_cert));
 	server.cert_pem = buf_str(&chain);
-	r = tls_server_new(&server, &cp->tls, err);
-	return r < 0 ? r : tls_client_new(&kubelet, &cp->kubelet_tls, err);
+	r = cp->tls ? tls_server_update(cp->tls, &server, err) : tls_server_new(&server, &cp->tls, err);
+	if (r < 0)
+		return r;
+	return cp->kubelet_tls ? tls_client_update(cp->kubelet_tls, &kubelet, err) : tls_client_new(&kubelet, &cp->kubelet_tls, err);
 }
 
 static int start_api(struct control_plane *cp, struct err *err)
@@ -91,7 +96,7 @@ static int start_controllers(struct control_plane *cp, struct err *err)
 {
 	struct controllers_config cc = { .clock = &clock_real, .ca_pem = buf_str(&cp->pki.ca_cert),
 		.signing_ca_cert_pem = buf_str(&cp->pki.ca_cert), .signing_ca_key_pem = buf_str(&cp->pki.ca_key),
-		.cluster_cidr = cp->options.pod_cidr, .node_monitor_grace_s = cp->options.node_monitor_grace };
+		.certificate_life_s = cp->options.certificate_life, .cluster_cidr = cp->options.pod_cidr, .node_monitor_grace_s = cp->options.node_monitor_grace };
 	struct scheduler_config sc = { .clock = &clock_real };
 	int r;
 
@@ -197,10 +202,106 @@ static int schedule_snapshots(struct control_plane *cp, struct err *err)
 		return err_set(err, -EINVAL, "--snapshot-every %s: expected a duration, as in 12h (0s: never)", cp->options.snapshot_every);
 	if (!ns)
 		return 0;
-	cp->background = pool_new("background", 1);
 	cp->snapshots = timer_new(cp->main, snapshot_due, cp);
 	timer_start(cp->snapshots, (uint64_t)ns / 1000000, (uint64_t)ns / 1000000);
 	return 0;
+}
+
+/* ---- certificates, renewed with the CA's key ---- */
+
+#define LOOK_MS (3600 * 1000ULL) /* at the latest: the clock may be moved */
+#define AGAIN_MS 30000
+#define AGAIN_SOON_MS 1000
+
+static void arm_renewal(void *arg)
+{
+	struct control_plane *cp = arg;
+
+	timer_start(cp->renewal, MIN(MAX(cp->renewal_ms, (uint64_t)AGAIN_SOON_MS), LOOK_MS), 0);
+}
+
+static uint64_t certificates_due_ms(const struct pki *p)
+{
+	return MIN(pki_renewal_due_ms(buf_str(&p->server_cert)), pki_renewal_due_ms(buf_str(&p->kubelet_client_cert)));
+}
+
+static void renew_certificates(void *arg)
+{
+	struct control_plane *cp = arg;
+	struct pki fresh = {0};
+	struct err err = {0};
+	int r = pki_prepare(&cp->options, (uid_t)-1, (gid_t)-1, &fresh, &err);
+
+	if (r == 0)
+		r = use_certificates(cp, &fresh, &err);
+	if (r == 0)
+		log_info("control-plane", "the API server's certificates were renewed");
+	else
+		log_error("control-plane", "the API server's certificates are not renewed: %s", err.text);
+	cp->renewal_ms = r == 0 ? certificates_due_ms(&fresh) : AGAIN_MS;
+	pki_deinit(&fresh);
+	loop_post(cp->main, arm_renewal, cp);
+}
+
+/* What is on disk tells: it is what renewal writes. */
+static void renewal_due(void *arg)
+{
+	struct control_plane *cp = arg;
+	struct pki now = {0};
+	struct err err;
+
+	cp->renewal_ms = pki_load(&cp->options, &now, &err) == 0 ? certificates_due_ms(&now) : 0;
+	pki_deinit(&now);
+	if (cp->renewal_ms)
+		arm_renewal(cp);
+	else
+		pool_submit(cp->background, renew_certificates, cp);
+}
+
+/* ---- the line with which machines join ---- */
+
+static void arm_join_line(void *arg)
+{
+	struct control_plane *cp = arg;
+
+	timer_start(cp->join_line, cp->join_line_ms, 0);
+}
+
+static void tell_join_line(void *arg)
+{
+	struct control_plane *cp = arg;
+	CLEAN_BUF struct buf pin = {0};
+	char token[TOKEN_TEXT];
+	struct err err = {0};
+	int64_t left_s = 0;
+	int r = cert_pin(buf_str(&cp->pki.ca_cert), &pin, &err);
+
+	if (r == 0)
+		r = token_standing(cp->controller_client, token, &left_s, &err);
+	if (r == 0)
+		log_info("control-plane", "machines join with: skiff agent --server https://%s:%d --token %s:" STR_FMT, cp->options.advertise,
+			apiserver_port(cp->apiserver), token, STR_ARG(buf_str(&pin)));
+	else
+		log_warn("control-plane", "no join token yet: %s; `skiff token create` makes one", err.text);
+	cp->join_line_ms = r == 0 ? (uint64_t)left_s * 1000 + AGAIN_SOON_MS : AGAIN_MS;
+	loop_post(cp->main, arm_join_line, cp);
+}
+
+static void join_line_due(void *arg)
+{
+	struct control_plane *cp = arg;
+
+	pool_submit(cp->background, tell_join_line, cp);
+}
+
+static int start_background(struct control_plane *cp, struct err *err)
+{
+	cp->background = pool_new("background", 1);
+	cp->renewal = timer_new(cp->main, renewal_due, cp);
+	cp->join_line = timer_new(cp->main, join_line_due, cp);
+	timer_start(cp->renewal, 0, 0);
+	timer_start(cp->join_line, 0, 0);
+	return schedule_snapshots(cp, err);
 }
 
 static void stop(void *arg)
@@ -245,7 +346,7 @@ static int run(struct control_plane *cp, struct err *err)
 	if (r == 0)
 		r = cmd_store_open(&cp->options, &cp->store, err);
 	if (r == 0)
-		r = open_tls(cp, err);
+		r = use_certificates(cp, &cp->pki, err);
 	if (r == 0)
 		r = start_api(cp, err);
 	if (r < 0)
@@ -255,7 +356,7 @@ static int run(struct control_plane *cp, struct err *err)
 	r = start_rest(cp, err);
 	if (r < 0)
 		return r;
-	r = schedule_snapshots(cp, err);
+	r = start_background(cp, err);
 	if (r < 0)
 		return r;
 	memory_trim_start(cp->main);

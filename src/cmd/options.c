@@ -13,9 +13,10 @@ struct option_row {
 	enum option_kind kind;
 	size_t offset;
 	const char *fallback; /* the default as text; NULL: none */
-	const char *help;
+	const char *help;     /* NULL: not shown */
 };
 
+#define CERTIFICATE_LIFE_LEAST_S 5
 #define O(member) offsetof(struct options, member)
 /* clang-format off */
 static const struct option_row rows[] = {
@@ -41,6 +42,7 @@ static const struct option_row rows[] = {
 	{ "cluster-domain", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cluster_domain), "cluster.local", "the domain that DNS answers for" },
 	{ "node-monitor-grace", NULL, OPT_SERVER, OPTION_INT, O(node_monitor_grace), "50", "seconds without a sign of a node until it counts as lost" },
 	{ "node-lease",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(node_lease), "40", "seconds that a sign of this node lasts, given four times as often: below the grace" },
+	{ "certificate-life", NULL, OPT_SERVER, OPTION_INT, O(certificate_life), "31536000", NULL },
 	{ "server",         NULL, OPT_AGENT, OPTION_TEXT, O(server), NULL, "URL of the API server" },
 	{ "token",          NULL, OPT_AGENT, OPTION_TEXT, O(token), NULL, "join token" },
 	{ "node-name",      NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_name), NULL, "name of the node; default: the host's" },
@@ -93,7 +95,7 @@ static void help(enum option_set set, const char *command)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		const struct option_row *r = &rows[i];
 
-		if (!(r->sets & set))
+		if (!(r->sets & set) || !r->help)
 			continue;
 		printf("  --%-20s %s", r->name, r->help);
 		if (r->fallback)
@@ -174,7 +176,7 @@ static int parse_flag(struct options *o, enum option_set set, int argc, char **a
 		text = "true";
 	} else if (!text) {
 		if (i + 1 >= argc) {
-			fprintf(stderr, "skiff: --%s needs a value: %s\n", r->name, r->help);
+			fprintf(stderr, "skiff: --%s needs a value: %s\n", r->name, r->help ? r->help : "");
 			return -EINVAL;
 		}
 		text = argv[i + 1];
@@ -272,5 +274,7 @@ int options_complete(struct options *o, struct err *err)
 		o->static_pod_dir = xasprintf("%s/manifests", o->data_dir);
 	if (!o->advertise)
 		o->advertise = o->node_ip;
+	if (r == 0 && o->certificate_life < CERTIFICATE_LIFE_LEAST_S)
+		r = err_set(err, -EINVAL, "--certificate-life %lld: at least %d seconds", (long long)o->certificate_life, CERTIFICATE_LIFE_LEAST_S);
 	return r;
 }

@@ -1,7 +1,8 @@
 /* Keys and certificates of a cluster, files under DATA/pki, and of this machine's agent, under DATA/agent.
  *
  * 1. A CA or service account key that is there is never replaced: what it signed must stay valid.
- * 2. Leaf certificates are made anew when they are missing, end within 30 days, or (the server's) lack a name they need.
+ * 2. Leaf certificates are made anew when they are missing, lack a name they need, or two thirds of their life are over. Their keys stay: a key and
+ *    its certificate are two files, of which only one may change at a time.
  * 3. The CA's key is durable before it signs. The other files are made durable together, before anything uses them; one that is empty was
  *    lost in a crash before that, and counts as missing.
  * 4. Keys are readable by their process alone: pki/ by the control plane's user, agent/ by root. */
@@ -14,7 +15,6 @@
 
 #define YEAR_S (365 * 86400LL)
 #define CA_KEY "ca.key"
-#define RENEW_BEFORE_S (30 * 86400)
 
 struct place {
 	const char *dir;
@@ -72,17 +72,28 @@ static int key_get_or_make(struct place *pl, const char *name, struct buf *ret, 
 	return r < 0 ? r : put(pl, name, buf_str(ret), err);
 }
 
+uint64_t pki_renewal_due_ms(struct str cert_pem)
+{
+	struct timestamp made, end;
+	struct err err;
+
+	if (cert_life(cert_pem, &made, &end, &err) < 0)
+		return 0;
+	double left = time_diff_s(end, time_now()) - time_diff_s(end, made) / 3;
+
+	return left > 0 ? (uint64_t)(left * 1000) : 0;
+}
+
 /* The names in a server certificate are kept beside it, so that a changed address makes a new one. */
 static int leaf_is_good(const struct place *pl, const char *crt, struct buf *cert, struct str names)
 {
 	CLEAN_FREE char *names_file = xasprintf("%s.names", crt);
 	CLEAN_BUF struct buf kept = {0};
-	struct timestamp end;
 	struct err err;
 
 	if (get(pl, crt, cert, &err) != 0 || get(pl, names_file, &kept, &err) != 0 || !str_eq(buf_str(&kept), names))
 		return 0;
-	return cert_not_after(buf_str(cert), &end, &err) == 0 && time_diff_s(end, time_now()) > RENEW_BEFORE_S;
+	return pki_renewal_due_ms(buf_str(cert)) > 0;
 }
 
 static void describe(const struct cert_request *q, struct buf *out)
@@ -152,7 +163,8 @@ static int server_leaf(struct place *pl, const struct options *o, struct pki *p,
 	CLEAN_FREE char *long_name = xasprintf("kubernetes.default.svc.%s", o->cluster_domain);
 	const char *dns[] = { "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", long_name, o->node_name, NULL };
 	const char *ips[] = { "127.0.0.1", "::1", service_ip, o->node_ip, NULL, NULL };
-	struct cert_request q = { .common_name = "kube-apiserver", .dns_names = dns, .ip_addresses = ips, .valid_seconds = YEAR_S, .server_auth = true };
+	struct cert_request q = { .common_name = "kube-apiserver", .dns_names = dns, .ip_addresses = ips, .valid_seconds = o->certificate_life,
+		.server_auth = true };
 	int r = first_service_ip(o->service_cidr, service_ip, err);
 
 	if (r < 0)
@@ -162,11 +174,10 @@ static int server_leaf(struct place *pl, const struct options *o, struct pki *p,
 	return leaf(pl, "server", &q, p, &p->server_cert, &p->server_key, err);
 }
 
-static int client_leaf(struct place *pl, const char *name, const char *cn, const char *org, const struct pki *p, struct buf *cert,
-	struct buf *key, struct err *err)
+static int client_leaf(struct place *pl, const char *name, const char *cn, const char *const *orgs, int64_t life_s, const struct pki *p,
+	struct buf *cert, struct buf *key, struct err *err)
 {
-	const char *orgs[] = { org, NULL };
-	struct cert_request q = { .common_name = cn, .organizations = org ? orgs : NULL, .valid_seconds = YEAR_S, .client_auth = true };
+	struct cert_request q = { .common_name = cn, .organizations = orgs, .valid_seconds = life_s, .client_auth = true };
 
 	return leaf(pl, name, &q, p, cert, key, err);
 }
@@ -174,6 +185,7 @@ static int client_leaf(struct place *pl, const char *name, const char *cn, const
 int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, struct err *err)
 {
 	CLEAN_FREE char *dir = xasprintf("%s/pki", o->data_dir);
+	static const char *const masters[] = { "system:masters", NULL };
 	struct place pl = { dir, uid, gid, false };
 	int r = dir_make(dir, 0750, err);
 
@@ -187,10 +199,10 @@ int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, 
 	if (r == 0)
 		r = server_leaf(&pl, o, ret, err);
 	if (r == 0)
-		r = client_leaf(&pl, "kubelet-client", "kube-apiserver-kubelet-client", "system:masters", ret, &ret->kubelet_client_cert,
+		r = client_leaf(&pl, "kubelet-client", "kube-apiserver-kubelet-client", masters, o->certificate_life, ret, &ret->kubelet_client_cert,
 			&ret->kubelet_client_key, err);
-	if (r == 0)
-		r = client_leaf(&pl, "admin", "kubernetes-admin", "system:masters", ret, &ret->admin_cert, &ret->admin_key, err);
+	if (r == 0) /* lies in kubeconfigs, where nobody renews it */
+		r = client_leaf(&pl, "admin", "kubernetes-admin", masters, YEAR_S, ret, &ret->admin_cert, &ret->admin_key, err);
 	return r < 0 ? r : settle(&pl, err);
 }
 
@@ -233,24 +245,29 @@ void pki_deinit(struct pki *p)
 
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err)
 {
+	static const char *const nodes[] = { "system:nodes", "skiff:server-nodes", NULL }, *const network[] = { "skiff:node-network", NULL };
 	CLEAN_FREE char *dir = xasprintf("%s/agent", o->data_dir), *node_user = xasprintf("system:node:%s", o->node_name);
+	CLEAN_FREE char *network_user = xasprintf("system:node-network:%s", o->node_name);
+	const char *dns[] = { o->node_name, NULL }, *ips[] = { o->node_ip, NULL };
+	const struct {
+		const char *name;
+		struct cert_request q;
+	} leaves[] = {
+		{ "node", { .common_name = node_user, .organizations = nodes, .client_auth = true } },
+		{ "network", { .common_name = network_user, .organizations = network, .client_auth = true } },
+		{ "kubelet", { .common_name = node_user, .organizations = nodes, .dns_names = dns, .ip_addresses = ips, .server_auth = true } },
+	};
 	struct place pl = { dir, (uid_t)-1, (gid_t)-1, false };
-	const char *dns[] = { o->node_name, NULL }, *ips[] = { o->node_ip, "127.0.0.1", NULL }, *orgs[] = { "system:nodes", NULL };
-	struct cert_request serving = { .common_name = node_user, .organizations = orgs, .dns_names = dns, .ip_addresses = ips,
-		.valid_seconds = YEAR_S, .server_auth = true };
 	int r = dir_make(dir, 0700, err);
 
 	if (r == 0)
 		r = put_changed(&pl, "ca.crt", buf_str(&p->ca_cert), err);
-	if (r == 0) {
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(leaves); i++) {
 		CLEAN_BUF struct buf cert = {0}, key = {0};
+		struct cert_request q = leaves[i].q;
 
-		r = client_leaf(&pl, "node", node_user, "system:nodes", p, &cert, &key, err);
-	}
-	if (r == 0) {
-		CLEAN_BUF struct buf cert = {0}, key = {0};
-
-		r = leaf(&pl, "kubelet", &serving, p, &cert, &key, err);
+		q.valid_seconds = o->certificate_life;
+		r = leaf(&pl, leaves[i].name, &q, p, &cert, &key, err);
 	}
 	return r < 0 ? r : settle(&pl, err);
 }

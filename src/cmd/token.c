@@ -24,7 +24,11 @@ static void random_word(char *out, size_t n)
 	out[n] = 0;
 }
 
-int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err *err)
+#define STANDING_TTL_S (24 * 3600)
+#define STANDING_LEAST_S (8 * 3600) /* a token that ends sooner is not given out any more */
+#define STANDING_LABEL "skiff.dev/join"
+
+static int make(struct client *c, int64_t ttl_s, const char *label, char ret[TOKEN_TEXT], struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_secret *s = model_new(&core_v1_secret_type, a);
@@ -35,6 +39,8 @@ int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err
 	random_word(secret, 16);
 	s->metadata.name = arena_fmt(a, PREFIX "%s", id);
 	s->metadata.namespace = NS;
+	if (label)
+		str_map_set(a, &s->metadata.labels, STR(STANDING_LABEL), str_of(label));
 	s->type = STR("bootstrap.kubernetes.io/token");
 	str_map_set(a, &s->data, STR("token-id"), str_of(id));
 	str_map_set(a, &s->data, STR("token-secret"), str_of(secret));
@@ -48,6 +54,48 @@ int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err
 	if (r == 0)
 		snprintf(ret, TOKEN_TEXT, "%s.%s", id, secret);
 	return r > 0 ? -EIO : r;
+}
+
+int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err *err)
+{
+	return make(c, ttl_s, NULL, ret, err);
+}
+
+/* Seconds for which it lets machines join; 0: it does not. */
+static int64_t token_left_s(const struct core_v1_secret *s)
+{
+	struct timestamp end;
+
+	if (!str_eqz(str_map_get(&s->data, STR("usage-bootstrap-authentication")), "true") || !time_is_zero(s->metadata.deletion_timestamp) ||
+		time_parse(str_map_get(&s->data, STR("expiration")), &end) < 0)
+		return 0;
+	return MAX((int64_t)time_diff_s(end, time_now()), (int64_t)0);
+}
+
+int token_standing(struct client *c, char ret[TOKEN_TEXT], int64_t *ret_left_s, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct core_v1_secret_list *l;
+	int64_t best = STANDING_LEAST_S;
+	int r = client_list(c, &core_v1_secret_type, NS, STANDING_LABEL "=default", "type=bootstrap.kubernetes.io/token", a, (void **)&l, err);
+
+	if (r)
+		return r < 0 ? r : -EIO;
+	LIST_EACH(s, &l->items) {
+		struct str id = str_map_get(&s->data, STR("token-id")), secret = str_map_get(&s->data, STR("token-secret"));
+		int64_t left = token_left_s(s);
+
+		if (left <= best || id.len != 6 || secret.len != 16)
+			continue;
+		best = left;
+		snprintf(ret, TOKEN_TEXT, STR_FMT "." STR_FMT, STR_ARG(id), STR_ARG(secret));
+	}
+	if (best == STANDING_LEAST_S) {
+		r = make(c, STANDING_TTL_S, "default", ret, err);
+		best = STANDING_TTL_S;
+	}
+	*ret_left_s = best - STANDING_LEAST_S;
+	return r;
 }
 
 static int create(const struct options *o, struct client *c, struct err *err)

@@ -10,6 +10,7 @@ struct controllers_config {
 	const struct clock *clock;
 	struct str ca_pem;                 /* for kube-root-ca.crt */
 	struct str signing_ca_cert_pem, signing_ca_key_pem; /* CertificateSigningRequests; empty: not signed here */
+	int64_t certificate_life_s;        /* the most that a signed one gets; 0: a year */
 	const char *cluster_cidr;          /* node IPAM: /24 a node; NULL: none */
 	int64_t node_monitor_grace_s;      /* 0: 50 */
 };

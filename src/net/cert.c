@@ -267,20 +267,37 @@ int cert_make_csr(const struct cert_request *r, struct str key_pem, struct buf *
 	return 0;
 }
 
-int cert_not_after(struct str cert_pem, struct timestamp *ret, struct err *err)
+static bool seconds_of(const ASN1_TIME *t, int64_t *ret)
+{
+	ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+	int days, seconds;
+	bool ok = ASN1_TIME_diff(&days, &seconds, epoch, t) == 1;
+
+	ASN1_TIME_free(epoch);
+	if (ok)
+		*ret = (int64_t)days * 86400 + seconds;
+	return ok;
+}
+
+int cert_life(struct str cert_pem, struct timestamp *ret_made, struct timestamp *ret_end, struct err *err)
 {
 	CLEAN_X509 X509 *x = read_cert(cert_pem);
-	int days, seconds;
-	ASN1_TIME *epoch;
+	int64_t begin, end;
 
 	if (!x)
 		return failed(err, -EINVAL, "cannot read the certificate");
-	epoch = ASN1_TIME_set(NULL, 0);
-	bool ok = ASN1_TIME_diff(&days, &seconds, epoch, X509_get0_notAfter(x)) == 1;
-
-	ASN1_TIME_free(epoch);
-	if (!ok)
-		return failed(err, -EINVAL, "cannot read the certificate's end");
-	*ret = (struct timestamp){ (int64_t)days * 86400 + seconds, 0 };
+	if (!seconds_of(X509_get0_notBefore(x), &begin) || !seconds_of(X509_get0_notAfter(x), &end))
+		return failed(err, -EINVAL, "cannot read the certificate's begin and end");
+	if (end - begin > BACKDATE_SECONDS)
+		begin += BACKDATE_SECONDS;
+	*ret_made = (struct timestamp){ begin, 0 };
+	*ret_end = (struct timestamp){ end, 0 };
 	return 0;
+}
+
+int cert_not_after(struct str cert_pem, struct timestamp *ret, struct err *err)
+{
+	struct timestamp made;
+
+	return cert_life(cert_pem, &made, ret, err);
 }

@@ -67,10 +67,14 @@ struct csr_info {
 	struct str common_name;
 	struct str organizations[CSR_NAMES_MOST], dns_names[CSR_NAMES_MOST], ip_addresses[CSR_NAMES_MOST];
 	size_t n_organizations, n_dns_names, n_ip_addresses;
-	size_t n_other_names;          /* subject alternative names of other kinds: e-mail, URI … */
+	size_t n_other_names;          /* subject alternative names of other kinds (e-mail, URI …), and those past the most */
 };
 int csr_read(struct str csr_pem, struct arena *a, struct csr_info *ret, struct err *err);
 int cert_not_after(struct str cert_pem, struct timestamp *ret, struct err *err);
+/* When it was made and when it ends: the hour of backdating is taken off again where there is one. */
+int cert_life(struct str cert_pem, struct timestamp *ret_made, struct timestamp *ret_end, struct err *err);
+/* Whom a certificate names, as csr_read tells it of a request. */
+int cert_read(struct str cert_pem, struct arena *a, struct csr_info *ret, struct err *err);
 /* JWS over a compact payload, ES256: header.payload.signature; verification returns the payload's bytes. */
 int jwt_sign(struct str key_pem, struct str key_id, struct str payload_json, struct buf *ret, struct err *err);
 int jwt_verify(struct str public_or_cert_or_key_pem, struct str token, struct buf *ret_payload_json, struct err *err); /* -EACCES: bad signature */

@@ -513,15 +513,15 @@ const struct bootstrap_binding bootstrap_bindings[] = {
 	  .subjects = "Group system:serviceaccounts" },
 	{ .name = "system:volume-scheduler", .role_kind = "ClusterRole", .role = "system:volume-scheduler",
 	  .subjects = "User system:kube-scheduler" },
-	/* Ours: machines join with a bootstrap token, renew their own certificates, and their proxy and DNS see services. */
+	/* Ours: machines join with a bootstrap token, renew their own certificates; their proxy, DNS and pod network are of a group of their own. */
 	{ .name = "skiff:node-bootstrapper", .role_kind = "ClusterRole", .role = "system:node-bootstrapper",
 	  .subjects = "Group system:bootstrappers" },
 	{ .name = "skiff:node-client-approval", .role_kind = "ClusterRole",
 	  .role = "system:certificates.k8s.io:certificatesigningrequests:nodeclient", .subjects = "Group system:bootstrappers" },
 	{ .name = "skiff:node-client-renewal", .role_kind = "ClusterRole",
 	  .role = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", .subjects = "Group system:nodes" },
-	{ .name = "skiff:node-network", .role_kind = "ClusterRole", .role = "skiff:node-network", .subjects = "Group system:nodes" },
-	{ .name = "skiff:node-proxier", .role_kind = "ClusterRole", .role = "system:node-proxier", .subjects = "Group system:nodes" },
+	{ .name = "skiff:node-network", .role_kind = "ClusterRole", .role = "skiff:node-network", .subjects = "Group skiff:node-network" },
+	{ .name = "skiff:node-proxier", .role_kind = "ClusterRole", .role = "system:node-proxier", .subjects = "Group skiff:node-network" },
 	{ .ns = "kube-public", .name = "system:controller:bootstrap-signer",
 	  .role_kind = "Role", .role = "system:controller:bootstrap-signer",
 	  .subjects = "ServiceAccount kube-system/bootstrap-signer" },

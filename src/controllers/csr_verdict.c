@@ -1,0 +1,224 @@
+/* Whether a node's certificate request may be approved without people.
+ *
+ * 1. A node's client certificate: the server lets the requester create certificatesigningrequests/nodeclient (a bootstrap token) or /selfnodeclient
+ *    (renewal of its own name). A token takes neither the name nor the address of a living node, nor the address of an API server.
+ * 2. A serving certificate: for the node that asks, with its name and with addresses that are nobody else's. Whoever holds a certificate for an
+ *    API server's name or address is that API server to every client.
+ * 3. A network certificate: for the node that asks.
+ *
+ * Nodes beside an API server share its address. They are known by a group that only the cluster's CA key gives (skiff:server-nodes). A machine that
+ * joins tells its address in an annotation of its request: it is how a node that comes back is told from another one with its name. */
+#include "controllers/csr.h"
+
+#define NODE_ADDRESS STR("skiff.dev/node-address")
+#define JOINING_S 120
+
+static void approve(struct csr_verdict *v, const char *message)
+{
+	*v = (struct csr_verdict){ "Approved", "AutoApproved", str_of(message) };
+}
+
+static void refuse(struct csr_verdict *v, const char *reason, struct str message)
+{
+	*v = (struct csr_verdict){ "Denied", reason, message };
+}
+
+static int may_create(struct run *r, const struct csr_question *q, const char *subresource, bool *ret, struct err *err)
+{
+	struct authorization_v1_subject_access_review *sar = model_new(&authorization_v1_subject_access_review_type, r->arena), *back;
+	struct authorization_v1_resource_attributes *ra = arena_alloc(r->arena, sizeof(*ra));
+
+	*ra = (struct authorization_v1_resource_attributes){ .group = STR("certificates.k8s.io"),
+		.resource = STR("certificatesigningrequests"), .verb = STR("create"), .version = STR("*"),
+		.subresource = str_of(subresource) };
+	sar->spec.user = q->csr->spec.username;
+	sar->spec.uid = q->csr->spec.uid;
+	sar->spec.groups.items = q->csr->spec.groups.items;
+	sar->spec.groups.len = q->csr->spec.groups.len;
+	sar->spec.resource_attributes = ra;
+	int ret_code = client_create(r->client, &authorization_v1_subject_access_review_type, STR_NONE, sar, r->arena, (void **)&back, err);
+
+	if (!ret_code)
+		*ret = back->status.allowed;
+	return ret_code;
+}
+
+/* ---- who has a name or an address ---- */
+
+static bool node_lives(const struct core_v1_node *n)
+{
+	LIST_EACH(c, &n->status.conditions)
+		if (str_eqz(c->type, "Ready"))
+			return str_eqz(c->status, "True");
+	return false;
+}
+
+static bool node_has_address(const struct core_v1_node *n, struct str ip)
+{
+	LIST_EACH(a, &n->status.addresses)
+		if (str_eq(a->address, ip) && !str_eqz(a->type, "Hostname"))
+			return true;
+	return false;
+}
+
+static struct str internal_ip(const struct core_v1_node *n)
+{
+	LIST_EACH(a, &n->status.addresses)
+		if (str_eqz(a->type, "InternalIP"))
+			return a->address;
+	return STR("an unknown address");
+}
+
+static const struct core_v1_node *living_node_at(struct run *r, struct str ip, struct str but_not)
+{
+	struct objects nodes = cache_objects(r, &core_v1_node_type, STR_NONE);
+
+	OBJECT_EACH(const struct core_v1_node, n, nodes)
+		if (!str_eq(n->metadata.name, but_not) && node_lives(n) && node_has_address(n, ip))
+			return n;
+	return NULL;
+}
+
+static bool is_service_address(struct run *r, struct str ip)
+{
+	struct objects services = cache_objects(r, &core_v1_service_type, STR_NONE);
+
+	OBJECT_EACH(const struct core_v1_service, s, services)
+		if (str_eq(s->spec.cluster_ip, ip) || str_list_has(&s->spec.cluster_ips, ip))
+			return true;
+	return false;
+}
+
+static int is_api_server_address(struct run *r, struct str ip, bool *ret, struct err *err)
+{
+	struct core_v1_endpoints *e;
+	int got = client_get(r->client, &core_v1_endpoints_type, STR("default"), STR("kubernetes"), r->arena, (void **)&e, err);
+
+	*ret = false;
+	if (got == CLIENT_NOT_FOUND)
+		return 0;
+	if (got)
+		return got;
+	LIST_EACH(s, &e->subsets)
+		LIST_EACH(a, &s->addresses)
+			*ret |= str_eq(a->ip, ip);
+	return 0;
+}
+
+/* ret->type stays NULL when the address is free for this node. */
+static int judge_address(struct run *r, const struct csr_question *q, struct str ip, struct csr_verdict *ret, struct err *err)
+{
+	const struct core_v1_node *other;
+	bool of_server = false;
+	int got = str_list_has(&q->csr->spec.groups, STR(SERVER_NODES_GROUP)) ? 0 : is_api_server_address(r, ip, &of_server, err);
+
+	if (got)
+		return got;
+	other = living_node_at(r, ip, q->node);
+	if (of_server)
+		refuse(ret, "AddressTaken", arena_fmt(r->arena, STR_FMT " is the address of an API server: give this machine's own with --node-ip. (On the "
+			"server's machine `skiff server` runs the agent itself)", STR_ARG(ip)));
+	else if (other)
+		refuse(ret, "AddressTaken", arena_fmt(r->arena, STR_FMT " is the address of node \"" STR_FMT "\", which is Ready: give this machine's own "
+			"with --node-ip", STR_ARG(ip), STR_ARG(other->metadata.name)));
+	else if (is_service_address(r, ip))
+		refuse(ret, "AddressTaken", arena_fmt(r->arena, STR_FMT " is the address of a service: give this machine's own with --node-ip", STR_ARG(ip)));
+	return 0;
+}
+
+/* What clients look for in the API server's certificate. */
+static bool is_server_name(struct str name)
+{
+	return str_eqz(name, "localhost") || str_eqz(name, "kubernetes") || str_eqz(name, "kubernetes.default") || str_eqz(name, "kubernetes.default.svc") ||
+		str_has_prefix(name, STR("kubernetes.default.svc."));
+}
+
+/* Another machine got this name moments ago; its node is not Ready yet. */
+static bool is_joining(struct run *r, const struct csr_question *q, struct str address)
+{
+	struct objects all = cache_objects(r, &certificates_v1_certificate_signing_request_type, STR_NONE);
+
+	OBJECT_EACH(const struct certificates_v1_certificate_signing_request, o, all) {
+		struct str other = str_map_get(&o->metadata.annotations, NODE_ADDRESS);
+		struct csr_info i;
+
+		if (other.len && !str_eq(other, address) && csr_has_condition(o, "Approved") &&
+			time_diff_s(r->now, o->metadata.creation_timestamp) < JOINING_S && csr_read(o->spec.request, r->arena, &i, NULL) == 0 &&
+			str_eq(i.common_name, q->info.common_name))
+			return true;
+	}
+	return false;
+}
+
+/* A token's holder wants to be this node. */
+static int judge_newcomer(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+{
+	struct str address = str_map_get(&q->csr->metadata.annotations, NODE_ADDRESS);
+	const struct core_v1_node *n = cache_object(r, &core_v1_node_type, q->node);
+
+	if (is_server_name(q->node)) {
+		refuse(ret, "NameTaken", arena_fmt(r->arena, "\"" STR_FMT "\" is a name of the API server: give another with --node-name", STR_ARG(q->node)));
+		return 0;
+	}
+	if (n && node_lives(n) && !(address.len && node_has_address(n, address))) {
+		refuse(ret, "NameTaken", arena_fmt(r->arena, "node \"" STR_FMT "\" is Ready at " STR_FMT ": give this machine another name with --node-name. If that "
+			"machine is gone, wait until its node is NotReady, or `kubectl delete node " STR_FMT "`", STR_ARG(q->node), STR_ARG(internal_ip(n)),
+			STR_ARG(q->node)));
+		return 0;
+	}
+	if (n && !node_lives(n) && time_diff_s(r->now, n->metadata.creation_timestamp) < JOINING_S && is_joining(r, q, address)) {
+		refuse(ret, "NameTaken", arena_fmt(r->arena, "another machine is joining as node \"" STR_FMT "\": give this one another name with --node-name",
+			STR_ARG(q->node)));
+		return 0;
+	}
+	return address.len ? judge_address(r, q, address, ret, err) : 0;
+}
+
+/* ---- the verdicts ---- */
+
+int csr_judge_node(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+{
+	bool allowed = false;
+	int got = 0;
+
+	if (str_eq(q->csr->spec.username, q->info.common_name))
+		got = may_create(r, q, "selfnodeclient", &allowed, err);
+	if (got)
+		return got;
+	if (allowed) {
+		approve(ret, "Auto approving self kubelet client certificate after SubjectAccessReview.");
+		return 0;
+	}
+	got = may_create(r, q, "nodeclient", &allowed, err);
+	if (!got && allowed)
+		got = judge_newcomer(r, q, ret, err);
+	if (!got && allowed && !ret->type)
+		approve(ret, "Auto approving kubelet client certificate after SubjectAccessReview.");
+	return got;
+}
+
+int csr_judge_serving(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+{
+	if (!str_list_has(&q->csr->spec.groups, STR(NODES_GROUP)))
+		return 0;
+	for (size_t i = 0; i < q->info.n_dns_names; i++)
+		if (!str_eq(q->info.dns_names[i], q->node) || is_server_name(q->node))
+			return 0;
+	for (size_t i = 0; i < q->info.n_ip_addresses; i++) {
+		int got = judge_address(r, q, q->info.ip_addresses[i], ret, err);
+
+		if (got || ret->type)
+			return got;
+	}
+	approve(ret, "Auto approving kubelet serving certificate of the node that asks.");
+	return 0;
+}
+
+int csr_judge_network(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+{
+	struct str asker = arena_fmt(r->arena, NODE_PREFIX STR_FMT, STR_ARG(q->node));
+
+	if (str_eq(q->csr->spec.username, asker) && str_list_has(&q->csr->spec.groups, STR(NODES_GROUP)))
+		approve(ret, "Auto approving network certificate of the node that asks.");
+	return 0;
+}
