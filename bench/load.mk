@@ -1,5 +1,8 @@
-# make bench-load: builds the load generator that bench/cluster.py uses.
-.PHONY: bench-load
+# make bench-cluster: builds what bench/cluster.py needs and runs it, as root (ARGS="idle get …": these figures alone).
+.PHONY: bench-cluster bench-load
+bench-cluster: $(BUILD)/skiff $(BUILD)/bench-load $(BUILD)/bench-codec
+	SKIFF=$(abspath $(BUILD))/skiff bench/cluster.py $(ARGS)
+# make bench-load: its load generator.
 $(BUILD)/bench-load: bench/load.c
 	@mkdir -p $(@D)
 	$(Q)echo "  ld bench-load"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lssl -lcrypto
