@@ -49,7 +49,7 @@ class Machine:
         self.port = 6443
         self.holder = subprocess.Popen(
             ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--propagation", "private", "--kill-child",
-             "sh", "-c", f"hostname {name} && exec sleep infinity"], stdin=subprocess.DEVNULL)
+             "sh", "-c", f"hostname {name} && exec env --ignore-signal=CHLD sleep infinity"], stdin=subprocess.DEVNULL)
         self.init = eventually(self._find_init, 5, "the machine's first process")
         try:
             self._link(wire)
