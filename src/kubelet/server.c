@@ -40,14 +40,36 @@ void node_respond_text(struct http_stream *s, int status, const char *type, stru
 		http_stream_post(s, answer_now, a);
 }
 
+static const char *reason_of(int status)
+{
+	static const struct {
+		int status;
+		const char *reason;
+	} reasons[] = { { 400, "BadRequest" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "NotFound" }, { 500, "InternalError" } };
+
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+		if (reasons[i].status == status)
+			return reasons[i].reason;
+	return "Unknown";
+}
+
+/* Plain text, as callers of a kubelet expect it; a Status for who asks for JSON, since that is whom a forwarded answer reaches unchanged. */
 void respond_error(struct http_stream *s, int status, const char *fmt, ...)
 {
-	CLEAN_BUF struct buf b = { 0 };
+	CLEAN_BUF struct buf b = { 0 }, json = { 0 };
+	struct str accept = http_request_header(http_stream_request(s), "accept");
 	va_list ap;
 
 	va_start(ap, fmt);
 	buf_vaddf(&b, fmt, ap);
 	va_end(ap);
+	if (str_find_str(accept, STR("application/json")) >= 0) {
+		buf_addz(&json, "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":");
+		json_write_text(buf_str(&b), &json);
+		buf_addf(&json, ",\"reason\":\"%s\",\"code\":%d}\n", reason_of(status), status);
+		node_respond_text(s, status, "application/json", buf_str(&json));
+		return;
+	}
 	buf_addc(&b, '\n');
 	node_respond_text(s, status, "text/plain; charset=utf-8", buf_str(&b));
 }

@@ -324,8 +324,9 @@ void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 	struct err err;
 
 	int status = server_find_container(k, ns, pod, container, false, a, &c, &log, &err);
-	if (!status && c.state != CONTAINER_RUNNING)
-		status = err_set(&err, 500, "container not found (\"" STR_FMT "\"): it is not running", STR_ARG(container));
+	/* In these words, and with no colon in them: clients try to read the answer as YAML first. */
+	if (status == 400 || (!status && c.state != CONTAINER_RUNNING))
+		status = err_set(&err, 500, "container not found (\"" STR_FMT "\")", STR_ARG(container));
 	if (status) {
 		respond_error(s, status, "%s", err.text);
 		return;
