@@ -1,0 +1,269 @@
+"""etcd as the store: one member and three, members that die, several servers on one etcd, what etcdctl sees."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from cluster import Wire
+from etcd import Etcd, binary
+from machine import ROOT, SKIFF, Machine, eventually
+
+
+@pytest.fixture
+def wire():
+    w = Wire()
+    yield w
+    w.close()
+
+
+@pytest.fixture
+def things(wire):
+    """What a test makes and must be closed."""
+    made = []
+    yield made
+    for t in reversed(made):
+        t.close()
+
+
+def need(version):
+    if not binary(version):
+        pytest.skip(f"no etcd {version}: tests/tools/fetch-etcd.sh brings it")
+
+
+def master(things, wire, etcd, name="m0", ip="192.0.2.10", pki_of=None, **kw):
+    m = Machine(name, ip, wire)
+    things.append(m)
+    if pki_of:
+        subprocess.run(["cp", "-a", "-r", f"{pki_of.data}/pki", f"{m.data}/"], check=True)
+    m.start("--no-agent", *etcd.flags())
+    return m
+
+
+def config_map(name, **data):
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+@pytest.mark.parametrize("version", ["3.4", "3.6"])
+def test_one_member(things, wire, version):
+    need(version)
+    etcd = Etcd(version, 1, wire)
+    things.append(etcd)
+    m = master(things, wire, etcd)
+    m.kubectl("create", "configmap", "a", "--from-literal=x=1")
+    m.kubectl("create", "deployment", "web", "--image=none", "--replicas=2")
+    eventually(lambda: len(m.get("pods", "-l", "app=web")["items"]) == 2, 20, "the deployment's pods")
+
+    # upstream's keys and bytes
+    value = etcd.ctl("get", "/registry/configmaps/default/a", "--print-value-only")
+    assert value.startswith(b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12")
+    keys = etcd.keys()
+    for key in ("/registry/namespaces/default", "/registry/services/specs/default/kubernetes", "/registry/services/endpoints/default/kubernetes",
+                "/registry/deployments/default/web"):
+        assert key in keys
+    assert any(k.startswith("/registry/events/default/") for k in keys)
+    assert b"found 1 leases" in etcd.ctl("lease", "list")
+
+    # a resourceVersion is etcd's
+    a = m.get("configmap", "a")
+    kv = json.loads(etcd.ctl("get", "/registry/configmaps/default/a", "-w", "json"))["kvs"][0]
+    assert int(a["metadata"]["resourceVersion"]) == kv["mod_revision"]
+
+    # others write to it too, and it is seen at once
+    etcd.ctl("put", "/registry/configmaps/default/b", json.dumps(config_map("b", y="2")))
+    assert m.get("configmap", "b")["data"] == {"y": "2"}
+    etcd.ctl("del", "/registry/configmaps/default/b")
+    assert m.kubectl("get", "configmap", "b", check=False)[0] == 1
+
+    # restarts of either
+    pods = sorted(p["metadata"]["uid"] for p in m.get("pods", "-l", "app=web")["items"])
+    m.stop(signal.SIGKILL)
+    m.start("--no-agent", *etcd.flags())
+    assert sorted(p["metadata"]["uid"] for p in m.get("pods", "-l", "app=web")["items"]) == pods
+    etcd.kill(0)
+    assert m.kubectl("get", "configmap", "a", "--request-timeout=10s", check=False)[0] == 1, "a read that cannot be fresh is refused"
+    etcd.start(0)
+    eventually(lambda: m.kubectl("get", "configmap", "a", check=False)[0] == 0, 20, "reads after etcd came back")
+    m.kubectl("create", "configmap", "c", "--from-literal=x=1")
+    assert m.get("configmap", "c")["data"] == {"x": "1"}
+    m.kubectl("delete", "configmap", "c")
+
+
+def test_refusals(things, wire):
+    need("3.4")
+    m = Machine("m0", "192.0.2.10", wire)
+    things.append(m)
+
+    def fails(*flags):
+        # Where etcd may still come the server goes on trying; it is ended from outside then.
+        p = m.run("timeout", "25", SKIFF, "server", "--no-agent", "--data-dir", m.data, "--run-dir", m.run_dir, "--kubeconfig", m.kubeconfig, "--node-name", "m0", "--node-ip",
+                  m.ip, *flags, check=False, timeout=60)
+        assert p.returncode != 0
+        return p.stderr
+
+    assert "no URL of etcd" in fails("--store=etcd=127.0.0.1:2379")
+    assert "names no port" in fails("--store=etcd=http://127.0.0.1")
+    etcd = Etcd("3.4", 1, wire)
+    things.append(etcd)
+    assert "go together" in fails(*etcd.flags()[:3])
+    assert "not trusted" in fails(etcd.flags()[0])
+    m.start("--no-agent", *etcd.flags())
+    m.stop()
+    other = Etcd("3.4", 1, wire, first=41)
+    things.append(other)
+    text = fails(*other.flags())
+    assert "etcd-cluster" in text and "cluster" in text
+
+
+class Writers(threading.Thread):
+    """Creates config maps one after the other; remembers which creates were acknowledged."""
+
+    def __init__(self, m, name):
+        super().__init__(daemon=True)
+        self.m, self.name_, self.acked, self.failed, self.stopping = m, name, [], 0, False
+        self.start()
+
+    def run(self):
+        n = 0
+        while not self.stopping:
+            n += 1
+            name = f"{self.name_}-{n}"
+            status, out, _ = self.m.kubectl("create", "configmap", name, "-o", "json", check=False)
+            if status == 0:
+                self.acked.append((name, int(json.loads(out)["metadata"]["resourceVersion"])))
+            else:
+                self.failed += 1
+
+    def end(self):
+        self.stopping = True
+        self.join()
+
+    close = end
+
+
+class Watcher:
+    """Raw watch events of config maps, in order."""
+
+    def __init__(self, m, revision):
+        self.events = []
+        self.process = subprocess.Popen(
+            m.enter(os.path.join(ROOT, "build", "clients", "kubectl-1.35"), "--kubeconfig", m.kubeconfig, "get", "--raw",
+                    f"/api/v1/namespaces/default/configmaps?watch=1&resourceVersion={revision}"), stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "HOME": m.dir})
+        threading.Thread(target=self._read, daemon=True).start()  # ends with its machine
+
+    def _read(self):
+        for line in self.process.stdout:
+            e = json.loads(line)
+            self.events.append((e["type"], e["object"]["metadata"].get("name"), int(e["object"]["metadata"].get("resourceVersion", 0))))
+
+    def end(self):
+        self.process.kill()
+        return list(self.events)
+
+    close = end
+
+
+def test_three_members_one_dies(things, wire):
+    need("3.4")
+    etcd = Etcd("3.4", 3, wire)
+    things.append(etcd)
+    m = master(things, wire, etcd)
+    start = json.loads(m.kubectl("get", "--raw", "/api/v1/namespaces/default/configmaps"))["metadata"]["resourceVersion"]
+    watcher, writer = Watcher(m, start), Writers(m, "w")
+    things += [watcher, writer]
+    for _ in range(2):
+        before = len(writer.acked)
+        eventually(lambda: len(writer.acked) > before + 3, 20, "writes")
+        leader = etcd.leader()
+        etcd.kill(leader)
+        before = len(writer.acked)
+        eventually(lambda: len(writer.acked) > before + 3, 20, "writes after the leader died")
+        etcd.start(leader)
+        eventually(etcd.healthy, 20, "etcd's health")
+    writer.end()
+    acked = writer.acked
+    there = {c["metadata"]["name"]: int(c["metadata"]["resourceVersion"]) for c in m.get("configmaps")["items"]}
+    for name, revision in acked:
+        assert there.get(name) == revision, f"{name} was acknowledged at {revision}"
+    made = {n for n in there if n.startswith("w-")}
+    eventually(lambda: {e[1] for e in watcher.events} >= made, 10, "all events")
+    events = [e for e in watcher.end() if e[1] and e[1].startswith("w-")]
+    revisions = [e[2] for e in events]
+    assert revisions == sorted(set(revisions)), "each revision once and in order"
+    assert {e[1] for e in events} == made and {e[0] for e in events} == {"ADDED"}
+
+
+def test_two_servers(things, wire):
+    need("3.4")
+    etcd = Etcd("3.4", 1, wire)
+    things.append(etcd)
+    a = master(things, wire, etcd, "a", "192.0.2.10")
+    b = Machine("b", "192.0.2.11", wire)
+    things.append(b)
+    os.makedirs(b.data, exist_ok=True)
+    subprocess.run(["cp", "-a", f"{a.data}/pki", f"{b.data}/"], check=True)
+    for leaf in ("server.crt", "server.key"):  # names the machine's own address
+        os.unlink(f"{b.data}/pki/{leaf}")
+    b.start("--no-agent", *etcd.flags())
+
+    # what one acknowledged, the other reads
+    for i in range(10):
+        a.kubectl("create", "configmap", f"ab-{i}", "--from-literal=x=1")
+        assert b.get("configmap", f"ab-{i}")["data"] == {"x": "1"}
+        b.kubectl("delete", "configmap", f"ab-{i}")
+        assert a.kubectl("get", "configmap", f"ab-{i}", check=False)[0] == 1
+
+    # both are endpoints, one leads
+    def addresses():
+        e = b.get("endpoints", "kubernetes")
+        return sorted(x["ip"] for s in e.get("subsets", []) for x in s["addresses"])
+
+    eventually(lambda: addresses() == [a.ip, b.ip], 20, "both servers as endpoints")
+    holder = b.get("lease", "-n", "kube-system", "skiff-leader")["spec"]["holderIdentity"]
+    assert holder.startswith("a_")
+    a.stop(signal.SIGKILL)
+    b.kubectl("create", "deployment", "web", "--image=none", "--replicas=2")
+    eventually(lambda: len(b.get("pods", "-l", "app=web")["items"]) == 2, 40, "pods made by the new leader")
+    eventually(lambda: addresses() == [b.ip], 40, "the dead server's end as endpoint")
+
+
+def test_counters_end_exact(things, wire):
+    """Conditional updates through two servers."""
+    need("3.4")
+    etcd = Etcd("3.4", 1, wire)
+    things.append(etcd)
+    a = master(things, wire, etcd, "a", "192.0.2.10")
+    b = Machine("b", "192.0.2.11", wire)
+    things.append(b)
+    os.makedirs(b.data, exist_ok=True)
+    subprocess.run(["cp", "-a", f"{a.data}/pki", f"{b.data}/"], check=True)
+    for leaf in ("server.crt", "server.key"):
+        os.unlink(f"{b.data}/pki/{leaf}")
+    b.start("--no-agent", *etcd.flags())
+    a.kubectl("create", "configmap", "counter", "--from-literal=n=0")
+    done = []
+
+    def count(m):
+        for _ in range(10):
+            while True:
+                c = m.get("configmap", "counter")
+                c["data"]["n"] = str(int(c["data"]["n"]) + 1)
+                status, _, err = m.kubectl("replace", "-f", "-", input=json.dumps(c), check=False)
+                if status == 0:
+                    done.append(1)
+                    break
+                assert "Conflict" in err or "modified" in err, err
+
+    threads = [threading.Thread(target=count, args=(m,)) for m in (a, b, a, b)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(done) == 40
+    assert a.get("configmap", "counter")["data"]["n"] == "40"
+    assert b.get("configmap", "counter")["data"]["n"] == "40"
