@@ -146,19 +146,20 @@ static const struct {
 	size_t min, max;                  /* parts of the path */
 	const char *subresource;          /* of nodes, for authorization */
 	bool slow;                        /* asks the engine: not on the loop */
+	bool creates;                     /* runs or opens something: `create`, whatever the method (a WebSocket begins with GET) */
 	void (*fn)(struct node_route *r);
 } routes[] = {
-	{ "healthz",       1, 2, "healthz", false, get_healthz },
-	{ "pods",          1, 1, "pods",    false, get_pods },
-	{ "runningpods",   1, 1, "pods",    false, get_pods },
-	{ "containerLogs", 4, 4, "proxy",   true,  get_logs },
-	{ "exec",          4, 5, "proxy",   true,  exec },
-	{ "attach",        4, 5, "proxy",   true,  attach },
-	{ "portForward",   3, 4, "proxy",   true,  port_forward },
-	{ "run",           4, 5, "proxy",   true,  run_command },
-	{ "stats",         1, 2, "stats",   true,  get_stats },
-	{ "metrics",       1, 2, "metrics", true,  get_metrics },
-	{ "skiff",         5, 5, "proxy",   true,  get_why },
+	{ "healthz",       1, 2, "healthz", false, false, get_healthz },
+	{ "pods",          1, 1, "pods",    false, false, get_pods },
+	{ "runningpods",   1, 1, "pods",    false, false, get_pods },
+	{ "containerLogs", 4, 4, "proxy",   true,  false, get_logs },
+	{ "exec",          4, 5, "proxy",   true,  true,  exec },
+	{ "attach",        4, 5, "proxy",   true,  true,  attach },
+	{ "portForward",   3, 4, "proxy",   true,  true,  port_forward },
+	{ "run",           4, 5, "proxy",   true,  true,  run_command },
+	{ "stats",         1, 2, "stats",   true,  false, get_stats },
+	{ "metrics",       1, 2, "metrics", true,  false, get_metrics },
+	{ "skiff",         5, 5, "proxy",   true,  false, get_why },
 };
 /* clang-format on */
 
@@ -224,8 +225,9 @@ static void check_and_go(void *arg)
 	struct http_stream *s = job->route.stream;
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct refusal no = { .status = 500 };
+	const char *verb = routes[job->row].creates ? "create" : verb_of(http_stream_request(s)->method);
 
-	if (server_authorize(job->route.k, http_stream_request(s), verb_of(http_stream_request(s)->method), routes[job->row].subresource, a,
+	if (server_authorize(job->route.k, http_stream_request(s), verb, routes[job->row].subresource, a,
 		&no.status, &no.err)) {
 		if (routes[job->row].slow) {
 			routes[job->row].fn(&job->route);
