@@ -2,10 +2,14 @@
 # From nothing to a running one-node cluster: `sudo ./quickstart.sh`. Again: says that it runs. `down` stops it and keeps its data (and its
 # containers' records); `reset` removes everything that it made. Without network once the packages are there.
 #
+# `--machines 3` makes three machines of it on this host, each in namespaces of its own: a server and two agents that join it (scripts/machines.sh).
+# `reset` removes those too.
+#
 # SKIFF_DATA, SKIFF_RUN, SKIFF_LOG_PODS, SKIFF_KUBECONFIG and SKIFF_LISTEN put things elsewhere (tests run it in a namespace of its own).
 set -eu
 cd "$(dirname "$0")"
 . scripts/packages.sh
+. scripts/machines.sh
 
 DATA=${SKIFF_DATA:-/var/lib/skiff}
 RUN=${SKIFF_RUN:-/run/skiff}
@@ -57,9 +61,8 @@ start() {
 node_ready() { k wait --for=condition=Ready node --all --timeout=60s; }
 wait_node() { wait_until 30 sh -c "kubectl --kubeconfig '$CONFIG' get nodes -o name | grep -q ." && node_ready >/dev/null; }
 
-# The image: busybox and nothing else, from the package on this machine.
-import_image() {
-	"$SKIFF" image list --data-dir "$DATA" 2>/dev/null | grep -q quickstart/busybox && return 0
+# The image: busybox and nothing else, from the package on this machine. Leaves $tmp/busybox.tar.
+make_image() {
 	tmp=$(mktemp -d)
 	mkdir -p "$tmp/root/bin" "$tmp/root/etc" "$tmp/root/tmp" "$tmp/root/root"
 	cp /bin/busybox "$tmp/root/bin/busybox"
@@ -69,6 +72,10 @@ import_image() {
 	printf 'root:x:0:0:root:/root:/bin/sh\n' >"$tmp/root/etc/passwd"
 	printf 'root:x:0:\n' >"$tmp/root/etc/group"
 	tar -C "$tmp/root" -cf "$tmp/busybox.tar" .
+}
+import_image() {
+	"$SKIFF" image list --data-dir "$DATA" 2>/dev/null | grep -q quickstart/busybox && return 0
+	make_image
 	"$SKIFF" image import --data-dir "$DATA" "$tmp/busybox.tar" quickstart/busybox:1 >/dev/null
 	rm -rf "$tmp"
 }
@@ -140,6 +147,42 @@ up() {
 }
 
 stopped() { [ -z "$(server_pid || true)" ]; }
+import_everywhere() { make_image && machines_import "$count" "$tmp/busybox.tar" quickstart/busybox:1 && rm -rf "$tmp"; }
+spread() { k get pods -l app=hello -o 'custom-columns=POD:.metadata.name,NODE:.spec.nodeName,ADDRESS:.status.podIP'; }
+# Every pod asks through the service until each of the others has answered it once.
+ask_each() {
+	wait_until 20 sh -c "kubectl --kubeconfig '$CONFIG' exec $(first_pod) -- wget -qO- http://hello/ >/dev/null" || return 1
+	k exec "$(first_pod)" -- sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12; do wget -qO- http://hello/; done' | sort | uniq -c
+}
+up_machines() {
+	CONFIG=$M_CONFIG
+	phase "packages" install_all
+	phase "build" build
+	phase "namespaces and wire" machines_make "$count"
+	phase "server to /readyz" machines_server
+	say "The other machines join by this line"
+	phase "all nodes Ready" machines_join "$count"
+	k get nodes -o wide
+	phase "image import" import_everywhere
+	say "A replication controller of three pods, and a service in front of it"
+	phase "apply" apply
+	phase "three pods Running" wait_pods
+	spread
+	say "Twelve questions through the service, from one of them"
+	phase "answers" ask_each
+	cat <<-EOM
+
+	Next:
+	  export KUBECONFIG=$CONFIG
+	  kubectl get pods -A -o wide
+	  nsenter -t \$(cat $MACHINES/m2/init) -m -n -p -u -i sh         # a shell on the second machine
+	  nsenter -t \$(cat $MACHINES/wire/init) -n ip link set m2 down  # cuts it off
+	  ./quickstart.sh reset                                         # removes everything
+	EOM
+	say "Times"
+	printf '%s' "$timings"
+}
+
 stop_server() {
 	pid=$(server_pid || true)
 	[ -z "$pid" ] && return 0
@@ -153,16 +196,25 @@ down() {
 	echo "stopped; containers keep running, data is kept in $DATA"
 }
 reset() {
+	if machines_there; then
+		machines_remove
+	fi
 	stop_server || fail "the server did not stop"
-	if [ -x "$SKIFF" ]; then
+	if [ -x "$SKIFF" ] && { [ -e "$DATA" ] || [ -e "$RUN" ]; }; then
 		"$SKIFF" uninstall --data-dir "$DATA" --run-dir "$RUN" --pod-log-dir "$PODLOGS" --kubeconfig "$CONFIG" || fail "not everything could be removed, see above"
 	fi
 	echo "nothing is left"
 }
 
+count=
+if [ "${1:-}" = --machines ]; then
+	count=${2:-}
+	[ -n "$count" ] && [ -z "$(printf %s "$count" | tr -d 0-9)" ] || fail "--machines needs a number, as in --machines 3"
+	shift 2
+fi
 case "${1:-up}" in
-up) up ;;
+up) if [ -n "$count" ]; then up_machines; else up; fi ;;
 down) down ;;
 reset) reset ;;
-*) echo "usage: $0 [up|down|reset]" >&2; exit 2 ;;
+*) echo "usage: $0 [--machines N] [up|down|reset]" >&2; exit 2 ;;
 esac

@@ -36,3 +36,26 @@ def test_quickstart(machine):
     for path in (machine.data, machine.run_dir, f"{machine.dir}/podlogs", machine.kubeconfig):
         assert not os.path.exists(path), path
     assert not [p for p in glob.glob("/sys/fs/cgroup/*/kubepods") + glob.glob("/sys/fs/cgroup/kubepods") if glob.glob(f"{p}/*/pod*")]
+
+
+def test_quickstart_machines(machine):
+    """Three machines inside this one."""
+    env = {"SKIFF_DATA": machine.data, "SKIFF_RUN": machine.run_dir, "SKIFF_LOG_PODS": f"{machine.dir}/podlogs", "SKIFF_KUBECONFIG": machine.kubeconfig,
+           "SKIFF_MACHINES": f"{machine.dir}/machines"}
+
+    def quickstart(*args):
+        return machine.run(os.path.join(ROOT, "quickstart.sh"), *args, env=env, timeout=300).stdout
+
+    # The machine's own link has the addresses that the wire uses.
+    machine.sh("ip link del eth0")
+    out = quickstart("--machines", "3")
+    for name in ("m1", "m2", "m3"):
+        assert f"{name} " in out
+    assert out.count("hello from hello-") == 3
+    assert "skiff agent --server https://192.0.2.11:6443 --token" in out
+    assert "replicationcontroller/hello unchanged" in quickstart("--machines", "3")
+    assert "nothing is left" in quickstart("reset")
+    assert "conmon" not in machine.sh("ps -e -o stat=,comm= | grep -v ^Z")
+    assert "skiff" not in machine.sh("ps -e -o stat=,comm= | grep -v ^Z")
+    assert "skiff" not in machine.sh("ip -o link")
+    assert not os.path.exists(f"{machine.dir}/machines")
