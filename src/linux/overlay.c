@@ -254,8 +254,8 @@ int link_add_vxlan(struct netlink *n, const struct vxlan *v, struct err *err)
 	if (r == -EOPNOTSUPP)
 		return err_set(err, r, "this kernel knows no VXLAN: load the module vxlan (modprobe vxlan)");
 	if (r == -EEXIST)
-		return err_set(err, r, "another VXLAN link of this machine has VNI %u and port %u already (flannel's has): remove it, or use --pod-network routes",
-			v->vni, v->port);
+		return err_set(err, r, "another VXLAN link of this machine has VNI %u and port %u already (flannel's has): remove it, or use "
+			"--pod-network routes", v->vni, v->port);
 	if (r == 0)
 		r = link_find(n, v->name, &index);
 	if (r == 0)

@@ -13,8 +13,8 @@ static struct arena *arena;
 
 static struct core_v1_pod *pod(const char *name, const char *ports)
 {
-	CLEAN_FREE char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"web\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"ports\":[%s]}]}}", name,
-		ports);
+	CLEAN_FREE char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"web\"},\"spec\":{\"containers\":[{\"name\":\"c\","
+					  "\"ports\":[%s]}]}}", name, ports);
 	struct err err = {0};
 	void *o;
 
@@ -65,7 +65,8 @@ static void the_kernel_takes_them(void **state)
 	if (getuid() != 0)
 		skip(); /* nftables needs root */
 	assert_int_equal(unshare(CLONE_NEWNET), 0);
-	host_ports_put(h, pod("one", "{\"containerPort\":8080,\"hostPort\":80},{\"containerPort\":1,\"hostPort\":1,\"hostIP\":\"192.0.2.1\"}"), STR("10.42.0.5"));
+	host_ports_put(h, pod("one", "{\"containerPort\":8080,\"hostPort\":80},"
+				     "{\"containerPort\":1,\"hostPort\":1,\"hostIP\":\"192.0.2.1\"}"), STR("10.42.0.5"));
 	host_ports_write(h, &whole);
 	if (nft_apply(whole.p, &err) < 0)
 		fail_msg("%s", err.text);

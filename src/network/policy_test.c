@@ -63,8 +63,8 @@ static void policy(struct fixture *f, const char *name, const char *spec)
 
 static void pod(struct fixture *f, const char *ns, const char *name, const char *ip, bool local)
 {
-	CLEAN_FREE char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\",\"labels\":{\"app\":\"%s\"}},\"spec\":{\"containers\":[{\"name\":"
-					  "\"c\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}", name, ns, name);
+	CLEAN_FREE char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\",\"labels\":{\"app\":\"%s\"}},\"spec\":"
+					  "{\"containers\":[{\"name\":\"c\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}", name, ns, name);
 
 	policies_put_pod(f->p, read_json(f, &core_v1_pod_type, json), str_of(ip), local);
 }
@@ -143,7 +143,8 @@ static void peers_are_sets_and_a_pod_is_an_element(void **state)
 	pod(f, "web", "good", "", false); /* it has ended */
 	assert_string_equal(change(f), "delete element " T " s2 { 10.42.1.6 }\n");
 	/* A second policy with the same selector shares the set. */
-	policy(f, "too", "{\"podSelector\":{\"matchLabels\":{\"app\":\"x\"}},\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":{\"app\":\"good\"}}}]}]}");
+	policy(f, "too", "{\"podSelector\":{\"matchLabels\":{\"app\":\"x\"}},"
+			 "\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":{\"app\":\"good\"}}}]}]}");
 	text = change(f);
 	assert_has(text, "ip saddr @s2 accept\n");
 	assert_not(text, "add set");
@@ -248,8 +249,9 @@ static void must(struct fixture *f, const char *text)
 /* In a network namespace of this process alone: every kind of rule, changes in every order, and the same table written whole. */
 static void the_kernel_takes_them(void **state)
 {
-	static const char *const all = "{\"podSelector\":{},\"policyTypes\":[\"Ingress\",\"Egress\"],\"ingress\":[{\"from\":[{\"podSelector\":{}},{\"namespaceSelector\":"
-		"{}},{\"ipBlock\":{\"cidr\":\"0.0.0.0/0\",\"except\":[\"10.1.0.0/16\"]}}],\"ports\":[{\"port\":\"http\"},{\"protocol\":\"SCTP\",\"port\":80},"
+	static const char *const all = "{\"podSelector\":{},\"policyTypes\":[\"Ingress\",\"Egress\"],"
+		"\"ingress\":[{\"from\":[{\"podSelector\":{}},{\"namespaceSelector\":{}},"
+		"{\"ipBlock\":{\"cidr\":\"0.0.0.0/0\",\"except\":[\"10.1.0.0/16\"]}}],\"ports\":[{\"port\":\"http\"},{\"protocol\":\"SCTP\",\"port\":80},"
 		"{\"port\":1,\"endPort\":65535}]},{}],\"egress\":[{\"to\":[{\"ipBlock\":{\"cidr\":\"0.0.0.0/0\"}}]}]}";
 	struct fixture *f = *state;
 	CLEAN_BUF struct buf whole = {0}, listing = {0}, again = {0};

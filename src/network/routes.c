@@ -236,7 +236,8 @@ static int make_link(struct netlink *n, const struct network_config *c, int *ret
 	int prefix, with_address, r;
 
 	if (ip_read(str_of(c->node_ip), &own) < 0 || cidr_read(str_of(c->pod_cidr), &pods, &prefix) < 0)
-		return err_set(err, -EINVAL, "a VXLAN needs this node's IPv4 address and its pod addresses; they are \"%s\" and \"%s\"", c->node_ip, c->pod_cidr);
+		return err_set(err, -EINVAL, "a VXLAN needs this node's IPv4 address and its pod addresses; they are \"%s\" and \"%s\"",
+			c->node_ip, c->pod_cidr);
 	v.local = htonl(own);
 	v.mtu = link_mtu(n, own);
 	v.mtu = (v.mtu ? v.mtu : 1500) - VXLAN_OVERHEAD;
