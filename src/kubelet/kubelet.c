@@ -138,6 +138,8 @@ int kubelet_start(struct kubelet *k, struct err *err)
 		r = static_source_start(k, err);
 	if (!r && k->c.client)
 		r = start_informers(k, err);
+	else if (!r)
+		pods_reap_orphans(k); /* nobody else will name a pod */
 	if (!r)
 		r = keeper_start(k, err);
 	if (!r && k->c.client && thread_start(&k->api_waiter, "kubelet-api", wait_for_api, k) == 0)

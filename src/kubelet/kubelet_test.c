@@ -524,6 +524,36 @@ static void test_orphan(void **state)
 	assert_int_equal(n, 0);
 }
 
+/* A file that went while no kubelet looked: its pod goes with the next one, with or without an API server; the pods of files that stay do not. */
+static void test_static_orphan(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_FREE char *dir = xasprintf("%s/static", f->dir), *file = xasprintf("%s/web.yaml", dir), *other = xasprintf("%s/b.yaml", dir);
+	struct engine_sandbox *list;
+	struct err err;
+	size_t n = 0;
+
+	mkdir(dir, 0755);
+	assert_int_equal(file_write_atomic(file, STR(MANIFEST), 0644, false, &err), 0);
+	assert_int_equal(file_write_atomic(other, STR("apiVersion: v1\nkind: Pod\nmetadata: {name: stays}\nspec: {containers: [{name: c, image: "
+		"'busybox:1'}]}\n"), 0644, false, &err), 0);
+	start_kubelet(f, false);
+	for (int i = 0; i < 500 && engine_fake_calls(f->engine, "container_start") < 2; i++)
+		usleep(10000);
+	stop_kubelet(f);
+	unlink(file);
+	start_kubelet(f, true);
+	for (int i = 0; i < 500 && n != 1; i++) {
+		assert_int_equal(f->engine->v->sandbox_list(f->engine, a, &list, &n, &err), 0);
+		usleep(10000);
+	}
+	assert_int_equal(n, 1);
+	assert_true(str_eqz(list[0].name, "stays-n1"));
+	test_await(&f->api, POD "stays-n1", is_mirror, NULL, f->a, "mirror of the one that stays");
+	assert_int_equal(engine_fake_calls(f->engine, "container_start"), 2);
+}
+
 static void test_config_error(void **state)
 {
 	struct fixture *f = *state;
@@ -548,7 +578,7 @@ int main(int argc, char **argv)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 		T(test_node), T(test_run_and_delete), T(test_back_off), T(test_policies), T(test_init), T(test_sidecar), T(test_pull), T(test_probes),
 		T(test_restart_of_the_kubelet), T(test_lost_sandbox), T(test_admission), T(test_deadline), T(test_static_pod),
-			T(test_static_pod_alone), T(test_orphan), T(test_config_error),
+			T(test_static_pod_alone), T(test_orphan), T(test_static_orphan), T(test_config_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

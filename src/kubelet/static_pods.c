@@ -186,7 +186,7 @@ static void on_change(void *arg, const char *name)
 		scan(arg);
 }
 
-/* On the loop, which owns the watch. The watch comes first, so that nothing is missed between it and the scan. */
+/* On the loop, which owns the watch. Another scan follows it, so that nothing is missed between the first and the watch. */
 static void start_on_loop(void *arg)
 {
 	struct static_source *src = arg;
@@ -203,6 +203,7 @@ int static_source_start(struct kubelet *k, struct err *err)
 		return err_errno(err, -errno, "folder of static pods %s", k->c.static_pod_dir);
 	k->static_source = xcalloc(1, sizeof(*k->static_source));
 	k->static_source->k = k;
+	scan(k); /* known before anything is taken for an orphan */
 	loop_post(k->c.loop, start_on_loop, k->static_source);
 	return 0;
 }
