@@ -354,10 +354,10 @@ static void deinit(struct agent *a)
 		dns_stop(a->dns);
 	if (a->proxy)
 		proxy_stop(a->proxy);
+	if (a->network)
+		network_stop(a->network); /* first: pods that are being started wait for it */
 	if (a->kubelet)
 		kubelet_stop(a->kubelet);
-	if (a->network)
-		network_stop(a->network);
 }
 
 int cmd_agent(int argc, char **argv)

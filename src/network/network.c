@@ -126,7 +126,8 @@ static void own_changed(struct network *n, struct str key)
 		time_cmp(pod->metadata.creation_timestamp, h->pod->metadata.creation_timestamp) <= 0));
 	bool mirror = pod && str_map_has(&pod->metadata.annotations, STR("kubernetes.io/config.mirror"));
 
-	if (h && pod && (has_ended(pod) || pod->status.pod_ip.len) && (!newer || (mirror && str_eq(pod->status.pod_ip, h->ip)))) {
+	/* Another address in the status is one of a former sandbox. */
+	if (h && pod && (str_eq(pod->status.pod_ip, h->ip) ? !newer || mirror : !newer && has_ended(pod))) {
 		hooked_free(map_remove(&n->hooked, key));
 		h = NULL;
 	}
