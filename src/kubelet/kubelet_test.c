@@ -524,6 +524,52 @@ static void test_orphan(void **state)
 	assert_int_equal(n, 0);
 }
 
+static bool runs_image(const struct value *v, const void *image)
+{
+	return !strcmp(test_text(v, "status.containerStatuses[0].image"), image) && is_ready(v, NULL);
+}
+
+/* A new image is a new container in the same sandbox. */
+static void test_image_change(void **state)
+{
+	struct fixture *f = *state;
+
+	start_kubelet(f, true);
+	run_pod(f, "p", pod_json(f, "p", "", C1, ""));
+	struct value v = test_await(&f->api, POD "p", is_ready, NULL, f->a, "Ready");
+	const char *uid = arena_fmt(f->a, ",\"uid\":\"%s\"", test_text(&v, "metadata.uid")).p;
+	const char *ip = arena_strz(f->a, test_text(&v, "status.podIP")).p;
+	test_put(&f->api, POD "p", pod_json(f, "p", "", "{\"name\":\"c\",\"image\":\"busybox:2\"}", uid));
+	v = test_await(&f->api, POD "p", runs_image, "busybox:2", f->a, "the new image");
+	assert_int_equal(test_int(&v, "status.containerStatuses[0].restartCount"), 1);
+	assert_string_equal(test_text(&v, "status.podIP"), ip);
+	assert_int_equal(engine_fake_calls(f->engine, "sandbox_run"), 1);
+}
+
+static bool has_condition_false(const struct value *v, const void *type)
+{
+	return !strcmp(condition(v, type), "False");
+}
+
+/* What another writer put over our word is put right. */
+static void test_drift(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf b = { 0 };
+
+	start_kubelet(f, true);
+	run_pod(f, "p", pod_json(f, "p", "", C1, ""));
+	struct value v = test_await(&f->api, POD "p", is_ready, NULL, f->a, "Ready");
+	const struct value *list = test_at(&v, "status.conditions");
+	for (size_t i = 0; i < list->list.len; i++)
+		if (!strcmp(test_text(&list->list.items[i], "type"), "Ready"))
+			value_get(&list->list.items[i], STR("status"))->text = STR("False");
+	assert_true(has_condition_false(&v, "Ready"));
+	json_write(&v, &b);
+	test_put(&f->api, POD "p", b.p);
+	test_await(&f->api, POD "p", is_ready, NULL, f->a, "Ready again");
+}
+
 /* A file that went while no kubelet looked: its pod goes with the next one, with or without an API server; the pods of files that stay do not. */
 static void test_static_orphan(void **state)
 {
@@ -578,7 +624,7 @@ int main(int argc, char **argv)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 		T(test_node), T(test_run_and_delete), T(test_back_off), T(test_policies), T(test_init), T(test_sidecar), T(test_pull), T(test_probes),
 		T(test_restart_of_the_kubelet), T(test_lost_sandbox), T(test_admission), T(test_deadline), T(test_static_pod),
-			T(test_static_pod_alone), T(test_orphan), T(test_static_orphan), T(test_config_error),
+			T(test_static_pod_alone), T(test_orphan), T(test_static_orphan), T(test_image_change), T(test_drift), T(test_config_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,10 +180,9 @@ static struct str logs_of(const char *pod)
 
 #define assert_has(text, part) do { if (str_find_str(text, STR(part)) < 0) fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); } while (0)
 
-/* Deletes as the API does it: a mark first, the object once the kubelet says so. */
-static void delete_pod(const char *name, int grace)
+/* The mark that the API puts on what is to be deleted. */
+static void mark_deleted(const char *path, int grace)
 {
-	CLEAN_FREE char *path = xasprintf(POD "%s", name);
 	CLEAN_BUF struct buf b = { 0 };
 
 	pthread_mutex_lock(&api.lock);
@@ -194,6 +193,14 @@ static void delete_pod(const char *name, int grace)
 	*value_set(arena, m, STR("deletionGracePeriodSeconds")) = (struct value){ .kind = VALUE_INT, .integer = grace };
 	json_write(&v, &b);
 	test_put(&api, path, b.p);
+}
+
+/* Deletes as the API does it: a mark first, the object once the kubelet says so. */
+static void delete_pod(const char *name, int grace)
+{
+	CLEAN_FREE char *path = xasprintf(POD "%s", name);
+
+	mark_deleted(path, grace);
 	test_await(&api, path, NULL, NULL, arena, "object gone");
 }
 
@@ -305,6 +312,18 @@ static void test_grace(void **state)
 	assert_true(read(fd, text, sizeof(text) - 1) > 0);
 	assert_non_null(strstr(text, "stopping"));
 	assert_non_null(strstr(text, "got TERM"));
+}
+
+/* A second word with less time cuts the first short. */
+static void test_shorter_grace(void **state)
+{
+	put_pod("s", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"trap : TERM; while :; do sleep "
+		"0.1; done\"]}]");
+	await_pod("s", is_ready, NULL, "ready");
+	uint64_t begin = mono_now_ns();
+	mark_deleted(POD "s", 60);
+	delete_pod("s", 1);
+	assert_true(mono_now_ns() - begin < 5 * NS_PER_S);
 }
 
 static void test_probes(void **state)
@@ -455,7 +474,8 @@ static int run_group(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_latency), cmocka_unit_test(test_volumes_and_env), cmocka_unit_test(test_end_of_containers),
 			cmocka_unit_test(test_security),
-		cmocka_unit_test(test_grace), cmocka_unit_test(test_probes), cmocka_unit_test(test_node_api), cmocka_unit_test(test_follow),
+		cmocka_unit_test(test_grace), cmocka_unit_test(test_shorter_grace), cmocka_unit_test(test_probes),
+			cmocka_unit_test(test_node_api), cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_config_follows), cmocka_unit_test(test_restart), cmocka_unit_test(test_nothing_is_left),
 	};
 
