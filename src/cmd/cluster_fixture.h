@@ -31,7 +31,7 @@ struct cluster {
 	struct workqueue *pods;
 	pthread_t kubelets[2], heart;
 	_Atomic bool over;
-	const char *_Atomic dead_node;  /* its heart stopped */
+	const char *_Atomic dead_node;  /* its heart stopped; more than one: "n1 n2" */
 	_Atomic uint32_t next_ip;
 	pthread_mutex_t lock;           /* news: something in the cluster changed */
 	pthread_cond_t changed;
@@ -157,7 +157,7 @@ static inline void *beat(void *arg)
 		struct str patch = arena_fmt(a, "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastHeartbeatTime\":\"%s\"}]}}", when);
 
 		for (size_t i = 0; i < ARRAY_LEN(nodes); i++)
-			if (!the.dead_node || strcmp(the.dead_node, nodes[i]))
+			if (!the.dead_node || !strstr(the.dead_node, nodes[i]))
 				client_patch(the.client, &core_v1_node_type, STR_NONE, str_of(nodes[i]), "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL,
 					NULL);
 		usleep(300000);

@@ -461,6 +461,39 @@ static void test_dead_node(void **state)
 		assert_true(str_eqz(c->status, "True"));
 }
 
+/* Both silent: it is us who are cut off, and nobody is evicted. Then n2 is heard again. */
+static bool all_unknown(void *arg)
+{
+	return has_taint("n1", "node.kubernetes.io/unreachable", "NoSchedule") && has_taint("n2", "node.kubernetes.io/unreachable", "NoSchedule");
+}
+
+static bool nobody_evicted(void *arg)
+{
+	return all_unknown(NULL) && !has_taint("n1", "node.kubernetes.io/unreachable", "NoExecute") &&
+		!has_taint("n2", "node.kubernetes.io/unreachable", "NoExecute");
+}
+
+static bool one_back(void *arg)
+{
+	return !has_taint("n2", "node.kubernetes.io/unreachable", "NoSchedule");
+}
+
+static void test_cut_off(void **state)
+{
+	the.dead_node = "n1 n2";
+	wait_for("all nodes are silent", all_unknown, NULL);
+	wait_for("taints that evict are taken back", nobody_evicted, NULL);
+	assert_non_null(get(&core_v1_pod_type, "dead", "stays"));
+	the.dead_node = "n1";
+	wait_for("one is heard again", one_back, NULL);
+	assert_false(has_taint("n1", "node.kubernetes.io/unreachable", "NoExecute")); /* it gets time to follow */
+	the.dead_node = NULL;
+	bool back = false;
+
+	while (!back)
+		back = !has_taint("n1", "node.kubernetes.io/unreachable", "NoSchedule");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -472,6 +505,7 @@ int main(void)
 		cmocka_unit_test(test_owners),
 		cmocka_unit_test(test_foreground),
 		cmocka_unit_test(test_dead_node),
+		cmocka_unit_test(test_cut_off),
 	};
 
 	memory = arena_new(0);

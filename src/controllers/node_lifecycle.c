@@ -3,7 +3,8 @@
  * 1. A node is alive while its Lease or its Ready heartbeat changes, as this process sees it: clocks of machines differ, so the times written
  *    in them are never compared with ours.
  * 2. NoSchedule taints follow the conditions at once. NoExecute taints (which evict) are limited: one node each 10 s a zone; none when a small
- *    cluster's zone is mostly dead; none at all, and those there are taken back, when every zone is: then we are the ones who are cut off.
+ *    cluster's zone is mostly dead; none while no node at all was heard of lately: then we are the ones who are cut off. When all are dead, the
+ *    taints there are taken back; when the first one is heard again, the others get a grace period to follow.
  * 3. Pods of a node that stops being ready are marked not ready: endpoints drop them.
  * 4. An idle cluster wakes this once a grace period a node. */
 #include "controllers/internal.h"
@@ -13,6 +14,9 @@
 #define STARTUP_GRACE_S 60
 #define MONITOR_GRACE_S 50
 #define EVICT_EVERY_MS 10000
+#define DOUBT_MS 1000
+#define ZONES_KEY STR("*")         /* no node has this name */
+#define ZONES_MS 50
 #define UNHEALTHY_ZONE 0.55
 #define LARGE_CLUSTER 50
 #define LEASE_NAMESPACE "kube-node-lease"
@@ -30,6 +34,8 @@ struct state {
 	pthread_mutex_t lock;           /* guards the maps */
 	struct map health;              /* node -> struct health */
 	struct map zone_next;           /* zone -> uint64_t *: when its next node may be evicted */
+	bool cut_off;                   /* every node was dead when last looked at */
+	uint64_t back_ns;               /* when that ended; 0: never was */
 };
 
 /* Conditions that become taints: the status that taints, and with what. */
@@ -112,6 +118,19 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 		pthread_mutex_unlock(&st->lock);
 	}
 	enqueue(r, (now ? now : old)->key);
+	if (!old || !now || has_status(old->obj, "Ready", "True") != has_status(now->obj, "Ready", "True"))
+		enqueue_after(r, ZONES_KEY, ZONES_MS);
+}
+
+/* What is right for a dead node depends on how many others are alive: when that changes, each of them is looked at again. */
+static int look_at_dead_nodes(struct run *r)
+{
+	struct objects nodes = cache_objects(r, &core_v1_node_type, STR_NONE);
+
+	OBJECT_EACH(const struct core_v1_node, n, nodes)
+		if (!has_status(n, "Ready", "True"))
+			enqueue(r, n->metadata.name);
+	return 0;
 }
 
 /* ---- silence ---- */
@@ -242,18 +261,26 @@ static struct str zone_of(const struct core_v1_node *n, struct arena *a)
 struct zones {
 	size_t nodes, bad;           /* of the zone asked for */
 	size_t total;
-	bool other_alive;            /* a node anywhere is ready */
+	bool any_ready;              /* a node anywhere says so */
+	bool any_heard;              /* and was heard of within half a grace period: what it says is true */
 };
 
 static struct zones count_zones(struct run *r, struct str zone)
 {
 	struct objects nodes = cache_objects(r, &core_v1_node_type, STR_NONE);
+	struct state *st = r->state;
 	struct zones z = { .total = nodes.len };
 
 	OBJECT_EACH(const struct core_v1_node, n, nodes) {
 		bool ready = has_status(n, "Ready", "True");
 
-		z.other_alive |= ready;
+		if (ready && !z.any_heard) {
+			pthread_mutex_lock(&st->lock);
+			uint64_t seen_ns = health_of(st, n->metadata.name)->seen_ns;
+			pthread_mutex_unlock(&st->lock);
+			z.any_heard = (mono(r) - seen_ns) / 1000000 < (uint64_t)grace_s(r, n) * 500;
+		}
+		z.any_ready |= ready;
 		if (!str_eq(zone_of(n, r->arena), zone))
 			continue;
 		z.nodes++;
@@ -262,19 +289,33 @@ static struct zones count_zones(struct run *r, struct str zone)
 	return z;
 }
 
-/* May this node's pods be evicted now? Asked for again later when not. */
-static bool may_evict(struct run *r, const struct core_v1_node *n, bool *ret_cut_off)
+/* All nodes were dead and one is back: the others get as long as it takes to be called dead. */
+static bool just_back(struct run *r, const struct core_v1_node *n)
 {
 	struct state *st = r->state;
-	struct str zone = zone_of(n, r->arena);
-	struct zones z = count_zones(r, zone);
+	uint64_t now = mono(r), grace_ms = (uint64_t)grace_s(r, n) * 1000;
 
-	*ret_cut_off = !z.other_alive;
-	if (!z.other_alive)
+	pthread_mutex_lock(&st->lock);
+	if (st->cut_off)
+		st->back_ns = now;
+	st->cut_off = false;
+	uint64_t since_ms = st->back_ns ? (now - st->back_ns) / 1000000 : grace_ms;
+
+	pthread_mutex_unlock(&st->lock);
+	if (since_ms < grace_ms)
+		requeue_within(r, grace_ms - since_ms + 1);
+	return since_ms < grace_ms;
+}
+
+/* May this node's pods be evicted now? Asked for again later when not. */
+static bool may_evict(struct run *r, const struct core_v1_node *n, struct str zone, const struct zones *z)
+{
+	struct state *st = r->state;
+	bool partial = z->bad > 2 && z->bad < z->nodes && (double)z->bad / (double)z->nodes >= UNHEALTHY_ZONE;
+
+	if (just_back(r, n))
 		return false;
-	bool partial = z.bad > 2 && z.bad < z.nodes && (double)z.bad / (double)z.nodes >= UNHEALTHY_ZONE;
-
-	if (partial && z.total <= LARGE_CLUSTER) {
+	if (partial && z->total <= LARGE_CLUSTER) {
 		requeue_within(r, EVICT_EVERY_MS);
 		return false;
 	}
@@ -325,15 +366,27 @@ static void want_taint(struct run *r, const struct core_v1_node *n, struct core_
 
 static void want_no_execute(struct run *r, const struct core_v1_node *n, struct core_v1_taint_items *wanted)
 {
-	const char *key = has_status(n, "Ready", "False") ? NOT_READY
-		: has_status(n, "Ready", "Unknown") ? UNREACHABLE : NULL;
-	bool cut_off = false, has = key && (find_taint(n, NOT_READY, "NoExecute") || find_taint(n, UNREACHABLE, "NoExecute"));
+	const char *key = has_status(n, "Ready", "False") ? NOT_READY : has_status(n, "Ready", "Unknown") ? UNREACHABLE : NULL;
+	bool has = find_taint(n, NOT_READY, "NoExecute") || find_taint(n, UNREACHABLE, "NoExecute");
+	struct state *st = r->state;
 
 	if (!key)
 		return;
-	if (has)
-		cut_off = !count_zones(r, zone_of(n, r->arena)).other_alive;
-	if ((has && !cut_off) || (!has && may_evict(r, n, &cut_off)))
+	struct str zone = zone_of(n, r->arena);
+	struct zones z = count_zones(r, zone);
+
+	if (!z.any_ready) {
+		pthread_mutex_lock(&st->lock);
+		st->cut_off = true;
+		pthread_mutex_unlock(&st->lock);
+		requeue_within(r, EVICT_EVERY_MS);
+		return;
+	}
+	if (!z.any_heard && !has) {
+		requeue_within(r, DOUBT_MS); /* are we cut off? Soon the others are heard, or dead too */
+		return;
+	}
+	if (has || may_evict(r, n, zone, &z))
 		want_taint(r, n, wanted, key, "NoExecute");
 }
 
@@ -402,6 +455,8 @@ static int reconcile(struct run *r, struct str name, struct err *err)
 	const struct core_v1_node *cached = cache_object(r, &core_v1_node_type, name);
 	struct state *st = r->state;
 
+	if (str_eq(name, ZONES_KEY))
+		return look_at_dead_nodes(r);
 	if (!cached) {
 		forget(r, name);
 		return 0;
