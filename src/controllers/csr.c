@@ -78,7 +78,7 @@ static const struct signer signers[] = {
 };
 /* clang-format on */
 
-bool csr_has_condition(const struct certificates_v1_certificate_signing_request *o, const char *type)
+static bool has_condition(const struct certificates_v1_certificate_signing_request *o, const char *type)
 {
 	LIST_EACH(c, &o->status.conditions)
 		if (str_eqz(c->type, type))
@@ -153,7 +153,7 @@ static int sign(struct run *r, struct certificates_v1_certificate_signing_reques
 /* ---- old ones ---- */
 static int clean(struct run *r, const struct certificates_v1_certificate_signing_request *o, struct err *err)
 {
-	bool decided = csr_has_condition(o, "Approved") || csr_has_condition(o, "Denied") || csr_has_condition(o, "Failed");
+	bool decided = has_condition(o, "Approved") || has_condition(o, "Denied") || has_condition(o, "Failed");
 	double age = time_diff_s(r->now, o->metadata.creation_timestamp);
 	double left = (double)(decided ? APPROVED_FOR_S : PENDING_FOR_S) - age;
 	const struct client_delete d = { .grace_seconds = -1, .uid = o->metadata.uid };
@@ -179,12 +179,12 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	for (size_t i = 0; i < ARRAY_LEN(signers); i++)
 		if (str_eqz(cached->spec.signer_name, signers[i].name))
 			s = &signers[i];
-	bool open = s && !cached->status.certificate.len && !csr_has_condition(cached, "Denied") && !csr_has_condition(cached, "Failed");
+	bool open = s && !cached->status.certificate.len && !has_condition(cached, "Denied") && !has_condition(cached, "Failed");
 
 	if (open && !csr_read(cached->spec.request, r->arena, &info, NULL)) {
 		struct certificates_v1_certificate_signing_request *o = model_copy(&certificates_v1_certificate_signing_request_type, cached, r->arena);
 
-		ret = csr_has_condition(o, "Approved") ? sign(r, o, s, &info, err) : approve(r, o, s, &info, err);
+		ret = has_condition(o, "Approved") ? sign(r, o, s, &info, err) : approve(r, o, s, &info, err);
 	}
 	return ret ? (ret == CLIENT_NOT_FOUND ? 0 : ret) : clean(r, cached, err);
 }
@@ -198,5 +198,7 @@ const struct controller csr_controller = {
 	.name = "certificate-signing-request",
 	.watches = { { &certificates_v1_certificate_signing_request_type, map_self }, { &core_v1_node_type }, { &core_v1_service_type } },
 	.enabled = enabled,
+	.init = csr_judge_init,
+	.deinit = csr_judge_deinit,
 	.reconcile = reconcile,
 };

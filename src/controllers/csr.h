@@ -27,6 +27,7 @@ int csr_judge_node(struct run *r, const struct csr_question *q, struct csr_verdi
 int csr_judge_serving(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
 int csr_judge_network(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
 
-bool csr_has_condition(const struct certificates_v1_certificate_signing_request *o, const char *type);
+int csr_judge_init(struct run *r, struct err *err);
+void csr_judge_deinit(struct run *r);
 
 #endif

@@ -8,10 +8,11 @@
  *
  * Nodes beside an API server share its address. They are known by a group that only the cluster's CA key gives (skiff:server-nodes). A machine that
  * joins tells its address in an annotation of its request: it is how a node that comes back is told from another one with its name. */
+#include "base/map.h"
 #include "controllers/csr.h"
 
 #define NODE_ADDRESS STR("skiff.dev/node-address")
-#define JOINING_S 120
+#define JOINING_S 15 /* from the certificate to the first sign of life, and then some */
 
 static void approve(struct csr_verdict *v, const char *message)
 {
@@ -133,21 +134,74 @@ static bool is_server_name(struct str name)
 		str_has_prefix(name, STR("kubernetes.default.svc."));
 }
 
-/* Another machine got this name moments ago; its node is not Ready yet. */
-static bool is_joining(struct run *r, const struct csr_question *q, struct str address)
+/* ---- names given out moments ago: their nodes have not told an address yet, and requests are judged in parallel ---- */
+
+struct given {
+	uint64_t at_ns;
+	char *to;                         /* the machine's address, or its request */
+};
+struct names_given {
+	pthread_mutex_t lock;             /* guards names */
+	struct map names;                 /* node -> struct given */
+};
+
+static void given_free(void *p)
 {
-	struct objects all = cache_objects(r, &certificates_v1_certificate_signing_request_type, STR_NONE);
+	struct given *g = p;
 
-	OBJECT_EACH(const struct certificates_v1_certificate_signing_request, o, all) {
-		struct str other = str_map_get(&o->metadata.annotations, NODE_ADDRESS);
-		struct csr_info i;
+	free(g->to);
+	free(g);
+}
 
-		if (other.len && !str_eq(other, address) && csr_has_condition(o, "Approved") &&
-			time_diff_s(r->now, o->metadata.creation_timestamp) < JOINING_S && csr_read(o->spec.request, r->arena, &i, NULL) == 0 &&
-			str_eq(i.common_name, q->info.common_name))
-			return true;
+int csr_judge_init(struct run *r, struct err *err)
+{
+	struct names_given *st = xcalloc(1, sizeof(*st));
+
+	pthread_mutex_init(&st->lock, NULL);
+	r->state = st;
+	return 0;
+}
+
+void csr_judge_deinit(struct run *r)
+{
+	struct names_given *st = r->state;
+
+	if (!st)
+		return;
+	map_deinit(&st->names, given_free);
+	pthread_mutex_destroy(&st->lock);
+	free(st);
+}
+
+static void drop_old(struct names_given *st, uint64_t now)
+{
+	struct str name;
+	void *value;
+	size_t i = 0;
+
+	while (map_next(&st->names, &i, &name, &value))
+		if (now - ((struct given *)value)->at_ns > JOINING_S * 1000000000ULL)
+			given_free(map_remove(&st->names, name));
+}
+
+/* false: another machine has it. */
+static bool take_name(struct names_given *st, struct str node, struct str to)
+{
+	uint64_t now = mono_now_ns();
+	struct given *g;
+	bool mine;
+
+	pthread_mutex_lock(&st->lock);
+	drop_old(st, now);
+	g = map_get(&st->names, node);
+	mine = !g || str_eqz(to, g->to);
+	if (!g) {
+		g = xcalloc(1, sizeof(*g));
+		*g = (struct given){ now, str_dup(to) };
+		map_set(&st->names, node, g);
 	}
-	return false;
+	pthread_mutex_unlock(&st->lock);
+	return mine;
 }
 
 /* A token's holder wants to be this node. */
@@ -155,6 +209,10 @@ static int judge_newcomer(struct run *r, const struct csr_question *q, struct cs
 {
 	struct str address = str_map_get(&q->csr->metadata.annotations, NODE_ADDRESS);
 	const struct core_v1_node *n = cache_object(r, &core_v1_node_type, q->node);
+	int got = address.len ? judge_address(r, q, address, ret, err) : 0;
+
+	if (got || ret->type)
+		return got;
 
 	if (is_server_name(q->node)) {
 		refuse(ret, "NameTaken", arena_fmt(r->arena, "\"" STR_FMT "\" is a name of the API server: give another with --node-name", STR_ARG(q->node)));
@@ -166,12 +224,12 @@ static int judge_newcomer(struct run *r, const struct csr_question *q, struct cs
 			STR_ARG(q->node)));
 		return 0;
 	}
-	if (n && !node_lives(n) && time_diff_s(r->now, n->metadata.creation_timestamp) < JOINING_S && is_joining(r, q, address)) {
-		refuse(ret, "NameTaken", arena_fmt(r->arena, "another machine is joining as node \"" STR_FMT "\": give this one another name with --node-name",
-			STR_ARG(q->node)));
+	if (!take_name(r->state, q->node, address.len ? address : q->csr->metadata.uid)) {
+		refuse(ret, "NameTaken", arena_fmt(r->arena, "another machine joined as node \"" STR_FMT "\" less than %d s ago: give this one another name with "
+			"--node-name", STR_ARG(q->node), JOINING_S));
 		return 0;
 	}
-	return address.len ? judge_address(r, q, address, ret, err) : 0;
+	return 0;
 }
 
 /* ---- the verdicts ---- */
