@@ -1,6 +1,6 @@
 #!/bin/bash
 # Every test: `sudo ./test.sh`. A part: `./test.sh unit|san|check|fuzz|fault|e2e [pytest words…]`. Last line: N passed, N failed.
-#   check  layers and style      unit   cmocka tests beside the code, recorded bytes included
+#   check  layers, style, format unit   cmocka tests beside the code, recorded bytes included
 #   san    the same under ASan and UBSan     fuzz  replay of every fuzzer's inputs
 #   fault  kill -9, failing disks            e2e   real clients against real nodes, each in namespaces of its own
 set -u
@@ -57,9 +57,10 @@ part_check() {
 	note check
 	one layers tools/check-layers
 	one style tools/check-style
+	one format tools/check-format
 }
 part_unit() { note unit; one unit-build make -j"$(nproc)" unit-build; cmocka unit $(make -s unit-list); }
-part_san() { note "unit tests under ASan and UBSan"; one san-build make -j"$(nproc)" SAN=1 unit-build; cmocka san $(make -s SAN=1 unit-list); }
+part_san() { note "unit tests under ASan and UBSan"; one san-build make -j"$(nproc)" SAN=1 all unit-build; cmocka san $(make -s SAN=1 unit-list); }
 part_fuzz() { note "fuzzers' inputs"; one fuzz-replay make -j"$(nproc)" fuzz-replay; }
 part_fault() { note fault; tests/fault/run.sh >"$out/fault.log" 2>&1; s=$?; tail -n 30 "$out/fault.log"
 	ok=$(grep -c '^ok ' "$out/fault.log"); bad=$(grep -c '^not ok ' "$out/fault.log"); [ "$s" = 0 ] || [ "$bad" != 0 ] || bad=1; count fault "$ok" "$bad"; }
@@ -74,7 +75,7 @@ case "${1:-all}" in
 all)
 	part_check
 	if part_build; then
-		part_unit; part_fuzz; part_fault; part_e2e; part_san
+		part_unit; part_fuzz; part_fault; part_san; part_e2e
 	fi
 	;;
 check | unit | san | fuzz) "part_$1" ;;
