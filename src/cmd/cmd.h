@@ -71,6 +71,9 @@ struct cmd_store {
 /* Stays at its address until it is closed. */
 int cmd_store_open(const struct options *o, struct cmd_store *ret, struct err *err);
 void cmd_store_close(struct cmd_store *s);              /* zeroed or half open is fine */
+struct etcd;
+/* etcd alone, by the text behind "etcd="; remember: it is this data folder's from now on. */
+int cmd_etcd_open(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err);
 
 /* ---- several API servers on one store (masters.c) ---- */
 struct masters;
@@ -91,6 +94,7 @@ int cmd_convert(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_uninstall(int argc, char **argv);
 int cmd_token(int argc, char **argv);
+int cmd_migrate(int argc, char **argv);        /* migrate.c: `skiff store migrate` */
 
 /* ---- joining ---- */
 #define TOKEN_TEXT 24

@@ -20,6 +20,7 @@ static const struct command commands[] = {
 	{ "convert",       cmd_convert,       "turn an object into json, yaml or protobuf" },
 	{ "snapshot",      cmd_snapshot,      "save a cluster into one file, check it, restore it" },
 	{ "token",         cmd_token,         "make, list and delete tokens with which machines join" },
+	{ "store",         cmd_migrate,       "copy everything from one store into another: sqlite, etcd" },
 	{ "uninstall",     cmd_uninstall,     "remove everything that skiff made on this machine" },
 	{ "version",       cmd_version,       "print the version" },
 	{ "control-plane", cmd_control_plane, NULL },

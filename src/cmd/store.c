@@ -1,4 +1,4 @@
-/* Which store: sqlite, memory or etcd, by the text of --store; and `skiff store migrate`, which copies everything from one into another. */
+/* Which store: sqlite, memory or etcd, by the text of --store. */
 #include <stdio.h>
 
 #include "cmd/cmd.h"
@@ -7,7 +7,7 @@
 
 #define ETCD STR("etcd=")
 
-static int connect_etcd(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
+int cmd_etcd_open(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
 {
 	CLEAN_FREE char *text = str_dup(urls), *id = xasprintf("%s/store/etcd-cluster", o->data_dir);
 	struct etcd_config c = { .urls = text, .ca_file = o->etcd_cafile, .cert_file = o->etcd_certfile, .key_file = o->etcd_keyfile,
@@ -23,7 +23,7 @@ static int open_etcd(const struct options *o, struct str urls, struct cmd_store 
 	int r = registry_codec_new(&ret->shared.codec, err);
 
 	if (r == 0)
-		r = connect_etcd(o, urls, true, &e, err);
+		r = cmd_etcd_open(o, urls, true, &e, err);
 	if (r < 0)
 		return r;
 	ret->shared.type = &etcd_remote;

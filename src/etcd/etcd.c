@@ -231,15 +231,45 @@ static int load(void *remote, store_remote_each_fn each, void *arg, uint64_t *re
 	return 0;
 }
 
-int etcd_count(struct etcd *e, struct str prefix, uint64_t *ret, struct err *err)
+static int count(struct etcd *e, struct str prefix, uint64_t *ret_n, uint64_t *ret_revision, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct etcd_v3_range_request req = { .key = prefix, .range_end = prefix_end(a, prefix), .count_only = true };
 	struct etcd_v3_range_response *resp;
 	int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req, &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, err);
-	if (r == 0)
-		*ret = (uint64_t)resp->count;
-	return r;
+	if (r)
+		return r;
+	*ret_n = (uint64_t)resp->count;
+	*ret_revision = resp->header ? (uint64_t)resp->header->revision : 0;
+	return 0;
+}
+
+int etcd_count(struct etcd *e, struct str prefix, uint64_t *ret, struct err *err)
+{
+	uint64_t revision;
+	return count(e, prefix, ret, &revision, err);
+}
+
+int etcd_revision(struct etcd *e, uint64_t *ret, struct err *err)
+{
+	uint64_t n;
+	return count(e, STR(ETCD_PREFIX), &n, ret, err);
+}
+
+static int put_lease(struct etcd *e, int64_t ttl_s, struct arena *a, struct err *err)
+{
+	struct etcd_v3_lease_grant_request req = { .ttl = ttl_s + LEASE_REUSE_S };
+	struct etcd_v3_lease_grant_response *resp;
+	if (e->put_lease && e->put_ttl_s == ttl_s && mono_now_ns() < e->put_until_ns)
+		return 0;
+	int r = etcd_call(e, "/etcdserverpb.Lease/LeaseGrant", &etcd_v3_lease_grant_request_type, &req, &etcd_v3_lease_grant_response_type, a,
+		ETCD_CALL_MS, (void **)&resp, err);
+	if (r)
+		return r;
+	e->put_lease = resp->id;
+	e->put_ttl_s = ttl_s;
+	e->put_until_ns = mono_now_ns() + (uint64_t)LEASE_REUSE_S * 1000000000;
+	return 0;
 }
 
 int etcd_put(struct etcd *e, struct str key, struct str value, int64_t ttl_s, struct err *err)
@@ -247,15 +277,10 @@ int etcd_put(struct etcd *e, struct str key, struct str value, int64_t ttl_s, st
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct etcd_v3_put_request req = { .key = key, .value = value };
 	void *resp;
-	if (ttl_s) {
-		struct etcd_v3_lease_grant_request grant = { .ttl = ttl_s };
-		struct etcd_v3_lease_grant_response *granted;
-		int r = etcd_call(e, "/etcdserverpb.Lease/LeaseGrant", &etcd_v3_lease_grant_request_type, &grant, &etcd_v3_lease_grant_response_type, a,
-			ETCD_CALL_MS, (void **)&granted, err);
-		if (r)
-			return r;
-		req.lease = granted->id;
-	}
+	int r = ttl_s ? put_lease(e, ttl_s, a, err) : 0;
+	if (r)
+		return r;
+	req.lease = ttl_s ? e->put_lease : 0;
 	return etcd_call(e, "/etcdserverpb.KV/Put", &etcd_v3_put_request_type, &req, &etcd_v3_put_response_type, a, ETCD_CALL_MS, &resp, err);
 }
 

@@ -29,7 +29,9 @@ extern const struct store_remote_type etcd_remote; /* for a struct etcd */
 int etcd_compact_start(struct etcd *e, struct err *err);
 
 /* ---- one key at a time; blocking ---- */
+/* Keys with an end share leases, so one may live a minute longer than ttl_s. One thread at a time. */
 int etcd_put(struct etcd *e, struct str key, struct str value, int64_t ttl_s, struct err *err);
 int etcd_count(struct etcd *e, struct str prefix, uint64_t *ret, struct err *err);
+int etcd_revision(struct etcd *e, uint64_t *ret, struct err *err); /* the newest */
 
 #endif

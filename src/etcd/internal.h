@@ -19,6 +19,7 @@
 
 #define ETCD_PREFIX "/registry/"
 #define ETCD_CALL_MS 10000
+#define LEASE_REUSE_S 60 /* a lease takes keys for so long */
 
 struct txn;
 struct lease_pool {
@@ -47,6 +48,9 @@ struct etcd {
 	struct lease_pool leases;
 	struct watch watch;
 	atomic_bool closing;
+
+	int64_t put_lease, put_ttl_s;  /* etcd_put's */
+	uint64_t put_until_ns;
 
 	pthread_t compactor;
 	bool compacting;

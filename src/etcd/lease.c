@@ -1,8 +1,8 @@
-/* Leases for keys that end by themselves (events). One lease serves many keys: those put within REUSE_S of its making, USES_MAX at most, so
- * a key lives up to REUSE_S longer than asked. */
+/* Leases for keys that end by themselves (events). One lease serves many keys: those put within LEASE_REUSE_S of its making, USES_MAX at most, so
+ * a key lives up to LEASE_REUSE_S longer than asked. */
 #include "etcd/internal.h"
 
-enum { REUSE_S = 60, USES_MAX = 1000 };
+enum { USES_MAX = 1000 };
 
 static void grant_message(void *arg, struct str message)
 {
@@ -15,7 +15,7 @@ static void grant_message(void *arg, struct str message)
 	pthread_mutex_lock(&p->lock);
 	p->id = resp->id;
 	p->uses = 0;
-	p->until_ns = mono_now_ns() + (uint64_t)REUSE_S * 1000000000;
+	p->until_ns = mono_now_ns() + (uint64_t)LEASE_REUSE_S * 1000000000;
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -45,7 +45,7 @@ static void grant(struct etcd *e, int64_t ttl_s)
 {
 	static const struct grpc_events events = { grant_message, granted };
 	CLEAN_BUF struct buf out = { 0 };
-	struct etcd_v3_lease_grant_request req = { .ttl = ttl_s + REUSE_S };
+	struct etcd_v3_lease_grant_request req = { .ttl = ttl_s + LEASE_REUSE_S };
 	proto_encode(&etcd_v3_lease_grant_request_type, &req, &out);
 	grpc_call_start(e->client, "/etcdserverpb.Lease/LeaseGrant", buf_str(&out), ETCD_CALL_MS, false, &events, e);
 }

@@ -173,6 +173,7 @@ int registry_bootstrap(struct registry *r, struct err *err);
 /* Keys and values as upstream's API server stores them in etcd: /registry/pods/NS/NAME, protobuf in its envelope. Made before the store, freed after it. */
 int registry_codec_new(struct store_codec *ret, struct err *err);
 void registry_codec_free(struct store_codec *c);
+int64_t registry_codec_ttl(const struct store_codec *c, struct str key); /* seconds after which such an object goes; 0: it stays */
 /* Does this read (GET, LIST, WATCH) have to wait until a shared store has caught up? true: fn follows, result as of store_wait; false: read now. */
 bool registry_must_wait(struct registry *r, const struct registry_request *req, store_wait_fn fn, void *arg);
 

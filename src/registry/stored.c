@@ -174,6 +174,13 @@ void registry_codec_free(struct store_codec *c)
 	c->arg = NULL;
 }
 
+int64_t registry_codec_ttl(const struct store_codec *c, struct str key)
+{
+	const struct stored *st = c->arg;
+	const struct place *p = find(&st->by_ours, key, 1);
+	return p && p->resource->kind ? p->resource->kind->ttl_s : 0;
+}
+
 /* ---- reads ---- */
 
 enum { READ_MS = 5000, NEWER_MS = 3000 }; /* NEWER: for a revision that only others have seen yet, as upstream */
