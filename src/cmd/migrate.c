@@ -41,6 +41,22 @@ static bool is_sqlite(const char *text)
 	return !strcmp(text, "sqlite") || !strncmp(text, "sqlite=", 7);
 }
 
+/* Files beside the database must stay those of the user whom the server runs as. */
+static int become_owner(const char *path, struct err *err)
+{
+	CLEAN_FREE char *dir = xstrdup(path);
+	char *slash = strrchr(dir, '/');
+	struct stat st;
+
+	if (slash)
+		*slash = 0;
+	if (stat(slash ? dir : ".", &st) < 0)
+		return err_errno(err, -errno, "%s", slash ? dir : ".");
+	if (geteuid() == 0 && st.st_uid != 0 && (setegid(st.st_gid) < 0 || seteuid(st.st_uid) < 0))
+		return err_errno(err, -errno, "cannot become the owner of %s", dir);
+	return 0;
+}
+
 static int open_sqlite(struct migration *m, const char *path, bool fresh, uint64_t first, struct err *err)
 {
 	struct store_config c = { .backend = "sqlite", .path = path, .first_revision = first };
@@ -50,7 +66,9 @@ static int open_sqlite(struct migration *m, const char *path, bool fresh, uint64
 		return err_set(err, -EEXIST, "%s is there already: move it away, or name another file by --to sqlite=FILE", path);
 	if (!fresh && stat(path, &st) < 0)
 		return err_errno(err, -errno, "%s", path);
-	return store_open(&c, &m->sqlite, err);
+	int r = become_owner(path, err);
+
+	return r < 0 ? r : store_open(&c, &m->sqlite, err);
 }
 
 /* ---- into etcd ---- */

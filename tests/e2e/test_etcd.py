@@ -267,3 +267,49 @@ def test_counters_end_exact(things, wire):
     assert len(done) == 40
     assert a.get("configmap", "counter")["data"]["n"] == "40"
     assert b.get("configmap", "counter")["data"]["n"] == "40"
+
+
+def test_migrate(things, wire):
+    need("3.4")
+    etcd = Etcd("3.4", 1, wire)
+    things.append(etcd)
+    m = Machine("m0", "192.0.2.10", wire)
+    things.append(m)
+    m.start("--no-agent")
+    m.kubectl("create", "deployment", "web", "--image=none", "--replicas=2")
+    m.apply(config_map("a", x="ä", y="line\nline"))
+    eventually(lambda: m.kubectl("get", "events").count("\n") > 2, 20, "events")
+
+    def everything():
+        out = {}
+        for kind in ("configmaps", "deployments", "replicasets", "pods", "secrets", "serviceaccounts", "services", "clusterroles", "namespaces"):
+            for o in m.get(kind, "-A")["items"]:
+                meta = o["metadata"]
+                del meta["resourceVersion"]
+                out[kind, meta.get("namespace"), meta["name"]] = o
+        return out
+
+    tls = etcd.flags()[1:]
+    to_etcd = [SKIFF, "store", "migrate", "--from", "sqlite", "--to", etcd.flags()[0][len("--store="):], "--data-dir", m.data, *tls]
+    assert "is locked by process" in m.run(*to_etcd, check=False).stderr, "a server that runs is in the way"
+    m.stop()
+    assert "objects copied into etcd and compared" in m.run(*to_etcd).stdout
+    assert "objects already" in m.run(*to_etcd, check=False).stderr
+    assert b"found 1 leases" in etcd.ctl("lease", "list")
+    m.start("--no-agent")
+    before = everything()
+    m.stop()
+    m.start("--no-agent", *etcd.flags())
+    assert everything().keys() >= before.keys()
+    m.kubectl("create", "configmap", "b")
+    there = everything()
+    m.stop()
+    back = [SKIFF, "store", "migrate", "--from", etcd.flags()[0][len("--store="):], "--to", "sqlite", "--data-dir", m.data, *tls]
+    assert "is there already" in m.run(*back, check=False).stderr
+    m.sh(f"rm {m.data}/store/skiff.db*")
+    assert "objects copied from etcd and compared" in m.run(*back).stdout
+    m.start("--no-agent")
+    after = everything()
+    for key, o in there.items():
+        if key[0] in ("configmaps", "secrets", "services", "clusterroles", "namespaces"):
+            assert after[key] == o
