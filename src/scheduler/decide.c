@@ -1,5 +1,7 @@
 /* One decision: filters in order over all nodes, then scores of those left, the highest wins, ties by chance.
  * The sentence about a refused pod is upstream's, with the plugins that refused behind it. */
+#include <math.h>
+
 #include "scheduler/internal.h"
 
 /* clang-format off */
@@ -11,6 +13,8 @@ const struct plugin *const plugins[] = { /* cheapest first; a pod's refused_by h
 	&node_ports,
 	&resources_fit,
 	&balanced_allocation,
+	&pod_topology_spread,
+	&inter_pod_affinity,
 };
 /* clang-format on */
 const size_t n_plugins = ARRAY_LEN(plugins);
@@ -76,16 +80,21 @@ static size_t count_bits(const uint64_t *set, size_t words)
 
 static void add_scores(struct state *st, const struct plugin *p)
 {
-	double highest = 0;
+	double highest = 0, lowest = p->shape == SCORE_RANGE ? INFINITY : 0;
 
 	p->score(st);
-	if (p->shape != SCORE_PLAIN)
-		EACH_FIT(i, st)
-			highest = MAX(highest, st->raw[i]);
+	if (p->shape == SCORE_RANGE)
+		highest = -INFINITY;
+	EACH_FIT(i, st) {
+		highest = MAX(highest, st->raw[i]);
+		lowest = MIN(lowest, st->raw[i]);
+	}
 	EACH_FIT(i, st) {
 		double s = st->raw[i];
 
-		if (p->shape != SCORE_PLAIN)
+		if (p->shape == SCORE_RANGE)
+			s = highest > lowest ? (s - lowest) * 100 / (highest - lowest) : 0;
+		else if (p->shape != SCORE_PLAIN)
 			s = highest > 0 ? s * 100 / highest : 0;
 		if (p->shape == SCORE_REVERSE)
 			s = 100 - s;
@@ -93,7 +102,7 @@ static void add_scores(struct state *st, const struct plugin *p)
 	}
 }
 
-static uint64_t next_random(uint64_t *seed)
+uint64_t next_random(uint64_t *seed)
 {
 	/* xorshift64: spread, not secrecy */
 	*seed ^= *seed << 13;
@@ -118,12 +127,13 @@ static size_t pick(const struct state *st, uint64_t *seed)
 	return best;
 }
 
-void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q, uint64_t *seed, struct verdict *ret)
+void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q, const struct pod_terms *terms, uint64_t *seed,
+	struct verdict *ret)
 {
 	size_t words = nodes->n / 64 + 1, refused[32] = {0}, left, present;
 	CLEAN_FREE uint64_t *fits = xcalloc(words, sizeof(*fits));
 	CLEAN_FREE double *score = xcalloc(nodes->n + 1, sizeof(*score)), *raw = xcalloc(nodes->n + 1, sizeof(*raw));
-	struct state st = { nodes, pod, q, words, fits, score, raw };
+	struct state st = { nodes, pod, q, terms, words, fits, score, raw };
 	struct refusals r = {0};
 
 	*ret = (struct verdict){ .node = NO_NODE };
@@ -151,7 +161,7 @@ void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct req
 	}
 	if (left > 1)
 		for (size_t i = 0; i < n_plugins; i++)
-			if (plugins[i]->score)
+			if (plugins[i]->score && (!plugins[i]->scores || plugins[i]->scores(&st)))
 				add_scores(&st, plugins[i]);
 	ret->node = pick(&st, seed);
 }

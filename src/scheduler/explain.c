@@ -12,12 +12,15 @@ static struct cached *as_cached(struct arena *a, const struct type *t, void *obj
 
 static void place(struct nodes *t, struct core_v1_pod *p, struct arena *a)
 {
-	struct sched_pod sp = { .object = as_cached(a, &core_v1_pod_type, p, &p->metadata) };
+	struct sched_pod *sp = arena_alloc(a, sizeof(*sp));
 
 	if (!p->spec.node_name.len || str_eqz(p->status.phase, "Succeeded") || str_eqz(p->status.phase, "Failed"))
 		return;
-	nodes_requests(t, p, &sp.requests);
-	nodes_place(t, &sp, nodes_find_or_add(t, p->spec.node_name), 1);
+	sp->object = as_cached(a, &core_v1_pod_type, p, &p->metadata);
+	sp->priority = p->spec.priority.set ? p->spec.priority.value : 0;
+	nodes_requests(t, p, &sp->requests);
+	sp->terms = terms_take(t, p);
+	nodes_place(t, sp, nodes_find_or_add(t, p->spec.node_name), 1);
 }
 
 static void ask(struct state *st, size_t node, struct arena *a, struct scheduler_verdict *ret)
@@ -57,12 +60,17 @@ struct scheduler_verdict *scheduler_explain(const struct core_v1_node_list *node
 	LIST_EACH(p, &pods->items)
 		place(&t, p, a);
 	nodes_requests(&t, pod, &q);
-	struct state st = { .nodes = &t, .pod = pod, .requests = &q, .words = t.n / 64 + 1 };
+	struct pod_terms *terms = terms_take(&t, pod);
+	struct state st = { .nodes = &t, .pod = pod, .requests = &q, .terms = terms, .words = t.n / 64 + 1 };
 
 	st.fits = arena_alloc(a, st.words * sizeof(*st.fits));
 	for (size_t i = 0; i < t.n; i++)
 		if (t.object[i])
 			ask(&st, i, a, &v[n++]);
+	terms_drop(&t, terms);
+	for (size_t i = 0; i < t.n; i++)
+		for (size_t k = 0; k < t.placed[i].len; k++)
+			terms_drop(&t, t.placed[i].items[k]->terms);
 	nodes_deinit(&t);
 	*ret_n = n;
 	return v;

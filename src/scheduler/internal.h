@@ -41,6 +41,15 @@ struct nodes {
 	int32_t *pods, *max_pods;
 	uint8_t *unschedulable, *tainted;
 	struct { struct host_port *items; size_t len; } *ports;
+	struct { struct sched_pod **items; size_t len, cap; } *placed;
+	int32_t *lowest;               /* no pod there has a priority below this; may be too low */
+	/* what pods say of other pods: matchers.c */
+	struct topology *topologies;
+	size_t n_topologies;
+	struct map matchers, holdings; /* text -> struct matcher, struct holding */
+	/* Labels of a namespace into an arena; NULL: terms that choose namespaces by label choose none. */
+	bool (*namespace_labels)(void *arg, struct str ns, struct arena *a, struct str_map *ret);
+	void *namespace_arg;
 	char *resource_name[RES_MAX];
 	size_t n_resources;
 };
@@ -68,15 +77,66 @@ struct sched_pod {
 	uint32_t attempts;
 	uint32_t refused_by;           /* bits of plugins, of the last try */
 	size_t node;                   /* ASSUMED, PLACED */
+	size_t slot;                   /* in the node's `placed` */
+	struct pod_terms *terms;       /* NULL: it says nothing of other pods */
+	struct list nominated;         /* waits for room that is being made on nominated_node */
+	char *nominated_node;
+	bool is_nominated;             /* counted on that node for the length of another pod's decision */
 	struct requests requests;
 };
 void nodes_place(struct nodes *t, struct sched_pod *p, size_t node, int sign); /* +1 counts it, -1 takes it away */
+
+/* ---- what pods say of other pods: matchers.c ---- */
+struct topology {
+	char *key;
+	int32_t *domain, n;            /* by node: which of the n values of the label; -1: none */
+	struct map ids;
+};
+struct matcher;
+#define HOLDING_FORBIDS INT32_MIN      /* weights of holdings: a required anti-affinity, */
+#define REQUIRED_WEIGHT INT32_MAX      /* a required affinity; else a preference's */
+struct holding {
+	char *text;
+	struct matcher *matcher;
+	size_t topology, refs;
+	int weight;
+	int32_t *count;                /* by node: pods there that hold it */
+	int64_t total;
+};
+struct spread {
+	struct matcher *matcher;
+	size_t topology;
+	int32_t max_skew, min_domains;
+	bool hard, any_affinity, heed_taints, self; /* self: the pod matches its own selector */
+};
+struct pod_terms {
+	struct matcher *affinity;      /* of all required affinity terms together; NULL: none */
+	bool affinity_self;
+	size_t *near, n_near;          /* their topologies */
+	struct holding **holds;
+	size_t n_holds;
+	struct spread *spreads;
+	size_t n_spreads;
+};
+struct pod_terms *terms_take(struct nodes *t, const struct core_v1_pod *pod); /* NULL: none */
+void terms_drop(struct nodes *t, struct pod_terms *p);                        /* after the pod was taken off its node */
+bool matcher_matches(const struct nodes *t, const struct matcher *m, const struct core_v1_pod *pod);
+const int32_t *matcher_counts(const struct matcher *m);                       /* by node: pods there that match */
+int64_t matcher_total(const struct matcher *m);
+size_t topology_of(struct nodes *t, struct str key);                          /* index in topologies */
+/* Counts by domain, of the nodes in `of` (NULL: all); owned. */
+int32_t *topology_sums(const struct nodes *t, size_t topology, const int32_t *count, const uint64_t *of);
+void matchers_place(struct nodes *t, const struct sched_pod *p, size_t node, int sign);
+void matchers_node(struct nodes *t, size_t node);
+void matchers_grow(struct nodes *t, size_t old_cap, size_t cap);
+void matchers_deinit(struct nodes *t);
 
 /* ---- plugins ---- */
 struct state {                         /* of one decision */
 	struct nodes *nodes;
 	const struct core_v1_pod *pod;
 	const struct requests *requests;
+	const struct pod_terms *terms; /* NULL: none */
 	size_t words;
 	uint64_t *fits;                /* filters clear bits */
 	double *score;                 /* sums of weight * 0..100 */
@@ -90,6 +150,7 @@ enum cluster_event {                   /* what can make a refused pod fit */
 	EVENT_NODE = 1 << 0,           /* added; allocatable, labels, taints or unschedulable changed */
 	EVENT_POD_GONE = 1 << 1,       /* room and ports became free */
 	EVENT_POD_UPDATE = 1 << 2,     /* the pod itself changed */
+	EVENT_POD_PLACED = 1 << 3,     /* another pod came to a node */
 };
 
 /* Refusals of a node are counted by text: refuse() is called once for each reason of a node. */
@@ -109,12 +170,16 @@ struct plugin {
 	void (*filter)(struct state *st, struct refusals *r);
 	/* Fills st->raw for the nodes that fit; NULL: does not score. */
 	void (*score)(struct state *st);
-	enum { SCORE_PLAIN, SCORE_NORMALIZE, SCORE_REVERSE } shape; /* PLAIN: 0..100 already; else scaled by the highest */
+	bool (*scores)(const struct state *st); /* false: every node alike, score is not asked; NULL: always */
+	enum { SCORE_PLAIN, SCORE_NORMALIZE, SCORE_REVERSE, SCORE_RANGE } shape; /* PLAIN: 0..100 already; RANGE: from lowest to highest;
+	                                  * else scaled by the highest */
 	int weight;
+	bool preemptable;              /* a pod less on the node may change what it says */
 };
 extern const struct plugin *const plugins[];
 extern const size_t n_plugins;
-extern const struct plugin node_unschedulable, node_name_plugin, taint_toleration, node_affinity, node_ports, resources_fit, balanced_allocation;
+extern const struct plugin node_unschedulable, node_name_plugin, taint_toleration, node_affinity, node_ports, resources_fit, balanced_allocation, inter_pod_affinity,
+	pod_topology_spread;
 
 struct verdict {
 	size_t node;                   /* NO_NODE: none fits */
@@ -122,7 +187,27 @@ struct verdict {
 	char *message;                 /* owned; set when none fits */
 };
 /* Needs the lock. */
-void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q, uint64_t *seed, struct verdict *ret);
+void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q, const struct pod_terms *terms, uint64_t *seed,
+	struct verdict *ret);
+uint64_t next_random(uint64_t *seed);
+
+/* ---- preemption: preempt.c ---- */
+struct budget {
+	const struct policy_v1_pod_disruption_budget *pdb;
+	struct selector *selector;
+	int32_t left;                  /* scratch */
+};
+struct preempting {
+	struct nodes *nodes;
+	const struct core_v1_pod *pod;
+	int32_t priority;
+	const struct requests *requests;
+	const struct pod_terms *terms;
+	struct budget *budgets;
+	size_t n_budgets;
+};
+/* The node, NO_NODE when nothing helps, and its victims (owned array). Needs the lock. */
+size_t preempt(struct preempting *w, uint64_t *seed, struct sched_pod ***ret_victims, size_t *ret_n);
 
 /* ---- queue: active pods by priority and age, others until an event or a time ---- */
 struct queue {

@@ -28,11 +28,14 @@ static void grow(struct nodes *t)
 	GROW(unschedulable);
 	GROW(tainted);
 	GROW(ports);
+	GROW(placed);
+	GROW(lowest);
 	for (size_t r = 0; r < t->n_resources; r++) {
 		GROW(allocatable[r]);
 		GROW(used[r]);
 	}
 #undef GROW
+	matchers_grow(t, t->cap, cap);
 	t->cap = cap;
 }
 
@@ -41,6 +44,7 @@ void nodes_deinit(struct nodes *t)
 	for (size_t i = 0; i < t->n; i++) {
 		free(t->name[i]);
 		free(t->ports[i].items);
+		free(t->placed[i].items);
 		cached_unref(t->object[i]);
 	}
 	for (size_t r = 0; r < t->n_resources; r++) {
@@ -57,6 +61,9 @@ void nodes_deinit(struct nodes *t)
 	free(t->unschedulable);
 	free(t->tainted);
 	free(t->ports);
+	free(t->placed);
+	free(t->lowest);
+	matchers_deinit(t);
 	map_deinit(&t->by_name, NULL);
 }
 
@@ -83,9 +90,12 @@ size_t nodes_find_or_add(struct nodes *t, struct str name)
 	t->unschedulable[i] = t->tainted[i] = 0;
 	t->ports[i].items = NULL;
 	t->ports[i].len = 0;
+	memset(&t->placed[i], 0, sizeof(t->placed[i]));
+	t->lowest[i] = INT32_MAX;
 	for (size_t r = 0; r < t->n_resources; r++)
 		t->allocatable[r][i] = t->used[r][i] = 0;
 	map_set(&t->by_name, name, (void *)(i + 1));
+	matchers_node(t, i);
 	return i;
 }
 
@@ -131,6 +141,7 @@ void nodes_set(struct nodes *t, size_t i, struct cached *object)
 
 		t->max_pods[i] = q.p ? (int32_t)resource_amount(STR("pods"), q) : 0;
 	}
+	matchers_node(t, i);
 }
 
 struct request_fill {
@@ -181,10 +192,30 @@ static void ports_remove(struct nodes *t, size_t node, const struct core_v1_cont
 	}
 }
 
+static void list_placed(struct nodes *t, struct sched_pod *p, size_t node, int sign)
+{
+	if (sign < 0) {
+		struct sched_pod *last = t->placed[node].items[--t->placed[node].len];
+
+		t->placed[node].items[p->slot] = last;
+		last->slot = p->slot;
+		return;
+	}
+	if (t->placed[node].len == t->placed[node].cap) {
+		t->placed[node].cap = MAX(t->placed[node].cap * 2, (size_t)4);
+		t->placed[node].items = xrealloc(t->placed[node].items, t->placed[node].cap * sizeof(p));
+	}
+	p->slot = t->placed[node].len;
+	t->placed[node].items[t->placed[node].len++] = p;
+	t->lowest[node] = MIN(t->lowest[node], p->priority);
+}
+
 void nodes_place(struct nodes *t, struct sched_pod *p, size_t node, int sign)
 {
 	const struct core_v1_pod *pod = p->object->obj;
 
+	list_placed(t, p, node, sign);
+	matchers_place(t, p, node, sign);
 	t->pods[node] += sign;
 	t->scored_cpu[node] += sign * p->requests.scored_cpu;
 	t->scored_memory[node] += sign * p->requests.scored_memory;

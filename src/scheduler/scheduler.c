@@ -1,5 +1,6 @@
 /* Life of the scheduler: informer handlers keep queue and nodes; one thread decides; a pool binds.
- * Events and conditions are upstream's: Scheduled, FailedScheduling, PodScheduled=False/Unschedulable. */
+ * Events and conditions are upstream's: Scheduled, FailedScheduling, Preempted, PodScheduled=False/Unschedulable.
+ * Room that is being made for a pod (nominated) is kept from pods of a lower priority: it counts on its node while they are decided. */
 #include <stdio.h>
 
 #include "codec/codec.h"
@@ -10,7 +11,7 @@
 
 struct scheduler {
 	struct scheduler_config c;
-	struct informer *pod_informer, *node_informer;
+	struct informer *pod_informer, *node_informer, *budget_informer, *namespace_informer;
 	struct event_recorder *events;
 	struct pool *binders;
 	pthread_t thread;
@@ -19,6 +20,7 @@ struct scheduler {
 	pthread_cond_t changed;
 	struct nodes nodes;
 	struct queue queue;
+	struct list nominated;
 	struct map pods; /* uid -> struct sched_pod: waiting, assumed and placed ones */
 	uint64_t seed, last_flush_ns;
 };
@@ -29,6 +31,9 @@ struct job {
 	struct cached *pod;
 	char *node;    /* NULL: report `message` instead */
 	char *message;
+	char *nominated; /* with message: room is made here; "": no longer anywhere; NULL: as before */
+	struct cached **victims; /* that make the room by going */
+	size_t n_victims;
 };
 
 static uint64_t now_ns(const struct scheduler *s)
@@ -60,11 +65,22 @@ static void unplace(struct scheduler *s, struct sched_pod *p)
 		nodes_place(&s->nodes, p, p->node, -1);
 }
 
+static void nominate(struct scheduler *s, struct sched_pod *p, const char *node)
+{
+	list_remove(&p->nominated);
+	free(p->nominated_node);
+	p->nominated_node = node ? xstrdup(node) : NULL;
+	if (node)
+		list_insert(&s->nominated, &p->nominated);
+}
+
 static void pod_forget(struct scheduler *s, struct sched_pod *p)
 {
-	bool was_on_node = p->place == POD_ASSUMED || p->place == POD_PLACED;
+	bool was_on_node = p->place == POD_ASSUMED || p->place == POD_PLACED || p->nominated_node;
 
 	unplace(s, p);
+	nominate(s, p, NULL);
+	terms_drop(&s->nodes, p->terms);
 	queue_remove(&s->queue, p);
 	map_remove(&s->pods, str_of(p->uid));
 	cached_unref(p->object);
@@ -73,6 +89,16 @@ static void pod_forget(struct scheduler *s, struct sched_pod *p)
 	free(p);
 	if (was_on_node)
 		wake_refused(s, EVENT_POD_GONE);
+}
+
+static bool same_labels(const struct meta_v1_object_meta *a, const struct meta_v1_object_meta *b)
+{
+	if (a->labels.len != b->labels.len)
+		return false;
+	for (size_t i = 0; i < a->labels.len; i++)
+		if (!str_eq(a->labels.items[i].key, b->labels.items[i].key) || !str_eq(a->labels.items[i].value, b->labels.items[i].value))
+			return false;
+	return true;
 }
 
 static struct sched_pod *pod_take(struct scheduler *s, const struct cached *c)
@@ -86,7 +112,12 @@ static struct sched_pod *pod_take(struct scheduler *s, const struct cached *c)
 		p->key = str_dup(c->key);
 		p->place = POD_GATED;
 		list_init(&p->parked);
+		list_init(&p->nominated);
 		map_set(&s->pods, c->meta->uid, p);
+	}
+	if (!p->object || p->place == POD_GATED || !same_labels(p->object->meta, c->meta)) {
+		terms_drop(&s->nodes, p->terms);
+		p->terms = terms_take(&s->nodes, pod);
 	}
 	cached_unref(p->object);
 	p->object = cached_ref((struct cached *)c);
@@ -99,15 +130,20 @@ static void pod_placed(struct scheduler *s, const struct cached *c)
 {
 	struct sched_pod *p = map_get(&s->pods, c->meta->uid);
 	const struct core_v1_pod *pod = c->obj;
+	bool helps = s->nodes.matchers.len && (!p || p->place != POD_PLACED || !same_labels(p->object->meta, c->meta));
 
-	if (p)
+	if (p) {
 		unplace(s, p);
+		nominate(s, p, NULL);
+	}
 	p = pod_take(s, c);
 	queue_remove(&s->queue, p);
 	p->node = nodes_find_or_add(&s->nodes, pod->spec.node_name);
 	nodes_requests(&s->nodes, pod, &p->requests);
 	p->place = POD_PLACED;
 	nodes_place(&s->nodes, p, p->node, 1);
+	if (helps)
+		wake_refused(s, EVENT_POD_PLACED);
 }
 
 static void pod_waits(struct scheduler *s, const struct cached *c, const struct cached *old)
@@ -117,8 +153,15 @@ static void pod_waits(struct scheduler *s, const struct cached *c, const struct 
 
 	if (p && p->place == POD_ASSUMED)
 		return; /* an echo from before our binding */
+	bool first = !p;
+
 	p = pod_take(s, c);
 	nodes_requests(&s->nodes, pod, &p->requests);
+	if (first && pod->status.nominated_node_name.len) {
+		CLEAN_FREE char *name = str_dup(pod->status.nominated_node_name);
+
+		nominate(s, p, name);
+	}
 	if (pod->spec.scheduling_gates.len) {
 		queue_remove(&s->queue, p);
 		p->place = POD_GATED;
@@ -178,7 +221,7 @@ static void on_node(void *arg, enum informer_event ev, const struct cached *old,
 
 /* ---- binding ---- */
 
-static void write_condition(struct scheduler *s, const struct cached *c, const char *message)
+static void write_condition(struct scheduler *s, const struct cached *c, const char *message, const char *nominated)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf patch = {0};
@@ -187,11 +230,16 @@ static void write_condition(struct scheduler *s, const struct cached *c, const c
 	struct err err;
 
 	LIST_EACH(cond, &pod->status.conditions) {
-		if (str_eqz(cond->type, "PodScheduled") && str_eqz(cond->status, "False") && str_eqz(cond->message, message))
+		if (!nominated && str_eqz(cond->type, "PodScheduled") && str_eqz(cond->status, "False") && str_eqz(cond->message, message))
 			return;
 	}
 	time_format(s->c.clock->wall(s->c.clock), now);
-	buf_addf(&patch, "{\"status\":{\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\","
+	buf_addz(&patch, "{\"status\":{");
+	if (nominated && nominated[0])
+		buf_addf(&patch, "\"nominatedNodeName\":\"%s\",", nominated);
+	else if (nominated)
+		buf_addz(&patch, "\"nominatedNodeName\":null,");
+	buf_addf(&patch, "\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\","
 			 "\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\",\"message\":", now);
 	json_write_text(str_of(message), &patch);
 	buf_addz(&patch, "}]}}");
@@ -240,6 +288,29 @@ static void bind(struct scheduler *s, const struct cached *c, const char *node)
 	binding_failed(s, c);
 }
 
+/* A victim is told why, then deleted with its own grace. */
+static void evict(struct scheduler *s, const struct cached *victim, const struct cached *c, const char *node)
+{
+	const struct client_delete o = { .grace_seconds = -1, .uid = victim->meta->uid };
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	char now[TIME_TEXT_MAX];
+	struct err err;
+	int r;
+
+	time_format(s->c.clock->wall(s->c.clock), now);
+	struct str patch = arena_fmt(a, "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":\"PreemptionByScheduler\","
+		"\"message\":\"%s: preempting to accommodate a higher priority pod\",\"lastTransitionTime\":\"%s\"}]}}", s->c.name, now);
+
+	r = client_patch(s->c.client, &core_v1_pod_type, victim->meta->namespace, victim->meta->name, "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL, &err);
+	if (r != CLIENT_NOT_FOUND)
+		r = client_delete(s->c.client, &core_v1_pod_type, victim->meta->namespace, victim->meta->name, &o, &err);
+	if (r == 0)
+		event_record(s->events, &core_v1_pod_type, victim->obj, "Normal", "Preempted", "Preempted by pod " STR_FMT " on node %s",
+			STR_ARG(c->meta->uid), node);
+	else if (r != CLIENT_NOT_FOUND)
+		log_warn("scheduler", "preempting pod " STR_FMT ": %s", STR_ARG(victim->key), err.text);
+}
+
 static void run_job(void *arg)
 {
 	struct job *j = arg;
@@ -248,8 +319,14 @@ static void run_job(void *arg)
 		bind(j->s, j->pod, j->node);
 	} else {
 		event_record(j->s->events, &core_v1_pod_type, j->pod->obj, "Warning", "FailedScheduling", "%s", j->message);
-		write_condition(j->s, j->pod, j->message);
+		for (size_t i = 0; i < j->n_victims; i++)
+			evict(j->s, j->victims[i], j->pod, j->nominated);
+		write_condition(j->s, j->pod, j->message, j->nominated);
 	}
+	for (size_t i = 0; i < j->n_victims; i++)
+		cached_unref(j->victims[i]);
+	free(j->victims);
+	free(j->nominated);
 	cached_unref(j->pod);
 	free(j->node);
 	free(j->message);
@@ -257,6 +334,93 @@ static void run_job(void *arg)
 }
 
 /* ---- the scheduling thread ---- */
+
+/* Pods that room is kept for, of this priority or more, count where they are expected (sign 1), and no longer (-1). */
+static void count_nominated(struct scheduler *s, const struct sched_pod *but, int sign)
+{
+	list_for_each(it, &s->nominated) {
+		struct sched_pod *p = list_entry(it, struct sched_pod, nominated);
+		size_t node = nodes_find(&s->nodes, str_of(p->nominated_node));
+
+		if (p == but || p->priority < but->priority || node == NO_NODE || p->place == POD_ASSUMED)
+			continue;
+		p->is_nominated = sign > 0;
+		nodes_place(&s->nodes, p, node, sign);
+	}
+}
+
+/* Pods on the node where room is being made are still ending: that is waited for. */
+static bool room_is_coming(const struct scheduler *s, const struct sched_pod *p)
+{
+	size_t node = p->nominated_node ? nodes_find(&s->nodes, str_of(p->nominated_node)) : NO_NODE;
+
+	for (size_t i = 0; node != NO_NODE && i < s->nodes.placed[node].len; i++) {
+		const struct sched_pod *o = s->nodes.placed[node].items[i];
+
+		if (o->priority < p->priority && !time_is_zero(o->object->meta->deletion_timestamp))
+			return true;
+	}
+	return false;
+}
+
+static size_t take_budgets(struct scheduler *s, struct cached_list *l, struct arena *a, struct budget **ret)
+{
+	size_t n = 0;
+	struct err err;
+
+	informer_list(s->budget_informer, STR_NONE, l);
+	*ret = arena_alloc(a, (l->len + 1) * sizeof(**ret));
+	for (size_t i = 0; i < l->len; i++) {
+		struct budget *b = &(*ret)[n];
+
+		b->pdb = l->items[i]->obj;
+		if (b->pdb->spec.selector && selector_from_label_selector(b->pdb->spec.selector, a, &b->selector, &err) == 0)
+			n++;
+	}
+	return n;
+}
+
+/* Pods of a lower priority that were promised room on the node look for another. */
+static void take_promises(struct scheduler *s, const struct sched_pod *p, const char *node)
+{
+	list_for_each(it, &s->nominated) {
+		struct sched_pod *o = list_entry(it, struct sched_pod, nominated);
+
+		if (o != p && o->priority < p->priority && !strcmp(o->nominated_node, node)) {
+			nominate(s, o, NULL);
+			queue_wake(&s->queue, o, ~0U, now_ns(s));
+		}
+	}
+}
+
+/* Needs the lock. Who must go so that the refused pod fits, into the job. */
+static void make_room(struct scheduler *s, struct sched_pod *p, struct job *j)
+{
+	const struct core_v1_pod *pod = p->object->obj;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct preempting w = { &s->nodes, pod, p->priority, &p->requests, p->terms, NULL, 0 };
+	struct cached_list budgets = { 0 };
+	CLEAN_FREE struct sched_pod **victims = NULL;
+	size_t node;
+
+	if (str_eqz(pod->spec.preemption_policy, "Never") || room_is_coming(s, p))
+		return;
+	w.n_budgets = take_budgets(s, &budgets, a, &w.budgets);
+	node = preempt(&w, &s->seed, &victims, &j->n_victims);
+	cached_list_deinit(&budgets);
+	if (node == NO_NODE) {
+		if (p->nominated_node)
+			j->nominated = xstrdup("");
+		nominate(s, p, NULL);
+		return;
+	}
+	j->victims = xcalloc(j->n_victims, sizeof(*j->victims));
+	for (size_t i = 0; i < j->n_victims; i++)
+		j->victims[i] = cached_ref(victims[i]->object);
+	j->nominated = xstrdup(s->nodes.name[node]);
+	nominate(s, p, j->nominated);
+	take_promises(s, p, j->nominated);
+}
 
 /* Needs the lock. */
 static struct job *schedule_one(struct scheduler *s, struct sched_pod *p)
@@ -267,16 +431,23 @@ static struct job *schedule_one(struct scheduler *s, struct sched_pod *p)
 	*j = (struct job){ .s = s, .pod = cached_ref(p->object) };
 	p->attempts++;
 	nodes_requests(&s->nodes, p->object->obj, &p->requests);
-	decide(&s->nodes, p->object->obj, &p->requests, &s->seed, &v);
+	count_nominated(s, p, 1);
+	decide(&s->nodes, p->object->obj, &p->requests, p->terms, &s->seed, &v);
+	if (v.node == NO_NODE)
+		make_room(s, p, j);
+	count_nominated(s, p, -1);
 	if (v.node == NO_NODE) {
 		p->ready_at_ns = now_ns(s) + backoff_ns(p->attempts);
 		queue_park(&s->queue, p, v.refused_by);
 		j->message = v.message;
 		return j;
 	}
+	nominate(s, p, NULL);
 	p->place = POD_ASSUMED;
 	p->node = v.node;
 	nodes_place(&s->nodes, p, v.node, 1);
+	if (s->nodes.matchers.len)
+		wake_refused(s, EVENT_POD_PLACED);
 	j->node = xstrdup(s->nodes.name[v.node]);
 	return j;
 }
@@ -328,6 +499,18 @@ static void *scheduling_thread(void *arg)
 
 /* ---- life ---- */
 
+static bool namespace_labels(void *arg, struct str ns, struct arena *a, struct str_map *ret)
+{
+	struct cached *c = informer_get(((struct scheduler *)arg)->namespace_informer, ns);
+
+	if (!c)
+		return false;
+	LIST_EACH(l, &c->meta->labels)
+		str_map_set(a, ret, arena_str(a, l->key), arena_str(a, l->value));
+	cached_unref(c);
+	return true;
+}
+
 int scheduler_new(const struct scheduler_config *c, struct scheduler **ret, struct err *err)
 {
 	struct scheduler *s = xcalloc(1, sizeof(*s));
@@ -346,6 +529,11 @@ int scheduler_new(const struct scheduler_config *c, struct scheduler **ret, stru
 	pthread_condattr_destroy(&attr);
 	nodes_init(&s->nodes);
 	queue_init(&s->queue);
+	list_init(&s->nominated);
+	s->nodes.namespace_labels = namespace_labels;
+	s->nodes.namespace_arg = s;
+	s->budget_informer = informers_get(c->informers, &policy_v1_pod_disruption_budget_type);
+	s->namespace_informer = informers_get(c->informers, &core_v1_namespace_type);
 	s->last_flush_ns = now_ns(s);
 	s->pod_informer = informers_get(c->informers, &core_v1_pod_type);
 	s->node_informer = informers_get(c->informers, &core_v1_node_type);

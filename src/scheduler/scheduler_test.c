@@ -55,11 +55,13 @@ static struct core_v1_pod *new_pod(struct fixture *f, const char *cpu)
 
 static struct verdict try(struct fixture *f, const struct core_v1_pod *p)
 {
+	struct pod_terms *terms = terms_take(&f->nodes, p);
 	struct requests q;
 	struct verdict v;
 
 	nodes_requests(&f->nodes, p, &q);
-	decide(&f->nodes, p, &q, &f->seed, &v);
+	decide(&f->nodes, p, &q, terms, &f->seed, &v);
+	terms_drop(&f->nodes, terms);
 	return v;
 }
 
@@ -222,6 +224,181 @@ static void extended_resource(void **state)
 	expect_node(f, p, "a");
 }
 
+/* ---- pods and other pods ---- */
+
+static void label_node(struct fixture *f, const char *node, const char *key, const char *value)
+{
+	size_t i = nodes_find(&f->nodes, str_of(node));
+	struct core_v1_node *n = f->nodes.object[i]->obj;
+
+	str_map_set(f->a, &n->metadata.labels, str_of(key), str_of(value));
+	refresh(f, node);
+}
+
+static struct core_v1_pod *app_pod(struct fixture *f, const char *app, const char *cpu)
+{
+	struct core_v1_pod *p = new_pod(f, cpu);
+
+	p->metadata.namespace = STR("ns");
+	p->metadata.name = str_of(app);
+	str_map_set(f->a, &p->metadata.labels, STR("app"), str_of(app));
+	return p;
+}
+
+static struct sched_pod *place_pod(struct fixture *f, struct core_v1_pod *pod, const char *node, int32_t priority)
+{
+	struct sched_pod *p = arena_alloc(f->a, sizeof(*p));
+	struct cached *c = arena_alloc(f->a, sizeof(*c));
+
+	*c = (struct cached){ .refs = 1000, .obj = pod, .meta = &pod->metadata };
+	p->object = c;
+	p->priority = priority;
+	p->terms = terms_take(&f->nodes, pod);
+	nodes_requests(&f->nodes, pod, &p->requests);
+	nodes_place(&f->nodes, p, nodes_find(&f->nodes, str_of(node)), 1);
+	return p;
+}
+
+static void unplace_pod(struct fixture *f, struct sched_pod *p, const char *node)
+{
+	nodes_place(&f->nodes, p, nodes_find(&f->nodes, str_of(node)), -1);
+	terms_drop(&f->nodes, p->terms);
+}
+
+static struct meta_v1_label_selector *select_app(struct fixture *f, const char *app)
+{
+	struct meta_v1_label_selector *s = model_new(&meta_v1_label_selector_type, f->a);
+
+	str_map_set(f->a, &s->match_labels, STR("app"), str_of(app));
+	return s;
+}
+
+static struct core_v1_pod_affinity_term *require(struct fixture *f, struct core_v1_pod *p, bool near, const char *app, const char *key)
+{
+	struct core_v1_affinity *a = p->spec.affinity;
+	struct core_v1_pod_affinity_term *t;
+
+	if (!a)
+		a = p->spec.affinity = model_new(&core_v1_affinity_type, f->a);
+	if (near && !a->pod_affinity)
+		a->pod_affinity = model_new(&core_v1_pod_affinity_type, f->a);
+	if (!near && !a->pod_anti_affinity)
+		a->pod_anti_affinity = model_new(&core_v1_pod_anti_affinity_type, f->a);
+	t = near ? LIST_ADD(f->a, &a->pod_affinity->required_during_scheduling_ignored_during_execution)
+		 : LIST_ADD(f->a, &a->pod_anti_affinity->required_during_scheduling_ignored_during_execution);
+	t->label_selector = select_app(f, app);
+	t->topology_key = str_of(key);
+	return t;
+}
+
+static void pods_near_and_far(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *web = app_pod(f, "web", "1"), *shy = app_pod(f, "shy", "1");
+	struct sched_pod *db;
+
+	add_node(f, "a", "8", "8Gi");
+	add_node(f, "b", "8", "8Gi");
+	add_node(f, "c", "8", "8Gi");
+	label_node(f, "a", "zone", "x");
+	label_node(f, "b", "zone", "y");
+	require(f, web, true, "db", "zone");
+	expect_refusal(f, web, "0/3 nodes are available: 3 node(s) didn't match pod affinity rules. Refused by InterPodAffinity: 3.");
+	db = place_pod(f, app_pod(f, "db", "1"), "b", 0);
+	expect_node(f, web, "b");
+	/* the other way round, and a pod that is kept away by one that stands there */
+	require(f, shy, false, "db", "zone");
+	for (int i = 0; i < 10; i++)
+		assert_true(strcmp(f->nodes.name[try(f, shy).node], "b") != 0);
+	unplace_pod(f, db, "b");
+	struct sched_pod *stands = place_pod(f, shy, "a", 0);
+
+	for (int i = 0; i < 10; i++)
+		assert_true(strcmp(f->nodes.name[try(f, app_pod(f, "db", "1")).node], "a") != 0);
+	unplace_pod(f, stands, "a");
+	/* the first of a group that wants its own kind */
+	web->spec.affinity = NULL;
+	require(f, web, true, "web", "zone");
+	assert_true(strcmp(f->nodes.name[try(f, web).node], "c") != 0);
+	assert_int_equal(f->nodes.matchers.len, 0);
+	assert_int_equal(f->nodes.holdings.len, 0);
+}
+
+static void spread_over_zones(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *p = app_pod(f, "web", NULL);
+	struct core_v1_topology_spread_constraint *c = LIST_ADD(f->a, &p->spec.topology_spread_constraints);
+	struct sched_pod *one, *two;
+
+	*c = (struct core_v1_topology_spread_constraint){ .max_skew = 1, .topology_key = STR("zone"), .when_unsatisfiable = STR("DoNotSchedule"),
+		.label_selector = select_app(f, "web") };
+	add_node(f, "a", "8", "8Gi");
+	add_node(f, "b", "8", "8Gi");
+	add_node(f, "none", "8", "8Gi");
+	label_node(f, "a", "zone", "x");
+	label_node(f, "b", "zone", "y");
+	one = place_pod(f, p, "a", 0);
+	expect_node(f, p, "b");
+	two = place_pod(f, p, "b", 0);
+	assert_int_not_equal(try(f, p).node, nodes_find(&f->nodes, STR("none")));
+	unplace_pod(f, two, "b");
+	f->nodes.unschedulable[1] = 1;
+	expect_refusal(f, p, "0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) didn't match pod topology "
+		"spread constraints (missing required label), 1 node(s) were unschedulable. Refused by NodeUnschedulable: 1, PodTopologySpread: 2.");
+	f->nodes.unschedulable[1] = 0;
+	c->when_unsatisfiable = STR("ScheduleAnyway");
+	for (int i = 0; i < 10; i++)
+		expect_node(f, p, "b");
+	unplace_pod(f, one, "a");
+}
+
+static size_t preempt_for(struct fixture *f, const struct core_v1_pod *pod, int32_t priority, struct budget *budgets, size_t n_budgets,
+	struct sched_pod ***victims, size_t *n)
+{
+	struct requests q;
+	struct preempting w = { &f->nodes, pod, priority, &q, NULL, budgets, n_budgets };
+
+	nodes_requests(&f->nodes, pod, &q);
+	return preempt(&w, &f->seed, victims, n);
+}
+
+static void lower_priorities_make_room(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *big = new_pod(f, "2");
+	struct sched_pod **v, *low, *mid;
+	size_t n;
+
+	add_node(f, "a", "4", "8Gi");
+	add_node(f, "b", "4", "8Gi");
+	low = place_pod(f, app_pod(f, "low", "3"), "a", 1);
+	place_pod(f, app_pod(f, "tiny", "1"), "a", 1);
+	mid = place_pod(f, app_pod(f, "mid", "4"), "b", 5);
+	/* only what must: the small one comes back; the node with the lower victim */
+	assert_int_equal(preempt_for(f, big, 10, NULL, 0, &v, &n), 0);
+	assert_int_equal(n, 1);
+	assert_ptr_equal(v[0], low);
+	assert_int_equal(f->nodes.used[RES_CPU][0], 4000);
+	assert_int_equal(f->nodes.placed[0].len, 2);
+	free(v);
+	/* a budget that would break counts for more than the priority */
+	struct policy_v1_pod_disruption_budget *pdb = model_new(&policy_v1_pod_disruption_budget_type, f->a);
+	struct budget b = { .pdb = pdb };
+
+	pdb->metadata.namespace = STR("ns");
+	assert_int_equal(selector_from_label_selector(select_app(f, "low"), f->a, &b.selector, NULL), 0);
+	assert_int_equal(preempt_for(f, big, 10, &b, 1, &v, &n), 1);
+	assert_ptr_equal(v[0], mid);
+	free(v);
+	/* nobody goes for an equal */
+	assert_true(preempt_for(f, big, 1, NULL, 0, &v, &n) == NO_NODE);
+	/* nor where it would not help */
+	assert_true(preempt_for(f, new_pod(f, "5"), 10, NULL, 0, &v, &n) == NO_NODE);
+	f->nodes.unschedulable[0] = f->nodes.unschedulable[1] = 1;
+	assert_true(preempt_for(f, big, 10, NULL, 0, &v, &n) == NO_NODE);
+}
+
 static struct sched_pod *pod_of(int32_t priority)
 {
 	struct sched_pod *p = xcalloc(1, sizeof(*p));
@@ -281,6 +458,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(host_ports, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_many_pods, setup, teardown),
 		cmocka_unit_test_setup_teardown(extended_resource, setup, teardown),
+		cmocka_unit_test_setup_teardown(pods_near_and_far, setup, teardown),
+		cmocka_unit_test_setup_teardown(spread_over_zones, setup, teardown),
+		cmocka_unit_test_setup_teardown(lower_priorities_make_room, setup, teardown),
 		cmocka_unit_test(queue_order_and_waking),
 		cmocka_unit_test(backoff_doubles_to_ten_seconds),
 	};

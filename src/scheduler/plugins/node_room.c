@@ -40,7 +40,7 @@ static void ports_filter(struct state *st, struct refusals *r)
 	}
 }
 
-const struct plugin node_ports = { .name = "NodePorts", .events = EVENT_NODE | EVENT_POD_GONE, .filter = ports_filter };
+const struct plugin node_ports = { .name = "NodePorts", .events = EVENT_NODE | EVENT_POD_GONE, .filter = ports_filter, .preemptable = true };
 
 static void fit_filter(struct state *st, struct refusals *r)
 {
@@ -88,7 +88,7 @@ static void least_allocated_score(struct state *st)
 }
 
 const struct plugin resources_fit = { .name = "NodeResourcesFit", .events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_UPDATE, .filter = fit_filter,
-	.score = least_allocated_score, .shape = SCORE_PLAIN, .weight = 1 };
+	.score = least_allocated_score, .shape = SCORE_PLAIN, .weight = 1, .preemptable = true };
 
 /* Highest where the shares of cpu and memory in use would be alike. */
 static void balanced_score(struct state *st)
