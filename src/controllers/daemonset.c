@@ -217,6 +217,15 @@ static bool rolling(const struct daemon *x)
 	return !str_eqz(x->d->spec.update_strategy.type, "OnDelete");
 }
 
+/* Whoever called it failed: its containers have not. */
+static bool runs(const struct core_v1_pod *p)
+{
+	LIST_EACH(c, &p->status.container_statuses)
+		if (c->state.running)
+			return true;
+	return false;
+}
+
 /* Of a node that keeps its pod: ended ones go, doubles go (with surge an old and a new one may stand side by side). */
 static void tidy_node(struct daemon *x, const struct node_pods *np, bool surge)
 {
@@ -231,7 +240,7 @@ static void tidy_node(struct daemon *x, const struct node_pods *np, bool surge)
 		if (pod_ended(p)) {
 			bool failed = str_eqz(p->status.phase, "Failed");
 
-			if (time_diff_s(x->r->now, p->metadata.creation_timestamp) < FAILED_REST_S) {
+			if (!runs(p) && time_diff_s(x->r->now, p->metadata.creation_timestamp) < FAILED_REST_S) {
 				requeue_within(x->r, FAILED_REST_S * 1000); /* one that fails at once must not spin */
 				continue;
 			}
@@ -505,7 +514,11 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 		deletion_observed(r->state, buf_str(&key), c->meta->uid);
 	else if (ev == INFORMER_ADDED)
 		creation_observed(r->state, buf_str(&key));
-	enqueue_after(r, buf_str(&key), GATHER_MS);
+	/* The kubelet may soon say again that it runs. */
+	if (old && now && !pod_ended(old->obj) && pod_ended(now->obj))
+		enqueue(r, buf_str(&key));
+	else
+		enqueue_after(r, buf_str(&key), GATHER_MS);
 }
 
 static bool placement_changed(const struct core_v1_node *a, const struct core_v1_node *b)

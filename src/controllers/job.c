@@ -426,6 +426,38 @@ static void enqueue_pod(struct run *r, struct str key)
 	enqueue(r, buf_str(&b));
 }
 
+/* The jobs that would adopt an orphan. */
+static void enqueue_matching(struct run *r, const struct cached *pod)
+{
+	struct arena *a CLEAN_ARENA = arena_new(0);
+	struct cached_list all;
+	struct selector *s;
+
+	informer_list(run_informer(r, &batch_v1_job_type), pod->meta->namespace, &all);
+	for (size_t i = 0; i < all.len; i++) {
+		const struct batch_v1_job *j = all.items[i]->obj;
+
+		if (!selector_from_label_selector(j->spec.selector, a, &s, NULL) && selector_matches(s, &pod->meta->labels))
+			enqueue(r, all.items[i]->key);
+	}
+	cached_list_deinit(&all);
+}
+
+/* A pod that left its job: the job makes another, or takes it back. */
+static void left_behind(struct run *r, const struct cached *old, const struct cached *now)
+{
+	const struct meta_v1_owner_reference *was = client_controller_of(old->meta);
+
+	if (was && str_eqz(was->kind, "Job")) {
+		struct buf key CLEAN_BUF = { 0 };
+
+		buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(old->meta->namespace), STR_ARG(was->name));
+		enqueue(r, buf_str(&key));
+	}
+	if (time_is_zero(now->meta->deletion_timestamp) && now->meta->labels.len)
+		enqueue_matching(r, now);
+}
+
 static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
@@ -436,6 +468,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 	if (!o || !str_eqz(o->kind, "Job")) {
 		if (tracked)
 			enqueue_pod(r, now->key);
+		if (old && now && !o)
+			left_behind(r, old, now);
 		return;
 	}
 	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(o->name));

@@ -205,6 +205,8 @@ void write_run_delete(struct write *w)
 		return;
 	}
 	w->obj = arena_memdup(w->arena, w->old, w->type->size);
+	if (w->amend)
+		w->amend(w);
 	struct meta_v1_object_meta *m = write_meta(w);
 	begin_grace(w, &d);
 	bool held = false, differs = false;

@@ -152,6 +152,7 @@ struct write {
 	struct meta_v1_status *refused;      /* set by prepare functions to stop */
 	void *claims;                        /* of kind->claim */
 	void *scratch;                       /* of the subresource that runs */
+	void (*amend)(struct write *w);      /* of a delete: what else the object says from now on; NULL: nothing */
 	int attempts;
 	int created;                         /* answer code */
 	bool claimed, remove;                /* remove: the commit is a delete */

@@ -1,7 +1,21 @@
 /* ResourceQuota: what a namespace may hold. Usage is counted from the store when a quota is there, not taken from its status, so that
- * it is right whoever keeps that status. Creates that run at the same instant do not see each other.
+ * it is right whoever keeps that status. Creates that were let through and are not in the store yet count as well, for FLIGHT_NS at most:
+ * what is refused further on must not count for longer.
  * Upstream: plugin/pkg/admission/resourcequota. */
 #include "apiserver/admission/admission.h"
+
+#define FLIGHT_NS 1000000000ULL
+
+struct flight {
+	struct list in;
+	struct apiserver *server;
+	struct arena *arena;
+	struct registry_request req;   /* resource and ns alone */
+	struct admission_attributes at;
+	uint64_t until_ns;
+};
+static pthread_mutex_t flights_lock = PTHREAD_MUTEX_INITIALIZER; /* guards flights; held from a judgement until its flight is noted */
+static struct list flights = LIST_INIT(flights);
 
 struct usage {
 	struct apiserver *server;
@@ -181,6 +195,55 @@ static bool object_takes(const struct admission_attributes *at, struct str name,
 	return false;
 }
 
+static void flight_end(struct flight *f)
+{
+	list_remove(&f->in);
+	arena_free(f->arena);
+}
+
+/* Needs the lock. */
+static void flight_note(struct apiserver *s, const struct admission_attributes *at)
+{
+	struct arena *a = arena_new(0);
+	struct flight *f = arena_alloc(a, sizeof(*f));
+
+	*f = (struct flight){ .server = s, .arena = a, .req = { .resource = at->req->resource, .ns = arena_str(a, at->req->ns) },
+		.at = { .type = at->type, .obj = model_copy(at->type, at->obj, a) }, .until_ns = clock_real.mono_ns(&clock_real) + FLIGHT_NS };
+	f->at.req = &f->req;
+	list_insert(&flights, &f->in);
+}
+
+/* Needs the lock. Forgets what arrived in the store or never will. */
+static void flights_settle(struct apiserver *s)
+{
+	uint64_t now = clock_real.mono_ns(&clock_real);
+
+	list_for_each(it, &flights) {
+		struct flight *f = list_entry(it, struct flight, in);
+		struct object *o = NULL;
+
+		if (f->until_ns <= now ||
+			(f->server == s && lookup_object(s, f->req.resource, f->req.ns, model_meta(f->at.type, f->at.obj)->name, &o) == 0))
+			flight_end(f);
+		object_unref(o);
+	}
+}
+
+static void add_flights(struct usage *u, const struct admission_attributes *at, struct str name)
+{
+	list_for_each(it, &flights) {
+		struct flight *f = list_entry(it, struct flight, in);
+		struct quantity takes;
+
+		if (f->server != u->server || f->req.resource != at->req->resource || !str_eq(f->req.ns, u->ns))
+			continue;
+		if (f->at.type == &core_v1_pod_type && !quota_fits(u->quota, &((const struct core_v1_pod *)f->at.obj)->spec))
+			continue;
+		if (object_takes(&f->at, name, &takes))
+			u->sum = quantity_add(u->sum, takes);
+	}
+}
+
 static struct quantity used(struct usage *u, const struct admission_attributes *at, struct str name)
 {
 	u->name = name;
@@ -193,6 +256,7 @@ static struct quantity used(struct usage *u, const struct admission_attributes *
 		lookup_each(u->server, u->server->known.claims, u->ns, each_claim, u);
 	else
 		lookup_each(u->server, at->req->resource, u->ns, each_any, u);
+	add_flights(u, at, name);
 	return u->sum;
 }
 
@@ -243,12 +307,9 @@ static struct meta_v1_status *judge(struct usage *u, const struct admission_attr
 	return deny(at, "exceeded quota: " STR_FMT ", requested: %s, used: %s, limited: %s", STR_ARG(q->metadata.name), asked.p, taken.p, most.p);
 }
 
-static struct meta_v1_status *validate(struct apiserver *s, struct admission_attributes *at)
+static struct meta_v1_status *judge_all(struct usage *up, const struct admission_attributes *at)
 {
-	if (!at->req->ns.len || at->req->sub || !at->obj)
-		return NULL;
-	struct usage u = { .server = s, .arena = at->req->arena, .ns = at->req->ns };
-	lookup_each(s, s->known.quotas, at->req->ns, each_quota, &u);
+	struct usage u = *up;
 	const struct core_v1_pod_spec *spec = at->type == &core_v1_pod_type ? &((const struct core_v1_pod *)at->obj)->spec : NULL;
 	for (size_t i = 0; i < u.n_quotas; i++) {
 		if (!quota_fits(u.quotas[i], spec))
@@ -261,6 +322,23 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 			return st;
 	}
 	return NULL;
+}
+
+static struct meta_v1_status *validate(struct apiserver *s, struct admission_attributes *at)
+{
+	if (!at->req->ns.len || at->req->sub || !at->obj)
+		return NULL;
+	struct usage u = { .server = s, .arena = at->req->arena, .ns = at->req->ns };
+	lookup_each(s, s->known.quotas, at->req->ns, each_quota, &u);
+	if (!u.n_quotas)
+		return NULL;
+	pthread_mutex_lock(&flights_lock);
+	flights_settle(s);
+	struct meta_v1_status *st = judge_all(&u, at);
+	if (!st && !at->req->dry_run)
+		flight_note(s, at);
+	pthread_mutex_unlock(&flights_lock);
+	return st;
 }
 
 const struct plugin resource_quota_plugin = {

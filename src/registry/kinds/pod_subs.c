@@ -170,6 +170,11 @@ static void delete_done(void *arg, struct registry_request *req, struct registry
 	w->done(w->arg, w->req, &out);
 }
 
+static void say_evicted(struct write *w)
+{
+	pod_condition_set(w, &((struct core_v1_pod *)w->obj)->status, "DisruptionTarget", "True", "EvictionByEvictionAPI", "Eviction API: evicting");
+}
+
 static void evict(struct write *w)
 {
 	const struct policy_v1_eviction *e = w->req->obj;
@@ -181,6 +186,7 @@ static void evict(struct write *w)
 	object_unref(w->current);
 	w->current = NULL;
 	struct write *d = write_new(w->r, req, delete_done, w, write_run_delete);
+	d->amend = say_evicted;
 	write_run_delete(d);
 }
 
