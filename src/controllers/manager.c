@@ -86,7 +86,7 @@ void requeue_within(struct run *r, uint64_t ms)
 /* ---- caches ---- */
 struct informer *run_informer(struct run *r, const struct type *t)
 {
-	return informers_get(r->config->informers, t);
+	return informers_get_meta(r->config->informers, t); /* rows said before the start what they want whole */
 }
 
 static void hold(struct run *r, struct cached *one, struct cached_list many)
