@@ -219,8 +219,8 @@ static int judge_newcomer(struct run *r, const struct csr_question *q, struct cs
 		return 0;
 	}
 	if (n && node_lives(n) && !(address.len && node_has_address(n, address))) {
-		refuse(ret, "NameTaken", arena_fmt(r->arena, "node \"" STR_FMT "\" is Ready at " STR_FMT ": give this machine another name with --node-name. If that "
-			"machine is gone, wait until its node is NotReady, or `kubectl delete node " STR_FMT "`", STR_ARG(q->node), STR_ARG(internal_ip(n)),
+		refuse(ret, "NameTaken", arena_fmt(r->arena, "node \"" STR_FMT "\" is Ready at " STR_FMT ": give this machine another name with "
+			"--node-name. If that machine is gone, wait until its node is NotReady, or `kubectl delete node " STR_FMT "`", STR_ARG(q->node), STR_ARG(internal_ip(n)),
 			STR_ARG(q->node)));
 		return 0;
 	}
