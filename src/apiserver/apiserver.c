@@ -84,12 +84,11 @@ struct http_handler apiserver_handler(struct apiserver *s)
 
 int lookup_object(struct apiserver *s, const struct resource *r, struct str ns, struct str name, struct object **ret)
 {
+	const struct str whole[] = { r->key_prefix, name }, namespaced[] = { r->key_prefix, ns, STR("/"), name };
 	char key[640];
-	int n = r->row->namespaced ? snprintf(key, sizeof(key), STR_FMT STR_FMT "/" STR_FMT, STR_ARG(r->key_prefix), STR_ARG(ns), STR_ARG(name)) :
-		snprintf(key, sizeof(key), STR_FMT STR_FMT, STR_ARG(r->key_prefix), STR_ARG(name));
-	if (n < 0 || (size_t)n >= sizeof(key) || !name.len)
-		return STORE_NOT_FOUND;
-	return store_get(s->store, str_n(key, (size_t)n), ret);
+	size_t n = r->row->namespaced ? str_concat(key, sizeof(key), namespaced, ARRAY_LEN(namespaced)) :
+		str_concat(key, sizeof(key), whole, ARRAY_LEN(whole));
+	return n && name.len ? store_get(s->store, str_n(key, n), ret) : STORE_NOT_FOUND;
 }
 
 int lookup(struct apiserver *s, const struct resource *r, struct str ns, struct str name, struct arena *a, void *ret_ptr)
@@ -103,13 +102,13 @@ int lookup(struct apiserver *s, const struct resource *r, struct str ns, struct 
 
 void lookup_each(struct apiserver *s, const struct resource *r, struct str ns, store_each_fn fn, void *arg)
 {
+	const struct str parts[] = { r->key_prefix, ns, STR("/") };
 	char prefix[640];
-	int n = ns.len ? snprintf(prefix, sizeof(prefix), STR_FMT STR_FMT "/", STR_ARG(r->key_prefix), STR_ARG(ns)) :
-		snprintf(prefix, sizeof(prefix), STR_FMT, STR_ARG(r->key_prefix));
-	if (n < 0 || (size_t)n >= sizeof(prefix))
+	size_t n = str_concat(prefix, sizeof(prefix), parts, ns.len ? ARRAY_LEN(parts) : 1);
+	if (!n)
 		return;
 	struct store_snapshot *sn = store_snapshot(s->store);
-	store_snapshot_each(sn, str_n(prefix, (size_t)n), STR_NONE, fn, arg);
+	store_snapshot_each(sn, str_n(prefix, n), STR_NONE, fn, arg);
 	store_snapshot_free(sn);
 }
 

@@ -115,6 +115,18 @@ struct str arena_str(struct arena *a, struct str s)
 	return str_n(p, s.len);
 }
 
+struct str arena_concat(struct arena *a, const struct str *parts, size_t n)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++)
+		len += parts[i].len;
+	char *p = alloc_raw(a, len + 1);
+
+	str_concat(p, len + 1, parts, n);
+	return (struct str){ p, len };
+}
+
 struct str arena_strz(struct arena *a, const char *z)
 {
 	return arena_str(a, str_of(z));

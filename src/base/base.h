@@ -73,6 +73,8 @@ bool str_cut(struct str s, char c, struct str *ret_head, struct str *ret_tail);
 struct str str_from(struct str s, size_t start);        /* s without its first `start` bytes */
 int str_to_i64(struct str s, int64_t *ret);             /* whole text, base 10; -EINVAL, -ERANGE */
 char *str_dup(struct str s);                            /* owned, NUL-terminated */
+/* Puts the texts behind one another, NUL-terminated; their length, or 0 when they do not fit. */
+size_t str_concat(char *out, size_t size, const struct str *parts, size_t n);
 
 /* ---- buf: owned bytes that grow; always NUL-terminated after the last byte. Zero-initialize with {0}. ---- */
 struct buf {
@@ -101,6 +103,7 @@ void *arena_alloc(struct arena *a, size_t n); /* zeroed, aligned to 16 */
 void *arena_memdup(struct arena *a, const void *p, size_t n);
 struct str arena_str(struct arena *a, struct str s);        /* a NUL-terminated copy */
 struct str arena_strz(struct arena *a, const char *z);
+struct str arena_concat(struct arena *a, const struct str *parts, size_t n);
 struct str arena_fmt(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 struct str arena_vfmt(struct arena *a, const char *fmt, va_list ap);
 void *arena_grow(struct arena *a, void *p, size_t old_n, size_t new_n); /* like realloc; in place when p came last */

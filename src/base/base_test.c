@@ -60,6 +60,19 @@ static void bufs(void **state)
 	assert_string_equal(empty, "");
 }
 
+static void texts_behind_one_another(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(64);
+	const struct str parts[] = { STR("/pods/"), STR_NONE, STR("ns"), STR("/"), STR("name") };
+	char out[14];
+
+	assert_int_equal(str_concat(out, 14, parts, ARRAY_LEN(parts)), 13);
+	assert_string_equal(out, "/pods/ns/name");
+	assert_int_equal(str_concat(out, 13, parts, ARRAY_LEN(parts)), 0); /* the NUL needs its place */
+	assert_string_equal(arena_concat(a, parts, ARRAY_LEN(parts)).p, "/pods/ns/name");
+	assert_int_equal(arena_concat(a, parts, 0).len, 0);
+}
+
 static void arenas(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(128);
@@ -116,6 +129,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(strs),
 		cmocka_unit_test(bufs),
+		cmocka_unit_test(texts_behind_one_another),
 		cmocka_unit_test(arenas),
 		cmocka_unit_test(errs),
 	};

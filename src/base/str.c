@@ -95,6 +95,21 @@ int str_to_i64(struct str s, int64_t *ret)
 	return 0;
 }
 
+size_t str_concat(char *out, size_t size, const struct str *parts, size_t n)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (parts[i].len >= size - len)
+			return 0;
+		if (parts[i].len)
+			memcpy(out + len, parts[i].p, parts[i].len);
+		len += parts[i].len;
+	}
+	out[len] = '\0';
+	return len;
+}
+
 char *str_dup(struct str s)
 {
 	char *p = xmalloc(s.len + 1);

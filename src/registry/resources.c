@@ -11,9 +11,10 @@ static struct str path_key(struct arena *a, struct str group, struct str version
 
 const struct resource *registry_resource(const struct registry *r, struct str group, struct str version, struct str plural)
 {
+	const struct str parts[] = { group, STR("/"), version, STR("/"), plural };
 	char key[256];
-	int n = snprintf(key, sizeof(key), STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(group), STR_ARG(version), STR_ARG(plural));
-	return n < (int)sizeof(key) ? map_get(&r->by_path, str_n(key, (size_t)n)) : NULL;
+	size_t n = str_concat(key, sizeof(key), parts, ARRAY_LEN(parts));
+	return n ? map_get(&r->by_path, str_n(key, n)) : NULL;
 }
 
 const struct resource *registry_resource_of(const struct registry *r, const struct type *t)
@@ -139,27 +140,19 @@ void resources_free(struct registry *r)
 /* name empty: the prefix of a namespace, or of everything. */
 struct str resource_key(const struct resource *r, struct str ns, struct str name, struct arena *a)
 {
-	struct str prefix = r->storage->key_prefix;
+	const struct str prefix = r->storage->key_prefix, whole[] = { prefix, name }, namespaced[] = { prefix, ns, STR("/"), name };
 	if (!r->row->namespaced)
-		return arena_fmt(a, STR_FMT STR_FMT, STR_ARG(prefix), STR_ARG(name));
+		return arena_concat(a, whole, ARRAY_LEN(whole));
 	if (!ns.len)
 		return prefix;
-	return arena_fmt(a, STR_FMT STR_FMT "/" STR_FMT, STR_ARG(prefix), STR_ARG(ns), STR_ARG(name));
+	return arena_concat(a, namespaced, ARRAY_LEN(namespaced));
 }
 
 size_t resource_key_into(const struct resource *r, struct str ns, struct str name, char *buf, size_t size)
 {
 	const struct str slash = STR("/"), none = STR_NONE;
 	const struct str parts[] = { r->storage->key_prefix, r->row->namespaced ? ns : none, r->row->namespaced ? slash : none, name };
-	size_t n = 0;
-	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-		if (n + parts[i].len >= size)
-			return 0;
-		if (parts[i].len)
-			memcpy(buf + n, parts[i].p, parts[i].len);
-		n += parts[i].len;
-	}
-	return n;
+	return str_concat(buf, size, parts, ARRAY_LEN(parts));
 }
 
 void key_parts(const struct resource *r, struct str key, struct str *ret_ns, struct str *ret_name)
