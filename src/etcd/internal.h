@@ -18,6 +18,7 @@
 #include "net/net.h"
 
 #define ETCD_PREFIX "/registry/"
+#define ETCD_GUARD "skiff/guard/" /* keys of guards */
 #define ETCD_CALL_MS 10000
 #define LEASE_REUSE_S 60 /* a lease takes keys for so long */
 
@@ -74,7 +75,8 @@ struct txn {
 	struct store *store;
 	void *token;
 	int verb;
-	struct str key, value;         /* in one piece with the txn */
+	struct str key, value, guard;  /* in one piece with the txn; guard is a key, empty: none */
+	uint64_t guard_revision;
 	uint64_t expect, deadline_ns;
 	int64_t ttl_s, lease;
 	int result;

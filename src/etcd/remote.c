@@ -29,7 +29,10 @@ static void txn_message(void *arg, struct str message)
 	if (resp->succeeded)
 		return;
 	bool there = resp->responses.len && resp->responses.items[0].response_range && resp->responses.items[0].response_range->kvs.len;
-	t->result = t->verb == STORE_CREATE ? STORE_EXISTS : there ? STORE_CONFLICT : STORE_NOT_FOUND;
+	if (t->verb == STORE_CREATE)
+		t->result = there ? STORE_EXISTS : STORE_CONFLICT; /* the guard's */
+	else
+		t->result = there ? STORE_CONFLICT : STORE_NOT_FOUND;
 }
 
 /* What a failed call says about a write. */
@@ -71,9 +74,10 @@ static void txn_answered(void *arg, int status, struct str text, bool sent)
 	txn_end(t);
 }
 
+enum { EQUAL = 0, GREATER = 1, LESS = 2, VERSION = 0, MOD = 2 };
+
 static struct etcd_v3_compare condition(const struct txn *t)
 {
-	enum { EQUAL = 0, GREATER = 1, VERSION = 0, MOD = 2 };
 	struct etcd_v3_compare c = { .key = t->key, .result = EQUAL, .target = MOD, .mod_revision = SOME((int64_t)t->expect) };
 	if (t->verb != STORE_CREATE && !t->expect)
 		c = (struct etcd_v3_compare){ .key = t->key, .result = GREATER, .target = VERSION, .version = SOME(0) };
@@ -86,16 +90,18 @@ void txn_send(struct txn *t)
 {
 	static const struct grpc_events events = { txn_message, txn_answered };
 	CLEAN_BUF struct buf out = { 0 };
-	struct etcd_v3_compare c = condition(t);
-	struct etcd_v3_put_request put = { .key = t->key, .value = t->value, .lease = t->lease };
+	struct etcd_v3_compare c[] = { condition(t),
+		{ .key = t->guard, .result = LESS, .target = MOD, .mod_revision = SOME((int64_t)t->guard_revision + 1) } };
+	struct etcd_v3_put_request put_guard = { .key = t->guard }, put = { .key = t->key, .value = t->value, .lease = t->lease };
 	struct etcd_v3_delete_range_request del = { .key = t->key };
 	struct etcd_v3_range_request read = { .key = t->key, .keys_only = true };
-	struct etcd_v3_request_op yes = { 0 }, no = { .request_range = &read };
-	struct etcd_v3_txn_request req = { .compare = { &c, 1 }, .success = { &yes, 1 }, .failure = { &no, 1 } };
+	struct etcd_v3_request_op yes[] = { { 0 }, { .request_put = &put_guard } }, no = { .request_range = &read };
+	size_t n = t->guard.len ? 2 : 1;
+	struct etcd_v3_txn_request req = { .compare = { c, n }, .success = { yes, n }, .failure = { &no, 1 } };
 	if (t->verb == STORE_DELETE)
-		yes.request_delete_range = &del;
+		yes[0].request_delete_range = &del;
 	else
-		yes.request_put = &put;
+		yes[0].request_put = &put;
 	proto_encode(&etcd_v3_txn_request_type, &req, &out);
 	t->result = -EIO;
 	uint64_t now = mono_now_ns();
@@ -106,7 +112,8 @@ void txn_send(struct txn *t)
 void remote_write(void *remote, struct store *s, const struct store_remote_write *w)
 {
 	struct etcd *e = remote;
-	struct txn *t = xcalloc(1, sizeof(*t) + w->key.len + w->value.len + 2);
+	size_t guard = w->guard.len ? sizeof(ETCD_GUARD) - 1 + w->guard.len : 0;
+	struct txn *t = xcalloc(1, sizeof(*t) + w->key.len + w->value.len + guard + 1);
 	char *at = (char *)(t + 1);
 	t->etcd = e;
 	t->store = s;
@@ -117,6 +124,13 @@ void remote_write(void *remote, struct store *s, const struct store_remote_write
 	if (w->value.len)
 		memcpy(at, w->value.p, w->value.len);
 	t->value = str_n(at, w->value.len);
+	at += w->value.len;
+	if (guard) {
+		memcpy(at, ETCD_GUARD, sizeof(ETCD_GUARD) - 1);
+		memcpy(at + sizeof(ETCD_GUARD) - 1, w->guard.p, w->guard.len);
+		t->guard = str_n(at, guard);
+		t->guard_revision = w->guard_revision;
+	}
 	t->expect = w->expect;
 	t->ttl_s = w->verb == STORE_DELETE ? 0 : w->ttl_s;
 	t->deadline_ns = mono_now_ns() + (uint64_t)ETCD_CALL_MS * 1000000;

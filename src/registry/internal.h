@@ -132,6 +132,8 @@ struct registry {
 	struct map by_path, by_type;
 	struct retry_queue *retry;
 	struct service_claims *services;
+	pthread_mutex_t services_lock;       /* of a shared store: guards services_log */
+	struct store_watch *services_log;
 };
 
 /* ---- one write ---- */
@@ -161,6 +163,7 @@ struct write {
 	bool conditions_read;
 	bool fresh;                          /* of a shared store: what this run reads is not older than the request */
 	struct str given_revision, given_uid; /* the client's conditions */
+	uint64_t guard_revision;             /* of a shared store: claims rest on what was known then; 0: no claims */
 	/* what goes out; NULL: the object itself */
 	void (*answer)(struct write *w, struct object *o, struct registry_result *res);
 };

@@ -226,6 +226,8 @@ void write_commit(struct write *w)
 		proto_encode_object(w->type, w->obj, &stored);
 		op.value = buf_str(&stored);
 		op.ttl_s = w->res->kind ? w->res->kind->ttl_s : 0;
+		op.guard_revision = w->guard_revision;
+		op.guard = w->guard_revision ? str_of(w->res->row->plural) : STR_NONE;
 	}
 	m->resource_version = STR("0");
 	buf_reserve(&json, 4096);

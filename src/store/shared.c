@@ -178,7 +178,7 @@ void shared_submit(struct store *s, const struct store_op *from, store_done_fn d
 		return;
 	}
 	struct store_remote_write w = { .token = op, .verb = from->verb, .key = buf_str(&op->key), .value = buf_str(&op->value),
-		.expect = from->expect, .ttl_s = from->ttl_s };
+		.expect = from->expect, .ttl_s = from->ttl_s, .guard = from->guard, .guard_revision = from->guard_revision };
 	h->type->write(h->remote, s, &w);
 }
 

@@ -99,6 +99,9 @@ struct store_op {
 	/* Of a shared store alone. CREATE, UPDATE: the object in the form that is stored there; it goes by itself after ttl_s (0: never). */
 	struct str value;
 	int64_t ttl_s;
+	/* Writes under one guard's name are stored only if no other of them was after guard_revision: else STORE_CONFLICT. Empty: none. */
+	struct str guard;
+	uint64_t guard_revision;
 };
 /* Called on the writer thread when the write is durable (result 0, o: the new version, or the deleted one with the delete's
  * revision; borrowed) or was refused (STORE_*; o: the present one or NULL. -ENOSPC: no room on the disk, nothing was written).
@@ -169,6 +172,8 @@ struct store_remote_write {
 	struct str key, value;
 	uint64_t expect;               /* 0: any, but it must be there */
 	int64_t ttl_s;
+	struct str guard;              /* see store_op */
+	uint64_t guard_revision;
 };
 typedef int (*store_remote_each_fn)(void *arg, const struct store_remote_kv *kv, struct err *err);
 struct store_remote_type {

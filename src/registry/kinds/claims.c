@@ -9,6 +9,7 @@ enum { MAX_ADDRESSES = 65536, PROTOCOLS = 3 };
 
 struct range {
 	uint64_t *bits;
+	uint64_t *under_way;                 /* of a shared store: claims of writes that are not stored yet; NULL: in bits too */
 	uint32_t size, reserved;             /* offsets 0 … size - 1; those below reserved are chosen last */
 };
 struct service_claims {
@@ -23,20 +24,26 @@ struct service_claims {
 
 static bool has(const struct range *r, uint32_t i)
 {
-	return r->bits[i / 64] >> (i % 64) & 1;
+	return (r->bits[i / 64] | (r->under_way ? r->under_way[i / 64] : 0)) >> (i % 64) & 1;
 }
 
 static bool take(struct range *r, uint32_t i)
 {
 	if (has(r, i))
 		return false;
-	r->bits[i / 64] |= (uint64_t)1 << (i % 64);
+	(r->under_way ? r->under_way : r->bits)[i / 64] |= (uint64_t)1 << (i % 64);
 	return true;
 }
 
 static void drop(struct range *r, uint32_t i)
 {
-	r->bits[i / 64] &= ~((uint64_t)1 << (i % 64));
+	(r->under_way ? r->under_way : r->bits)[i / 64] &= ~((uint64_t)1 << (i % 64));
+}
+
+static void set_stored(struct range *r, uint32_t i, bool held)
+{
+	uint64_t bit = (uint64_t)1 << (i % 64);
+	r->bits[i / 64] = held ? r->bits[i / 64] | bit : r->bits[i / 64] & ~bit;
 }
 
 static bool choose_in(struct range *r, uint32_t from, uint32_t to, uint32_t start, uint32_t *ret)
@@ -96,9 +103,11 @@ void claims_free(struct service_claims *c)
 {
 	if (!c)
 		return;
-	free(c->addresses.bits);
-	for (int i = 0; i < PROTOCOLS; i++)
-		free(c->ports[i].bits);
+	for (int i = -1; i < PROTOCOLS; i++) {
+		struct range *r = i < 0 ? &c->addresses : &c->ports[i];
+		free(r->bits);
+		free(r->under_way);
+	}
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -197,4 +206,38 @@ struct str claims_first_address(const struct service_claims *c, struct arena *a)
 {
 	uint32_t v = c->network + 1;
 	return arena_fmt(a, "%u.%u.%u.%u", v >> 24, v >> 16 & 255, v >> 8 & 255, v & 255);
+}
+
+/* ---- a shared store: what is stored is told, not concluded ---- */
+
+void claims_stored_none(struct service_claims *c)
+{
+	pthread_mutex_lock(&c->lock);
+	for (int i = -1; i < PROTOCOLS; i++) {
+		struct range *r = i < 0 ? &c->addresses : &c->ports[i];
+		size_t words = r->size / 64 + 1;
+		memset(r->bits, 0, words * sizeof(*r->bits));
+		if (!r->under_way)
+			r->under_way = xcalloc(words, sizeof(*r->under_way));
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+void claims_stored_address(struct service_claims *c, struct str ip, bool held)
+{
+	uint32_t i;
+	if (!offset_of(c, ip, &i))
+		return;
+	pthread_mutex_lock(&c->lock);
+	set_stored(&c->addresses, i, held);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void claims_stored_port(struct service_claims *c, struct str protocol, int port, bool held)
+{
+	if (port < c->port_first || port > c->port_last)
+		return;
+	pthread_mutex_lock(&c->lock);
+	set_stored(ports_of(c, protocol), (uint32_t)(port - c->port_first), held);
+	pthread_mutex_unlock(&c->lock);
 }

@@ -17,4 +17,9 @@ int claims_take_port(struct service_claims *c, struct str protocol, int port);
 int claims_choose_port(struct service_claims *c, struct str protocol, int *ret);
 void claims_drop_port(struct service_claims *c, struct str protocol, int port);
 
+/* Of a shared store: from the first call on, take, choose and drop are about writes under way, and what stored services hold is told here. */
+void claims_stored_none(struct service_claims *c); /* nothing, until told */
+void claims_stored_address(struct service_claims *c, struct str ip, bool held);
+void claims_stored_port(struct service_claims *c, struct str protocol, int port, bool held);
+
 #endif

@@ -395,10 +395,72 @@ static struct meta_v1_status *claim_ports(struct write *w, struct core_v1_servic
 	return st;
 }
 
+/* ---- others' services, in a shared store: read from its log before each claim ----
+ * A write that claims is stored only if no other claiming write was stored after the revision up to which the log was read (its guard), so no
+ * two servers give the same. */
+
+static void tell_stored(struct registry *r, const struct object *o, bool held)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	void *obj;
+	if (json_decode(&core_v1_service_type, o->json, a, NULL, &obj, NULL))
+		return;
+	struct held h = held_by(obj, a);
+	if (h.address.len)
+		claims_stored_address(r->services, h.address, held);
+	for (size_t i = 0; i < h.n; i++)
+		claims_stored_port(r->services, h.ports[i].protocol, h.ports[i].port, held);
+}
+
+static bool tell_one(void *arg, struct object *o)
+{
+	tell_stored(arg, o, true);
+	return true;
+}
+
+static void wake_nothing(void *arg)
+{
+}
+
+static void follow_from_start(struct registry *r)
+{
+	store_watch_close(TAKE(r->services_log));
+	claims_stored_none(r->services);
+	while (!r->services_log) {
+		struct store_snapshot *sn = store_snapshot(r->store);
+		store_snapshot_each(sn, STR("/services/"), STR_NONE, tell_one, r);
+		store_watch(r->store, STR("/services/"), store_snapshot_revision(sn), wake_nothing, NULL, &r->services_log);
+		store_snapshot_free(sn);
+	}
+}
+
+/* Returns the revision up to which every service is known. */
+static uint64_t catch_up(struct registry *r)
+{
+	struct store_event *ev;
+	int rc;
+	pthread_mutex_lock(&r->services_lock);
+	while ((rc = store_watch_next(r->services_log, &ev)) != STORE_NOT_FOUND) {
+		if (rc) {
+			follow_from_start(r);
+			continue;
+		}
+		if (ev->prev)
+			tell_stored(r, ev->prev, false);
+		if (ev->type != STORE_DELETED)
+			tell_stored(r, ev->object, true);
+	}
+	uint64_t revision = store_watch_revision(r->services_log);
+	pthread_mutex_unlock(&r->services_lock);
+	return revision;
+}
+
 static struct meta_v1_status *claim(struct write *w)
 {
 	struct core_v1_service *s = w->obj;
 	struct service_write *sw = arena_alloc(w->arena, sizeof(*sw));
+	bool shared = store_is_shared(w->r->store);
+	uint64_t known = shared && !w->remove ? catch_up(w->r) : 0;
 	struct held old = w->old ? held_by(w->old, w->arena) : (struct held){ 0 };
 	w->claims = sw;
 	if (w->remove) /* the last finalizer went: deleted() gives back what is held */
@@ -407,6 +469,7 @@ static struct meta_v1_status *claim(struct write *w)
 	st = st ? st : claim_ports(w, s, &old, sw);
 	if (st)
 		return st;
+	w->guard_revision = sw->taken.address.len || sw->taken.n ? known : 0;
 	struct held now = held_by(s, w->arena);
 	if (old.address.len && !str_eq(old.address, now.address))
 		sw->given_up.address = old.address;
@@ -419,11 +482,15 @@ static struct meta_v1_status *claim(struct write *w)
 static void settle(struct write *w, bool committed)
 {
 	struct service_write *sw = w->claims;
-	drop(w->r->services, committed ? &sw->given_up : &sw->taken);
+	w->guard_revision = 0;
+	/* of a shared store, what is stored shows in its log */
+	drop(w->r->services, committed && !store_is_shared(w->r->store) ? &sw->given_up : &sw->taken);
 }
 
 static void deleted(struct registry *r, const struct object *o)
 {
+	if (store_is_shared(r->store))
+		return;
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct err err;
 	void *obj;
@@ -461,6 +528,11 @@ int services_init(struct registry *r, struct err *err)
 	int rc = claims_new(r->config.service_cidr, r->config.node_port_first, r->config.node_port_last, &r->services, err);
 	if (rc)
 		return rc;
+	pthread_mutex_init(&r->services_lock, NULL);
+	if (store_is_shared(r->store)) {
+		follow_from_start(r);
+		return 0;
+	}
 	struct store_snapshot *sn = store_snapshot(r->store);
 	store_snapshot_each(sn, STR("/services/"), STR_NONE, restore, r);
 	store_snapshot_free(sn);
@@ -474,6 +546,7 @@ struct str services_first_address(const struct registry *r, struct arena *a)
 
 void services_free(struct registry *r)
 {
+	store_watch_close(r->services_log);
 	claims_free(r->services);
 }
 
