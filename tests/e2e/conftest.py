@@ -51,6 +51,6 @@ def pytest_runtest_makereport(item, call):
     """The server's last lines beside a failure."""
     outcome = yield
     report = outcome.get_result()
-    m = item.funcargs.get("cluster") or item.funcargs.get("machine") if hasattr(item, "funcargs") else None
+    m = next((item.funcargs[f] for f in ("cluster", "machine", "three", "apart") if f in getattr(item, "funcargs", {})), None)
     if report.when == "call" and report.failed and m is not None and hasattr(m, "log"):
-        report.sections.append(("skiff.log", m.log_text(40)))
+        report.sections.append(("skiff.log", m.logs() if hasattr(m, "logs") else m.log_text(40)))
