@@ -8,6 +8,7 @@
 #define LOOK_MS (3600 * 1000ULL)
 #define AGAIN_LEAST_MS 1000
 #define AGAIN_MOST_MS 60000
+#define AGAIN_OVER_MS 5000
 
 struct renewal {
 	struct renewal_config c;
@@ -31,18 +32,20 @@ static uint64_t due_ms(const struct renewal *n, enum agent_credential which)
 	return read_certificate(n, which, &pem) ? pki_renewal_due_ms(buf_str(&pem)) : 0;
 }
 
-/* A tenth of what is left of its life. */
-static uint64_t again_ms(const struct renewal *n, enum agent_credential which)
+/* Seconds of its life that are left; negative when it is over. */
+static double left_s(const struct renewal *n, enum agent_credential which)
 {
 	CLEAN_BUF struct buf pem = {0};
 	struct timestamp end;
 	struct err err;
 
-	if (!read_certificate(n, which, &pem) || cert_not_after(buf_str(&pem), &end, &err) < 0)
-		return AGAIN_MOST_MS;
-	double left = time_diff_s(end, time_now()) * 100;
+	return read_certificate(n, which, &pem) && cert_not_after(buf_str(&pem), &end, &err) == 0 ? time_diff_s(end, time_now()) : -1;
+}
 
-	return (uint64_t)MIN(MAX(left, (double)AGAIN_LEAST_MS), (double)AGAIN_MOST_MS);
+/* After a tenth of what is left. */
+static uint64_t again_ms(double left)
+{
+	return left < 0 ? AGAIN_OVER_MS : (uint64_t)MIN(MAX(left * 100, (double)AGAIN_LEAST_MS), (double)AGAIN_MOST_MS);
 }
 
 static uint64_t renew_one(struct renewal *n, enum agent_credential which)
@@ -54,14 +57,18 @@ static uint64_t renew_one(struct renewal *n, enum agent_credential which)
 
 	if (due)
 		return due;
-	r = join_certificate(n->c.options, which, n->c.node_client, &err);
+	/* A node whose certificate is over cannot ask as itself: it joins anew, or says what that needs. */
+	if (which == CREDENTIAL_NODE && left_s(n, which) <= 0)
+		r = join_client_certificate(n->c.options, &err);
+	else
+		r = join_certificate(n->c.options, which, n->c.node_client, &err);
 	if (r == 0)
 		r = n->c.on_renewed(n->c.arg, which, &err);
 	if (r == 0) {
 		log_info("agent", "certificate %s.crt was renewed", name);
 		return MAX(due_ms(n, which), (uint64_t)AGAIN_LEAST_MS);
 	}
-	due = again_ms(n, which);
+	due = again_ms(left_s(n, which));
 	log_warn("agent", "certificate %s.crt is not renewed yet: %s; tried again in %llu s", name, err.text, (unsigned long long)due / 1000);
 	return due;
 }

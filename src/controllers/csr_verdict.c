@@ -184,8 +184,8 @@ static void drop_old(struct names_given *st, uint64_t now)
 			given_free(map_remove(&st->names, name));
 }
 
-/* false: another machine has it. */
-static bool take_name(struct names_given *st, struct str node, struct str to)
+/* false: another machine got it and has not shown itself in the Node (n, may be NULL) yet. */
+static bool take_name(struct names_given *st, struct str node, struct str to, const struct core_v1_node *n)
 {
 	uint64_t now = mono_now_ns();
 	struct given *g;
@@ -194,6 +194,10 @@ static bool take_name(struct names_given *st, struct str node, struct str to)
 	pthread_mutex_lock(&st->lock);
 	drop_old(st, now);
 	g = map_get(&st->names, node);
+	if (g && n && node_has_address(n, str_of(g->to))) {
+		given_free(map_remove(&st->names, node));
+		g = NULL;
+	}
 	mine = !g || str_eqz(to, g->to);
 	if (!g) {
 		g = xcalloc(1, sizeof(*g));
@@ -224,7 +228,7 @@ static int judge_newcomer(struct run *r, const struct csr_question *q, struct cs
 			STR_ARG(q->node)));
 		return 0;
 	}
-	if (!take_name(r->state, q->node, address.len ? address : q->csr->metadata.uid)) {
+	if (!take_name(r->state, q->node, address.len ? address : q->csr->metadata.uid, n)) {
 		refuse(ret, "NameTaken", arena_fmt(r->arena, "another machine joined as node \"" STR_FMT "\" less than %d s ago: give this one another name with "
 			"--node-name", STR_ARG(q->node), JOINING_S));
 		return 0;

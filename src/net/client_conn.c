@@ -236,7 +236,10 @@ static struct client_conn *take_kept(struct http_client *c)
 		pthread_mutex_unlock(&c->lock);
 		if (!conn)
 			return NULL;
-		if (now_ms() - conn->idle_since_ms < IDLE_MS && is_quiet(conn)) {
+		/* The server knows a connection by the certificate that it was opened with. */
+		bool current = conn->generation == tls_context_generation(c->tls);
+
+		if (current && now_ms() - conn->idle_since_ms < IDLE_MS && is_quiet(conn)) {
 			conn->reused = true;
 			return conn;
 		}
@@ -269,6 +272,7 @@ static int connect_to(struct http_client *c, const char *host, const char *port,
 
 	conn->fd = fd;
 	conn->secure = c->tls != NULL;
+	conn->generation = tls_context_generation(c->tls);
 	conn->tls.out = &conn->out;
 	if (conn->secure) {
 		r = tls_conn_init(&conn->tls, c->tls, false, err);

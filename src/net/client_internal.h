@@ -26,6 +26,7 @@ struct client_conn {
 	struct client_conn *next;
 	int fd;
 	bool secure, reused;
+	unsigned generation; /* of the TLS context that it was opened with */
 	uint64_t idle_since_ms;
 	struct tls_conn tls;
 	struct buf out;    /* waiting to be sent */

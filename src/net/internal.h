@@ -52,6 +52,7 @@ int tls_write(struct tls_conn *t, const void *p, size_t n);       /* the whole o
 void tls_shutdown(struct tls_conn *t);
 bool tls_chose_http2(const struct tls_conn *t);
 struct tls_context *tls_context_ref(struct tls_context *t);
+unsigned tls_context_generation(struct tls_context *t); /* another number after each update; NULL is fine */
 struct tls_identity *tls_peer_identity(const struct tls_conn *t); /* one piece of memory: free(); NULL: no certificate */
 
 /* ---- message: a request or a response head while it is received ---- */

@@ -36,8 +36,8 @@ struct tls_client_config {
 	const char *server_name;       /* NULL: the URL's host */
 };
 int tls_client_new(const struct tls_client_config *c, struct tls_context **ret, struct err *err);
-int tls_client_update(struct tls_context *t, const struct tls_client_config *c, struct err *err); /* new CA or certificate for new connections; the
-	                                  rest of c must be as before */
+int tls_client_update(struct tls_context *t, const struct tls_client_config *c, struct err *err); /* new CA or certificate for new connections (kept ones
+	                                  are not used again); the rest of c must be as before */
 void tls_context_free(struct tls_context *t); /* reference-counted inside: connections keep it */
 
 /* Asks the server of url (https://host:port) for its certificate chain and returns, as PEM, the certificate in it whose SHA-256 (of its DER, in hex) is

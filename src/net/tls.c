@@ -15,6 +15,7 @@ struct tls_context {
 	atomic_uint refs;
 	pthread_mutex_t lock;
 	SSL_CTX *ctx;
+	atomic_uint generation; /* of ctx */
 	bool skip_verify;
 	char *server_name;
 };
@@ -193,8 +194,14 @@ static void replace_ctx(struct tls_context *t, SSL_CTX *ctx)
 	SSL_CTX *former = t->ctx;
 
 	t->ctx = ctx;
+	atomic_fetch_add(&t->generation, 1);
 	pthread_mutex_unlock(&t->lock);
 	SSL_CTX_free(former);
+}
+
+unsigned tls_context_generation(struct tls_context *t)
+{
+	return t ? atomic_load(&t->generation) : 0;
 }
 
 int tls_server_update(struct tls_context *t, const struct tls_server_config *c, struct err *err)
