@@ -35,12 +35,16 @@ def need(version):
         pytest.skip(f"no etcd {version}: tests/tools/fetch-etcd.sh brings it")
 
 
-def master(things, wire, etcd, name="m0", ip="192.0.2.10", pki_of=None, **kw):
+def master(things, wire, etcd, name="m0", ip="192.0.2.10", pki_of=None, flags=()):
+    """A server on etcd; another one of the same cluster takes the first one's keys."""
     m = Machine(name, ip, wire)
     things.append(m)
     if pki_of:
-        subprocess.run(["cp", "-a", "-r", f"{pki_of.data}/pki", f"{m.data}/"], check=True)
-    m.start("--no-agent", *etcd.flags())
+        os.makedirs(m.data, exist_ok=True)
+        subprocess.run(["cp", "-a", f"{pki_of.data}/pki", f"{m.data}/"], check=True)
+        for leaf in ("server.crt", "server.key"):  # names the machine's own address
+            os.unlink(f"{m.data}/pki/{leaf}")
+    m.start("--no-agent", *etcd.flags(), *flags)
     return m
 
 
@@ -203,13 +207,7 @@ def test_two_servers(things, wire):
     etcd = Etcd("3.4", 1, wire)
     things.append(etcd)
     a = master(things, wire, etcd, "a", "192.0.2.10")
-    b = Machine("b", "192.0.2.11", wire)
-    things.append(b)
-    os.makedirs(b.data, exist_ok=True)
-    subprocess.run(["cp", "-a", f"{a.data}/pki", f"{b.data}/"], check=True)
-    for leaf in ("server.crt", "server.key"):  # names the machine's own address
-        os.unlink(f"{b.data}/pki/{leaf}")
-    b.start("--no-agent", *etcd.flags())
+    b = master(things, wire, etcd, "b", "192.0.2.11", a)
 
     # what one acknowledged, the other reads
     for i in range(10):
@@ -238,13 +236,7 @@ def test_counters_end_exact(things, wire):
     etcd = Etcd("3.4", 1, wire)
     things.append(etcd)
     a = master(things, wire, etcd, "a", "192.0.2.10")
-    b = Machine("b", "192.0.2.11", wire)
-    things.append(b)
-    os.makedirs(b.data, exist_ok=True)
-    subprocess.run(["cp", "-a", f"{a.data}/pki", f"{b.data}/"], check=True)
-    for leaf in ("server.crt", "server.key"):
-        os.unlink(f"{b.data}/pki/{leaf}")
-    b.start("--no-agent", *etcd.flags())
+    b = master(things, wire, etcd, "b", "192.0.2.11", a)
     a.kubectl("create", "configmap", "counter", "--from-literal=n=0")
     done = []
 
@@ -267,6 +259,42 @@ def test_counters_end_exact(things, wire):
     assert len(done) == 40
     assert a.get("configmap", "counter")["data"]["n"] == "40"
     assert b.get("configmap", "counter")["data"]["n"] == "40"
+
+
+def test_services_of_two_servers(things, wire):
+    """No address or node port twice, though both choose from a small range at once."""
+    need("3.4")
+    etcd = Etcd("3.4", 1, wire)
+    things.append(etcd)
+    a = master(things, wire, etcd, "a", "192.0.2.10", flags=["--service-cidr=10.43.0.0/26"])
+    b = master(things, wire, etcd, "b", "192.0.2.11", a, flags=["--service-cidr=10.43.0.0/26"])
+    errors = []
+
+    def create(m, name):
+        for i in range(12):
+            items = [{"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{name}-{i}-{k}"},
+                      "spec": {"type": "NodePort", "ports": [{"port": 80}]}} for k in range(2)]
+            status, out, err = m.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), check=False)
+            if status:
+                errors.append(err)
+
+    threads = [threading.Thread(target=create, args=(m, n)) for m, n in ((a, "a"), (b, "b"))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors
+    services = b.get("services")["items"]
+    assert len(services) == 49
+    ips = [s["spec"]["clusterIP"] for s in services]
+    ports = [s["spec"]["ports"][0]["nodePort"] for s in services if s["spec"]["type"] == "NodePort"]
+    assert len(set(ips)) == len(ips) and len(set(ports)) == len(ports)
+    # what one gave is given back to the other
+    b.kubectl("delete", "services", "--all")
+    taken = ips[5] if ips[5] != "10.43.0.1" else ips[6]
+    a.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"clusterIP": taken, "ports": [{"port": 80}]}})
+    status, _, err = b.kubectl("create", "service", "clusterip", "y", f"--clusterip={taken}", "--tcp=80", check=False)
+    assert status and "already allocated" in err
 
 
 def test_migrate(things, wire):
