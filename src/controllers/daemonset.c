@@ -455,10 +455,10 @@ static int reconcile_living(struct daemon *x, struct err *err)
 {
 	int ret = 0;
 
-	if (expectations_met(x->r->state, x->key)) {
+	if (may_act(x->r, x->key)) {
 		manage(x);
 		ret = act(x, err);
-		if (!ret && rolling(x) && expectations_met(x->r->state, x->key)) {
+		if (!ret && rolling(x) && may_act(x->r, x->key)) {
 			roll(x);
 			ret = act(x, err);
 		}

@@ -296,7 +296,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 		expectations_forget(r->state, key);
 		return drop_others(r, &gone, NULL, 0, err);
 	}
-	if (!s->spec.selector.len || str_eqz(s->spec.type, "ExternalName") || !expectations_met(r->state, key))
+	if (!s->spec.selector.len || str_eqz(s->spec.type, "ExternalName") || !may_act(r, key))
 		return 0;
 	struct objects slices = service_slices(r, key, OUR_NAME);
 	size_t n = service_families(s, families);

@@ -4,7 +4,7 @@
  * Creations are counted; deletions are told by uid, since a pod that is being deleted changes several times. */
 #include "controllers/internal.h"
 
-#define EXPIRE_NS (300 * 1000000000ull)
+#define EXPIRE_NS (EXPECTATIONS_MS * 1000000ull)
 
 struct expected {
 	int64_t creations;
@@ -100,6 +100,15 @@ bool expectations_met(struct expectations *e, struct str key)
 		met = true;
 	}
 	pthread_mutex_unlock(&e->lock);
+	return met;
+}
+
+bool may_act(struct run *r, struct str key)
+{
+	bool met = expectations_met(r->state, key);
+
+	if (!met)
+		requeue_within(r, EXPECTATIONS_MS + 1000);
 	return met;
 }
 

@@ -91,6 +91,9 @@ void expect_deletion(struct expectations *e, struct str key, struct str object_u
 void creation_observed(struct expectations *e, struct str key); /* or failed */
 void deletion_observed(struct expectations *e, struct str key, struct str object_uid);
 bool expectations_met(struct expectations *e, struct str key); /* or 5 minutes old: then they are dropped */
+#define EXPECTATIONS_MS 300000
+/* As expectations_met; false: the key comes back when they are too old to be believed (an event was missed). */
+bool may_act(struct run *r, struct str key);
 void expectations_forget(struct expectations *e, struct str key);
 /* Our own write of the key's object: until the cache shows it, deciding on the cached one would repeat what was done. (resourceVersions of one
  * resource can be compared as numbers.) */

@@ -377,7 +377,7 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 	job_count(&x);
 	judge(&x);
 	x.j->status.active = (int32_t)x.n_active;
-	if (expectations_met(r->state, key) && time_is_zero(x.j->metadata.deletion_timestamp)) {
+	if (may_act(r, key) && time_is_zero(x.j->metadata.deletion_timestamp)) {
 		failure = manage(&x, err);
 		if (over(&x) || suspended(&x))
 			x.j->status.active = (int32_t)x.n_active;

@@ -353,7 +353,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 
 	if (ret)
 		return ret;
-	bool may_act = expectations_met(r->state, key);
+	bool act = may_act(r, key);
 	const struct claim claim = { .owner_type = x.type, .owner = object, .selector = x.selector,
 		.type = &core_v1_pod_type };
 
@@ -369,7 +369,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	}
 	int failure = 0;
 
-	if (may_act && time_is_zero(x.rs.metadata.deletion_timestamp))
+	if (act && time_is_zero(x.rs.metadata.deletion_timestamp))
 		failure = manage(r, &x, &active, &why);
 	compute_status(r, &x, &active, terminating, failure, &why, &st);
 	ret = write_status(r, &x, &st, err);

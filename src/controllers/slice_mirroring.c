@@ -134,7 +134,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	const struct core_v1_service *s = cache_object(r, &core_v1_service_type, key);
 	struct mirror m = { .r = r, .e = e };
 
-	if (!expectations_met(r->state, key))
+	if (!may_act(r, key))
 		return 0;
 	struct objects present = service_slices(r, key, OUR_NAME);
 
