@@ -256,7 +256,7 @@ static int start_kubelet(struct agent *a, struct err *err)
 		.node_name = a->options.node_name, .node_ip = a->options.node_ip, .root_dir = root, .pod_log_dir = a->options.pod_log_dir,
 		.static_pod_dir = a->options.static_pod_dir, .cluster_dns = a->dns_address, .cluster_domain = a->options.cluster_domain,
 		.port = (int)a->options.kubelet_port, .lease_seconds = (int)a->options.node_lease, .serving_tls = a->tls[CREDENTIAL_KUBELET],
-		.version = SKIFF_VERSION, .labels = a->options.node_labels,
+		.version = SKIFF_VERSION, .labels = a->options.node_labels, .services = a->view.services,
 		.network_ready = pod_on_network, .network_gone = pod_off_network, .network_arg = a->network };
 	int r = dir_make(a->options.static_pod_dir, 0755, err);
 
@@ -331,9 +331,9 @@ static int run(struct agent *a, struct err *err)
 	if (r == 0)
 		r = start_pod_network(a, err);
 	if (r == 0)
-		r = start_kubelet(a, err);
-	if (r == 0)
 		r = start_network(a, err);
+	if (r == 0)
+		r = start_kubelet(a, err);
 	if (r == 0)
 		r = signal_watch_new(a->main, SIGTERM, stop, a, &term, err);
 	if (r == 0)
