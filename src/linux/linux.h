@@ -151,6 +151,11 @@ void netlink_drain(int fd);
 int nft_apply(const char *text, struct err *err);
 int nft_read(const char *command, bool json, struct buf *ret, struct err *err); /* "list table inet skiff" */
 
+/* A descriptor that becomes readable with every change of nftables; nft_monitor_lost empties it: true when tables were removed, by this process or
+ * by others, so that it is time to see whether one's own are there. */
+int nft_monitor(int *ret_fd, struct err *err);
+bool nft_monitor_lost(int fd);
+
 /* ---- sysctls of the calling thread's namespaces; names with dots or slashes ---- */
 int sysctl_set(const char *name, const char *value, struct err *err); /* -ENOENT names the module that would bring it, where one is known */
 int sysctl_get(const char *name, struct buf *ret, struct err *err);

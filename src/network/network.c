@@ -35,7 +35,7 @@ struct network {
 	struct network_config c;
 	char pod_cidr[64];             /* c.pod_cidr; the router's */
 	struct informer *nodes, *rules, *namespaces, *own, *all; /* all: NULL until it is needed */
-	struct workqueue *dirty;       /* "p ns/name" policy, "n name" namespace, "o ns/name" own pod, "a ns/name" pod, "h ns/name" hooked */
+	struct workqueue *dirty;       /* "p ns/name" policy, "n name" namespace, "o ns/name" own pod, "a ns/name" pod, "h ns/name" hooked, "t" tables */
 	pthread_mutex_t lock;
 	pthread_cond_t told;           /* waiters, that they are done */
 	struct policies *policies;
@@ -44,7 +44,8 @@ struct network {
 	struct list waiters;
 	pthread_t worker, router;
 	bool started;
-	int wake, monitor;             /* eventfd and netlink of the router */
+	int wake, monitor, tables;     /* the router's: eventfd, news of links and routes, news of nftables */
+	bool look;                     /* tables were removed, maybe ours */
 	_Atomic bool stopping;
 };
 
@@ -201,11 +202,17 @@ static void namespace_changed(struct network *n, struct str key)
 	cached_unref(c);
 }
 
+static void tables_changed(struct network *n, struct str key)
+{
+	n->look = true;
+}
+
 static void take(struct network *n, const char *key)
 {
 	static const struct { char kind; void (*fn)(struct network *n, struct str key); } kinds[] = {
 		{ 'p', rule_changed }, { 'n', namespace_changed }, { 'o', own_changed }, { 'a', pod_changed },
 		{ 'h', hooked_came },
+		{ 't', tables_changed },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
@@ -240,12 +247,26 @@ static void tell_waiters(struct network *n, int result, const struct err *err)
 	pthread_cond_broadcast(&n->told);
 }
 
+static bool tables_there(void)
+{
+	CLEAN_BUF struct buf all = {0};
+
+	return nft_read("list tables", false, &all, NULL) == 0 && all.p && strstr(all.p, "table " POLICY_TABLE "\n") &&
+		strstr(all.p, "table " HOST_PORT_TABLE "\n");
+}
+
 /* With the lock: gives the kernel what changed. */
 static int write_changes(struct network *n, struct err *err)
 {
 	CLEAN_BUF struct buf text = {0};
 	struct err first = {0};
 
+	if (n->look && !tables_there()) {
+		log_warn("network", "somebody removed the tables of policies and host ports (nft flush ruleset?), writing them again");
+		n->look = false;
+		return write_all(n, err);
+	}
+	n->look = false;
 	policies_change(n->policies, &text);
 	host_ports_change(n->ports, &text);
 	if (!text.len || nft_apply(text.p, &first) == 0)
@@ -446,7 +467,7 @@ static int keep_routes(struct network *n, struct netlink *netlink, bool tell, st
 static void *route_thread(void *arg)
 {
 	struct network *n = arg;
-	struct pollfd fds[] = { { .fd = n->wake, .events = POLLIN }, { .fd = n->monitor, .events = POLLIN } };
+	struct pollfd fds[] = { { .fd = n->wake, .events = POLLIN }, { .fd = n->monitor, .events = POLLIN }, { .fd = n->tables, .events = POLLIN } };
 	struct netlink *netlink;
 	struct err err = {0}, last = {0};
 	eventfd_t count;
@@ -457,17 +478,23 @@ static void *route_thread(void *arg)
 		log_error("network", "no routes to other nodes: %s", err.text);
 		return NULL;
 	}
-	for (bool tell = true; !atomic_load(&n->stopping);) {
+	for (bool routes = true, tell = true; !atomic_load(&n->stopping);) {
 		netlink_drain(n->monitor);
-		int r = keep_routes(n, netlink, tell, &err);
+		int r = routes ? keep_routes(n, netlink, tell, &err) : 0;
 
 		if (r < 0 && strcmp(err.text, last.text) != 0)
 			log_error("network", "%s", err.text);
-		last = r < 0 ? err : (struct err){0};
+		if (routes)
+			last = r < 0 ? err : (struct err){0};
 		/* The kernel's news come in bursts (a pod's link is several): they may gather for a while, nodes may not. */
-		if (poll(fds, 2, r < 0 ? ROUTES_RETRY_MS : -1) > 0 && !fds[0].revents)
+		int events = poll(fds, ARRAY_LEN(fds), r < 0 ? ROUTES_RETRY_MS : -1);
+
+		if (events > 0 && !fds[0].revents)
 			poll(fds, 1, GATHER_MS);
+		if (nft_monitor_lost(n->tables))
+			mark(n, 't', STR("tables"));
 		tell = eventfd_read(n->wake, &count) == 0;
+		routes = tell || events <= 0 || fds[1].revents || last.text[0];
 	}
 	netlink_close(netlink);
 	return NULL;
@@ -494,9 +521,11 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	n->c = *c;
 	snprintf(n->pod_cidr, sizeof(n->pod_cidr), "%s", c->pod_cidr ? c->pod_cidr : "");
 	n->c.pod_cidr = n->pod_cidr;
-	n->monitor = -1;
+	n->monitor = n->tables = -1;
 	n->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = n->wake < 0 ? err_errno(err, -errno, "cannot make an eventfd") : netlink_monitor(&n->monitor, err);
+	if (r == 0)
+		r = nft_monitor(&n->tables, err);
 	pthread_mutex_init(&n->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -584,6 +613,8 @@ void network_free(struct network *n)
 		close(n->wake);
 	if (n->monitor >= 0)
 		close(n->monitor);
+	if (n->tables >= 0)
+		close(n->tables);
 	free(n);
 }
 

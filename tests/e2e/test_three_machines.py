@@ -258,6 +258,15 @@ def test_agent_restart_keeps_policies_and_routes(three, place):
     place.reaches("bad", ip["server"])
 
 
+def test_policies_come_back_when_somebody_removes_them(three, place):
+    ip = place.pods(server="node1", a="node2")
+    place.policy("deny", {"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"]})
+    place.blocked("a", ip["server"])
+    three.nodes[0].sh("nft delete table inet skiff_policy; nft delete table ip skiff_host_ports")
+    eventually(lambda: "skiff_policy" in three.nodes[0].sh("nft list tables"), 5, "the table")
+    assert place.ask("a", ip["server"], seconds=1) is None
+
+
 # ---- a node that is cut off ----
 
 RC = """
