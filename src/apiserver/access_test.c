@@ -154,6 +154,32 @@ static void test_impersonation(void **state)
 	assert_int_equal(as_header(f.admin, PODS, group_only, 1).code, 500);
 }
 
+/* What authorization takes for the one name that is asked for is what the answer is about. */
+static void test_names_in_selectors(void **state)
+{
+	expect(&f, 201, "POST", "/api/v1/namespaces/default/configmaps", "{\"metadata\":{\"name\":\"open\"}}");
+	expect(&f, 201, "POST", "/api/v1/namespaces/default/configmaps", "{\"metadata\":{\"name\":\"shut\"}}");
+	expect(&f, 201, "POST", RBAC "/namespaces/default/roles", "{\"metadata\":{\"name\":\"one\"},\"rules\":[{\"apiGroups\":[\"\"],"
+		"\"resources\":[\"configmaps\"],\"resourceNames\":[\"open\"],\"verbs\":[\"list\",\"watch\",\"patch\",\"update\"]}]}");
+	expect(&f, 201, "POST", RBAC "/namespaces/default/rolebindings",
+		"{\"metadata\":{\"name\":\"one\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\"name\":\"one\"},"
+		"\"subjects\":[{\"kind\":\"User\",\"apiGroup\":\"rbac.authorization.k8s.io\",\"name\":\"bob\"}]}");
+	as(bob, 200, "GET", "/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3D%3Dopen", NULL, NULL);
+	as(bob, 403, "GET", "/api/v1/namespaces/default/configmaps?fieldSelector=metadata.namespace!%3Dx%5C,metadata.name%3Dopen", NULL, NULL);
+	as(bob, 403, "GET", "/api/v1/namespaces/default/configmaps?fieldSelector=metadata.namespace!%3Dx,metadata.name!%3Dopen", NULL, NULL);
+	struct answer a = as(bob, 200, "GET", "/api/v1/watch/namespaces/default/configmaps/open?timeoutSeconds=1", NULL, NULL);
+	assert_true(has(a.body, "\"open\"") && !has(a.body, "shut"));
+	a = as(bob, 200, "GET", "/api/v1/watch/namespaces/default/configmaps/open?timeoutSeconds=1&fieldSelector=metadata.name%3Dshut", NULL, NULL);
+	assert_false(has(a.body, "shut"));
+	as(bob, 400, "GET", "/api/v1/namespaces/default%00x/configmaps", NULL, NULL);
+	/* making what is not there takes create */
+	expect(&f, 200, "DELETE", "/api/v1/namespaces/default/configmaps/open", NULL);
+	a = as(bob, 403, "PATCH", "/api/v1/namespaces/default/configmaps/open?fieldManager=t", "application/apply-patch+yaml",
+		"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"open\"}}");
+	assert_true(has(a.body, "User \\\"bob\\\" cannot create resource \\\"configmaps\\\""));
+	expect(&f, 200, "DELETE", RBAC "/namespaces/default/rolebindings/one", NULL);
+}
+
 static struct str token_of(struct str body)
 {
 	struct value v;
@@ -299,6 +325,10 @@ static void test_node(void **state)
 			"\"spec\":{\"nodeName\":\"n1\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 201 },
 		{ "POST", PODS, "{\"metadata\":{\"name\":\"mq\",\"annotations\":{\"kubernetes.io/config.mirror\":\"h\"}},"
 			"\"spec\":{\"nodeName\":\"n2\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}", 403 },
+		{ "POST", PODS, "{\"metadata\":{\"name\":\"mr\",\"annotations\":{\"kubernetes.io/config.mirror\":\"h\"}},"
+			"\"spec\":{\"nodeName\":\"n1\",\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"env\":[{\"name\":\"E\",\"valueFrom\":"
+			"{\"secretKeyRef\":{\"name\":\"s2\",\"key\":\"k\"}}}]}]}}", 403, "can not create pods that reference secrets" },
+		{ "GET", "/api/v1/pods?fieldSelector=status.phase!%3Dx%5C,spec.nodeName%3Dn1", NULL, 403 },
 		{ "POST", "/api/v1/nodes", "{\"metadata\":{\"name\":\"n1\",\"labels\":{\"kubernetes.io/hostname\":\"n1\"}}}", 201 },
 		{ "POST", "/api/v1/nodes", "{\"metadata\":{\"name\":\"n2\"}}", 403, "node 'n1' is not allowed to modify node 'n2'" },
 		{ "GET", "/api/v1/nodes/n1", NULL, 200 }, { "GET", "/api/v1/nodes/n2", NULL, 403 }, { "GET", "/api/v1/nodes", NULL, 403 },
@@ -356,7 +386,7 @@ int main(void)
 		cmocka_unit_test(test_anonymous), cmocka_unit_test(test_rbac), cmocka_unit_test(test_aggregation), cmocka_unit_test(test_escalation),
 		cmocka_unit_test(test_impersonation), cmocka_unit_test(test_service_account_tokens), cmocka_unit_test(test_expired_token),
 		cmocka_unit_test(test_secret_tokens), cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews),
-			cmocka_unit_test(test_seats), cmocka_unit_test(test_node),
+			cmocka_unit_test(test_seats), cmocka_unit_test(test_node), cmocka_unit_test(test_names_in_selectors),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -79,7 +79,7 @@ static const struct row verb_rows[] = {
 	{ "DELETE", CM "/a", NULL, NULL, NULL, 200, { "\"status\":\"Success\"" } },
 	{ "GET", CM "/a", NULL, NULL, NULL, 404, { "\"reason\":\"NotFound\"", "\"code\":404" } },
 	{ "POST", CM, NULL, NULL, "{\"metadata\":{\"generateName\":\"g-\"}}", 201, { "\"name\":\"g-" } },
-	{ "DELETE", CM, NULL, NULL, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\"}", 200, { "Success" } },
+	{ "DELETE", CM, NULL, NULL, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\"}", 200, { "\"kind\":\"ConfigMapList\"", "\"name\":\"g-" } },
 	{ "GET", CM, NULL, NULL, NULL, 200, { "\"items\":[]" } },
 };
 /* clang-format on */

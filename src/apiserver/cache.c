@@ -171,7 +171,7 @@ static void deliver(struct http_stream *s, void *arg)
 	if (d && d->plain)
 		send_doc(q, d, d->gzip && accepts_gzip(q->http));
 	pthread_mutex_unlock(&c->lock);
-	if (!d)
+	if (!d || !d->plain) /* answered once: a second answer is dropped */
 		respond_reason(q, REASON_INTERNAL, "the document went away while it was waited for; ask again");
 	http_stream_unref(s);
 }

@@ -143,8 +143,8 @@ static void fill(struct request *q)
 		.field_validation = str_eqz(o->field_validation, "Strict") ? FIELD_VALIDATION_STRICT :
 			str_eqz(o->field_validation, "Ignore") ? FIELD_VALIDATION_IGNORE : FIELD_VALIDATION_WARN,
 	};
-	/* the old /watch/ paths may name one object */
-	if (q->info.verb_bit == VERB_WATCH && q->info.name.len && str_find_str(o->field_selector, STR("metadata.name=")) < 0)
+	/* the old /watch/ paths may name one object: that one and no other was authorized */
+	if (q->info.verb_bit == VERB_WATCH && q->info.name.len && !str_eq(field_selector_value(o->field_selector, "metadata.name"), q->info.name))
 		q->reg.field_selector = arena_fmt(q->arena, STR_FMT "%smetadata.name=" STR_FMT, STR_ARG(o->field_selector),
 			o->field_selector.len ? "," : "", STR_ARG(q->info.name));
 	if (!(q->info.verb_bit & (VERB_GET | VERB_LIST | VERB_WATCH)))
@@ -299,7 +299,7 @@ static bool dispatch_resource(struct request *q)
 		return false;
 	if (i->subresource.len) {
 		q->sub = sub_find(q->resource, i->subresource);
-		if (!q->sub)
+		if (!q->sub || i->verb_bit == VERB_WATCH) /* there is nothing to watch below an object */
 			return false;
 	}
 	if (q->sub && serve_connect(q))

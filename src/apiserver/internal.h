@@ -41,6 +41,8 @@ int request_options_parse(struct str query, struct arena *a, struct request_opti
 int request_info_parse(struct str method, struct str path, const struct request_options *o, struct arena *a,
 	struct request_info *ret, struct err *err);
 bool request_is_long_running(const struct request_info *i);
+/* The value to which a field selector fixes `key` (KEY=VALUE among its terms), read as the registry reads it; p NULL: to none. For authorization. */
+struct str field_selector_value(struct str selector, const char *key);
 
 /* ---- how the answer shall look: negotiate.c ---- */
 enum out_format { OUT_JSON, OUT_YAML, OUT_PROTO };
@@ -185,6 +187,8 @@ struct node_graph;
 struct node_graph *node_graph_new(struct apiserver *s);
 void node_graph_free(struct node_graph *g);
 bool node_identify(const struct user_info *u, struct str *ret_node);
+/* The pod names a secret, config map, claim or resource claim: whoever runs it may read those. */
+bool node_pod_refers(const struct core_v1_pod *pod);
 enum decision node_check(struct node_graph *g, const struct attributes *at, struct arena *a, struct str *ret_reason);
 
 /* ---- enough for all: fairness.c ---- */
@@ -263,6 +267,7 @@ struct apiserver {
 	int read_seats, write_seats;                /* how many there are */
 	struct watch_list *watches;
 	_Atomic bool stopping;
+	bool proxy_loopback;                        /* for tests: pods and endpoints may stand at 127.0.0.1 */
 	struct timestamp started;
 };
 

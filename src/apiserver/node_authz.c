@@ -164,7 +164,13 @@ static const struct reference_row {
 		offsetof(struct core_v1_persistent_volume_claim_volume_source, claim_name) },
 };
 
+/* name.p NULL: any name. */
 static bool names(const struct type *t, const void *obj, enum ref_kind kind, struct str name);
+
+static bool is_named(struct str there, struct str name)
+{
+	return name.p ? str_eq(there, name) : there.len > 0;
+}
 
 /* A bare LocalObjectReference names a secret under these fields. */
 static bool field_is_secret(const struct field *f)
@@ -179,7 +185,7 @@ static bool field_is_secret(const struct field *f)
 static bool message_names(const struct field *f, const void *message, enum ref_kind kind, struct str name)
 {
 	if (kind == REF_SECRET && field_is_secret(f))
-		return str_eq(((const struct core_v1_local_object_reference *)message)->name, name);
+		return is_named(((const struct core_v1_local_object_reference *)message)->name, name);
 	return names(f->type, message, kind, name);
 }
 
@@ -187,7 +193,7 @@ static bool names(const struct type *t, const void *obj, enum ref_kind kind, str
 {
 	for (size_t i = 0; i < ARRAY_LEN(reference_rows); i++)
 		if (reference_rows[i].type == t && reference_rows[i].kind == kind)
-			return str_eq(*(const struct str *)((const char *)obj + reference_rows[i].offset), name);
+			return is_named(*(const struct str *)((const char *)obj + reference_rows[i].offset), name);
 	for (size_t i = 0; i < t->n_fields; i++) {
 		const struct field *f = &t->fields[i];
 		if (f->kind != KIND_MESSAGE)
@@ -205,6 +211,18 @@ static bool names(const struct type *t, const void *obj, enum ref_kind kind, str
 				return true;
 	}
 	return false;
+}
+
+bool node_pod_refers(const struct core_v1_pod *pod)
+{
+	static const enum ref_kind kinds[] = { REF_SECRET, REF_CONFIG_MAP, REF_CLAIM };
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+		if (names(&core_v1_pod_spec_type, &pod->spec, kinds[i], STR_NONE))
+			return true;
+	LIST_EACH(v, &pod->spec.volumes)
+		if (v->volume_source.ephemeral)
+			return true;
+	return pod->spec.resource_claims.len > 0;
 }
 
 /* ---- asking the pods of a node ---- */
@@ -416,17 +434,7 @@ static bool node_nodes(const struct node_ask *n)
 
 static bool selects_node(struct str selector, struct str node)
 {
-	struct str term, rest = selector;
-	while (rest.len) {
-		if (!str_cut(rest, ',', &term, &rest))
-			rest = STR_NONE;
-		if (!str_has_prefix(term, STR("spec.nodeName=")))
-			continue;
-		struct str value = str_from(term, strlen("spec.nodeName="));
-		if (str_eq(value.len && value.p[0] == '=' ? str_from(value, 1) : value, node))
-			return true;
-	}
-	return false;
+	return str_eq(field_selector_value(selector, "spec.nodeName"), node);
 }
 
 static bool node_pod(const struct node_ask *n)

@@ -338,7 +338,8 @@ static void load_all(struct rbac *r)
 	store_snapshot_free(sn);
 	aggregate_all(r);
 	if (store_watch(r->server->store, prefix_all, revision, wake, r, &r->watch) != 0)
-		atomic_store(&r->stale, true);
+		r->watch = NULL;
+	atomic_store(&r->stale, true); /* the cursor wakes only after it was read to its end once */
 }
 
 static void catch_up(struct rbac *r)
@@ -363,7 +364,6 @@ struct rbac *rbac_new(struct apiserver *s)
 	r->server = s;
 	pthread_rwlock_init(&r->lock, NULL);
 	load_all(r);
-	atomic_store(&r->stale, true); /* the cursor wakes only after it was read to its end once */
 	return r;
 }
 

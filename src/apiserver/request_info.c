@@ -139,17 +139,28 @@ static size_t path_split(struct str path, struct str parts[PARTS_MAX])
 	return n;
 }
 
-/* The name that metadata.name=X of a field selector fixes: authorization by name and the Node authorizer look at it. */
-static struct str selector_name(struct str selector)
+/* The first comma that no backslash escapes, or the end. */
+static size_t term_end(struct str s)
 {
-	struct str term, rest = selector;
-	while (rest.len) {
-		if (!str_cut(rest, ',', &term, &rest))
-			rest = STR_NONE;
-		if (!str_has_prefix(term, STR("metadata.name=")))
+	size_t i = 0;
+	while (i < s.len && s.p[i] != ',')
+		i += s.p[i] == '\\' ? 2 : 1;
+	return MIN(i, s.len);
+}
+
+struct str field_selector_value(struct str selector, const char *key)
+{
+	size_t len = strlen(key);
+	while (selector.len) {
+		size_t n = term_end(selector);
+		struct str term = str_n(selector.p, n);
+		selector = n < selector.len ? str_from(selector, n + 1) : STR_NONE;
+		if (!str_has_prefix(term, str_of(key)) || term.len <= len || term.p[len] != '=')
 			continue;
-		struct str name = str_from(term, strlen("metadata.name="));
-		return name.len && name.p[0] == '=' ? str_from(name, 1) : name;
+		struct str value = str_from(term, len + 1);
+		value = value.len && value.p[0] == '=' ? str_from(value, 1) : value;
+		if (value.len && str_find(value, '\\') < 0) /* no name needs one */
+			return value;
 	}
 	return STR_NONE;
 }
@@ -163,7 +174,7 @@ static void info_verb(const struct request_options *o, struct request_info *i)
 	else if (i->verb_bit == VERB_DELETE)
 		i->verb_bit = VERB_DELETECOLLECTION;
 	if (i->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION))
-		i->name = selector_name(o->field_selector);
+		i->name = field_selector_value(o->field_selector, "metadata.name"); /* what authorization by name looks at */
 }
 
 /* parts: what follows /api/v1 or /apis/GROUP/VERSION. */
@@ -210,6 +221,8 @@ int request_info_parse(struct str method, struct str path, const struct request_
 		if (r < 0)
 			return err_set(err, -EBADMSG, "the path has a broken %%-escape");
 	}
+	if (memchr(i.path.p, '\0', i.path.len)) /* what ends at it for one reader goes on for another */
+		return err_set(err, -EBADMSG, "the path holds a zero byte");
 	if (i.path.len == 0 || i.path.p[0] != '/')
 		return err_set(err, -EBADMSG, "the path does not begin with /");
 	const struct method_row *m = method_find(method);

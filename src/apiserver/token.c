@@ -205,7 +205,9 @@ static int check_bound(struct apiserver *s, const struct resource *r, struct str
 static int check_times(const struct claims *c, struct err *err)
 {
 	int64_t now = time_now().sec;
-	if (c->expires && now >= c->expires)
+	if (!c->expires)
+		return err_set(err, -EACCES, "the token does not say when it ends");
+	if (now >= c->expires)
 		return err_set(err, -EACCES, "the token expired %lld s ago", (long long)(now - c->expires));
 	if (c->not_before && now + 60 < c->not_before)
 		return err_set(err, -EACCES, "the token is not valid yet; compare the clocks");

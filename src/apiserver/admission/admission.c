@@ -46,9 +46,21 @@ static bool wants(const struct plugin *p, const struct admission_attributes *at)
 	return false;
 }
 
+/* A PUT or an apply of what is not there makes it: that takes the verb create, too. */
+static struct meta_v1_status *check_create(struct apiserver *s, const struct admission_attributes *at)
+{
+	const struct registry_request *req = at->req;
+	struct str reason = STR_NONE;
+	if (at->operation != VERB_CREATE || !(req->verb & (VERB_UPDATE | VERB_PATCH)) || !req->user)
+		return NULL;
+	struct attributes ask = { .user = req->user, .is_resource = true, .verb = STR("create"), .verb_bit = VERB_CREATE, .group = req->resource->group,
+		.version = req->resource->version, .ns = req->ns, .resource = req->resource->plural, .name = req->name };
+	return authz_check(s, &ask, req->arena, &reason) == DECISION_ALLOW ? NULL : authz_forbidden(req->arena, &ask, reason);
+}
+
 struct meta_v1_status *admission_admit(void *apiserver, struct admission_attributes *at)
 {
-	struct meta_v1_status *st = NULL;
+	struct meta_v1_status *st = check_create(apiserver, at);
 	for (size_t i = 0; !st && i < ARRAY_LEN(plugins); i++)
 		if (plugins[i]->admit && wants(plugins[i], at))
 			st = plugins[i]->admit(apiserver, at);

@@ -16,11 +16,9 @@ static struct meta_v1_status *mirror_refs(const struct admission_attributes *at,
 {
 	if (pod->spec.service_account_name.len)
 		return deny(at, NODE_FMT " can not create pods that reference a service account", STR_ARG(node));
-	LIST_EACH(v, &pod->spec.volumes) {
-		const struct core_v1_volume_source *vs = &v->volume_source;
-		if (vs->secret || vs->config_map || vs->persistent_volume_claim || vs->ephemeral)
-			return deny(at, NODE_FMT " can not create pods that reference secrets, config maps or persistent volume claims", STR_ARG(node));
-	}
+	if (node_pod_refers(pod)) /* in whatever field: the Node authorizer would let the node read them from then on */
+		return deny(at, NODE_FMT " can not create pods that reference secrets, config maps, persistent volume claims or resource claims",
+			STR_ARG(node));
 	if (pod->metadata.owner_references.len > 1)
 		return deny(at, NODE_FMT " can only create pods with a single owner reference set to itself", STR_ARG(node));
 	LIST_EACH(o, &pod->metadata.owner_references)

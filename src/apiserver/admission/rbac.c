@@ -79,8 +79,9 @@ static struct meta_v1_status *validate_role(struct apiserver *s, struct admissio
 		!(old && old->aggregation_rule && model_equal(&rbac_v1_aggregation_rule_type, cr->aggregation_rule, old->aggregation_rule));
 	if (new_aggregation) {
 		struct str star = STR("*");
-		struct rbac_v1_policy_rule all = { .verbs = { &star, 1 }, .api_groups = { &star, 1 }, .resources = { &star, 1 } };
-		return check_held(s, at, &(struct rbac_v1_policy_rule_items){ &all, 1 });
+		struct rbac_v1_policy_rule all[] = { { .verbs = { &star, 1 }, .api_groups = { &star, 1 }, .resources = { &star, 1 } },
+			{ .verbs = { &star, 1 }, .non_resource_urls = { &star, 1 } } };
+		return check_held(s, at, &(struct rbac_v1_policy_rule_items){ all, ARRAY_LEN(all) });
 	}
 	return at->old && same_rules(rules, rules_of(at, at->old)) ? NULL : check_held(s, at, rules);
 }
