@@ -42,6 +42,7 @@ static void make_pod(const char *name, const char *node, const char *containers)
 static int setup(void **state)
 {
 	fixture_start(&f);
+	f.server->proxy_loopback = true;
 	kubelet = start(f.tls, "kubelet");
 	web = start(NULL, "web");
 	expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"default\"}}");
@@ -122,8 +123,39 @@ static void test_service_proxy(void **state)
 	assert_int_equal(a.code, 503);
 }
 
+/* What listens on this machine alone, and the cloud's metadata, are nobody's pod. */
+static void test_addresses(void **state)
+{
+	static const char *const ips[] = { "127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1" };
+	f.server->proxy_loopback = false;
+	for (size_t i = 0; i < ARRAY_LEN(ips); i++) {
+		ask_as(&f, f.admin, "PATCH", PODS "/waits/status", "application/merge-patch+json", NULL,
+			arena_fmt(f.arena, "{\"status\":{\"podIP\":\"%s\",\"podIPs\":[{\"ip\":\"%s\"}]}}", ips[i], ips[i]).p);
+		struct answer a = ask(&f, "GET", PODS "/waits:1/proxy/", NULL);
+		if (a.code != 400 || !has(a.body, "address not allowed"))
+			fail_msg("%s: %d " STR_FMT, ips[i], a.code, STR_ARG(a.body));
+	}
+	f.server->proxy_loopback = true;
+	ask_as(&f, f.admin, "PATCH", PODS "/waits/status", "application/merge-patch+json", NULL, "{\"status\":{\"podIP\":null,\"podIPs\":null}}");
+}
+
+/* The certificate with which kubelets are called goes to kubelets alone, though a pod may have a node's address. */
+static void test_upstreams_keep_apart(void **state)
+{
+	struct err err = { 0 };
+	struct upstreams *u = upstreams_new();
+	struct tls_context *other;
+	assert_int_equal(tls_client_new(&(struct tls_client_config){ .insecure_skip_verify = true }, &other, &err), 0);
+	struct http_client *node = upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
+	assert_ptr_equal(upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err), node);
+	assert_ptr_not_equal(upstream_get(u, "https", STR("192.0.2.1"), 10250, other, &err), node);
+	upstreams_free(u);
+	tls_context_free(other);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_pod_proxy), cmocka_unit_test(test_service_proxy) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_pod_proxy), cmocka_unit_test(test_service_proxy),
+		cmocka_unit_test(test_addresses), cmocka_unit_test(test_upstreams_keep_apart) };
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,5 +1,7 @@
 /* The proxy subresources: plain HTTP to a pod, to a ready endpoint of a service, or to a node, under [SCHEME:]NAME[:PORT].
  * Leaves out: rewriting the links in proxied pages. Upstream: pkg/registry/core/{pod,service,node}/rest. */
+#include <arpa/inet.h>
+
 #include "apiserver/connect.h"
 
 struct target {
@@ -65,6 +67,27 @@ static bool forward(struct request *q, struct http_client *c)
 	return true;
 }
 
+/* Who may write a pod's or an endpoint's address must not thereby reach what listens on this machine alone, or its cloud's metadata. */
+static bool address_allowed(const struct apiserver *s, struct str host)
+{
+	struct in6_addr six;
+	struct in_addr four;
+	char text[INET6_ADDRSTRLEN];
+	if (host.len >= sizeof(text))
+		return false;
+	memcpy(text, host.p, host.len);
+	text[host.len] = '\0';
+	if (inet_pton(AF_INET6, text, &six) == 1) {
+		if (!IN6_IS_ADDR_V4MAPPED(&six))
+			return !IN6_IS_ADDR_UNSPECIFIED(&six) && !IN6_IS_ADDR_LOOPBACK(&six) && !IN6_IS_ADDR_LINKLOCAL(&six) && !IN6_IS_ADDR_MULTICAST(&six);
+		memcpy(&four, six.s6_addr + 12, sizeof(four));
+	} else if (inet_pton(AF_INET, text, &four) != 1) {
+		return false;
+	}
+	uint32_t ip = ntohl(four.s_addr);
+	return (s->proxy_loopback || ip >> 24 != 127) && ip >> 24 != 0 && ip >> 16 != 0xa9fe && ip >> 28 != 0xe;
+}
+
 static bool forward_to(struct request *q, struct str scheme, struct str host, int64_t port)
 {
 	struct err err = { 0 };
@@ -73,6 +96,8 @@ static bool forward_to(struct request *q, struct str scheme, struct str host, in
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	if (port < 1 || port > 65535)
 		return connect_refuse(q, "invalid port in the name of the proxied object");
+	if (!address_allowed(q->server, host))
+		return connect_refuse(q, "address not allowed");
 	bool https = str_eqz(scheme, "https");
 	pthread_mutex_lock(&lock);
 	if (https && !unverified)

@@ -1,4 +1,5 @@
-/* Clients to kubelets, pods and services that requests are proxied to: one a scheme, host and port, shared by all requests. */
+/* Clients to kubelets, pods and services that requests are proxied to: one a scheme, host, port and TLS context, shared by all requests. Whose
+ * certificate goes along is part of what a client is: a pod on its node's network must not be reached as the kubelet is. */
 #include "apiserver/internal.h"
 
 struct upstreams {
@@ -31,10 +32,11 @@ struct http_client *upstream_get(struct upstreams *u, const char *scheme, struct
 {
 	bool v6 = str_find(host, ':') >= 0;
 	CLEAN_FREE char *url = xasprintf("%s://%s" STR_FMT "%s:%d", scheme, v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
+	CLEAN_FREE char *key = xasprintf("%p %s", (void *)tls, url);
 	pthread_mutex_lock(&u->lock);
-	struct http_client *c = map_get(&u->clients, str_of(url));
+	struct http_client *c = map_get(&u->clients, str_of(key));
 	if (!c && http_client_new(url, tls, &c, err) == 0)
-		map_set(&u->clients, str_of(url), c);
+		map_set(&u->clients, str_of(key), c);
 	pthread_mutex_unlock(&u->lock);
 	return c;
 }

@@ -94,7 +94,8 @@ static int on_message(void *arg, int opcode, struct str payload)
 		return 0;
 	switch (opcode) {
 	case WS_PING:
-		ws_send(cc, WS_PONG, payload);
+		if (conn_pending(cc->conn) < PENDING_HIGH) /* who does not read its answers gets no more of them */
+			ws_send(cc, WS_PONG, payload);
 		return 0;
 	case WS_PONG:
 		return 0;
@@ -151,7 +152,7 @@ static int on_ping(void *arg, uint32_t id)
 	CLEAN_BUF struct buf b = { 0 };
 
 	/* Even numbers would be answers to pings of ours. */
-	if (id % 2 == 0)
+	if (id % 2 == 0 || conn_pending(cc->conn) >= PENDING_HIGH)
 		return 0;
 	spdy_put_ping(&b, id);
 	send_buf(cc, &b);

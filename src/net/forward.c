@@ -21,6 +21,27 @@ static const char *const kept_from_upstream[] = { "host", "authorization", "cont
 static const char *const of_one_hop[] = { "connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", NULL };
 static const char *const remade[] = { "content-length", "date", NULL };
 
+/* The list without a token that rides in it (browsers cannot set Authorization on a WebSocket). */
+static struct str without_token(struct str protocols, struct arena *a)
+{
+	CLEAN_BUF struct buf b = { 0 };
+	struct str one;
+
+	while (protocols.len) {
+		if (!str_cut(protocols, ',', &one, &protocols))
+			protocols = STR_NONE;
+		one = str_trim(one);
+		if (one.len && !str_has_prefix(one, STR("base64url.bearer.authorization.k8s.io.")))
+			buf_addf(&b, "%s" STR_FMT, b.len ? ", " : "", STR_ARG(one));
+	}
+	return arena_str(a, buf_str(&b));
+}
+
+static bool is_credential(struct str name)
+{
+	return named_in(name, kept_from_upstream) || str_has_prefix(name, STR("impersonate-"));
+}
+
 struct forwarded forward_copy(struct http_stream *s, struct str target, const struct http_header *extra, size_t n_extra, bool upgrade)
 {
 	const struct http_request *r = http_stream_request(s);
@@ -31,9 +52,12 @@ struct forwarded forward_copy(struct http_stream *s, struct str target, const st
 	for (size_t i = 0; i < r->n_headers; i++) {
 		const struct http_header *h = &r->headers[i];
 
-		if (named_in(h->name, kept_from_upstream) || (!upgrade && named_in(h->name, of_one_hop)))
+		if (is_credential(h->name) || (!upgrade && named_in(h->name, of_one_hop)))
 			continue;
-		headers[n++] = (struct http_header){ arena_str(f.arena, h->name), arena_str(f.arena, h->value) };
+		struct str value = str_eqz(h->name, "sec-websocket-protocol") ? without_token(h->value, f.arena) : arena_str(f.arena, h->value);
+
+		if (value.len || !h->value.len)
+			headers[n++] = (struct http_header){ arena_str(f.arena, h->name), value };
 	}
 	for (size_t i = 0; i < n_extra; i++)
 		headers[n++] = (struct http_header){ arena_str(f.arena, extra[i].name), arena_str(f.arena, extra[i].value) };

@@ -205,6 +205,15 @@ static void hand_out(struct http_conn *c)
 	}
 }
 
+/* Requests that are still arriving have the time that one over HTTP/1.1 has, all together. */
+static enum conn_state state_now(const struct http2 *h)
+{
+	for (const struct http_stream *s = h->streams; s; s = s->next)
+		if (s->queued)
+			return CONN_BUSY;
+	return h->streams ? CONN_READING : CONN_IDLE;
+}
+
 static void finish_done(struct http_conn *c)
 {
 	struct http2 *h = c->h2;
@@ -215,7 +224,7 @@ static void finish_done(struct http_conn *c)
 		stream_finish(s);
 	}
 	give_window(c);
-	enum conn_state state = h->streams ? CONN_BUSY : CONN_IDLE;
+	enum conn_state state = state_now(h);
 
 	if (c->state != CONN_LINGER && (c->state != state || state == CONN_IDLE))
 		conn_set_state(c, state);
