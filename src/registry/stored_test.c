@@ -110,7 +110,7 @@ static void values_are_upstreams(void **state)
 		if (str_has_suffix(str_of(e->d_name), STR(".pb")))
 			checked += check_golden(e->d_name) == 0;
 	closedir(d);
-	assert_true(checked >= 50);
+	assert_in_range(checked, 45, 1000);
 }
 
 static void other_versions_are_converted(void **state)
