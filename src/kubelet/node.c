@@ -166,6 +166,41 @@ static bool overruled(const struct core_v1_node_status *ours, const struct core_
 	return false;
 }
 
+/* ---- resources that others advertise (example.com/fpga): capacity is theirs, allocatable follows it ---- */
+
+static bool extended_differs(const struct core_v1_node_status *theirs)
+{
+	LIST_EACH(c, &theirs->capacity)
+		if (memchr(c->key.p, '/', c->key.len) && !str_eq(str_map_get(&theirs->allocatable, c->key), c->value))
+			return true;
+	LIST_EACH(c, &theirs->allocatable)
+		if (memchr(c->key.p, '/', c->key.len) && !str_map_has(&theirs->capacity, c->key))
+			return true;
+	return false;
+}
+
+static int follow_extended(struct node_agent *n, const struct core_v1_node *node, struct arena *a, struct err *err)
+{
+	CLEAN_BUF struct buf b = { 0 };
+	const char *sep = "";
+
+	if (!extended_differs(&node->status))
+		return 0;
+	buf_addz(&b, "{\"status\":{\"allocatable\":{");
+	LIST_EACH(c, &node->status.allocatable)
+		if (memchr(c->key.p, '/', c->key.len) && !str_map_has(&node->status.capacity, c->key)) {
+			buf_addf(&b, "%s\"" STR_FMT "\":null", sep, STR_ARG(c->key));
+			sep = ",";
+		}
+	LIST_EACH(c, &node->status.capacity)
+		if (memchr(c->key.p, '/', c->key.len)) {
+			buf_addf(&b, "%s\"" STR_FMT "\":\"" STR_FMT "\"", sep, STR_ARG(c->key), STR_ARG(c->value));
+			sep = ",";
+		}
+	buf_addz(&b, "}}}");
+	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, "status", CLIENT_PATCH_MERGE, buf_str(&b), a, NULL, err);
+}
+
 static void keep_sent(struct node_agent *n, struct core_v1_node_status *st, struct arena *a)
 {
 	pthread_mutex_lock(&n->lock);
@@ -220,6 +255,8 @@ static int sync_object(struct node_agent *n, struct err *err)
 			return r;
 		r = client_get(n->k->c.client, &core_v1_node_type, STR_NONE, str_of(n->k->c.node_name), a, (void **)&node, err);
 	}
+	if (!r)
+		r = follow_extended(n, node, a, err);
 	return r ? r : send_status(n, node, a, err);
 }
 
@@ -290,7 +327,7 @@ static void on_node(void *arg, enum informer_event ev, const struct cached *old,
 	const struct core_v1_node *node = now ? now->obj : NULL;
 
 	pthread_mutex_lock(&n->lock);
-	bool wrong = !node || (n->sent && overruled(n->sent, &node->status));
+	bool wrong = !node || (n->sent && overruled(n->sent, &node->status)) || extended_differs(&node->status);
 	pthread_mutex_unlock(&n->lock);
 	if (wrong)
 		kick(n);
