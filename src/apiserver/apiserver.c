@@ -62,6 +62,7 @@ static void on_refused(void *arg, struct http_stream *stream, int status, const 
 {
 	static const struct { int status; enum status_reason reason; } rows[] = {
 		{ 405, REASON_METHOD_NOT_ALLOWED }, { 413, REASON_TOO_LARGE }, { 501, REASON_NOT_IMPLEMENTED },
+		{ 503, REASON_SERVICE_UNAVAILABLE },
 	};
 	struct request *q = request_new(arg, stream);
 	enum status_reason reason = REASON_BAD_REQUEST;

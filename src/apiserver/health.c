@@ -1,8 +1,6 @@
 /* /livez, /readyz, /healthz: each check by name, all of them, or a verbose account. And /version. Upstream: apiserver/pkg/server/healthz. */
 #include <stdio.h>
 
-#include <stdio.h>
-
 #include "apiserver/internal.h"
 
 static bool check_ping(void *arg)
@@ -13,7 +11,7 @@ static bool check_ping(void *arg)
 static bool check_store(void *arg)
 {
 	struct apiserver *s = arg;
-	return store_revision(s->store) > 0;
+	return store_revision(s->store) > 0 && store_is_reachable(s->store);
 }
 
 static bool check_running(void *arg)

@@ -457,7 +457,13 @@ static bool node_pod(const struct node_ask *n)
 
 static bool node_attachments(const struct node_ask *n)
 {
-	return (n->at->verb_bit == VERB_GET && n->at->name.len) || refuse(n, "can only get individual resources of this type");
+	struct apiserver *s = n->graph->server;
+	const struct resource *r = registry_resource(s->registry, STR("storage.k8s.io"), STR("v1"), STR("volumeattachments"));
+	struct storage_v1_volume_attachment *va;
+	if (n->at->verb_bit != VERB_GET || n->at->subresource.len || !n->at->name.len)
+		return refuse(n, "can only get individual resources of this type");
+	bool mine = r && lookup(s, r, STR_NONE, n->at->name, n->arena, &va) == 0 && str_eq(va->spec.node_name, n->node);
+	return mine || no_relation(n);
 }
 
 static bool node_slices(const struct node_ask *n)

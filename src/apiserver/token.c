@@ -10,6 +10,7 @@
 #define TOKEN_MAX 16384
 #define EXTENDED_SECONDS (365 * 24 * 3600) /* what a token of 3607 s really gets, so that old clients survive */
 #define PROJECTED_SECONDS 3607
+#define GONE_SECONDS 60 /* how long a token outlives the time by which what it is bound to was to be gone, as upstream */
 
 struct bound {
 	struct str name, uid; /* name empty: not bound to one */
@@ -199,6 +200,10 @@ static int check_bound(struct apiserver *s, const struct resource *r, struct str
 	struct str uid = json_member(json_member(o->json, STR("metadata")), STR("uid"));
 	if (uid.len != b->uid.len + 2 || memcmp(uid.p + 1, b->uid.p, b->uid.len) != 0)
 		return err_set(err, -EACCES, "%s " STR_FMT " is not the one that the token is bound to", r->row->singular, STR_ARG(b->name));
+	struct str gone = json_member(json_member(o->json, STR("metadata")), STR("deletionTimestamp"));
+	struct timestamp at;
+	if (gone.len > 2 && (time_parse(str_n(gone.p + 1, gone.len - 2), &at) < 0 || at.sec + GONE_SECONDS < time_now().sec))
+		return err_set(err, -EACCES, "%s " STR_FMT " that the token is bound to is being deleted", r->row->singular, STR_ARG(b->name));
 	return 0;
 }
 

@@ -75,5 +75,6 @@ struct forwarded forward_copy(struct http_stream *s, struct str target, const st
 /* An answer's headers for the client: without what belongs to one hop or is made anew. */
 struct http_header *forward_headers(struct arena *a, const struct http_header *headers, size_t n, size_t *ret_n);
 void forward_bad_gateway(struct http_stream *s, const struct err *err);
+bool forward_too_many(struct http_stream *s);  /* answered, if so: each takes a thread */
 
 #endif

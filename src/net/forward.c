@@ -5,6 +5,7 @@
 
 #define HIGH (256 * 1024)
 #define CHUNK (16 * 1024)
+#define FORWARDS_MAX 1000 /* threads of one loop: tunnels and forwards */
 
 /* ---- what is passed on of a request ---- */
 
@@ -88,6 +89,16 @@ struct http_header *forward_headers(struct arena *a, const struct http_header *h
 			out[k++] = (struct http_header){ arena_str(a, headers[i].name), arena_str(a, headers[i].value) };
 	*ret_n = k;
 	return out;
+}
+
+bool forward_too_many(struct http_stream *s)
+{
+	struct http_header type = { STR("content-type"), STR("text/plain; charset=utf-8") };
+
+	if (s->conn->nl->n_threads < FORWARDS_MAX)
+		return false;
+	http_respond(s, 503, &type, 1, STR("too many requests are being forwarded; try again later\n"), NULL, NULL);
+	return true;
 }
 
 /* ---- one request ---- */
@@ -253,7 +264,7 @@ static void *forward_thread(void *arg)
 
 void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
 {
-	if (!s->conn)
+	if (!s->conn || forward_too_many(s))
 		return;
 	struct forward *f = xcalloc(1, sizeof(*f));
 	struct err err;

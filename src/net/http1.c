@@ -146,9 +146,11 @@ static int on_body(http_parser *p, const char *at, size_t n)
 		h->on_body(h, at, n);
 		return 0;
 	}
-	if (message_add_body(h->m, at, n) < 0)
-		return fail(h, 413, "the request's body is too large");
-	return 0;
+	int r = message_add_body(h->m, at, n);
+
+	if (r == -ENOBUFS)
+		return fail(h, 503, "too many large requests arrive at once; try again later");
+	return r < 0 ? fail(h, 413, "the request's body is too large") : 0;
 }
 
 static int on_message_complete(http_parser *p)

@@ -141,8 +141,10 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
 	if (s && s->refused) {
 		discard(session, s, n);
 	} else if (s) {
-		if (message_add_body(&s->in, p, n) < 0) {
-			s->refused = 413;
+		int r = message_add_body(&s->in, p, n);
+
+		if (r < 0) {
+			s->refused = r == -ENOBUFS ? 503 : 413;
 			discard(session, s, n);
 			make_ready(c, s);
 		} else {
@@ -199,6 +201,7 @@ static void hand_out(struct http_conn *c)
 			continue;
 		if (s->refused)
 			stream_refuse(s, s->refused,
+				s->refused == 503 ? "too many large requests arrive at once; try again later" :
 				s->refused == 413 ? "the request's body is too large" : "the request's headers are larger than 64 KiB");
 		else
 			stream_dispatch(s);

@@ -65,10 +65,13 @@ struct message {
 	size_t head_bytes;   /* counted against NET_HEADER_MAX */
 	char *body;
 	size_t body_len, body_cap, body_max;
+	atomic_size_t *all;  /* bytes of all bodies of the server; NULL: not counted */
+	size_t all_max;
 };
 void message_init(struct message *m, struct arena *arena, size_t body_max);
 struct http_header *message_add_header(struct message *m);
-int message_add_body(struct message *m, const void *p, size_t n); /* -EFBIG */
+int message_add_body(struct message *m, const void *p, size_t n); /* -EFBIG; -ENOBUFS: too much is being received by all together */
+void message_uncount(struct message *m);
 int message_reserve_body(struct message *m, uint64_t n);          /* -EFBIG */
 struct str message_header(const struct message *m, const char *lower_name);
 
@@ -175,6 +178,7 @@ struct http_server {
 	struct net_loop *loops;
 	size_t next_loop;
 	atomic_size_t n_conns;
+	atomic_size_t bodies;      /* bytes of all requests' bodies */
 	pthread_mutex_t lock;      /* guards running */
 	pthread_cond_t ended;
 	size_t running;            /* net_loops that still have connections */

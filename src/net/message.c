@@ -37,6 +37,10 @@ int message_add_body(struct message *m, const void *p, size_t n)
 
 	if (need > m->body_max)
 		return -EFBIG;
+	if (m->all && atomic_fetch_add(m->all, n) + n > m->all_max) {
+		atomic_fetch_sub(m->all, n);
+		return -ENOBUFS;
+	}
 	if (need > m->body_cap) {
 		int r = message_reserve_body(m, MIN(MAX(need, m->body_cap * 2), m->body_max));
 
@@ -47,6 +51,13 @@ int message_add_body(struct message *m, const void *p, size_t n)
 	m->body_len = need;
 	m->body[need] = '\0';
 	return 0;
+}
+
+void message_uncount(struct message *m)
+{
+	if (m->all)
+		atomic_fetch_sub(m->all, m->body_len);
+	m->all = NULL;
 }
 
 static struct str find_header(const struct http_header *headers, size_t n, const char *lower_name)

@@ -109,7 +109,7 @@ struct http_server;
 struct http_handler {
 	/* The whole request is there (body included; not for upgrades). Called on the connection's loop. Answer now or later. */
 	void (*on_request)(void *arg, struct http_stream *s);
-	/* A request that cannot be served as it came: status is 400, 405, 413, 431 or 501. Answer as to on_request, with this status; of the request
+	/* A request that cannot be served as it came: status is 400, 405, 413, 431, 501 or 503. Answer as to on_request, with this status; of the request
 	 * only what was read is there (method and path may be empty). NULL: the text goes out as text/plain. */
 	void (*on_refused)(void *arg, struct http_stream *s, int status, const char *text);
 	void *arg;
@@ -124,6 +124,7 @@ struct http_server_config {
 	unsigned idle_timeout_ms;      /* between requests; 0: 5 minutes */
 	unsigned max_connections;      /* 0: 10,000 */
 	size_t body_max;               /* 0: NET_BODY_MAX; larger bodies get 413 */
+	size_t bodies_max;             /* of all requests that are there at a time, strangers' too; 0: 512 MiB. Past it: 503 */
 };
 int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err); /* -EADDRINUSE named in words */
 int http_server_port(const struct http_server *s);

@@ -14,6 +14,7 @@
 #define STOP_MS 5000
 #define IDLE_MS (5 * 60 * 1000)
 #define CONNECTIONS_MAX 10000
+#define BODIES_MAX ((size_t)512 * 1024 * 1024)
 #define ACCEPT_PAUSE_MS 100
 #define ACCEPT_BATCH 64
 
@@ -190,6 +191,7 @@ struct http_server *server_new(const struct http_server_config *c)
 	s->config.idle_timeout_ms = c->idle_timeout_ms ? c->idle_timeout_ms : IDLE_MS;
 	s->config.max_connections = c->max_connections ? c->max_connections : CONNECTIONS_MAX;
 	s->config.body_max = c->body_max ? c->body_max : NET_BODY_MAX;
+	s->config.bodies_max = c->bodies_max ? c->bodies_max : BODIES_MAX;
 	s->config.address = NULL;
 	s->listen_fd = -1;
 	s->running = c->n_loops;

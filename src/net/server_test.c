@@ -450,12 +450,41 @@ static void alternatives(void **state)
 	test_server_stop(&t);
 }
 
+/* All bodies together are bounded, before anybody knows who sends them; what is answered counts no more. */
+static void bodies_together(void **state)
+{
+	struct test_server t;
+	struct http_server *small;
+	struct http_client *c;
+	struct http_reply r;
+	struct err err = { "" };
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_FREE char *body = xcalloc(1, 2000);
+
+	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
+	const struct http_server_config config = { .loops = &t.loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = handle },
+		.bodies_max = 1500 };
+
+	assert_int_equal(http_server_start(&config, &small, &err), 0);
+	assert_int_equal(http_client_new(arena_fmt(a, "http://127.0.0.1:%d", http_server_port(small)).p, NULL, &c, &err), 0);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(call(c, "POST", "/echo", str_n(body, 1000), a, &r), 0);
+		assert_int_equal(r.status, 201);
+		assert_int_equal(call(c, "POST", "/echo", str_n(body, 2000), a, &r), 0);
+		assert_int_equal(r.status, 503);
+	}
+	http_client_free(c);
+	http_server_stop(small);
+	test_server_stop(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain), cmocka_unit_test(secure), cmocka_unit_test(identities), cmocka_unit_test(readers),
 		cmocka_unit_test(pipelining), cmocka_unit_test(bad_requests), cmocka_unit_test(port_in_use),
 		cmocka_unit_test(line_breaks_in_headers), cmocka_unit_test(idle_connections_end), cmocka_unit_test(new_certificates), cmocka_unit_test(alternatives),
+		cmocka_unit_test(bodies_together),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,8 @@ struct http_stream *stream_new(struct http_conn *c)
 	s->loop = nl->loop;
 	sendq_init(&s->q);
 	message_init(&s->in, arena, nl->server->config.body_max);
+	s->in.all = &nl->server->bodies;
+	s->in.all_max = nl->server->config.bodies_max;
 	return s;
 }
 
@@ -70,6 +72,7 @@ void stream_finish(struct http_stream *s)
 	struct net_loop *nl = s->conn->nl;
 
 	sendq_deinit(&s->q);
+	message_uncount(&s->in); /* while the server is still there */
 	s->conn = NULL;
 	atomic_store(&s->closed, true);
 	if (s->on_close)

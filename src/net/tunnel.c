@@ -348,7 +348,7 @@ static void *tunnel_thread(void *arg)
 
 void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
 {
-	if (!s->conn)
+	if (!s->conn || forward_too_many(s))
 		return;
 	struct tunnel *t = xcalloc(1, sizeof(*t));
 	struct err err;
