@@ -64,7 +64,7 @@ part_san() { note "unit tests under ASan and UBSan"; one san-build make -j"$(npr
 part_fuzz() { note "fuzzers' inputs"; one fuzz-replay make -j"$(nproc)" fuzz-replay; }
 part_fault() { note fault; tests/fault/run.sh >"$out/fault.log" 2>&1; s=$?; tail -n 30 "$out/fault.log"
 	ok=$(grep -c '^ok ' "$out/fault.log"); bad=$(grep -c '^not ok ' "$out/fault.log"); [ "$s" = 0 ] || [ "$bad" != 0 ] || bad=1; count fault "$ok" "$bad"; }
-part_e2e() { note e2e; one clients tests/tools/fetch-clients.sh; pytest_part e2e tests/e2e "$@"; }
+part_e2e() { note e2e; one clients tests/tools/fetch-clients.sh; one etcd tests/tools/fetch-etcd.sh; pytest_part e2e tests/e2e "$@"; }
 
 begin=$(date +%s)
 if [ "$(id -u)" = 0 ]; then

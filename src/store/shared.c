@@ -63,6 +63,7 @@ struct shared {
 	struct map by_key;             /* stored key -> first op in flight on it */
 	struct list waits;             /* for a revision that is known */
 	struct list asked, fresh;      /* for "now": being asked for; to be asked for next */
+	_Atomic bool unreachable;      /* the last question was not answered */
 	bool asking;
 	uint64_t asked_at;             /* the index' revision when the remote was asked */
 	struct arena *scratch;
@@ -262,6 +263,11 @@ static void settle(struct store *s)
 
 /* ---- waits ---- */
 
+bool store_is_reachable(const struct store *s)
+{
+	return !s->shared || !atomic_load(&s->shared->unreachable);
+}
+
 bool store_is_shared(const struct store *s)
 {
 	return s->shared != NULL;
@@ -305,6 +311,7 @@ static void take_now(struct store *s, const struct item *it)
 {
 	struct shared *h = s->shared;
 	h->asking = false;
+	atomic_store(&h->unreachable, it->result != 0);
 	if (it->result == 0 && it->revision < h->asked_at) {
 		log_error("store", "etcd is at revision %llu, but was at %llu before: it was restored from an older copy. What is held in memory is "
 			"no longer true, so this process ends; started again, it reads what is there",

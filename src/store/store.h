@@ -146,6 +146,7 @@ void store_watch_close(struct store_watch *w);
  * Index and log are fed by what the remote tells, in order, so a write is answered when its own event has arrived here. Several writes
  * are on their way at a time; a condition is judged there, not here. Revisions have gaps, and several events may share one. */
 bool store_is_shared(const struct store *s);
+bool store_is_reachable(const struct store *s); /* by the last question for the newest revision; our own always is */
 /* Calls fn once the index holds everything up to `revision`; 0: everything that was written anywhere before this call. From the calling
  * thread when that is so already (always, when the store is not shared), else from the writer's. result: 0, -ETIMEDOUT, -EHOSTUNREACH. */
 typedef void (*store_wait_fn)(void *arg, int result);
