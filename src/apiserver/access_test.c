@@ -380,6 +380,28 @@ static void test_seats(void **state)
 	f.server->read_seats = f.server->write_seats = 1000;
 }
 
+/* The index falls off the log while nobody asks, is loaded anew, and follows from there on. */
+static void test_rbac_after_compaction(void **state)
+{
+	struct fixture g;
+	fixture_start_history(&g, 50);
+	struct http_client *eve = fixture_client(&g, "eve", NULL);
+	assert_int_equal(ask_as(&g, eve, "GET", PODS, NULL, NULL, NULL).code, 403);
+	for (int i = 0; i < 80; i++)
+		expect(&g, 201, "POST", RBAC "/clusterroles", arena_fmt(g.arena, "{\"metadata\":{\"name\":\"r%d\"},\"rules\":[]}", i).p);
+	assert_int_equal(ask_as(&g, eve, "GET", PODS, NULL, NULL, NULL).code, 403);
+	for (int i = 0; i < 2; i++) {
+		expect(&g, 201, "POST", RBAC "/clusterrolebindings", "{\"metadata\":{\"name\":\"b\"},\"roleRef\":{\"apiGroup\":"
+			"\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\","
+			"\"apiGroup\":\"rbac.authorization.k8s.io\",\"name\":\"eve\"}]}");
+		assert_int_equal(ask_as(&g, eve, "GET", PODS, NULL, NULL, NULL).code, 200);
+		expect(&g, 200, "DELETE", RBAC "/clusterrolebindings/b", NULL);
+		assert_int_equal(ask_as(&g, eve, "GET", PODS, NULL, NULL, NULL).code, 403);
+	}
+	http_client_free(eve);
+	fixture_stop(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -387,6 +409,7 @@ int main(void)
 		cmocka_unit_test(test_impersonation), cmocka_unit_test(test_service_account_tokens), cmocka_unit_test(test_expired_token),
 		cmocka_unit_test(test_secret_tokens), cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews),
 			cmocka_unit_test(test_seats), cmocka_unit_test(test_node), cmocka_unit_test(test_names_in_selectors),
+		cmocka_unit_test(test_rbac_after_compaction),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -30,6 +30,11 @@ static struct tls_context *server_tls(struct fixture *f)
 
 void fixture_start(struct fixture *f)
 {
+	fixture_start_history(f, 0);
+}
+
+void fixture_start_history(struct fixture *f, uint64_t history)
+{
 	struct err err = { 0 };
 	*f = (struct fixture){ .arena = arena_new(0) };
 	for (size_t i = 0; i < ARRAY_LEN(f->loops); i++) {
@@ -38,7 +43,7 @@ void fixture_start(struct fixture *f)
 	}
 	f->loop = f->loops[0];
 	must(cert_new_key(&f->key, &err), &err);
-	must(store_open(&(struct store_config){ .backend = "memory" }, &f->store, &err), &err);
+	must(store_open(&(struct store_config){ .backend = "memory", .history = history }, &f->store, &err), &err);
 	must(registry_new(&(struct registry_config){ .store = f->store, .clock = &clock_real, .service_cidr = "10.43.0.0/16", .node_port_first = 30000,
 		.node_port_last = 32767 }, &f->registry, &err), &err);
 	f->tls = server_tls(f);

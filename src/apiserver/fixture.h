@@ -15,6 +15,7 @@ struct fixture {
 	struct buf key, ca, ca_key;
 };
 void fixture_start(struct fixture *f);     /* with the bootstrap objects */
+void fixture_start_history(struct fixture *f, uint64_t history); /* how many events the store's log keeps */
 void fixture_stop(struct fixture *f);
 /* A client of this user; groups comma-separated; name NULL: anonymous. */
 struct http_client *fixture_client(struct fixture *f, const char *name, const char *groups);
