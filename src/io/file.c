@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #define DEPTH_MAX 32
+#define SYNC_THREADS 24
 
 int file_read(const char *path, size_t max, struct buf *ret, struct err *err)
 {
@@ -97,40 +98,59 @@ int file_write_atomic(const char *path, struct str bytes, mode_t mode, bool dura
 	return 0;
 }
 
-typedef int (*file_step_fn)(int fd);
+struct sync_job {
+	int fd, result;
+	pthread_t thread;
+	bool has_thread;
+};
 
-/* Begins to write what is dirty, so that all files are in the one commit that the first fsync makes. */
-static int begin_write(int fd)
+static void *sync_one(void *arg)
 {
-	return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	struct sync_job *j = arg;
+
+	j->result = fsync(j->fd) < 0 ? -errno : 0;
+	return NULL;
 }
 
-static int each_file(int dir_fd, file_step_fn step)
+/* All at once: the file system answers them with one commit, where one after the other each waits for the disk. */
+static int sync_files(int dir_fd)
 {
+	struct sync_job jobs[SYNC_THREADS] = { 0 };
 	DIR *d = fdopendir(dup(dir_fd));
 	struct dirent *e;
+	size_t n = 0;
 	int r = d ? 0 : -errno;
 
-	while (d && r == 0 && (e = readdir(d))) {
-		CLEAN_FD int fd = e->d_type == DT_REG ? openat(dir_fd, e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+	while (d && (e = readdir(d))) {
+		struct sync_job *j = &jobs[n];
 
-		if (fd >= 0 && step(fd) < 0)
-			r = -errno;
+		if ((e->d_type != DT_REG && e->d_type != DT_UNKNOWN) ||
+			(j->fd = openat(dir_fd, e->d_name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)) < 0)
+			continue;
+		j->has_thread = n + 1 < SYNC_THREADS && thread_start(&j->thread, "fsync", sync_one, j) == 0;
+		if (j->has_thread) {
+			n++;
+			continue;
+		}
+		sync_one(j); /* more files than threads: here, one by one */
+		close(j->fd);
+		r = MIN(r, j->result);
 	}
-	if (d) {
-		rewinddir(d); /* the two descriptors share their place */
+	for (size_t i = 0; i < n; i++) {
+		pthread_join(jobs[i].thread, NULL);
+		close(jobs[i].fd);
+		r = MIN(r, jobs[i].result);
+	}
+	if (d)
 		closedir(d);
-	}
 	return r;
 }
 
 int dir_sync(const char *path, struct err *err)
 {
 	CLEAN_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = fd < 0 ? -errno : each_file(fd, begin_write);
+	int r = fd < 0 ? -errno : sync_files(fd);
 
-	if (r == 0)
-		r = each_file(fd, fsync);
 	if (r == 0 && fsync(fd) < 0)
 		r = -errno;
 	return r < 0 ? err_errno(err, r, "cannot make %s durable", path) : 0;

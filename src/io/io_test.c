@@ -343,6 +343,29 @@ static void files(void **state)
 	assert_non_null(strstr(b.p, "Name:"));
 }
 
+/* More files than it has threads; a pipe is passed by. */
+static void a_folder_is_made_durable(void **state)
+{
+	CLEAN_FREE char *folder = xasprintf("%s/durable", dir), *fifo = xasprintf("%s/fifo", folder);
+	struct err err;
+
+	assert_int_equal(dir_sync(folder, &err), -ENOENT);
+	assert_non_null(strstr(err.text, folder));
+	assert_int_equal(dir_make(folder, 0700, &err), 0);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	for (int i = 0; i < 40; i++) {
+		CLEAN_FREE char *path = xasprintf("%s/%d", folder, i);
+
+		assert_int_equal(file_write_atomic(path, STR("x"), 0600, false, &err), 0);
+	}
+	int before = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	close(before);
+	assert_int_equal(dir_sync(folder, &err), 0);
+	int after = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	close(after);
+	assert_int_equal(after, before); /* no descriptor stays open */
+}
+
 static void make_deep(const char *top, int depth)
 {
 	CLEAN_FD int fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -421,6 +444,7 @@ int main(void)
 		LOOP_TEST(posts_in_order), LOOP_TEST(posts_from_threads), LOOP_TEST(timers), LOOP_TEST(descriptors),
 		LOOP_TEST(signals), LOOP_TEST(folders), LOOP_TEST(pools), LOOP_TEST(processes), LOOP_TEST(spawning),
 		LOOP_TEST(files), LOOP_TEST(removing), LOOP_TEST(mounts_are_kept),
+		LOOP_TEST(a_folder_is_made_durable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
