@@ -180,6 +180,24 @@ static void test_names_in_selectors(void **state)
 	expect(&f, 200, "DELETE", RBAC "/namespaces/default/rolebindings/one", NULL);
 }
 
+/* Who rules in one namespace rules over that one, not over all that are reached by a path through it. */
+static void test_namespaces_in_namespaces(void **state)
+{
+	expect(&f, 201, "POST", RBAC "/namespaces/default/roles", "{\"metadata\":{\"name\":\"lord\"},\"rules\":[{\"apiGroups\":[\"*\"],"
+		"\"resources\":[\"*\"],\"verbs\":[\"*\"]}]}");
+	expect(&f, 201, "POST", RBAC "/namespaces/default/rolebindings",
+		"{\"metadata\":{\"name\":\"lord\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\"name\":\"lord\"},"
+		"\"subjects\":[{\"kind\":\"User\",\"apiGroup\":\"rbac.authorization.k8s.io\",\"name\":\"bob\"}]}");
+	as(bob, 200, "GET", "/api/v1/namespaces/default", NULL, NULL);
+	as(bob, 403, "GET", "/api/v1/namespaces/kube-system", NULL, NULL);
+	as(bob, 404, "GET", "/api/v1/namespaces/default/namespaces/kube-system", NULL, NULL);
+	as(bob, 404, "DELETE", "/api/v1/namespaces/default/namespaces/kube-public", NULL, NULL);
+	as(bob, 404, "GET", "/api/v1/namespaces/default/namespaces", NULL, NULL);
+	as(bob, 404, "POST", "/api/v1/namespaces/default/namespaces", NULL, "{\"metadata\":{\"name\":\"mine\"}}");
+	as(bob, 404, "GET", "/api/v1/namespaces/default/nodes", NULL, NULL);
+	expect(&f, 200, "DELETE", RBAC "/namespaces/default/rolebindings/lord", NULL);
+}
+
 static struct str token_of(struct str body)
 {
 	struct value v;
@@ -409,7 +427,7 @@ int main(void)
 		cmocka_unit_test(test_impersonation), cmocka_unit_test(test_service_account_tokens), cmocka_unit_test(test_expired_token),
 		cmocka_unit_test(test_secret_tokens), cmocka_unit_test(test_bootstrap_tokens), cmocka_unit_test(test_reviews),
 			cmocka_unit_test(test_seats), cmocka_unit_test(test_node), cmocka_unit_test(test_names_in_selectors),
-		cmocka_unit_test(test_rbac_after_compaction),
+		cmocka_unit_test(test_rbac_after_compaction), cmocka_unit_test(test_namespaces_in_namespaces),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

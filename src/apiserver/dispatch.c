@@ -81,8 +81,8 @@ static bool shape_fits(const struct request *q)
 	const struct request_info *i = &q->info;
 	bool is_namespace = q->resource == q->server->known.namespaces;
 	bool named = i->name.len && !(i->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION));
-	if (!q->resource->row->namespaced)
-		return !i->ns.len || is_namespace;
+	if (!q->resource->row->namespaced) /* a namespace is in itself: for authorization, and for that alone */
+		return !i->ns.len || (is_namespace && str_eq(i->ns, i->name));
 	return i->ns.len || !named;
 }
 
@@ -308,6 +308,11 @@ static bool dispatch_resource(struct request *q)
 		return false;
 	if (!method_fits(q)) {
 		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
+		return true;
+	}
+	if (q->accept.view == VIEW_TABLE && !q->sub && !q->resource->row->list_type) {
+		respond_reason(q, REASON_NOT_ACCEPTABLE, "the server was unable to respond with a content type that the client supports: a "
+			STR_FMT " has no Table", STR_ARG(q->resource->kind_name));
 		return true;
 	}
 	fill(q);
