@@ -11,6 +11,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "base/map.h"
 #include "base/values.h"
 #include "net/net.h"
 
@@ -23,6 +24,7 @@ struct reply {
 	bool last;                 /* trailers follow */
 	char path[32];
 	struct buf in;
+	struct list link;          /* in the connection's */
 };
 
 struct server {
@@ -30,11 +32,14 @@ struct server {
 	pthread_t thread;
 	atomic_bool stop, die;
 	atomic_int connections, calls;
+	struct list replies;
 };
 
 static int begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 {
-	nghttp2_session_set_stream_user_data(s, f->hd.stream_id, xcalloc(1, sizeof(struct reply)));
+	struct reply *r = xcalloc(1, sizeof(*r));
+	list_insert(&((struct server *)arg)->replies, &r->link);
+	nghttp2_session_set_stream_user_data(s, f->hd.stream_id, r);
 	return 0;
 }
 
@@ -116,12 +121,17 @@ static int data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p,
 	return 0;
 }
 
-static int closed(nghttp2_session *s, int32_t id, uint32_t code, void *arg)
+static void reply_free(struct reply *r)
 {
-	struct reply *r = nghttp2_session_get_stream_user_data(s, id);
+	list_remove(&r->link);
 	buf_deinit(&r->in);
 	buf_deinit(&r->out);
 	free(r);
+}
+
+static int closed(nghttp2_session *s, int32_t id, uint32_t code, void *arg)
+{
+	reply_free(nghttp2_session_get_stream_user_data(s, id));
 	return 0;
 }
 
@@ -130,6 +140,7 @@ static void serve(struct server *sv, int fd)
 	nghttp2_session_callbacks *cb;
 	nghttp2_session *s;
 	uint8_t in[16384];
+	list_init(&sv->replies);
 	nghttp2_session_callbacks_new(&cb);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(cb, header);
@@ -154,6 +165,8 @@ static void serve(struct server *sv, int fd)
 	}
 	atomic_store(&sv->die, false);
 	nghttp2_session_del(s);
+	while (!list_empty(&sv->replies))
+		reply_free(list_entry(sv->replies.next, struct reply, link));
 	close(fd);
 }
 

@@ -266,7 +266,32 @@ struct held {
 };
 struct service_write {
 	struct held taken, given_up;         /* undone when refused; dropped when committed */
+	/* what the object said before something was chosen for it: a write that is run again must not ask for the former choice */
+	struct str asked_ip, *asked_ips;
+	size_t n_asked_ips;
+	int32_t *asked_ports, asked_health_port;
 };
+
+static void remember_asked(struct service_write *sw, const struct core_v1_service *s, struct arena *a)
+{
+	sw->asked_ip = s->spec.cluster_ip;
+	sw->asked_ips = s->spec.cluster_ips.items;
+	sw->n_asked_ips = s->spec.cluster_ips.len;
+	sw->asked_health_port = s->spec.health_check_node_port;
+	sw->asked_ports = arena_alloc(a, (s->spec.ports.len + 1) * sizeof(*sw->asked_ports));
+	for (size_t i = 0; i < s->spec.ports.len; i++)
+		sw->asked_ports[i] = s->spec.ports.items[i].node_port;
+}
+
+static void restore_asked(const struct service_write *sw, struct core_v1_service *s)
+{
+	s->spec.cluster_ip = sw->asked_ip;
+	s->spec.cluster_ips.items = sw->asked_ips;
+	s->spec.cluster_ips.len = sw->n_asked_ips;
+	s->spec.health_check_node_port = sw->asked_health_port;
+	for (size_t i = 0; i < s->spec.ports.len; i++)
+		s->spec.ports.items[i].node_port = sw->asked_ports[i];
+}
 
 static void hold_port(struct held *h, struct arena *a, struct str protocol, int port)
 {
@@ -463,6 +488,7 @@ static struct meta_v1_status *claim(struct write *w)
 	uint64_t known = shared && !w->remove ? catch_up(w->r) : 0;
 	struct held old = w->old ? held_by(w->old, w->arena) : (struct held){ 0 };
 	w->claims = sw;
+	remember_asked(sw, s, w->arena);
 	if (w->remove) /* the last finalizer went: deleted() gives back what is held */
 		return NULL;
 	struct meta_v1_status *st = claim_address(w, s, &old, sw);
@@ -483,6 +509,8 @@ static void settle(struct write *w, bool committed)
 {
 	struct service_write *sw = w->claims;
 	w->guard_revision = 0;
+	if (!committed && !w->req->dry_run)
+		restore_asked(sw, w->obj);
 	/* of a shared store, what is stored shows in its log */
 	drop(w->r->services, committed && !store_is_shared(w->r->store) ? &sw->given_up : &sw->taken);
 }
