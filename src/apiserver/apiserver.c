@@ -139,6 +139,7 @@ static const struct known_row {
 	KNOWN(ingress_classes, "networking.k8s.io", "ingressclasses"), KNOWN(runtime_classes, "node.k8s.io", "runtimeclasses"),
 	KNOWN(csrs, "certificates.k8s.io", "certificatesigningrequests"), KNOWN(leases, "coordination.k8s.io", "leases"),
 	KNOWN(resource_claims, "resource.k8s.io", "resourceclaims"), KNOWN(endpoint_slices, "discovery.k8s.io", "endpointslices"),
+	KNOWN(attachments, "storage.k8s.io", "volumeattachments"), KNOWN(resource_slices, "resource.k8s.io", "resourceslices"),
 };
 
 static int find_known(struct apiserver *s, struct err *err)

@@ -187,7 +187,7 @@ struct node_graph;
 struct node_graph *node_graph_new(struct apiserver *s);
 void node_graph_free(struct node_graph *g);
 bool node_identify(const struct user_info *u, struct str *ret_node);
-/* The pod names a secret, config map, claim or resource claim: whoever runs it may read those. */
+/* The pod names a secret, config map, claim, resource claim or token: whoever runs it may read those. */
 bool node_pod_refers(const struct core_v1_pod *pod);
 enum decision node_check(struct node_graph *g, const struct attributes *at, struct arena *a, struct str *ret_reason);
 
@@ -233,7 +233,8 @@ struct str object_field(const struct object *o, struct str key); /* selectable f
 struct known {                                      /* rows that the code speaks of by name */
 	const struct resource *pods, *nodes, *services, *secrets, *namespaces, *service_accounts, *config_maps, *claims, *volumes,
 		*limit_ranges, *quotas, *endpoints, *roles, *cluster_roles, *role_bindings, *cluster_role_bindings, *priority_classes,
-		*storage_classes, *ingress_classes, *runtime_classes, *csrs, *leases, *resource_claims, *endpoint_slices;
+		*storage_classes, *ingress_classes, *runtime_classes, *csrs, *leases, *resource_claims, *endpoint_slices, *attachments,
+		*resource_slices;
 };
 
 struct named_check {

@@ -189,6 +189,7 @@ static bool message_names(const struct field *f, const void *message, enum ref_k
 	return names(f->type, message, kind, name);
 }
 
+/* name STR_NONE: any. */
 static bool names(const struct type *t, const void *obj, enum ref_kind kind, struct str name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(reference_rows); i++)
@@ -219,9 +220,15 @@ bool node_pod_refers(const struct core_v1_pod *pod)
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
 		if (names(&core_v1_pod_spec_type, &pod->spec, kinds[i], STR_NONE))
 			return true;
-	LIST_EACH(v, &pod->spec.volumes)
+	LIST_EACH(v, &pod->spec.volumes) {
 		if (v->volume_source.ephemeral)
 			return true;
+		if (!v->volume_source.projected)
+			continue;
+		LIST_EACH(source, &v->volume_source.projected->sources)
+			if (source->service_account_token || source->cluster_trust_bundle)
+				return true;
+	}
 	return pod->spec.resource_claims.len > 0;
 }
 
@@ -237,6 +244,8 @@ typedef bool (*pod_fn)(const struct ask *ask, const struct core_v1_pod *pod);
 
 static bool pod_refers(const struct ask *ask, const struct core_v1_pod *pod)
 {
+	if (!ask->name.len)
+		return false;
 	if (names(&core_v1_pod_spec_type, &pod->spec, ask->kind, ask->name))
 		return true;
 	if (ask->kind != REF_CLAIM)
@@ -364,7 +373,7 @@ static bool node_config_maps(const struct node_ask *n)
 
 static bool node_claims(const struct node_ask *n)
 {
-	if (str_eqz(n->at->subresource, "status") && (n->at->verb_bit & (VERB_GET | VERB_UPDATE | VERB_PATCH))) {
+	if (str_eqz(n->at->subresource, "status") && (n->at->verb_bit & (VERB_UPDATE | VERB_PATCH))) {
 		struct ask ask = { .ns = n->at->ns, .name = n->at->name, .kind = REF_CLAIM };
 		return any_pod(n->graph, n->node, &ask, false, pod_refers) || no_relation(n);
 	}
@@ -449,7 +458,7 @@ static bool node_pod(const struct node_ask *n)
 		(at->verb_bit == VERB_CREATE && str_eqz(at->subresource, "eviction"));
 	if (own_write)
 		return true; /* NodeRestriction looks at the pod's node */
-	if (at->verb_bit != VERB_GET || (at->subresource.len && !str_eqz(at->subresource, "status")))
+	if (at->verb_bit != VERB_GET || at->subresource.len)
 		return false;
 	struct ask ask = { .ns = at->ns, .name = at->name };
 	return any_pod(n->graph, n->node, &ask, true, pod_named) || no_relation(n);
@@ -458,21 +467,27 @@ static bool node_pod(const struct node_ask *n)
 static bool node_attachments(const struct node_ask *n)
 {
 	struct apiserver *s = n->graph->server;
-	const struct resource *r = registry_resource(s->registry, STR("storage.k8s.io"), STR("v1"), STR("volumeattachments"));
 	struct storage_v1_volume_attachment *va;
 	if (n->at->verb_bit != VERB_GET || n->at->subresource.len || !n->at->name.len)
 		return refuse(n, "can only get individual resources of this type");
-	bool mine = r && lookup(s, r, STR_NONE, n->at->name, n->arena, &va) == 0 && str_eq(va->spec.node_name, n->node);
-	return mine || no_relation(n);
+	return (lookup(s, s->known.attachments, STR_NONE, n->at->name, n->arena, &va) == 0 && str_eq(va->spec.node_name, n->node)) || no_relation(n);
 }
 
 static bool node_slices(const struct node_ask *n)
 {
 	const struct attributes *at = n->at;
+	struct apiserver *s = n->graph->server;
+	struct resource_v1_resource_slice *slice;
+	if (at->subresource.len)
+		return refuse(n, "can not access subresources of resourceslices");
 	if (at->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION))
 		return selects_node(at->field_selector, n->node) ||
 			refuse(n, "can only list/watch/deletecollection resourceslices with spec.nodeName field selector");
-	return (at->verb_bit & (VERB_GET | VERB_CREATE | VERB_UPDATE | VERB_PATCH | VERB_DELETE)) != 0;
+	if (at->verb_bit == VERB_CREATE)
+		return true; /* NodeRestriction looks at the slice's node */
+	if (!(at->verb_bit & (VERB_GET | VERB_UPDATE | VERB_PATCH | VERB_DELETE)) || !at->name.len)
+		return false;
+	return (lookup(s, s->known.resource_slices, STR_NONE, at->name, n->arena, &slice) == 0 && str_eq(slice->spec.node_name, n->node)) || no_relation(n);
 }
 
 /* Resources that this authorizer rules on; `free_rows` are plain grants, as the role system:node states them. */
@@ -500,14 +515,13 @@ static const struct free_row {
 	uint32_t verbs;
 } free_rows[] = {
 	{ "", "services", READ },
+	{ "", "endpoints", VERB_GET },
 	{ "", "events", VERB_CREATE | VERB_PATCH | VERB_UPDATE },
 	{ "events.k8s.io", "events", VERB_CREATE | VERB_PATCH | VERB_UPDATE },
 	{ "authentication.k8s.io", "tokenreviews", VERB_CREATE },
 	{ "authorization.k8s.io", "subjectaccessreviews", VERB_CREATE },
 	{ "authorization.k8s.io", "localsubjectaccessreviews", VERB_CREATE },
 	{ "certificates.k8s.io", "certificatesigningrequests", VERB_CREATE | READ },
-	{ "certificates.k8s.io", "podcertificaterequests", VERB_CREATE | READ },
-	{ "certificates.k8s.io", "clustertrustbundles", READ },
 	{ "storage.k8s.io", "csidrivers", READ },
 	{ "node.k8s.io", "runtimeclasses", READ },
 };

@@ -140,6 +140,11 @@ static void run_command(struct node_route *r)
 	serve_run(r->k, r->stream, r->parts[1], r->parts[2], r->parts[r->n_parts - 1]);
 }
 
+static void not_found(struct node_route *r)
+{
+	respond_error(r->stream, 404, "404 page not found");
+}
+
 /* clang-format off */
 static const struct {
 	const char *first;
@@ -160,7 +165,9 @@ static const struct {
 	{ "stats",         1, 2, "stats",   true,  false, get_stats },
 	{ "metrics",       1, 2, "metrics", true,  false, get_metrics },
 	{ "skiff",         5, 5, "proxy",   true,  false, get_why },
+	{ NULL,            0, 0, "proxy",   false, false, not_found }, /* what is not there is told to those alone who may ask */
 };
+#define NOT_FOUND_ROW (ARRAY_LEN(routes) - 1)
 /* clang-format on */
 
 static bool split(struct node_route *r, struct str path)
@@ -250,17 +257,16 @@ static void on_request(void *arg, struct http_stream *s)
 	struct node_route r = { .k = server->k, .stream = s };
 	const struct http_request *q = http_stream_request(s);
 
+	struct job *job = xmalloc(sizeof(*job));
+	size_t row = NOT_FOUND_ROW;
+
 	if (split(&r, q->path))
-		for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
-			if (!str_eqz(r.parts[0], routes[i].first) || r.n_parts < routes[i].min || r.n_parts > routes[i].max)
-				continue;
-			struct job *job = xmalloc(sizeof(*job));
-			*job = (struct job){ r, i };
-			http_stream_ref(s);
-			pool_submit(server->k->slow, check_and_go, job);
-			return;
-		}
-	respond_error(s, 404, "404 page not found");
+		for (size_t i = 0; i < NOT_FOUND_ROW && row == NOT_FOUND_ROW; i++)
+			if (str_eqz(r.parts[0], routes[i].first) && r.n_parts >= routes[i].min && r.n_parts <= routes[i].max)
+				row = i;
+	*job = (struct job){ r, row };
+	http_stream_ref(s);
+	pool_submit(server->k->slow, check_and_go, job);
 }
 
 int node_server_start(struct kubelet *k, struct err *err)

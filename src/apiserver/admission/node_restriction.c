@@ -133,6 +133,32 @@ static struct meta_v1_status *node_lease(struct apiserver *s, const struct admis
 	return node_named(s, at, node);
 }
 
+static bool mounts_audience(const struct core_v1_pod *pod, struct str audience)
+{
+	LIST_EACH(v, &pod->spec.volumes) {
+		if (!v->volume_source.projected)
+			continue;
+		LIST_EACH(source, &v->volume_source.projected->sources)
+			if (source->service_account_token && str_eq(source->service_account_token->audience, audience))
+				return true;
+	}
+	return false;
+}
+
+/* A token is for whom the pod's volumes name, or for whom the node was granted to ask. */
+static struct meta_v1_status *token_audience(struct apiserver *s, const struct admission_attributes *at, const struct core_v1_pod *pod, struct str node)
+{
+	const struct authentication_v1_token_request *tr = at->obj;
+	struct str audience = tr->spec.audiences.len ? tr->spec.audiences.items[0] : STR_NONE;
+	if (tr->spec.audiences.len > 1)
+		return deny(at, "node may only request 0 or 1 audiences");
+	if (mounts_audience(pod, audience) ||
+		may(s, at, "request-serviceaccounts-token-audience", STR_NONE, arena_str(at->req->arena, audience).p, STR_NONE, at->req->name))
+		return NULL;
+	return deny(at, "audience \"" STR_FMT "\" not found in pod spec volume, " NODE_FMT " is not authorized to request service account tokens for this "
+		"audience", STR_ARG(audience), STR_ARG(node));
+}
+
 static struct meta_v1_status *node_token(struct apiserver *s, const struct admission_attributes *at, struct str node)
 {
 	const struct authentication_v1_token_request *tr = at->obj;
@@ -150,7 +176,35 @@ static struct meta_v1_status *node_token(struct apiserver *s, const struct admis
 		return status_conflict(at->req->arena, s->known.pods, ref->name, "the UID in the bound object reference does not match the UID in record");
 	if (!str_eq(pod->spec.node_name, node))
 		return deny(at, "node requested token bound to a pod scheduled on a different node");
-	return NULL;
+	return token_audience(s, at, pod, node);
+}
+
+static struct meta_v1_status *node_slice(struct apiserver *s, const struct admission_attributes *at, struct str node)
+{
+	const struct resource_v1_resource_slice *slice = at->obj;
+	if (at->operation != VERB_CREATE || str_eq(slice->spec.node_name, node))
+		return NULL;
+	return deny(at, "can only create ResourceSlice with the same NodeName as the requesting node");
+}
+
+/* A node grows volumes: of a claim's status it tells sizes and conditions, nothing else. */
+static struct meta_v1_status *node_claim(struct apiserver *s, const struct admission_attributes *at, struct str node)
+{
+	if (at->operation != VERB_UPDATE || !at->obj || !at->old)
+		return NULL;
+	struct core_v1_persistent_volume_claim now = *(const struct core_v1_persistent_volume_claim *)at->obj;
+	const struct core_v1_persistent_volume_claim *old = at->old;
+	now.metadata.managed_fields = old->metadata.managed_fields;
+	now.metadata.resource_version = old->metadata.resource_version;
+	now.status.capacity = old->status.capacity;
+	now.status.conditions = old->status.conditions;
+	now.status.allocated_resources = old->status.allocated_resources;
+	now.status.allocated_resource_statuses = old->status.allocated_resource_statuses;
+	now.status.current_volume_attributes_class_name = old->status.current_volume_attributes_class_name;
+	now.status.modify_volume_status = old->status.modify_volume_status;
+	if (model_equal(&core_v1_persistent_volume_claim_type, &now, old))
+		return NULL;
+	return deny(at, NODE_FMT " is not allowed to update fields other than status.capacity and status.conditions", STR_ARG(node));
 }
 
 static const struct {
@@ -162,6 +216,8 @@ static const struct {
 	{ "leases.coordination.k8s.io", node_lease },
 	{ "csinodes.storage.k8s.io", node_named },
 	{ "serviceaccounts", node_token },
+	{ "resourceslices.resource.k8s.io", node_slice },
+	{ "persistentvolumeclaims", node_claim },
 };
 
 static struct meta_v1_status *validate(struct apiserver *s, struct admission_attributes *at)
