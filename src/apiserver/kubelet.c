@@ -258,7 +258,7 @@ bool serve_connect(struct request *q)
 		const struct connect_row *row = &connect_rows[i];
 		if (!str_eqz(q->info.resource, row->resource) || !str_eqz(q->info.subresource, row->subresource))
 			continue;
-		if (row->verbs & q->info.verb_bit)
+		if (row->verbs & q->info.verb_bit || (row->verbs == VERB_ALL && str_eqz(q->http->method, "OPTIONS")))
 			return row->connect(q);
 		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
 		return true;

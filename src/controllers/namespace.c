@@ -1,7 +1,7 @@
 /* Empties a namespace that is being deleted, then lets it go. Upstream: pkg/controller/namespace/deletion.
  *
  * 1. Every namespaced resource of the API is emptied by deletecollection; custom ones are found by discovery.
- * 2. Pods first: while they stop within their grace period, what they use (secrets, volumes) still goes, as upstream does it.
+ * 2. Pods first: until the last of them is gone, what they may use or be guarded by (secrets, network policies) stays.
  * 3. What is left, and what failed, stands in the namespace's conditions; while anything is left the key comes back.
  * 4. The last step takes the finalizer "kubernetes" off through the finalize subresource. */
 #include "controllers/internal.h"
@@ -122,6 +122,13 @@ static bool first_version(size_t row)
 	return true;
 }
 
+static void empty_pods(struct emptying *e)
+{
+	const struct target pods = { STR(""), STR("v1"), STR("pods") };
+
+	empty_one(e, &pods, true);
+}
+
 static void empty_built_in(struct emptying *e)
 {
 	/* Events last: what happens meanwhile makes more of them. */
@@ -131,7 +138,7 @@ static void empty_built_in(struct emptying *e)
 			const struct target t = { str_of(row->group), str_of(row->version), str_of(row->plural) };
 
 			if (!row->namespaced || !(row->verbs & VERB_LIST) || !(row->verbs & VERB_DELETE) ||
-				!first_version(i) || (!strcmp(row->plural, "events") ? 1 : 0) != events)
+				row->type == &core_v1_pod_type || !first_version(i) || (!strcmp(row->plural, "events") ? 1 : 0) != events)
 				continue;
 			if (events && *row->group)
 				continue; /* the same objects as core's */
@@ -284,8 +291,11 @@ static int reconcile(struct run *r, struct str name, struct err *err)
 	struct emptying e = { .r = r, .ns = name };
 	struct core_v1_namespace *ns = model_copy(&core_v1_namespace_type, cached, r->arena);
 
-	empty_built_in(&e);
-	empty_custom(&e);
+	empty_pods(&e);
+	if (!e.pods_left && !e.failures.len) {
+		empty_built_in(&e);
+		empty_custom(&e);
+	}
 	int ret = write_conditions(&e, ns, err);
 
 	if (ret == CLIENT_CONFLICT || ret == CLIENT_NOT_FOUND)

@@ -229,6 +229,46 @@ static void check_names(const struct core_v1_pod_spec *s, const struct at *at, s
 	}
 }
 
+/* Segments of [a-z0-9]([-_a-z0-9]*[a-z0-9])? between dots or slashes. */
+static bool sysctl_name_ok(struct str name)
+{
+	bool begins = true;
+	for (size_t i = 0; i < name.len; i++) {
+		char c = name.p[i];
+		bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'), end = i + 1 == name.len;
+		bool before_end = !end && (name.p[i + 1] == '.' || name.p[i + 1] == '/');
+		if (c == '.' || c == '/') {
+			if (begins || end)
+				return false;
+			begins = true;
+			continue;
+		}
+		if (!word && ((c != '-' && c != '_') || begins || end || before_end))
+			return false;
+		begins = false;
+	}
+	return name.len <= 253;
+}
+
+static void check_sysctls(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
+{
+	const struct core_v1_sysctl_items *list = &s->security_context->sysctls;
+	for (size_t i = 0; i < list->len; i++) {
+		struct str name = list->items[i].name;
+		const struct at *here = AT(AT_I(at, "sysctls", i), "name");
+		bool twice = false;
+		for (size_t k = 0; k < i; k++)
+			twice |= str_eq(list->items[k].name, name);
+		if (!name.len)
+			REQUIRED(cs, here, "");
+		else if (!sysctl_name_ok(name))
+			INVALID(cs, here, name, "must have at most 253 characters and match regex "
+				"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
+		else if (twice)
+			DUPLICATE(cs, here, name);
+	}
+}
+
 void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	check_volumes(s, at, cs);
@@ -239,6 +279,8 @@ void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, st
 	check_tolerations(s, at, cs);
 	pod_placement_validate(s, at, cs);
 	pod_security_validate(s, at, cs);
+	if (s->security_context)
+		check_sysctls(s, AT(at, "securityContext"), cs);
 	if (s->active_deadline_seconds.set && (s->active_deadline_seconds.value < 1 || s->active_deadline_seconds.value > INT32_MAX))
 		INVALID_NUM(cs, AT(at, "activeDeadlineSeconds"), s->active_deadline_seconds.value, "must be between 1 and 2147483647, inclusive");
 	if (str_eqz(s->dns_policy, "None") && !s->dns_config)
