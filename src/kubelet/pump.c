@@ -131,7 +131,8 @@ void pump_in_run(struct pump_in *p)
 			p->finish = true;
 		}
 	}
-	memmove(p->waiting.p, p->waiting.p + done, p->waiting.len - done);
+	if (done) /* the buffer may be none at all */
+		memmove(p->waiting.p, p->waiting.p + done, p->waiting.len - done);
 	p->waiting.len -= done;
 	if (p->waiting.len)
 		return;
