@@ -90,10 +90,12 @@ static int remove_cgroups(const struct options *o, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (cgroup_exists(c, CGROUP_ROOT))
-		r = cgroup_remove(c, CGROUP_ROOT, err);
+	/* Groups of our pods went with them. What still holds processes is somebody else's: another kubelet's, or another data directory's. */
+	r = cgroup_prune(c, CGROUP_ROOT, err);
+	if (r == -EBUSY)
+		fprintf(stderr, "skiff uninstall: %s that are not of %s: they stay\n", err->text, o->data_dir);
 	cgroup_close(c);
-	return r;
+	return r == -EBUSY ? 0 : r;
 }
 
 static int remove_files(const struct options *o, struct err *err)

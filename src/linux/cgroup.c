@@ -447,3 +447,39 @@ int cgroup_remove(struct cgroups *c, const char *name, struct err *err)
 	}
 	return r;
 }
+
+/* Removes what is empty, deepest first; true: all of it went. */
+static bool prune_dir(const char *dir)
+{
+	char path[PATH_MAX + 32];
+	bool all = true;
+
+	DIR *d = opendir(dir);
+	if (!d)
+		return errno == ENOENT;
+	for (struct dirent *e; (e = readdir(d));)
+		if (e->d_type == DT_DIR && e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
+			all &= prune_dir(path);
+	closedir(d);
+	for (int tries = 0; all && rmdir(dir) < 0; tries++) {
+		if (errno == ENOENT)
+			break;
+		all = errno == EBUSY && tries < 100;
+		if (all)
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	return all;
+}
+
+int cgroup_prune(struct cgroups *c, const char *name, struct err *err)
+{
+	char dir[PATH_MAX];
+	bool all = true;
+	int r = check_name(&name, err);
+
+	for (size_t i = 0; i < c->n_mounts && r == 0; i++) {
+		path_fmt(dir, "%s/%s", c->mounts[i], name);
+		all &= prune_dir(dir);
+	}
+	return r < 0 ? r : all ? 0 : err_set(err, -EBUSY, "the cgroup \"/%s\" holds processes", name);
+}

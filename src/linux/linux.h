@@ -83,6 +83,7 @@ int cgroup_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret, 
 uint64_t cgroup_oom_kills(struct cgroups *c, const char *name);                   /* 0 when unknown */
 int cgroup_kill(struct cgroups *c, const char *name, struct err *err);            /* SIGKILL to all in it and below */
 int cgroup_remove(struct cgroups *c, const char *name, struct err *err);          /* kills, then removes it and what is below */
+int cgroup_prune(struct cgroups *c, const char *name, struct err *err);           /* removes it and what is below where no process is, kills nothing; -EBUSY: some is left */
 bool cgroup_exists(struct cgroups *c, const char *name);
 
 /* ---- links, addresses, routes (rtnetlink) ---- */
