@@ -316,6 +316,30 @@ static bool reverse_address(const char *text, char out[INET_ADDRSTRLEN])
 	return true;
 }
 
+static void reverse_service(struct question *q, const struct core_v1_service *s, struct str host)
+{
+	q->found = true;
+	if (q->type == KNOT_RRTYPE_PTR || q->type == KNOT_RRTYPE_ANY)
+		put_name(q, q->name, KNOT_RRTYPE_PTR, arena_fmt(q->arena, STR_FMT "%s" STR_FMT "." STR_FMT ".svc.%s", STR_ARG(host), host.len ? "." : "",
+			STR_ARG(s->metadata.name), STR_ARG(s->metadata.namespace), q->domain).p);
+}
+
+/* The endpoints of a headless service have names of their own. */
+static void reverse_endpoints(struct question *q, struct str key, const struct core_v1_service *s, const char *ip)
+{
+	struct cached_list slices;
+
+	q->src->slices(q->src->arg, key, &slices);
+	for (size_t i = 0; i < slices.len; i++) {
+		const struct discovery_v1_endpoint_slice *slice = slices.items[i]->obj;
+
+		LIST_EACH(e, &slice->endpoints)
+			if (e->addresses.len && str_eqz(e->addresses.items[0], ip) && e->hostname.len)
+				reverse_service(q, s, e->hostname);
+	}
+	cached_list_deinit(&slices);
+}
+
 static bool reverse_name(struct question *q)
 {
 	char ip[INET_ADDRSTRLEN];
@@ -327,12 +351,10 @@ static bool reverse_name(struct question *q)
 	for (size_t i = 0; i < all.len; i++) {
 		const struct core_v1_service *s = all.items[i]->obj;
 
-		if (!str_eqz(s->spec.cluster_ip, ip))
-			continue;
-		q->found = true;
-		if (q->type == KNOT_RRTYPE_PTR || q->type == KNOT_RRTYPE_ANY)
-			put_name(q, q->name, KNOT_RRTYPE_PTR, arena_fmt(q->arena, STR_FMT "." STR_FMT ".svc.%s", STR_ARG(s->metadata.name),
-				STR_ARG(s->metadata.namespace), q->domain).p);
+		if (str_eqz(s->spec.cluster_ip, ip))
+			reverse_service(q, s, STR_NONE);
+		else if (headless(s))
+			reverse_endpoints(q, all.items[i]->key, s, ip);
 	}
 	cached_list_deinit(&all);
 	return q->found;

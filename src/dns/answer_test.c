@@ -173,6 +173,8 @@ static const struct {
 	{ "10-42-0-9.shop.pod.cluster.local",       KNOT_RRTYPE_A,    "ok 10.42.0.9" },
 	{ "pod-name.shop.pod.cluster.local",        KNOT_RRTYPE_A,    "nxdomain" },
 	{ "20.0.43.10.in-addr.arpa",                KNOT_RRTYPE_PTR,  "ok web.shop.svc.cluster.local." },
+	{ "5.0.42.10.in-addr.arpa",                 KNOT_RRTYPE_PTR,  "ok db-0.db.shop.svc.cluster.local." },
+	{ "6.0.42.10.in-addr.arpa",                 KNOT_RRTYPE_PTR,  "forward" },
 	{ "9.9.43.10.in-addr.arpa",                 KNOT_RRTYPE_PTR,  "forward" },
 };
 /* clang-format on */
