@@ -49,7 +49,7 @@ def master(things, wire, etcd, name="m0", ip="192.0.2.10", pki_of=None, flags=()
 
 
 def config_map(name, **data):
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
 
 
 @pytest.mark.parametrize("version", ["3.4", "3.6"])
@@ -341,3 +341,35 @@ def test_migrate(things, wire):
     for key, o in there.items():
         if key[0] in ("configmaps", "secrets", "services", "clusterroles", "namespaces"):
             assert after[key] == o
+
+
+def test_forgotten_meanwhile(things, wire):
+    """A server that was cut off for so long that etcd has forgotten what it missed: it reads everything anew, and its watchers must list again."""
+    need("3.4")
+    etcd = Etcd("3.4", 1, wire)
+    things.append(etcd)
+    leader = master(things, wire, etcd, "a")  # one that leads ends when it is cut off; this is about the other
+    m = master(things, wire, etcd, "b", "192.0.2.11", leader)
+    for name in ("same", "changed", "gone"):
+        m.kubectl("create", "configmap", name, "--from-literal=x=1")
+    start = json.loads(m.kubectl("get", "--raw", "/api/v1/namespaces/default/configmaps"))["metadata"]["resourceVersion"]
+    watcher = Watcher(m, start)
+    things.append(watcher)
+    wire.cut(m)
+    etcd.ctl("put", "/registry/configmaps/default/new", json.dumps(config_map("new", x="2")))
+    etcd.ctl("put", "/registry/configmaps/default/changed", json.dumps(config_map("changed", x="2")))
+    etcd.ctl("del", "/registry/configmaps/default/gone")
+    revision = json.loads(etcd.ctl("get", "/registry/configmaps/default/new", "-w", "json"))["header"]["revision"]
+    etcd.ctl("compact", str(revision))
+    status, _, err = m.kubectl("get", "configmap", "same", check=False)
+    assert status and "did not answer in time" in err, "what cannot be fresh is not served"
+    assert m.kubectl("get", "--raw", "/api/v1/namespaces/default/configmaps/same?resourceVersion=0"), "what need not be is"
+    # stay away for longer than the server keeps its connection without an answer
+    eventually(lambda: "does not answer" in m.log_text(200), 40, "the connection given up")
+    wire.mend(m)
+    eventually(lambda: m.kubectl("get", "configmap", "same", check=False)[0] == 0, 20, "reads again")
+    there = {c["metadata"]["name"]: c.get("data") for c in m.get("configmaps")["items"]}
+    assert there["new"] == there["changed"] == {"x": "2"} and there["same"] == {"x": "1"} and "gone" not in there
+    assert "everything is read anew" in m.log_text(200)
+    eventually(lambda: [e for e in watcher.events if e[0] == "ERROR"], 10, "the watcher's 410")
+    m.kubectl("delete", "configmap", "changed")
