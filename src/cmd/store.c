@@ -1,4 +1,5 @@
 /* Which store: sqlite, memory or etcd, by the text of --store. */
+#include <semaphore.h>
 #include <stdio.h>
 
 #include "cmd/cmd.h"
@@ -6,14 +7,41 @@
 #include "registry/registry.h"
 
 #define ETCD STR("etcd=")
+#define CATCH_UP_MS 30000
 
 int cmd_etcd_open(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
 {
 	CLEAN_FREE char *text = str_dup(urls), *id = xasprintf("%s/store/etcd-cluster", o->data_dir);
 	struct etcd_config c = { .urls = text, .ca_file = o->etcd_cafile, .cert_file = o->etcd_certfile, .key_file = o->etcd_keyfile,
-		.id_file = remember ? id : NULL };
+		.id_file = remember ? id : NULL, .history = remember };
 
 	return etcd_open(&c, ret, err);
+}
+
+struct caught_up {
+	sem_t done;
+	int result;
+};
+
+static void caught_up(void *arg, int result)
+{
+	struct caught_up *c = arg;
+
+	c->result = result;
+	sem_post(&c->done);
+}
+
+/* What was loaded may be of some minutes ago; nobody is to see that. */
+static int wait_until_now(struct store *s, struct err *err)
+{
+	struct caught_up c;
+
+	sem_init(&c.done, 0, 0);
+	store_wait(s, 0, CATCH_UP_MS, caught_up, &c);
+	while (sem_wait(&c.done) < 0)
+		;
+	sem_destroy(&c.done);
+	return c.result < 0 ? err_set(err, c.result, "etcd does not tell what changed: %s", strerror(-c.result)) : 0;
 }
 
 static int open_etcd(const struct options *o, struct str urls, struct cmd_store *ret, struct err *err)
@@ -29,6 +57,8 @@ static int open_etcd(const struct options *o, struct str urls, struct cmd_store 
 	ret->shared.type = &etcd_remote;
 	ret->shared.remote = e;
 	r = store_open(&c, &ret->store, err);
+	if (r == 0)
+		r = wait_until_now(ret->store, err);
 	return r < 0 ? r : etcd_compact_start(e, err);
 }
 

@@ -6,7 +6,7 @@
 #include "io/io.h"
 
 enum { PERIOD_S = 300 };
-#define KEY STR("compact_rev_key")
+#define KEY STR(ETCD_COMPACT_KEY)
 
 struct round {
 	int64_t version;   /* of the key, as seen last */

@@ -148,6 +148,7 @@ int etcd_open(const struct etcd_config *c, struct etcd **ret, struct err *err)
 	pthread_condattr_destroy(&monotonic);
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_mutex_init(&e->leases.lock, NULL);
+	e->history = c->history;
 	int r = split_urls(e, c, err);
 	if (r == 0) {
 		struct grpc_client_config gc = { .urls = e->urls, .n_urls = e->n_urls, .tls = e->tls, .metadata = metadata,
@@ -203,12 +204,10 @@ static int each_page(struct etcd *e, const struct etcd_v3_range_response *resp, 
 	return 0;
 }
 
-static int load(void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err)
+static int read_all(struct etcd *e, int64_t revision, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err)
 {
-	struct etcd *e = remote;
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf from = { 0 };
-	int64_t revision = 0;
 	buf_addz(&from, ETCD_PREFIX);
 	for (;;) {
 		struct etcd_v3_range_response *resp;
@@ -229,6 +228,30 @@ static int load(void *remote, store_remote_each_fn each, void *arg, uint64_t *re
 	}
 	*ret_revision = (uint64_t)revision;
 	return 0;
+}
+
+/* A revision of some minutes ago that etcd still knows; 0: none. */
+static int64_t past_revision(struct etcd *e)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct etcd_v3_range_request read = { .key = STR(ETCD_COMPACT_KEY) };
+	struct etcd_v3_range_response *resp;
+	int64_t revision = 0;
+	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &read, &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL) ||
+		!resp->kvs.len || str_to_i64(resp->kvs.items[0].value, &revision) || revision <= 0)
+		return 0;
+	struct etcd_v3_range_request probe = { .key = STR(ETCD_PREFIX), .count_only = true, .revision = revision };
+	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &probe, &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL))
+		return 0; /* compacted */
+	return revision;
+}
+
+static int load(void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err)
+{
+	struct etcd *e = remote;
+	int64_t revision = e->history ? past_revision(e) : 0;
+	e->history = false;
+	return read_all(e, revision, each, arg, ret_revision, err);
 }
 
 static int count(struct etcd *e, struct str prefix, uint64_t *ret_n, uint64_t *ret_revision, struct err *err)

@@ -19,6 +19,7 @@ struct etcd_config {
 	const char *ca_file, *cert_file, *key_file; /* PEM; NULL: the system's, none */
 	const char *id_file;           /* remembers the cluster's number; NULL: any will do */
 	unsigned timeout_ms;           /* for the first answer; 0: 10 s */
+	bool history;                  /* the first load is of some minutes ago, where etcd still knows that, so that watchers of before go on */
 };
 /* Connects and looks whether this is the right cluster. -EHOSTUNREACH: no member answers; -EBADMSG: another cluster's data. */
 int etcd_open(const struct etcd_config *c, struct etcd **ret, struct err *err);

@@ -18,6 +18,7 @@
 #include "net/net.h"
 
 #define ETCD_PREFIX "/registry/"
+#define ETCD_COMPACT_KEY "compact_rev_key" /* upstream's: holds what etcd's revision was at the last compaction */
 #define ETCD_GUARD "skiff/guard/" /* keys of guards */
 #define ETCD_CALL_MS 10000
 #define LEASE_REUSE_S 60 /* a lease takes keys for so long */
@@ -46,6 +47,7 @@ struct etcd {
 	size_t n_urls;
 	uint64_t cluster_id;
 	_Atomic uint64_t db_size;
+	bool history;                  /* load begins in the past, once */
 	struct lease_pool leases;
 	struct watch watch;
 	atomic_bool closing;

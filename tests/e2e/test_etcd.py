@@ -83,11 +83,17 @@ def test_one_member(things, wire, version):
     etcd.ctl("del", "/registry/configmaps/default/b")
     assert m.kubectl("get", "configmap", "b", check=False)[0] == 1
 
-    # restarts of either
+    # restarts of either; who watched before goes on
+    etcd.ctl("put", "compact_rev_key", str(kv["mod_revision"]))  # as after the first five minutes
+    m.kubectl("delete", "configmap", "a", "--wait=false")
+    m.kubectl("create", "configmap", "a", "--from-literal=x=2")
     pods = sorted(p["metadata"]["uid"] for p in m.get("pods", "-l", "app=web")["items"])
     m.stop(signal.SIGKILL)
     m.start("--no-agent", *etcd.flags())
     assert sorted(p["metadata"]["uid"] for p in m.get("pods", "-l", "app=web")["items"]) == pods
+    watcher = Watcher(m, kv["mod_revision"])
+    eventually(lambda: [e[0] for e in watcher.events if e[1] == "a"] == ["DELETED", "ADDED"], 10, "events of before the restart")
+    watcher.end()
     etcd.kill(0)
     assert m.kubectl("get", "configmap", "a", "--request-timeout=10s", check=False)[0] == 1, "a read that cannot be fresh is refused"
     etcd.start(0)
