@@ -78,8 +78,6 @@ int parse_int(struct str s, int64_t *ret);           /* digits with sign only; -
 int quantity_canonical(struct str s, struct arena *a, struct str *ret); /* -EINVAL, -ERANGE */
 
 /* ---- shapes.c ---- */
-size_t codec_kind_size(unsigned kind, const struct type *t);
-size_t codec_item_size(const struct field *f); /* of a list's item, a map's entry */
 bool codec_is_there(const struct field *f, const void *value); /* false: omitempty leaves it out */
 /* Sorts a map's entries by key; of those with equal keys the last one stays. */
 void codec_sort_map(struct any_list *l, size_t entry_size);

@@ -207,7 +207,7 @@ static int decode_list(struct dec *d, const struct field *f, struct any_list *re
 	const struct frame *up, bool nested)
 {
 	struct chunk *first = d->chunk;
-	size_t used = first->used, n = 0, size = codec_kind_size(f->kind, f->type);
+	size_t used = first->used, n = 0, size = model_kind_size(f->kind, f->type);
 	struct frame at = { .up = up, .kind = FRAME_INDEX };
 	int r;
 
@@ -267,7 +267,7 @@ static int decode_map(
 	struct dec *d, const struct field *f, struct any_list *ret, const struct frame *up)
 {
 	struct chunk *first = d->chunk;
-	size_t used = first->used, n = 0, size = codec_item_size(f);
+	size_t used = first->used, n = 0, size = model_item_size(f);
 	struct frame at = { .up = up, .kind = FRAME_KEY };
 	int r;
 

@@ -273,7 +273,7 @@ static void encode_list(const struct field *f, const struct any_list *l, struct 
 		PUT(out, "null");
 		return;
 	}
-	size_t size = codec_kind_size(f->kind, f->type);
+	size_t size = model_kind_size(f->kind, f->type);
 
 	put_char(out, '[');
 	for (size_t i = 0; i < l->len; i++) {
@@ -289,7 +289,7 @@ static void encode_map(const struct field *f, const struct any_list *l, struct b
 		PUT(out, "null");
 		return;
 	}
-	size_t size = codec_item_size(f);
+	size_t size = model_item_size(f);
 
 	put_char(out, '{');
 	for (size_t i = 0; i < l->len; i++) {

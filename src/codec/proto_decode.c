@@ -382,7 +382,7 @@ static size_t count_run(const uint8_t *key, struct bytes in, unsigned wire)
 /* A packed list of numbers. */
 static int get_packed(struct pdec *d, const struct field *f, struct bytes *in, struct any_list *l)
 {
-	size_t size = codec_kind_size(f->kind, NULL);
+	size_t size = model_kind_size(f->kind, NULL);
 	struct bytes b;
 	int r = get_bytes(d, in, &b);
 
@@ -468,7 +468,7 @@ static int get_item(struct pdec *d, const struct field *f, struct bytes *in, cha
 static int get_run(struct pdec *d, const struct field *f, const uint8_t *key, struct bytes *in,
 	unsigned wire, struct any_list *l)
 {
-	size_t size = codec_item_size(f), key_len = (size_t)(in->p - key);
+	size_t size = model_item_size(f), key_len = (size_t)(in->p - key);
 	size_t n = l->len ? 1 : count_run(key, *in, wire);
 	int r = spend(d, (l->len ? 2 * l->len : model_list_room(n)) * size, f);
 
@@ -562,7 +562,7 @@ static int decode_message(struct pdec *d, const struct type *t, char *obj, struc
 		const struct field *f = &t->fields[i];
 
 		if (f->shape >= SHAPE_MAP)
-			codec_sort_map((struct any_list *)(obj + f->offset), codec_item_size(f));
+			codec_sort_map((struct any_list *)(obj + f->offset), model_item_size(f));
 	}
 	d->depth--;
 	d->end = outer_end;

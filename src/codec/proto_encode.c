@@ -178,7 +178,7 @@ static void put_wrapped(struct penc *e, unsigned tag, const struct str_list *l)
 
 static void put_list(struct penc *e, const struct field *f, const struct any_list *l)
 {
-	size_t size = codec_kind_size(f->kind, f->type);
+	size_t size = model_kind_size(f->kind, f->type);
 
 	if (f->flags & FIELD_PROTO_WRAPPED) {
 		if (l->items)
@@ -191,7 +191,7 @@ static void put_list(struct penc *e, const struct field *f, const struct any_lis
 
 static void put_map(struct penc *e, const struct field *f, const struct any_list *l)
 {
-	size_t size = codec_item_size(f);
+	size_t size = model_item_size(f);
 
 	for (size_t i = l->len; i-- > 0;) {
 		const char *entry = l->items + i * size, *value = entry + MAP_VALUE_OFFSET;

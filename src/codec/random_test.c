@@ -138,7 +138,7 @@ static void fill_pointer(struct gen *g, const struct field *f, char *to)
 
 static void fill_items(struct gen *g, const struct field *f, struct any_list *l)
 {
-	size_t size = codec_item_size(f), n = next(g) % 4;
+	size_t size = model_item_size(f), n = next(g) % 4;
 
 	if (!n) {
 		l->items = chance(g, 50) ? MODEL_EMPTY : NULL;
@@ -216,7 +216,7 @@ static void print_difference(const struct type *t, const char *a, const char *b)
 		else if (f->shape == SHAPE_PTR && *(void *const *)x && *(void *const *)y)
 			print_difference(f->type, *(char *const *)x, *(char *const *)y);
 		const struct any_list *l = (const void *)x, *m = (const void *)y;
-		size_t at = f->shape == SHAPE_MAP ? MAP_VALUE_OFFSET : 0, size = codec_item_size(f);
+		size_t at = f->shape == SHAPE_MAP ? MAP_VALUE_OFFSET : 0, size = model_item_size(f);
 
 		for (size_t j = 0; f->shape >= SHAPE_LIST && j < l->len && l->len == m->len; j++)
 			print_difference(

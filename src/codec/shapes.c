@@ -3,37 +3,6 @@
 
 #include <stdio.h>
 
-size_t codec_kind_size(unsigned kind, const struct type *t)
-{
-	static const uint8_t sizes[] = {
-		[KIND_BOOL] = sizeof(bool),
-		[KIND_INT32] = 4,
-		[KIND_INT64] = 8,
-		[KIND_DOUBLE] = 8,
-		[KIND_STRING] = sizeof(struct str),
-		[KIND_BYTES] = sizeof(struct str),
-		[KIND_QUANTITY] = sizeof(struct str),
-		[KIND_RAW] = sizeof(struct str),
-		[KIND_JSON] = sizeof(struct str),
-		[KIND_TIME] = sizeof(struct timestamp),
-		[KIND_MICROTIME] = sizeof(struct timestamp),
-		[KIND_DURATION] = 8,
-		[KIND_INT_OR_STRING] = sizeof(struct int_or_str),
-	};
-
-	return kind == KIND_MESSAGE ? t->size : sizes[kind];
-}
-
-size_t codec_item_size(const struct field *f)
-{
-	if (f->shape == SHAPE_MAP_LIST)
-		return sizeof(struct str_list_entry);
-	if (f->shape != SHAPE_MAP)
-		return codec_kind_size(f->kind, f->type);
-	return f->kind == KIND_MESSAGE ? f->type->entry_size
-				       : MAP_VALUE_OFFSET + codec_kind_size(f->kind, NULL);
-}
-
 bool codec_is_there(const struct field *f, const void *value)
 {
 	if (f->shape >= SHAPE_LIST)

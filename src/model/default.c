@@ -82,7 +82,7 @@ static void set_one(const struct field *f, void *value, const char *json, struct
 
 static void default_items(const struct field *f, struct any_list *l, struct arena *a)
 {
-	size_t size = field_item_size(f);
+	size_t size = model_item_size(f);
 	size_t at = f->shape == SHAPE_LIST ? 0 : MAP_VALUE_OFFSET;
 
 	for (size_t i = 0; f->kind == KIND_MESSAGE && i < l->len; i++)

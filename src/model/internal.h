@@ -23,8 +23,6 @@ static inline bool kind_is_text(enum field_kind k)
 bool model_field_is_zero(const struct field *f, const void *value); /* not there */
 bool model_field_equal(const struct field *f, const void *a, const void *b);
 
-size_t field_item_size(const struct field *f);  /* of one item of a list, one entry of a map */
 size_t field_value_size(const struct field *f); /* of the member itself */
-size_t kind_size(enum field_kind kind, const struct type *t); /* of one value */
 
 #endif

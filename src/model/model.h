@@ -216,6 +216,10 @@ const struct field *model_field(const struct type *t, struct str json_name); /* 
 const struct flat_field *model_flat_field(const struct type *t, struct str json_name); /* with its offset in the outer struct */
 const struct type *const *model_types(size_t *ret_n);                       /* all of them */
 
+/* Bytes of one value of a kind (t: of KIND_MESSAGE), and of one item of a list or entry of a map. */
+size_t model_kind_size(enum field_kind kind, const struct type *t);
+size_t model_item_size(const struct field *f);
+
 /* ---- whole objects, one loop over the rows each ---- */
 void *model_new(const struct type *t, struct arena *a);           /* zeroed; apiVersion and kind set for objects */
 void *model_copy(const struct type *t, const void *obj, struct arena *a); /* deep; shares nothing */

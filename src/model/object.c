@@ -51,7 +51,7 @@ static void copy_texts(struct str_list *l, struct arena *a)
 
 static void copy_items(const struct field *f, struct any_list *l, struct arena *a)
 {
-	size_t size = field_item_size(f);
+	size_t size = model_item_size(f);
 	size_t at = f->shape == SHAPE_LIST ? 0 : MAP_VALUE_OFFSET;
 	const char *old = l->items;
 
@@ -196,7 +196,7 @@ static bool texts_equal(const struct str_list *a, const struct str_list *b)
 
 static bool items_equal(const struct field *f, const struct any_list *a, const struct any_list *b)
 {
-	size_t size = field_item_size(f);
+	size_t size = model_item_size(f);
 	size_t at = f->shape == SHAPE_LIST ? 0 : MAP_VALUE_OFFSET;
 
 	if (a->len != b->len)
@@ -254,7 +254,7 @@ bool model_field_is_zero(const struct field *f, const void *value)
 		return ((const struct int_or_str *)value)->kind == IOS_NONE;
 	if (f->shape == SHAPE_PTR)
 		return !*(const bool *)value; /* .set comes first in all of them */
-	return !memcmp(value, zeros, kind_size(f->kind, NULL));
+	return !memcmp(value, zeros, model_kind_size(f->kind, NULL));
 }
 
 bool model_is_zero(const struct type *t, const void *obj)

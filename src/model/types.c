@@ -125,7 +125,7 @@ struct meta_v1_object_meta *model_meta(const struct type *t, const void *obj)
 	return (struct meta_v1_object_meta *)((const char *)obj + f->offset);
 }
 
-size_t kind_size(enum field_kind kind, const struct type *t)
+size_t model_kind_size(enum field_kind kind, const struct type *t)
 {
 	static const uint8_t sizes[] = {
 		[KIND_BOOL] = sizeof(bool),
@@ -146,20 +146,20 @@ size_t kind_size(enum field_kind kind, const struct type *t)
 	return kind == KIND_MESSAGE ? t->size : sizes[kind];
 }
 
-size_t field_item_size(const struct field *f)
+size_t model_item_size(const struct field *f)
 {
 	if (f->shape == SHAPE_MAP_LIST)
 		return sizeof(struct str_list_entry);
 	if (f->shape != SHAPE_MAP)
-		return kind_size(f->kind, f->type);
+		return model_kind_size(f->kind, f->type);
 	return f->kind == KIND_MESSAGE ? f->type->entry_size
-				       : MAP_VALUE_OFFSET + kind_size(f->kind, NULL);
+				       : MAP_VALUE_OFFSET + model_kind_size(f->kind, NULL);
 }
 
 size_t field_value_size(const struct field *f)
 {
 	if (f->shape == SHAPE_ONE)
-		return kind_size(f->kind, f->type);
+		return model_kind_size(f->kind, f->type);
 	if (f->shape != SHAPE_PTR)
 		return sizeof(struct any_list);
 	switch (f->kind) {
@@ -175,6 +175,6 @@ size_t field_value_size(const struct field *f)
 	case KIND_MESSAGE:
 		return sizeof(void *);
 	default:
-		return kind_size(f->kind, NULL);
+		return model_kind_size(f->kind, NULL);
 	}
 }

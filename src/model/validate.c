@@ -304,7 +304,7 @@ static void check_message(
 static void check_items(
 	struct check *c, const struct field *f, const struct any_list *l, const struct place *up)
 {
-	size_t size = field_item_size(f), at = f->shape == SHAPE_LIST ? 0 : MAP_VALUE_OFFSET;
+	size_t size = model_item_size(f), at = f->shape == SHAPE_LIST ? 0 : MAP_VALUE_OFFSET;
 	struct place p = { .up = up };
 
 	if (f->rule && f->rule->has_max && l->len > (size_t)f->rule->max)
