@@ -13,6 +13,7 @@ const struct plugin *const plugins[] = { /* cheapest first; a pod's refused_by h
 	&node_ports,
 	&resources_fit,
 	&balanced_allocation,
+	&volume_binding,
 	&pod_topology_spread,
 	&inter_pod_affinity,
 };

@@ -50,6 +50,10 @@ struct nodes {
 	/* Labels of a namespace into an arena; NULL: terms that choose namespaces by label choose none. */
 	bool (*namespace_labels)(void *arg, struct str ns, struct arena *a, struct str_map *ret);
 	void *namespace_arg;
+	/* Claims, volumes and classes; references. find NULL: volumes are not looked at. */
+	struct cached *(*find)(void *arg, const struct type *t, struct str key);
+	void (*find_all)(void *arg, const struct type *t, struct cached_list *ret);
+	void *find_arg;
 	char *resource_name[RES_MAX];
 	size_t n_resources;
 };
@@ -151,6 +155,7 @@ enum cluster_event {                   /* what can make a refused pod fit */
 	EVENT_POD_GONE = 1 << 1,       /* room and ports became free */
 	EVENT_POD_UPDATE = 1 << 2,     /* the pod itself changed */
 	EVENT_POD_PLACED = 1 << 3,     /* another pod came to a node */
+	EVENT_VOLUME = 1 << 4,         /* a claim, volume or class */
 };
 
 /* Refusals of a node are counted by text: refuse() is called once for each reason of a node. */
@@ -179,7 +184,9 @@ struct plugin {
 extern const struct plugin *const plugins[];
 extern const size_t n_plugins;
 extern const struct plugin node_unschedulable, node_name_plugin, taint_toleration, node_affinity, node_ports, resources_fit, balanced_allocation, inter_pod_affinity,
-	pod_topology_spread;
+	pod_topology_spread, volume_binding;
+/* Tells the provisioners of the pod's unbound claims which node was chosen. Without the lock. */
+int volume_claims_select(const struct nodes *t, struct client *client, const struct core_v1_pod *pod, const char *node, struct err *err);
 
 struct verdict {
 	size_t node;                   /* NO_NODE: none fits */

@@ -11,7 +11,7 @@
 
 struct scheduler {
 	struct scheduler_config c;
-	struct informer *pod_informer, *node_informer, *budget_informer, *namespace_informer;
+	struct informer *pod_informer, *node_informer, *budget_informer, *namespace_informer, *volume_informers[3];
 	struct event_recorder *events;
 	struct pool *binders;
 	pthread_t thread;
@@ -270,8 +270,13 @@ static void bind(struct scheduler *s, const struct cached *c, const char *node)
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_binding *b = model_new(&core_v1_binding_type, a);
 	struct err err = {0};
-	int r;
+	int r = volume_claims_select(&s->nodes, s->c.client, c->obj, node, &err);
 
+	if (r) {
+		log_warn("scheduler", "claims of pod " STR_FMT ": %s", STR_ARG(c->key), err.text);
+		binding_failed(s, c);
+		return;
+	}
 	b->metadata.name = c->meta->name;
 	b->metadata.namespace = c->meta->namespace;
 	b->metadata.uid = c->meta->uid;
@@ -499,6 +504,40 @@ static void *scheduling_thread(void *arg)
 
 /* ---- life ---- */
 
+static const struct type *const volume_types[] = { &core_v1_persistent_volume_claim_type, &core_v1_persistent_volume_type,
+	&storage_v1_storage_class_type };
+
+static struct cached *find(void *arg, const struct type *t, struct str key)
+{
+	struct scheduler *s = arg;
+
+	for (size_t i = 0; i < ARRAY_LEN(volume_types); i++)
+		if (t == volume_types[i])
+			return informer_get(s->volume_informers[i], key);
+	return NULL;
+}
+
+static void find_all(void *arg, const struct type *t, struct cached_list *ret)
+{
+	struct scheduler *s = arg;
+
+	*ret = (struct cached_list){ 0 };
+	for (size_t i = 0; i < ARRAY_LEN(volume_types); i++)
+		if (t == volume_types[i])
+			informer_list(s->volume_informers[i], STR_NONE, ret);
+}
+
+static void on_volume(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct scheduler *s = arg;
+
+	if (ev == INFORMER_DELETED)
+		return;
+	pthread_mutex_lock(&s->lock);
+	wake_refused(s, EVENT_VOLUME);
+	pthread_mutex_unlock(&s->lock);
+}
+
 static bool namespace_labels(void *arg, struct str ns, struct arena *a, struct str_map *ret)
 {
 	struct cached *c = informer_get(((struct scheduler *)arg)->namespace_informer, ns);
@@ -532,6 +571,13 @@ int scheduler_new(const struct scheduler_config *c, struct scheduler **ret, stru
 	list_init(&s->nominated);
 	s->nodes.namespace_labels = namespace_labels;
 	s->nodes.namespace_arg = s;
+	s->nodes.find = find;
+	s->nodes.find_all = find_all;
+	s->nodes.find_arg = s;
+	for (size_t i = 0; i < ARRAY_LEN(volume_types); i++) {
+		s->volume_informers[i] = informers_get(c->informers, volume_types[i]);
+		informer_add_handler(s->volume_informers[i], on_volume, s);
+	}
 	s->budget_informer = informers_get(c->informers, &policy_v1_pod_disruption_budget_type);
 	s->namespace_informer = informers_get(c->informers, &core_v1_namespace_type);
 	s->last_flush_ns = now_ns(s);

@@ -75,6 +75,39 @@ def test_selectors(cluster, ns):
     refused(cluster, ns, "far", "didn't match pod anti-affinity rules")
 
 
+def test_claims(cluster, ns):
+    """A pod waits for its claim to be there and bound; one that waits for its consumer is bound where the pod goes."""
+    cluster.apply({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": f"late-{ns}"}, "provisioner": "kubernetes.io/no-provisioner",
+                   "volumeBindingMode": "WaitForFirstConsumer"})
+
+    def pod(name, claim):
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": KEEP,
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}}
+
+    def volume(name, klass, node=None):
+        affinity = {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}} if node else {}
+        return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{name}-{ns}"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "storageClassName": klass, "hostPath": {"path": f"/tmp/{name}-{ns}", "type": "DirectoryOrCreate"}, **affinity}}
+
+    def claim(name, klass):
+        return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": ns}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": klass,
+                "resources": {"requests": {"storage": "1Gi"}}}}
+    cluster.apply(pod("a", "now"), "-n", ns)
+    refused(cluster, ns, "a", 'persistentvolumeclaim "now" not found')
+    cluster.apply(claim("now", f"now-{ns}"))
+    refused(cluster, ns, "a", "unbound immediate")
+    cluster.apply(volume("now", f"now-{ns}"))
+    eventually(lambda: running(cluster, ns, "a"), 15, "a runs")
+    cluster.apply(claim("late", f"late-{ns}"))
+    cluster.apply(volume("elsewhere", f"late-{ns}", "node2"))
+    cluster.apply(pod("b", "late"), "-n", ns)
+    refused(cluster, ns, "b", "didn't find available persistent volumes to bind")
+    cluster.apply(volume("here", f"late-{ns}", "node1"))
+    eventually(lambda: running(cluster, ns, "b"), 15, "b runs")
+    assert cluster.get("pvc", "late", "-n", ns)["spec"]["volumeName"] == f"here-{ns}"
+    cluster.kubectl("delete", "pv", f"now-{ns}", f"here-{ns}", f"elsewhere-{ns}", "--wait=false")
+
+
 def test_host_ports(cluster, ns):
     def pod(name, ip, protocol="TCP"):
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": KEEP, "ports": [
