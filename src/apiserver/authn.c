@@ -31,8 +31,14 @@ int authn_token(struct apiserver *s, struct str token, const struct str_list *au
 	struct str_list *ret_audiences, struct err *err)
 {
 	int r = service_token_check(s, token, audiences, a, ret, ret_audiences, err);
-	if (r == TOKEN_NOT_MINE)
+	if (r == TOKEN_NOT_MINE) {
+		struct str own = str_of(s->config.issuer);
+		if (audiences && audiences->len && !str_list_has(audiences, own))
+			return err_set(err, -EACCES, "the token is for another audience");
 		r = bootstrap_token_check(s, token, a, ret, err);
+		if (r == 0 && audiences && audiences->len && ret_audiences)
+			*LIST_ADD(a, ret_audiences) = own;
+	}
 	if (r == 0)
 		add_authenticated(a, ret);
 	return r == TOKEN_NOT_MINE ? err_set(err, -EACCES, "the token is of no kind known here") : r;
@@ -91,6 +97,10 @@ bool phase_authenticate(struct request *q)
 		return true;
 	}
 	struct str token = token_text(bearer_token(q->http), q->arena);
+	if (!token.len && q->http->peer_refused) {
+		respond_reason(q, REASON_UNAUTHORIZED, "Unauthorized");
+		return false;
+	}
 	if (!token.len) {
 		anonymous(q->arena, &q->user);
 		return true;

@@ -440,6 +440,7 @@ static bool handshake(struct http_conn *c)
 	}
 	c->handshaken = true;
 	c->peer = tls_peer_identity(&c->tls);
+	c->peer_refused = !c->peer && tls_peer_shows_certificate(&c->tls);
 	return choose_protocol(c, tls_chose_http2(&c->tls) ? &http2_protocol : &http1_protocol);
 }
 

@@ -53,7 +53,8 @@ void tls_shutdown(struct tls_conn *t);
 bool tls_chose_http2(const struct tls_conn *t);
 struct tls_context *tls_context_ref(struct tls_context *t);
 unsigned tls_context_generation(struct tls_context *t); /* another number after each update; NULL is fine */
-struct tls_identity *tls_peer_identity(const struct tls_conn *t); /* one piece of memory: free(); NULL: no certificate */
+struct tls_identity *tls_peer_identity(const struct tls_conn *t); /* one piece of memory: free(); NULL: no certificate, or not a good one */
+bool tls_peer_shows_certificate(const struct tls_conn *t);
 
 /* ---- message: a request or a response head while it is received ---- */
 struct message {
@@ -207,6 +208,7 @@ struct http_conn {
 	struct tls_conn tls;
 	const struct conn_protocol *protocol; /* NULL: not known yet (handshake) */
 	struct tls_identity *peer;
+	bool peer_refused;
 	char remote[64];
 	struct sendq q;
 	struct buf out;            /* ciphertext that the kernel did not take yet */

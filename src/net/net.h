@@ -19,6 +19,7 @@ struct tls_identity {              /* of a verified peer certificate */
 	size_t n_organizations;
 	struct str uid;                /* OID 1.3.6.1.4.1.57683.2, may be empty */
 	struct str fingerprint;        /* sha256, hex */
+	int64_t not_after_s;           /* when the certificate ends, as time_now counts; 0: there is none */
 };
 struct tls_context;
 struct tls_server_config {
@@ -91,7 +92,8 @@ struct http_request {
 	struct http_header *headers;
 	size_t n_headers;
 	struct str body;
-	const struct tls_identity *peer; /* NULL: no client certificate */
+	const struct tls_identity *peer; /* NULL: no client certificate that is good now */
+	bool peer_refused;             /* there is one, and it is not good: of another CA, or over */
 	struct str remote_addr;        /* 127.0.0.1:1234 */
 	int http_major;                /* 1 or 2 */
 	bool upgrade;                  /* asks for Upgrade: websocket or SPDY/3.1 */
@@ -182,6 +184,7 @@ int http_client_new(const char *url, struct tls_context *tls, struct http_client
 /* A client without sockets: calls go to `handler` on loop l as requests of `who` (NULL: anonymous), the answers come back in memory. The
  * same promises as over the wire; how components in the API server's process reach it. The loop must not be the caller's own. */
 int http_client_new_local(struct loop *l, const struct http_handler *handler, const struct tls_identity *who, struct http_client **ret);
+struct http_client *http_client_ref(struct http_client *c); /* http_client_free drops one; calls, readers, forwards and tunnels hold their own */
 void http_client_free(struct http_client *c);
 /* Other servers that answer for the same cluster ("10.0.0.2:6443"): tried in turn when one does not, the last that answered first. Replaces what was set. */
 void http_client_set_alternatives(struct http_client *c, const struct str *host_ports, size_t n);
@@ -211,7 +214,8 @@ void http_reader_free(struct http_reader *r);
 /* Forwards an upgrade request from stream s (apiserver) to the server of c (a kubelet) as it is and pumps bytes both ways on a thread of its own until
  * either side closes. The peer's refusal is forwarded as the answer. Called on the loop; returns at once. */
 void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra);
-/* Forwards a plain request and streams the response back, on a thread of its own (logs -f, proxy). on_done may be NULL. */
+/* Forwards a plain request and streams the response back, on a thread of its own (logs -f, proxy); as messages to a client that asks for WebSocket
+ * under binary.k8s.io or base64.binary.k8s.io. */
 void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra);
 
 /* ---- gRPC: calls and streams over one HTTP/2 connection that a thread of its own keeps ----

@@ -93,12 +93,16 @@ static void make_request(struct http_stream *s)
 	struct http_request *r = &s->request;
 	struct message *m = &s->in;
 
+	/* A connection outlives the certificate that it was opened with. */
+	bool over = c->peer && c->peer->not_after_s && c->peer->not_after_s <= time_now().sec;
+
 	*r = (struct http_request){
 		.method = m->method,
 		.headers = m->headers,
 		.n_headers = m->n_headers,
 		.body = { m->body ? m->body : "", m->body_len },
-		.peer = c->peer,
+		.peer = over ? NULL : c->peer,
+		.peer_refused = over || c->peer_refused,
 		.remote_addr = str_of(c->remote),
 		.http_major = c->h2 ? 2 : 1,
 		.upgrade = !c->h2 && c->h1.parser.upgrade,

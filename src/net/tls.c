@@ -436,6 +436,11 @@ static void settle(struct str *s, const char *base)
 	s->p = s->len ? base + (uintptr_t)s->p : "";
 }
 
+bool tls_peer_shows_certificate(const struct tls_conn *t)
+{
+	return SSL_get0_peer_certificate(t->ssl) != NULL;
+}
+
 struct tls_identity *tls_peer_identity(const struct tls_conn *t)
 {
 	X509 *x = SSL_get0_peer_certificate(t->ssl);
@@ -446,7 +451,11 @@ struct tls_identity *tls_peer_identity(const struct tls_conn *t)
 
 	if (!x || SSL_get_verify_result(t->ssl) != X509_V_OK)
 		return NULL;
+	struct tm end;
+
 	read_subject(x, &id, &texts);
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(x), &end))
+		id.not_after_s = timegm(&end);
 	X509_digest(x, EVP_sha256(), digest, &n);
 	id.fingerprint = (struct str){ (const char *)texts.len, n * 2 };
 	hex_encode(&texts, digest, n);

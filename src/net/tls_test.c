@@ -219,6 +219,35 @@ static void signing_requests(void **state)
 	assert_non_null(strstr(err.text, "10.0.0"));
 }
 
+/* What a request and a certificate say, and that no name is overlooked because there are many. */
+static void names_read(void **state)
+{
+	const char *dns[CSR_NAMES_MOST + 2] = { NULL }, *few[] = { "n1", NULL }, *ips[] = { "10.0.0.1", NULL };
+	struct cert_request q = { .common_name = "system:node:n1", .organizations = (const char *const[]){ "a", "b", NULL }, .dns_names = few,
+		.ip_addresses = ips, .valid_seconds = 30, .client_auth = true };
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_BUF struct buf csr = { 0 }, cert = { 0 };
+	struct timestamp made, end;
+	struct csr_info i;
+	struct err err = { "" };
+
+	assert_int_equal(cert_issue(&q, buf_str(&t.client_key), buf_str(&t.ca_cert), buf_str(&t.ca_key), &cert, &err), 0);
+	assert_int_equal(cert_read(buf_str(&cert), a, &i, &err), 0);
+	assert_true(str_eqz(i.common_name, "system:node:n1") && i.n_organizations == 2 && str_eqz(i.organizations[1], "b"));
+	assert_true(i.n_dns_names == 1 && str_eqz(i.dns_names[0], "n1") && i.n_ip_addresses == 1 && str_eqz(i.ip_addresses[0], "10.0.0.1"));
+	assert_int_equal(i.n_other_names, 0);
+	assert_int_equal(cert_life(buf_str(&cert), &made, &end, &err), 0);
+	assert_true(time_diff_s(end, made) == 30 && time_diff_s(time_now(), made) < 10); /* not the hour of backdating */
+	for (size_t k = 0; k <= CSR_NAMES_MOST; k++)
+		dns[k] = arena_fmt(a, "n%zu", k).p;
+	q.dns_names = dns;
+	assert_int_equal(cert_make_csr(&q, buf_str(&t.client_key), &csr, &err), 0);
+	assert_int_equal(csr_read(buf_str(&csr), a, &i, &err), 0);
+	assert_true(i.n_dns_names == CSR_NAMES_MOST && i.n_other_names == 1);
+	assert_int_equal(cert_read(STR("nothing"), a, &i, &err), -EINVAL);
+	assert_int_equal(cert_life(STR("nothing"), &made, &end, &err), -EINVAL);
+}
+
 static void tokens(void **state)
 {
 	static const char payload[] = "{\"sub\":\"system:serviceaccount:default:x\"}";
@@ -263,7 +292,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(handshakes), cmocka_unit_test(distrust), cmocka_unit_test(bad_pem),
-		cmocka_unit_test(signing_requests), cmocka_unit_test(tokens),
+		cmocka_unit_test(signing_requests), cmocka_unit_test(names_read), cmocka_unit_test(tokens),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);

@@ -213,6 +213,16 @@ def test_pods_that_it_makes(hostile):
     hostile.forbidden("POST", pods, mirror("a", imagePullSecrets=[{"name": "theirs-secret"}]))
 
 
+def test_claims(hostile):
+    """Of its own pods' claims it tells how large they are, and nothing else."""
+    claims = "/api/v1/namespaces/default/persistentvolumeclaims"
+    assert hostile.call("PATCH", f"{claims}/mine-claim/status", {"status": {"capacity": {"storage": "2Gi"}}}).status == 200
+    for change in ({"status": {"phase": "Lost"}}, {"status": {"accessModes": ["ReadWriteMany"]}}, {"metadata": {"labels": {"x": "y"}}},
+                   {"metadata": {"annotations": {"x": "y"}}}):
+        assert "not allowed to update fields other than" in hostile.forbidden("PATCH", f"{claims}/mine-claim/status", change)
+    hostile.forbidden("PATCH", f"{claims}/theirs-claim/status", {"status": {"capacity": {"storage": "2Gi"}}})
+
+
 def test_its_own_node(hostile, two):
     nodes = "/api/v1/nodes"
     for label in ("node-restriction.kubernetes.io/trusted", "x.node-restriction.kubernetes.io/y", "node-role.kubernetes.io/control-plane", "k8s.io/x"):

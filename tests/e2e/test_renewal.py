@@ -1,10 +1,12 @@
 """Certificates that live for seconds: each is renewed several times while a watch and an exec stay open, and no process starts anew."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
 
+from api import Api
 from cluster import Cluster
 from machine import CLIENTS, eventually
 
@@ -74,6 +76,9 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
     finally:
         print({k: len(v) for k, v in seen.items()})
 
+    subject = subprocess.run(["openssl", "x509", "-noout", "-subject", "-in", f"{c.master.data}/agent/node.crt"], capture_output=True, text=True).stdout
+    assert "skiff:server-nodes" in subject, "beside an API server it stays so"
+
     # Every certificate that anything began with is over: new connections stand on new ones.
     eventually(lambda: served(c.master, 6443, "192.0.2.10") == serial(f"{c.master.data}/pki/server.crt"), 5, "the API server's new certificate")
     eventually(lambda: served(node, 10250, "192.0.2.11") == serial(f"{node.data}/agent/kubelet.crt"), 5, "the node's new certificate")
@@ -109,6 +114,26 @@ def test_life_of_what_people_approve(short):
     eventually(lambda: short.get("csr", "jane")["status"].get("certificate"), 10, "the certificate")
     pem = subprocess.run(["base64", "-d"], input=short.get("csr", "jane")["status"]["certificate"], capture_output=True, text=True).stdout
     assert subprocess.run(["openssl", "x509", "-noout", "-checkend", str(LIFE + 1)], input=pem, text=True, capture_output=True).returncode == 1
+
+
+def test_certificate_ends_while_its_connection_is_open(short):
+    """What was asked before is answered, what is asked afterwards on the same connection is not."""
+    node = short.nodes[0]
+    pair = {}
+    for end in ("crt", "key"):
+        pair[end] = f"{node.dir}/old.{end}"
+        shutil.copy(f"{node.data}/agent/node.{end}", pair[end])
+    api = Api(short.master, certificate=False)
+    try:
+        def ask():
+            return api.call("GET", "/api/v1/nodes/node1", cert=pair["crt"], key=pair["key"]).status
+        assert ask() == 200
+        eventually(lambda: ask() == 401, LIFE + 5, "the end of the certificate")
+        api.close()
+        api = Api(short.master, certificate=False)
+        assert ask() == 401, "nor on a new connection"
+    finally:
+        api.close()
 
 
 def test_too_short_a_life(machine):
