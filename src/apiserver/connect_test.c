@@ -147,8 +147,15 @@ static void test_upstreams_keep_apart(void **state)
 	struct tls_context *other;
 	assert_int_equal(tls_client_new(&(struct tls_client_config){ .insecure_skip_verify = true }, &other, &err), 0);
 	struct http_client *node = upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
-	assert_ptr_equal(upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err), node);
-	assert_ptr_not_equal(upstream_get(u, "https", STR("192.0.2.1"), 10250, other, &err), node);
+	struct http_client *again = upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
+	struct http_client *pod = upstream_get(u, "https", STR("192.0.2.1"), 10250, other, &err);
+	assert_ptr_equal(again, node);
+	assert_ptr_not_equal(pod, node);
+	for (int port = 1; port < 2000; port++) /* what is forgotten stays with those who use it */
+		http_client_free(upstream_get(u, "http", STR("192.0.2.1"), port, NULL, &err));
+	http_client_free(node);
+	http_client_free(again);
+	http_client_free(pod);
 	upstreams_free(u);
 	tls_context_free(other);
 }

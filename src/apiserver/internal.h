@@ -215,7 +215,7 @@ void doc_serve(struct request *q, struct str key, doc_make_fn make, const char *
 struct upstreams;
 struct upstreams *upstreams_new(void);
 void upstreams_free(struct upstreams *u);
-/* A client for scheme://host:port, shared; borrowed, alive as long as the cache. */
+/* A client for scheme://host:port, shared; a reference. */
 struct http_client *upstream_get(struct upstreams *u, const char *scheme, struct str host, int port, struct tls_context *tls, struct err *err);
 
 /* ---- admission/ ---- */

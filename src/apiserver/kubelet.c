@@ -178,6 +178,7 @@ static bool connect_log(struct request *q)
 	buf_addf(&target, "/containerLogs/" STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(q->info.ns), STR_ARG(q->info.name), STR_ARG(container));
 	put_params(q, log_params, &target, &streams);
 	http_forward(q->stream, c, arena_str(q->arena, buf_str(&target)), NULL, 0);
+	http_client_free(c);
 	request_finish(q, 200);
 	return true;
 }
@@ -219,6 +220,7 @@ static bool connect_stream(struct request *q, const char *verb, bool container_w
 	if (!c)
 		return true;
 	http_tunnel(q->stream, c, arena_str(q->arena, buf_str(&target)), NULL, 0);
+	http_client_free(c);
 	request_finish(q, 101);
 	return true;
 }

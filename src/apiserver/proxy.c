@@ -63,6 +63,7 @@ static bool forward(struct request *q, struct http_client *c)
 		http_tunnel(q->stream, c, forward_path(q), NULL, 0);
 	else
 		http_forward(q->stream, c, forward_path(q), NULL, 0);
+	http_client_free(c);
 	request_finish(q, 200);
 	return true;
 }

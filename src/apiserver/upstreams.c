@@ -2,9 +2,12 @@
  * certificate goes along is part of what a client is: a pod on its node's network must not be reached as the kubelet is. */
 #include "apiserver/internal.h"
 
+#define CLIENTS_MAX 512 /* then all are forgotten: clients of requests choose ports, and each keeps connections */
+
 struct upstreams {
-	pthread_mutex_t lock; /* guards clients */
+	pthread_mutex_t lock; /* guards the rest */
 	struct map clients;
+	size_t n;
 };
 
 struct upstreams *upstreams_new(void)
@@ -35,8 +38,17 @@ struct http_client *upstream_get(struct upstreams *u, const char *scheme, struct
 	CLEAN_FREE char *key = xasprintf("%p %s", (void *)tls, url);
 	pthread_mutex_lock(&u->lock);
 	struct http_client *c = map_get(&u->clients, str_of(key));
-	if (!c && http_client_new(url, tls, &c, err) == 0)
+	if (!c && u->n == CLIENTS_MAX) {
+		map_deinit(&u->clients, client_free);
+		u->clients = (struct map){ 0 };
+		u->n = 0;
+	}
+	if (!c && http_client_new(url, tls, &c, err) == 0) {
 		map_set(&u->clients, str_of(key), c);
+		u->n++;
+	}
+	if (c)
+		http_client_ref(c);
 	pthread_mutex_unlock(&u->lock);
 	return c;
 }

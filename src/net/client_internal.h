@@ -44,7 +44,6 @@ struct patience {
 int local_connect(struct local_end *l, struct err *err);        /* a connected descriptor */
 void local_free(struct local_end *l);
 
-struct http_client *http_client_ref(struct http_client *c);
 /* A kept connection when fresh is false and there is one, else a new one. */
 int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret, struct err *err);
 void client_keep(struct http_client *c, struct client_conn *conn); /* for the next call */

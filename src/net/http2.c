@@ -229,7 +229,9 @@ static void finish_done(struct http_conn *c)
 	give_window(c);
 	enum conn_state state = state_now(h);
 
-	if (c->state != CONN_LINGER && (c->state != state || state == CONN_IDLE))
+	if (c->state == CONN_STALLED) /* that time is begun anew by what the client takes, not by what it sends */
+		c->state_before_stall = state;
+	else if (c->state != CONN_LINGER && (c->state != state || state == CONN_IDLE))
 		conn_set_state(c, state);
 	bool over = !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
 

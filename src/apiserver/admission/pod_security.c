@@ -416,7 +416,8 @@ static unsigned level_of(const struct object *ns, const char *label, struct str 
 		if (!str_eqz(ns->labels[i].key, label))
 			continue;
 		*ret_text = ns->labels[i].value;
-		return str_eqz(*ret_text, "baseline") ? BASELINE : str_eqz(*ret_text, "restricted") ? RESTRICTED : 0;
+		/* what is no level was meant to be one: the strictest, as upstream */
+		return str_eqz(*ret_text, "privileged") ? 0 : str_eqz(*ret_text, "baseline") ? BASELINE : RESTRICTED;
 	}
 	return 0;
 }
