@@ -40,17 +40,23 @@ cmocka() {
 		count "$name $(basename "$t")" "$ok" "$bad"
 	done
 }
-pytest_part() { # NAME ARGUMENTS…
+run_pytest() { # NAME ARGUMENTS…: output and exit status into files
 	name=$1; shift
-	python3 -m pytest -q -rs -p no:cacheprovider "$@" >"$out/$name.log" 2>&1
-	status=$?
-	tail -n 60 "$out/$name.log"
-	ok=$(tail -n 3 "$out/$name.log" | grep -oE '[0-9]+ passed' | grep -oE '[0-9]+' | tail -n 1)
-	bad=$(tail -n 3 "$out/$name.log" | grep -oE '[0-9]+ (failed|error)' | grep -oE '[0-9]+' | paste -sd+ | bc 2>/dev/null)
+	python3 -m pytest -q -rs -p no:cacheprovider --durations=15 "$@" >"$out/$name.log" 2>&1
+	echo $? >"$out/$name.status"
+}
+count_pytest() { # NAME: shows and counts what run_pytest left
+	status=$(cat "$out/$1.status")
+	tail -n 60 "$out/$1.log"
+	ok=$(tail -n 3 "$out/$1.log" | grep -oE '[0-9]+ passed' | grep -oE '[0-9]+' | tail -n 1)
+	bad=$(tail -n 3 "$out/$1.log" | grep -oE '[0-9]+ (failed|error)' | grep -oE '[0-9]+' | paste -sd+ | bc)
 	ok=${ok:-0} bad=${bad:-0}
 	if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
-	count "$name" "$ok" "$bad"
+	count "$1" "$ok" "$bad"
 }
+
+# Files whose tests start machines of their own.
+several=$(for t in etcd hostile_node join kill quickstart renewal snapshot three_machines; do ls tests/e2e/test_$t.py 2>/dev/null; done)
 
 part_build() { note build; one build make -j"$(nproc)" all unit-build && [ -x build/skiff ]; }
 part_check() {
@@ -64,7 +70,21 @@ part_san() { note "unit tests under ASan and UBSan"; one san-build make -j"$(npr
 part_fuzz() { note "fuzzers' inputs"; one fuzz-replay make -j"$(nproc)" fuzz-replay; }
 part_fault() { note fault; tests/fault/run.sh >"$out/fault.log" 2>&1; s=$?; tail -n 30 "$out/fault.log"
 	ok=$(grep -c '^ok ' "$out/fault.log"); bad=$(grep -c '^not ok ' "$out/fault.log"); [ "$s" = 0 ] || [ "$bad" != 0 ] || bad=1; count fault "$ok" "$bad"; }
-part_e2e() { note e2e; one clients tests/tools/fetch-clients.sh; one etcd tests/tools/fetch-etcd.sh; pytest_part e2e tests/e2e "$@"; }
+# Figures first and alone, then the tests that share a machine beside those that have their own: they wait more than they work.
+part_e2e() {
+	note e2e
+	one clients tests/tools/fetch-clients.sh
+	if [ $# != 0 ]; then
+		run_pytest e2e tests/e2e "$@"
+		count_pytest e2e
+		return
+	fi
+	run_pytest e2e-figures tests/e2e/test_figures.py
+	run_pytest e2e-several $several &
+	run_pytest e2e-one $(ls tests/e2e/test_*.py | grep -vF "$(printf '%s\n' tests/e2e/test_figures.py $several)")
+	wait
+	for name in e2e-figures e2e-one e2e-several; do count_pytest $name; done
+}
 
 begin=$(date +%s)
 if [ "$(id -u)" = 0 ]; then
