@@ -4,7 +4,7 @@
 #include "etcd/internal.h"
 #include "io/io.h"
 
-enum { PAGE = 500, OPEN_MS = 10000, FILE_MAX = 1 << 20 };
+enum { PAGE = 500, OPEN_MS = 10000, FILE_MAX = 1 << 20, TELL_S = 30 };
 
 static const struct http_header metadata[] = {
 	{ { "hasleader", 9 }, { "true", 4 } }, /* a member without a leader says so instead of waiting */
@@ -97,10 +97,14 @@ static void tell_state(void *arg, bool up, const char *url, const char *text)
 	struct etcd *e = arg;
 	if (!e->cluster_id) /* still opening: the failure is told whole */
 		return;
-	if (up)
+	uint64_t now = mono_now_ns();
+	if (up) {
 		log_info("etcd", "connected to %s", url);
-	else if (!atomic_load(&e->closing))
+		e->told_ns = 0;
+	} else if (!atomic_load(&e->closing) && now - e->told_ns > (e->told_ns ? (uint64_t)TELL_S * 1000000000 : 0)) {
 		log_warn("etcd", "%s: %s", url, text);
+		e->told_ns = now;
+	}
 }
 
 /* Is it the cluster that this data belongs to? */

@@ -47,6 +47,7 @@ struct etcd {
 	size_t n_urls;
 	uint64_t cluster_id;
 	_Atomic uint64_t db_size;
+	uint64_t told_ns;              /* when a failed connection was logged last; the client's thread's */
 	bool history;                  /* load begins in the past, once */
 	struct lease_pool leases;
 	struct watch watch;
