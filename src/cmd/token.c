@@ -8,6 +8,7 @@
 
 #define NS STR("kube-system")
 #define PREFIX "bootstrap-token-"
+#define ADDRESS_TRIES 50 /* at 100 ms */
 
 /* Lower-case letters and digits, as the token's form asks. */
 static void random_word(char *out, size_t n)
@@ -112,8 +113,14 @@ static int create(const struct options *o, struct client *c, struct err *err)
 		return err_set(err, -EINVAL, "--ttl %s: expected a duration, as in 24h (0s: for ever)", o->ttl);
 	if (r == 0)
 		r = cert_pin(buf_str(&ca), &pin, err);
-	if (r == 0)
+	/* A server that has just become ready publishes its address a moment later. */
+	for (int i = 0; r == 0 && i < ADDRESS_TRIES; i++) {
 		r = client_get(c, &core_v1_endpoints_type, STR("default"), STR("kubernetes"), a, (void **)&ep, err);
+		if (r != CLIENT_NOT_FOUND || i == ADDRESS_TRIES - 1)
+			break;
+		r = 0;
+		usleep(100000);
+	}
 	if (r == 0)
 		r = token_make(c, ttl / 1000000000LL, token, err);
 	if (r)
