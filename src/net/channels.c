@@ -16,6 +16,7 @@ struct channel_conn {
 	struct spdy *spdy;       /* NULL: WebSocket */
 	bool wrapped;            /* SPDY inside of WebSocket */
 	bool base64, closes;     /* WebSocket: text protocol; knows the message that ends a channel */
+	bool plain;              /* binary.k8s.io: one stream to the client, no channel is named */
 	bool held, closing;
 	uint32_t last_id;
 	void (*drain)(void *arg);
@@ -308,6 +309,7 @@ int http_upgrade_channels(struct http_stream *s, const char *const *websocket_pr
 	cc->events = *events;
 	cc->base64 = str_find_str(str_of(protocol), STR("base64.")) >= 0;
 	cc->closes = str_has_prefix(str_of(protocol), STR("v5."));
+	cc->plain = !strcmp(protocol, "binary.k8s.io") || !strcmp(protocol, "base64.binary.k8s.io");
 	websocket_init(&cc->ws, false, MESSAGE_MAX);
 	cc->ws.on_message = on_message;
 	cc->ws.arg = cc;
@@ -340,12 +342,14 @@ void channel_write(struct channel_conn *cc, int channel, struct str bytes)
 	if (cc->spdy) {
 		spdy_put_data(&b, (uint32_t)channel, false, bytes);
 	} else if (cc->base64) {
-		buf_addc(&text, (char)('0' + channel));
+		if (!cc->plain)
+			buf_addc(&text, (char)('0' + channel));
 		base64_encode(&text, bytes.p, bytes.len);
 		websocket_frame(&b, false, WS_TEXT, buf_str(&text));
 	} else {
-		websocket_frame_head(&b, WS_BINARY, bytes.len + 1);
-		buf_addc(&b, (char)channel);
+		websocket_frame_head(&b, WS_BINARY, bytes.len + !cc->plain);
+		if (!cc->plain)
+			buf_addc(&b, (char)channel);
 		buf_add_str(&b, bytes);
 	}
 	send_buf(cc, &b);

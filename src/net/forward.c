@@ -116,10 +116,13 @@ struct forward {
 	struct http_reader *reader;  /* the thread reads from it; guarded by lock, as are the next two */
 	size_t in_flight;
 	bool client_gone;
+	struct channel_conn *channels; /* the answer goes out as WebSocket messages; the loop's alone, as is the next */
+	struct piece *stuck;         /* sent, not yet taken by a slow client */
 };
 
 struct piece {
 	struct forward *forward;
+	struct piece *next;
 	size_t len;
 	char bytes[];
 };
@@ -142,10 +145,52 @@ static void post_forward(struct forward *f, void (*fn)(struct http_stream *s, vo
 	http_stream_post(f->stream, fn, f);
 }
 
+static void take_stuck(void *arg);
+
+static void on_channels_closed(void *arg)
+{
+	struct forward *f = arg;
+
+	f->channels = NULL;
+	pthread_mutex_lock(&f->lock);
+	f->client_gone = true;
+	if (f->reader)
+		http_reader_cancel(f->reader);
+	pthread_cond_signal(&f->room);
+	pthread_mutex_unlock(&f->lock);
+	take_stuck(f);
+	forward_unref(f);
+}
+
+static void ignore_data(void *arg, int channel, struct str bytes)
+{
+}
+
+/* false: not asked for, or not under a protocol that is known. */
+static bool begin_messages(struct forward *f, struct http_stream *s)
+{
+	static const char *const protocols[] = { "binary.k8s.io", "base64.binary.k8s.io", NULL }, *const none[] = { NULL };
+	const struct channel_events events = { .on_data = ignore_data, .on_close = on_channels_closed, .arg = f };
+	struct str to = http_request_header(http_stream_request(s), "upgrade");
+	const char *protocol;
+	struct err err;
+
+	if (f->head.status != 200 || to.len != strlen("websocket") || strncasecmp(to.p, "websocket", to.len) ||
+		http_upgrade_channels(s, protocols, none, &events, &f->channels, &protocol, &err) < 0)
+		return false;
+	atomic_fetch_add(&f->refs, 1);
+	return true;
+}
+
 static void begin_answer(struct http_stream *s, void *arg)
 {
 	struct forward *f = arg;
 	size_t n;
+
+	if (begin_messages(f, s)) {
+		forward_unref(f);
+		return;
+	}
 	struct http_header *headers = forward_headers(http_stream_arena(s), f->head.headers, f->head.n_headers, &n);
 
 	http_stream_begin(s, f->head.status, headers, n);
@@ -169,14 +214,41 @@ static void write_piece(struct http_stream *s, void *arg)
 {
 	struct piece *k = arg;
 
+	struct forward *f = k->forward;
+
+	if (f->channels) {
+		channel_write(f->channels, 0, str_n(k->bytes, k->len));
+		k->next = f->stuck;
+		f->stuck = k;
+		if (channel_pending(f->channels) > HIGH)
+			channel_on_drain(f->channels, take_stuck, f);
+		else
+			take_stuck(f);
+		return;
+	}
 	http_stream_write(s, str_n(k->bytes, k->len), piece_sent, k);
+}
+
+static void take_stuck(void *arg)
+{
+	struct forward *f = arg;
+	struct piece *k = TAKE(f->stuck);
+
+	while (k) {
+		struct piece *next = k->next;
+
+		piece_sent(k);
+		k = next;
+	}
 }
 
 static void end_answer(struct http_stream *s, void *arg)
 {
 	struct forward *f = arg;
 
-	if (!f->err.text[0])
+	if (f->channels)
+		channel_conn_close(f->channels);
+	else if (!f->err.text[0])
 		http_stream_end(s);
 	else if (s->begun)
 		http_stream_abort(s);

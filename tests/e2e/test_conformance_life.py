@@ -220,3 +220,39 @@ def test_invalid_sysctl(api, cluster, ns):
     bad = [{"name": n, "value": "1"} for n in ("foo-", "kernel.shmmax", "safe-and-unsafe", "bar..")]
     r = api.post(f"/api/v1/namespaces/{ns}/pods", pod("s", spec={"securityContext": {"sysctls": bad}}))
     assert r.status == 422 and "foo-" in r.json["message"] and "bar.." in r.json["message"] and "kernel.shmmax" not in r.json["message"], r
+
+
+WEBSOCKET = r"""
+import base64, socket, ssl, struct, sys
+data, path, protocol = sys.argv[1:4]
+c = ssl.create_default_context(cafile=f"{data}/pki/ca.crt")
+c.load_cert_chain(f"{data}/pki/admin.crt", f"{data}/pki/admin.key")
+s = c.wrap_socket(socket.create_connection(("127.0.0.1", 6443), timeout=10), server_hostname="127.0.0.1")
+s.sendall((f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+           f"Sec-WebSocket-Key: {base64.b64encode(b'0' * 16).decode()}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n").encode())
+f = s.makefile("rb")
+print(f.readline().split()[1].decode())
+while f.readline().strip():
+    pass
+while True:
+    head = f.read(2)
+    if len(head) < 2 or head[0] & 15 == 8:
+        break
+    n = head[1] & 127
+    n = struct.unpack(">H", f.read(2))[0] if n == 126 else n
+    sys.stdout.buffer.write(f.read(n))
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("path,protocol,want", [
+    ("exec?command=echo&command=hi&stdout=1&stderr=1", "v4.channel.k8s.io", "101\n\x01hi\n\x03{\"metadata\":{},\"status\":\"Success\"}"),
+    ("exec?command=echo&command=hi&stdout=1&stderr=1", "channel.k8s.io", "101\n\x01hi\n"),
+    ("log", "binary.k8s.io", "101\nalive\n"),
+    ("log", "base64.binary.k8s.io", "101\n" + base64.b64encode(b"alive\n").decode()),
+])
+def test_websockets(cluster, ns, path, protocol, want):
+    cluster.apply(pod("w", "echo alive; " + KEEP), "-n", ns)
+    running(cluster, ns, "w")
+    eventually(lambda: cluster.kubectl("logs", "w", "-n", ns), 10, "a first line")
+    assert cluster.run("python3", "-c", WEBSOCKET, cluster.data, f"/api/v1/namespaces/{ns}/pods/w/{path}", protocol).stdout == want
