@@ -112,16 +112,24 @@ uint64_t next_random(uint64_t *seed)
 	return *seed;
 }
 
-/* The best score; among equals each with the same chance. */
+/* Whether node i is a better choice than `best`: by score, then by fewer pods, so that the small pods of one controller spread over idle nodes. */
+static bool better(const struct state *st, size_t i, size_t best)
+{
+	if (st->score[i] != st->score[best])
+		return st->score[i] > st->score[best];
+	return st->nodes->pods[i] < st->nodes->pods[best];
+}
+
+/* The best node; among equals each with the same chance. */
 static size_t pick(const struct state *st, uint64_t *seed)
 {
 	size_t best = NO_NODE, ties = 0;
 
 	EACH_FIT(i, st) {
-		if (best == NO_NODE || st->score[i] > st->score[best]) {
+		if (best == NO_NODE || better(st, i, best)) {
 			best = i;
 			ties = 1;
-		} else if (st->score[i] == st->score[best] && next_random(seed) % ++ties == 0) {
+		} else if (!better(st, best, i) && next_random(seed) % ++ties == 0) {
 			best = i;
 		}
 	}

@@ -127,6 +127,18 @@ static void least_allocated_wins(void **state)
 	assert_int_equal(f->nodes.used[RES_CPU][0], 0);
 }
 
+/* Pods that ask for next to nothing score alike everywhere: the emptier node takes the next one. */
+static void small_pods_spread(void **state)
+{
+	struct fixture *f = *state;
+
+	add_node(f, "a", "64", "512Gi");
+	add_node(f, "b", "64", "512Gi");
+	f->nodes.pods[0] = 1;
+	for (int i = 0; i < 20; i++)
+		expect_node(f, new_pod(f, "1m"), "b");
+}
+
 static void refusals_are_counted(void **state)
 {
 	struct fixture *f = *state;
@@ -452,6 +464,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(no_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(least_allocated_wins, setup, teardown),
+		cmocka_unit_test_setup_teardown(small_pods_spread, setup, teardown),
 		cmocka_unit_test_setup_teardown(refusals_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(tolerations, setup, teardown),
 		cmocka_unit_test_setup_teardown(node_selector_and_affinity, setup, teardown),
