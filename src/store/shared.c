@@ -220,7 +220,9 @@ static void finish(struct store *s, struct op *op)
 	} else if (op->result == 0 && op->verb == STORE_DELETE) {
 		o = op->last ? object_ref(op->last) : NULL;
 	} else if (op->result == 0 && op->taken) {
-		o = object_ref(op->object);
+		/* The same bytes may have been somebody else's, a moment before. */
+		struct object *present = op->object->revision == op->revision ? NULL : index_get(s->current->root, op->object->key);
+		o = object_ref(present && present->revision == op->revision ? present : op->object);
 	} else if (op->result == 0) {
 		/* Its event did not bring it: the index is past it already, or was loaded anew. */
 		object_set_revision(op->object, op->head_len, op->revision);
