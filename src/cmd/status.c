@@ -126,7 +126,8 @@ static void look_at_certificates(struct report *r)
 		r->certificates[i].known = true;
 		r->certificates[i].days = (int64_t)(left / 86400);
 		if (left < CERTIFICATE_WARN_S)
-			problem(r, "certificate %s ends in %lld days: restart the server to renew it", files[i], (long long)r->certificates[i].days);
+			problem(r, "certificate %s ends in %lld days and was not renewed: the server's log says why; a restart makes a new one", files[i],
+				(long long)r->certificates[i].days);
 	}
 }
 
