@@ -261,13 +261,15 @@ struct cause {
 	struct str field;              /* spec.containers[0].name */
 	struct str message;            /* as upstream words a field error without the path: `Required value: …` */
 };
+#define CAUSES_MAX 256 /* more tell nobody more, and comparing items with each other finds the square of them */
 struct causes {
 	struct arena *arena;
 	struct cause *items;
 	size_t len;
 };
 const char *cause_reason_text(enum cause_reason r);
-/* Adds one; path and message are printf-like texts put into the arena. value may be STR_NONE: `Invalid value: "x": detail`. */
+/* Adds one; path and message are printf-like texts put into the arena. value may be STR_NONE: `Invalid value: "x": detail`. Those past CAUSES_MAX
+ * are left out. */
 void cause_add(struct causes *cs, enum cause_reason r, struct str path, struct str value, const char *fmt, ...) PRINTF_LIKE(5, 6);
 void model_validate(const struct type *t, const void *obj, struct str path, struct causes *ret);
 /* What the schema calls immutable and differs; old is what was stored. */

@@ -143,6 +143,8 @@ void cause_add(struct causes *cs, enum cause_reason r, struct str path, struct s
 	struct cause *c;
 	va_list ap;
 
+	if (cs->len >= CAUSES_MAX)
+		return;
 	if ((cs->len & (cs->len - 1)) == 0)
 		cs->items = arena_grow(cs->arena, cs->items, cs->len * sizeof(*cs->items), (cs->len ? cs->len * 2 : 1) * sizeof(*cs->items));
 	c = &cs->items[cs->len++];

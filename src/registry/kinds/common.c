@@ -27,6 +27,8 @@ struct str at_text(const struct at *at, struct arena *a)
 void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struct str value, const char *fmt, ...)
 {
 	va_list ap;
+	if (cs->len >= CAUSES_MAX)
+		return;
 	va_start(ap, fmt);
 	struct str text = arena_vfmt(cs->arena, fmt, ap);
 	va_end(ap);

@@ -4,6 +4,8 @@
 
 static const struct at root = { NULL, "spec", -1, { NULL, 0 } };
 
+enum { PORTS_MAX = 5000 }; /* they are compared with each other */
+
 static bool is_type(const struct core_v1_service *s, const char *type)
 {
 	return str_eqz(s->spec.type, type);
@@ -103,15 +105,17 @@ static void keep_claimed(struct write *w, struct core_v1_service *s, const struc
 {
 	if (wants_address(old) && wants_address(s) && !s->spec.cluster_ip.len && !s->spec.cluster_ips.len)
 		set_address(w, s, old->spec.cluster_ip);
-	if (wants_ports(old) && wants_ports(s))
+	if (wants_ports(old) && wants_ports(s) && s->spec.ports.len <= PORTS_MAX)
 		LIST_EACH(p, &s->spec.ports) {
 			if (p->node_port)
 				continue;
 			LIST_EACH(o, &old->spec.ports) {
-				bool used = false;
+				bool used = !str_eq(o->name, p->name);
+				if (used)
+					continue;
 				LIST_EACH(q, &s->spec.ports)
 					used |= q->node_port == o->node_port && str_eq(q->protocol, o->protocol);
-				if (str_eq(o->name, p->name) && !used)
+				if (!used)
 					p->node_port = o->node_port;
 			}
 		}
@@ -129,7 +133,7 @@ static void drop_unfit(struct write *w, struct core_v1_service *s, const struct 
 		s->spec.ip_family_policy = STR_NONE;
 		s->spec.internal_traffic_policy = STR_NONE;
 	}
-	if (wants_ports(old) && !wants_ports(s))
+	if (wants_ports(old) && !wants_ports(s) && s->spec.ports.len <= PORTS_MAX)
 		LIST_EACH(p, &s->spec.ports) {
 			LIST_EACH(o, &old->spec.ports) {
 				if (o->node_port == p->node_port && str_eq(o->protocol, p->protocol)) {
@@ -220,6 +224,10 @@ static void validate(struct write *w, struct causes *cs)
 {
 	struct core_v1_service *s = w->obj;
 	const char *bad;
+	if (s->spec.ports.len > PORTS_MAX) {
+		cause_at(cs, CAUSE_TOO_MANY, AT(&root, "ports"), STR_NONE, "%zu: must have at most %d items", s->spec.ports.len, PORTS_MAX);
+		return;
+	}
 	if (!s->spec.ports.len && !headless(s) && !is_type(s, "ExternalName"))
 		REQUIRED(cs, AT(&root, "ports"), "");
 	for (size_t i = 0; i < s->spec.ports.len; i++)
