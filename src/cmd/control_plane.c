@@ -323,6 +323,13 @@ static void deinit(struct control_plane *cp)
 	informers_free(cp->informers); /* their watches end before what serves them does */
 	if (cp->apiserver)
 		apiserver_stop(cp->apiserver);
+	/* What clients in this process had open ends on the loops, a moment after they let go. */
+	for (size_t i = 0; i < N_LOOPS; i++) {
+		if (cp->loops[i]) {
+			loop_stop(cp->loops[i]);
+			loop_join(cp->loops[i]);
+		}
+	}
 	cmd_store_close(&cp->store);
 }
 

@@ -1,4 +1,5 @@
 /* Containers of a pod, whether they run first, beside or were added later: names, ports, environment, mounts, resources, probes. */
+#include "base/map.h"
 #include "registry/kinds/kinds.h"
 
 _Static_assert(sizeof(struct core_v1_ephemeral_container_common) == sizeof(struct core_v1_container), "one check serves both");
@@ -116,8 +117,12 @@ const char *path_check(struct str path, bool relative)
 	return NULL;
 }
 
-static bool has_volume(const struct core_v1_pod_spec *s, struct str name)
+#define FEW_MOUNTS 8 /* for so many the volumes are searched; for more they are indexed */
+
+static bool has_volume(const struct core_v1_pod_spec *s, const struct map *index, struct str name)
 {
+	if (index->len)
+		return map_get(index, name);
 	LIST_EACH(v, &s->volumes) {
 		if (str_eq(v->name, name))
 			return true;
@@ -128,21 +133,24 @@ static bool has_volume(const struct core_v1_pod_spec *s, struct str name)
 static void check_mounts(const struct core_v1_pod_spec *s, const struct core_v1_container *c, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
+	struct map volumes = { 0 }, paths = { 0 };
+	if (c->volume_mounts.len > FEW_MOUNTS)
+		LIST_EACH(v, &s->volumes)
+			map_set(&volumes, v->name, v);
 	LIST_EACH(m, &c->volume_mounts) {
 		const struct at *here = AT_I(at, "volumeMounts", i++);
 		const char *bad;
-		if (m->name.len && !has_volume(s, m->name))
+		if (m->name.len && !has_volume(s, &volumes, m->name))
 			cause_at(cs, CAUSE_NOT_FOUND, AT(here, "name"), m->name, "%s", "");
-		for (const struct core_v1_volume_mount *q = c->volume_mounts.items; m->mount_path.len && q < m; q++)
-			if (str_eq(q->mount_path, m->mount_path)) {
-				INVALID(cs, AT(here, "mountPath"), m->mount_path, "must be unique");
-				break;
-			}
+		if (m->mount_path.len && map_set(&paths, m->mount_path, m))
+			INVALID(cs, AT(here, "mountPath"), m->mount_path, "must be unique");
 		if (m->sub_path.len && (bad = path_check(m->sub_path, true)))
 			INVALID(cs, AT(here, "subPath"), m->sub_path, bad);
 		if (m->sub_path.len && m->sub_path_expr.len)
 			INVALID(cs, AT(here, "subPathExpr"), m->sub_path_expr, "subPathExpr and subPath are mutually exclusive");
 	}
+	map_deinit(&volumes, NULL);
+	map_deinit(&paths, NULL);
 }
 
 static bool standard_resource(struct str name)
