@@ -370,10 +370,11 @@ static void test_volumes(void **state)
 	make(&core_v1_persistent_volume_claim_type, CLAIM("c", "2Gi", "manual"));
 	wait_for("the next one", claim_has, "large");
 
+	/* the class comes last: the claim hears of it */
+	make(&core_v1_persistent_volume_claim_type, CLAIM("late", "1Gi", "lazy"));
 	make(&storage_v1_storage_class_type, "{\"metadata\":{\"name\":\"lazy\"},\"provisioner\":\"kubernetes.io/no-provisioner\","
 		"\"volumeBindingMode\":\"WaitForFirstConsumer\"}");
 	make(&core_v1_persistent_volume_type, VOLUME("lazy", "10Gi", "lazy"));
-	make(&core_v1_persistent_volume_claim_type, CLAIM("late", "1Gi", "lazy"));
 	wait_for("it waits and says so", late_told, NULL);
 	assert_false(late_is("Bound"));
 	make(&core_v1_pod_type, "{\"metadata\":{\"name\":\"user\",\"namespace\":\"vol\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}],"

@@ -397,6 +397,23 @@ static void map_volume(struct run *r, enum informer_event ev, const struct cache
 	cached_list_deinit(&claims);
 }
 
+/* Claims may be there before their class. */
+static void map_class(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct cached_list claims;
+
+	if (ev != INFORMER_ADDED)
+		return;
+	informer_list(run_informer(r, CLAIM), STR_NONE, &claims);
+	for (size_t i = 0; i < claims.len; i++) {
+		const struct core_v1_persistent_volume_claim *c = claims.items[i]->obj;
+
+		if (!c->spec.volume_name.len && str_eq(class_of(&c->metadata, c->spec.storage_class_name), now->meta->name))
+			add(r, 'c', claims.items[i]->key);
+	}
+	cached_list_deinit(&claims);
+}
+
 const struct controller volume_binder_controller = {
 	.name = "persistentvolume-binder",
 	.component = "persistentvolume-controller",
@@ -404,7 +421,7 @@ const struct controller volume_binder_controller = {
 		{ &core_v1_persistent_volume_claim_type, map_claim },
 		{ &core_v1_persistent_volume_type, map_volume },
 		{ &core_v1_pod_type, map_pod },
-		{ &storage_v1_storage_class_type, NULL },
+		{ &storage_v1_storage_class_type, map_class },
 		{ &core_v1_node_type, NULL },
 	},
 	.reconcile = reconcile,

@@ -54,6 +54,13 @@ def test_watchers(api, ns):
     api.call("DELETE", f"{base}/w")
     assert watch(start) == [("ADDED", "0"), ("MODIFIED", "1"), ("MODIFIED", "2"), ("DELETED", "2"), ("ADDED", "3"), ("DELETED", "3")]
     assert watch(one)[0] == ("MODIFIED", "2")
+    # whoever watches from whatever point sees the same order
+    raw = [json.loads(line)["object"]["metadata"]["resourceVersion"] for line in api.get(f"{base}?watch=1&resourceVersion={start}&timeoutSeconds=1").bytes.splitlines()]
+    ours = [v for v in raw if int(v) > int(one)]
+    for v in raw[:3]:
+        later = [json.loads(line)["object"]["metadata"]["resourceVersion"] for line in api.get(f"{base}?watch=1&resourceVersion={v}&timeoutSeconds=1").bytes.splitlines()]
+        assert later == raw[raw.index(v) + 1:]
+    assert ours and raw == sorted(raw, key=int)
 
 
 def test_chunks(api, ns):

@@ -211,6 +211,17 @@ def test_quota_life(cluster, api, ns):
     assert cluster.kubectl("create", "service", "nodeport", "m", "--tcp=80", "-n", ns, check=False)[0] != 0
     cluster.kubectl("delete", "service", "n", "-n", ns)
     used(services="0", services_nodeports="0")
+    secrets = int(cluster.get("quota", "q", "-n", ns)["status"]["used"]["secrets"])
+    cluster.kubectl("create", "secret", "generic", "s", "-n", ns)
+    used(secrets=str(secrets + 1))
+    t = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": IMAGE}]}}
+    cluster.apply({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "rc"}, "spec": {"replicas": 0, "selector": {"a": "b"}, "template": t}}, "-n", ns)
+    cluster.apply({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "rs"}, "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": t}}, "-n", ns)
+    used(replicationcontrollers="1", **{"count__replicasets_apps": "1"})
+    cluster.kubectl("delete", "secret/s", "rc/rc", "rs/rs", "-n", ns)
+    used(secrets=str(secrets), replicationcontrollers="0", **{"count__replicasets_apps": "0"})
+    cluster.kubectl("patch", "quota", "q", "-n", ns, "-p", '{"spec":{"hard":{"pods":"3"}}}')
+    eventually(lambda: cluster.get("quota", "q", "-n", ns)["status"]["hard"]["pods"] == "3", 10, "the new limit")
     p = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": IMAGE, "command": KEEP, "resources": {"requests": {"cpu": "500m"},
          "limits": {"memory": "100Mi"}}}], "terminationGracePeriodSeconds": 1}}
     cluster.apply(p, "-n", ns)
