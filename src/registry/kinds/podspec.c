@@ -1,4 +1,5 @@
 /* A pod's spec, in a pod or in a template: the defaults and rules that the schema cannot say. */
+#include "base/map.h"
 #include "registry/kinds/kinds.h"
 
 /* ---- defaults ---- */
@@ -151,15 +152,13 @@ static void check_projected(const struct core_v1_projected_volume_source *p, con
 static void check_volumes(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
+	struct map names = { 0 };
 	LIST_EACH(v, &s->volumes) {
 		const struct at *here = AT_I(at, "volumes", i++);
 		const struct core_v1_volume_source *src = &v->volume_source;
 		const char *bad;
-		for (const struct core_v1_volume *o = s->volumes.items; v->name.len && o < v; o++)
-			if (str_eq(o->name, v->name)) {
-				DUPLICATE(cs, AT(here, "name"), v->name);
-				break;
-			}
+		if (v->name.len && map_set(&names, v->name, v))
+			DUPLICATE(cs, AT(here, "name"), v->name);
 		size_t n = sources(src);
 		if (n == 0)
 			REQUIRED(cs, here, "must specify a volume type");
@@ -182,6 +181,7 @@ static void check_volumes(const struct core_v1_pod_spec *s, const struct at *at,
 		if (src->projected)
 			check_projected(src->projected, AT(here, "projected"), cs);
 	}
+	map_deinit(&names, NULL);
 }
 
 /* ---- the rest of the spec ---- */
