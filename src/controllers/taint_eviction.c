@@ -1,9 +1,56 @@
 /* Deletes pods from nodes with NoExecute taints that they do not tolerate, or tolerate only for a time. Upstream: pkg/controller/tainteviction.
- * The time counts from when the taint was set, so that a restart of this process forgets nothing. */
+ * The time counts from when the taint was set, where it says so: a restart of this process forgets nothing. People's taints do not say; theirs
+ * counts from when the pod was first seen under one. */
 #include "controllers/internal.h"
 
 #include "controllers/table.h"
 #include "model/placement.h"
+
+struct since {
+	char *uid;
+	struct timestamp at;
+};
+struct state {
+	pthread_mutex_t lock;
+	struct map since;               /* pod's key -> struct since */
+};
+
+static void since_free(void *arg)
+{
+	struct since *s = arg;
+
+	if (s)
+		free(s->uid);
+	free(s);
+}
+
+static struct timestamp first_seen(struct run *r, struct str key, struct str uid)
+{
+	struct state *st = r->state;
+
+	pthread_mutex_lock(&st->lock);
+	struct since *s = map_get(&st->since, key);
+
+	if (!s || !str_eqz(uid, s->uid)) {
+		since_free(map_remove(&st->since, key));
+		s = xcalloc(1, sizeof(*s));
+		*s = (struct since){ str_dup(uid), r->now };
+		map_set(&st->since, key, s);
+	}
+	struct timestamp at = s->at;
+
+	pthread_mutex_unlock(&st->lock);
+	return at;
+}
+
+static void forget(struct run *r, struct str key)
+{
+	struct state *st = r->state;
+
+	pthread_mutex_lock(&st->lock);
+	since_free(map_remove(&st->since, key));
+	pthread_mutex_unlock(&st->lock);
+}
 
 static bool has_no_execute(const struct core_v1_node *n)
 {
@@ -14,7 +61,7 @@ static bool has_no_execute(const struct core_v1_node *n)
 }
 
 /* false: never. *ret_left_s: seconds until the pod must go, <= 0: now. */
-static bool must_go(const struct core_v1_pod *p, const struct core_v1_node *n, struct timestamp now, double *ret_left_s)
+static bool must_go(struct run *r, struct str key, const struct core_v1_pod *p, const struct core_v1_node *n, double *ret_left_s)
 {
 	bool any = false;
 
@@ -33,10 +80,10 @@ static bool must_go(const struct core_v1_pod *p, const struct core_v1_node *n, s
 		}
 		if (tolerated && least == INT64_MAX)
 			continue; /* without a limit */
-		double left = tolerated ? (double)least - time_diff_s(now, taint->time_added) : 0;
+		double left = 0;
 
-		if (tolerated && time_is_zero(taint->time_added))
-			left = (double)least;
+		if (tolerated)
+			left = (double)least - time_diff_s(r->now, time_is_zero(taint->time_added) ? first_seen(r, key, p->metadata.uid) : taint->time_added);
 		if (!any || left < *ret_left_s)
 			*ret_left_s = left;
 		any = true;
@@ -73,11 +120,15 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	const struct core_v1_node *n;
 	double left = 0;
 
-	if (!p || !p->spec.node_name.len || !time_is_zero(p->metadata.deletion_timestamp) || pod_ended(p))
+	if (!p || !p->spec.node_name.len || !time_is_zero(p->metadata.deletion_timestamp) || pod_ended(p)) {
+		forget(r, key);
 		return 0;
+	}
 	n = cache_object(r, &core_v1_node_type, p->spec.node_name);
-	if (!n || !must_go(p, n, r->now, &left))
+	if (!n || !must_go(r, key, p, n, &left)) {
+		forget(r, key);
 		return 0;
+	}
 	if (left <= 0)
 		return evict(r, p, err);
 	requeue_within(r, (uint64_t)(left * 1000) + 1);
@@ -89,7 +140,7 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 	struct buf value CLEAN_BUF = { 0 };
 	struct cached_list pods;
 
-	if (!now || !has_no_execute(now->obj))
+	if (!now || (!has_no_execute(now->obj) && !(old && has_no_execute(old->obj))))
 		return;
 	if (old) {
 		const struct core_v1_node *a = old->obj, *b = now->obj;
@@ -110,6 +161,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 {
 	const struct core_v1_pod *p = now ? now->obj : NULL, *was = old ? old->obj : NULL;
 
+	if (!p)
+		forget(r, old->key);
 	if (!p || !p->spec.node_name.len ||
 		(was && was->spec.node_name.len && was->spec.tolerations.len == p->spec.tolerations.len))
 		return;
@@ -120,7 +173,27 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 	cached_unref(n);
 }
 
+static int init(struct run *r, struct err *err)
+{
+	struct state *st = xcalloc(1, sizeof(*st));
+
+	pthread_mutex_init(&st->lock, NULL);
+	r->state = st;
+	return 0;
+}
+
+static void deinit(struct run *r)
+{
+	struct state *st = r->state;
+
+	map_deinit(&st->since, since_free);
+	pthread_mutex_destroy(&st->lock);
+	free(st);
+}
+
 const struct controller taint_eviction_controller = {
+	.init = init,
+	.deinit = deinit,
 	.name = "taint-eviction",
 	.component = "taint-eviction-controller",
 	.watches = { { &core_v1_node_type, map_node }, { &core_v1_pod_type, map_pod } },

@@ -182,17 +182,20 @@ def test_deadline_may_be_set(cluster, ns):
 
 
 def test_taint_evicts(cluster, ns):
-    tolerates = {"tolerations": [{"key": "conf", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 4}]}
-    cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod("none", spec={"terminationGracePeriodSeconds": 1}), pod("some", spec=tolerates)]}, "-n", ns)
-    for name in ("none", "some"):
+    def tolerates(seconds):
+        return {"terminationGracePeriodSeconds": 1, "tolerations": [{"key": "conf", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]}
+    cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod("none", spec={"terminationGracePeriodSeconds": 1}), pod("least", spec=tolerates(1)),
+                   pod("some", spec=tolerates(8))]}, "-n", ns)
+    for name in ("none", "least", "some"):
         running(cluster, ns, name)
     cluster.kubectl("taint", "node", "node1", "conf=x:NoExecute")
     try:
-        eventually(lambda: cluster.kubectl("get", "pod", "none", "-n", ns, check=False)[0] != 0, 15, "the intolerant goes")
+        for name in ("none", "least"):
+            eventually(lambda: cluster.kubectl("get", "pod", name, "-n", ns, check=False)[0] != 0, 6, f"{name} goes")
         assert "deletionTimestamp" not in get(cluster, ns, "some")["metadata"]
     finally:
         cluster.kubectl("taint", "node", "node1", "conf-")
-    time.sleep(5)
+    time.sleep(7)
     assert "deletionTimestamp" not in get(cluster, ns, "some")["metadata"], "the eviction was cancelled"
 
 
