@@ -1,7 +1,7 @@
-# make bench-cluster: builds what bench/cluster.py needs and runs it, as root (ARGS="idle get …": these figures alone).
+# make bench-cluster: builds what bench/figures.py needs and runs it, as root (ARGS="idle get …": these figures alone).
 .PHONY: bench-cluster bench-load
 bench-cluster: $(BUILD)/skiff $(BUILD)/bench-load $(BUILD)/bench-codec
-	SKIFF=$(abspath $(BUILD))/skiff bench/cluster.py $(ARGS)
+	SKIFF=$(abspath $(BUILD))/skiff bench/figures.py $(ARGS)
 # make bench-load: its load generator.
 $(BUILD)/bench-load: bench/load.c
 	@mkdir -p $(@D)

@@ -1,4 +1,4 @@
-"""The figures that a change must not lose, with room for a busy machine; bench/cluster.py measures them properly."""
+"""The figures that a change must not lose, with room for a busy machine; bench/figures.py measures them properly."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from api import Api
 from machine import ROOT, SKIFF, Machine, eventually
 
 sys.path.insert(0, os.path.join(ROOT, "bench"))
-from cluster import memory_kb, start_once, ticks_s  # noqa: E402
+from figures import memory_kb, start_once, ticks_s  # noqa: E402
 
 
 def fresh_start():

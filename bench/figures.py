@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the figures of a whole one-machine cluster, each on a test machine of its own (namespaces; see tests/lib/machine.py):
 
-    sudo bench/cluster.py [start] [idle] [apply] [size] [codec] [get] [create]      (nothing named: all)
+    sudo bench/figures.py [start] [idle] [apply] [size] [codec] [get] [create]      (nothing named: all)
 
 Prints a table: figure, bound, goal, measured. Exit 1: a bound is missed. SKIFF, BENCH_LOAD and BENCH_CODEC name the binaries
 (default: build/). CPU is the kernel's own count per thread (schedstat), before and after. IDLE_SECONDS: how long idling is watched."""
