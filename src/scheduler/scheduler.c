@@ -410,8 +410,13 @@ static void make_room(struct scheduler *s, struct sched_pod *p, struct job *j)
 
 	if (str_eqz(pod->spec.preemption_policy, "Never") || room_is_coming(s, p))
 		return;
-	w.n_budgets = take_budgets(s, &budgets, a, &w.budgets);
-	node = preempt(&w, &s->seed, &victims, &j->n_victims);
+	bool any = false; /* most pods have nobody below them */
+
+	for (size_t i = 0; !any && i < s->nodes.n; i++)
+		any = s->nodes.lowest[i] < p->priority;
+	if (any)
+		w.n_budgets = take_budgets(s, &budgets, a, &w.budgets);
+	node = any ? preempt(&w, &s->seed, &victims, &j->n_victims) : NO_NODE;
 	cached_list_deinit(&budgets);
 	if (node == NO_NODE) {
 		if (p->nominated_node)
