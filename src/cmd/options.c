@@ -36,7 +36,7 @@ static const struct option_row rows[] = {
 	{ "no-agent",       NULL, OPT_SERVER, OPTION_BOOL, O(no_agent), NULL, "control plane only" },
 	{ "user",           NULL, OPT_SERVER, OPTION_TEXT, O(user), "skiff", "whom the control plane runs as" },
 	{ "pod-cidr",       NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_cidr), "10.42.0.0/16", "addresses of pods" },
-	{ "pod-network",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_network), "auto", "to pods of other nodes: routes, vxlan, or auto: routes on a shared link, else vxlan" },
+	{ "pod-network",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_network), "auto", "to pods of other nodes: routes, vxlan, or auto (routes on a shared link)" },
 	{ "vxlan-port",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(vxlan_port), "8472", "UDP port of VXLAN between nodes" },
 	{ "service-cidr",   NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(service_cidr), "10.43.0.0/16", "addresses of services" },
 	{ "cluster-domain", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cluster_domain), "cluster.local", "the domain that DNS answers for" },
