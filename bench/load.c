@@ -59,7 +59,8 @@ static SSL *connect_tls(void)
 	char host[64];
 	int port, one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (sscanf(options.address, "%63[0-9.]:%d", host, &port) != 2 || inet_pton(AF_INET, host, &to.sin_addr) != 1)
+	if (sscanf(options.address, "%63[0-9.]:%d", host, &port) != 2 ||
+		inet_pton(AF_INET, host, &to.sin_addr) != 1)
 		die("--address is not IPV4:PORT");
 	to.sin_port = htons((uint16_t)port);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
@@ -104,13 +105,17 @@ static int write_request(SSL *ssl, long number, char *space, char *text)
 	if (options.body_file) {
 		char *mark = strstr(body, "%d");
 
-		text_len = mark ? sprintf(text, "%.*s%ld%s", (int)(mark - body), body, number, mark + 2) : sprintf(text, "%s", body);
+		text_len = mark
+			? sprintf(text, "%.*s%ld%s", (int)(mark - body), body, number, mark + 2)
+			: sprintf(text, "%s", body);
 	}
-	int len = sprintf(space, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench-load\r\nAccept: application/json\r\n", options.method, options.path,
-		options.address);
+	int len = sprintf(space,
+		"%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench-load\r\nAccept: application/json\r\n",
+		options.method, options.path, options.address);
 
 	if (text_len)
-		len += sprintf(space + len, "Content-Type: application/json\r\nContent-Length: %d\r\n", text_len);
+		len += sprintf(space + len,
+			"Content-Type: application/json\r\nContent-Length: %d\r\n", text_len);
 	len += sprintf(space + len, "\r\n");
 	memcpy(space + len, text, (size_t)text_len);
 	return SSL_write(ssl, space, len + text_len);
@@ -122,15 +127,18 @@ static void *connection(void *arg)
 	char *space = malloc(ANSWER_MAX + BODY_MAX), *text = malloc(BODY_MAX + 64);
 	long number;
 
-	while ((number = atomic_fetch_add(&next_number, 1)) < options.requests && now() < deadline) {
+	while ((number = atomic_fetch_add(&next_number, 1)) < options.requests &&
+		now() < deadline) {
 		double begin = now();
-		int status = write_request(ssl, number, space, text) > 0 ? read_answer(ssl, space) : -1;
+		int status =
+			write_request(ssl, number, space, text) > 0 ? read_answer(ssl, space) : -1;
 
 		latency_us[number] = (unsigned)((now() - begin) * 1e6);
 		if (status / 100 == 2) {
 			n_good++;
 		} else if (n_bad++ == 0) {
-			fprintf(stderr, "bench-load: answer %d: %.300s\n", status, status > 0 ? space : "");
+			fprintf(stderr, "bench-load: answer %d: %.300s\n", status,
+				status > 0 ? space : "");
 		}
 		if (status < 0)
 			break;
@@ -143,28 +151,49 @@ static void *connection(void *arg)
 
 static void setup(int argc, char **argv)
 {
-	static const struct option rows[] = { { "address", 1, NULL, 'a' }, { "ca", 1, NULL, 'A' }, { "cert", 1, NULL, 'c' }, { "key", 1, NULL, 'k' },
-		{ "connections", 1, NULL, 'n' }, { "requests", 1, NULL, 'r' }, { "seconds", 1, NULL, 's' }, { "method", 1, NULL, 'm' },
-		{ "body", 1, NULL, 'b' }, { 0 } };
+	static const struct option rows[] = { { "address", 1, NULL, 'a' }, { "ca", 1, NULL, 'A' },
+		{ "cert", 1, NULL, 'c' }, { "key", 1, NULL, 'k' }, { "connections", 1, NULL, 'n' },
+		{ "requests", 1, NULL, 'r' }, { "seconds", 1, NULL, 's' },
+		{ "method", 1, NULL, 'm' }, { "body", 1, NULL, 'b' }, { 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", rows, NULL)) != -1) {
 		switch (c) {
-		case 'a': options.address = optarg; break;
-		case 'A': options.ca = optarg; break;
-		case 'c': options.cert = optarg; break;
-		case 'k': options.key = optarg; break;
-		case 'n': options.connections = atoi(optarg); break;
-		case 'r': options.requests = atol(optarg); break;
-		case 's': options.seconds = atoi(optarg); break;
-		case 'm': options.method = optarg; break;
-		case 'b': options.body_file = optarg; break;
-		default: exit(2);
+		case 'a':
+			options.address = optarg;
+			break;
+		case 'A':
+			options.ca = optarg;
+			break;
+		case 'c':
+			options.cert = optarg;
+			break;
+		case 'k':
+			options.key = optarg;
+			break;
+		case 'n':
+			options.connections = atoi(optarg);
+			break;
+		case 'r':
+			options.requests = atol(optarg);
+			break;
+		case 's':
+			options.seconds = atoi(optarg);
+			break;
+		case 'm':
+			options.method = optarg;
+			break;
+		case 'b':
+			options.body_file = optarg;
+			break;
+		default:
+			exit(2);
 		}
 	}
 	options.path = argv[optind];
-	if (!options.address || !options.ca || !options.cert || !options.key || !options.path || options.connections < 1 || options.connections > 1000 ||
-		options.requests < 1 || options.requests > 10000000)
+	if (!options.address || !options.ca || !options.cert || !options.key || !options.path ||
+		options.connections < 1 || options.connections > 1000 || options.requests < 1 ||
+		options.requests > 10000000)
 		die("usage: bench-load --address IP:PORT --ca FILE --cert FILE --key FILE [--connections N] [--requests N] [--seconds N] "
 		    "[--method M --body FILE] PATH");
 }
@@ -181,7 +210,8 @@ static void read_body(void)
 
 static int by_value(const void *a, const void *b)
 {
-	return (*(const unsigned *)a > *(const unsigned *)b) - (*(const unsigned *)a < *(const unsigned *)b);
+	return (*(const unsigned *)a > *(const unsigned *)b) -
+		(*(const unsigned *)a < *(const unsigned *)b);
 }
 
 int main(int argc, char **argv)
@@ -192,7 +222,8 @@ int main(int argc, char **argv)
 	setup(argc, argv);
 	read_body();
 	context = SSL_CTX_new(TLS_client_method());
-	if (SSL_CTX_load_verify_locations(context, options.ca, NULL) != 1 || SSL_CTX_use_certificate_file(context, options.cert, SSL_FILETYPE_PEM) != 1 ||
+	if (SSL_CTX_load_verify_locations(context, options.ca, NULL) != 1 ||
+		SSL_CTX_use_certificate_file(context, options.cert, SSL_FILETYPE_PEM) != 1 ||
 		SSL_CTX_use_PrivateKey_file(context, options.key, SSL_FILETYPE_PEM) != 1)
 		die("cannot load --ca, --cert or --key");
 	SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
@@ -208,7 +239,8 @@ int main(int argc, char **argv)
 	long n = n_good + n_bad;
 
 	qsort(latency_us, (size_t)n, sizeof(*latency_us), by_value);
-	printf("{\"good\": %ld, \"bad\": %ld, \"seconds\": %.3f, \"per_second\": %.0f, \"p50_us\": %u, \"p99_us\": %u}\n", (long)n_good, (long)n_bad, took,
-		(double)n_good / took, n ? latency_us[n / 2] : 0, n ? latency_us[n * 99 / 100] : 0);
+	printf("{\"good\": %ld, \"bad\": %ld, \"seconds\": %.3f, \"per_second\": %.0f, \"p50_us\": %u, \"p99_us\": %u}\n",
+		(long)n_good, (long)n_bad, took, (double)n_good / took, n ? latency_us[n / 2] : 0,
+		n ? latency_us[n * 99 / 100] : 0);
 	return n_bad || !n_good ? 1 : 0;
 }

@@ -36,7 +36,8 @@ static double cpu_us(void)
 {
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
-	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + u.ru_utime.tv_usec +
+		u.ru_stime.tv_usec;
 }
 
 static long resident_pages(void)
@@ -53,7 +54,8 @@ static long resident_pages(void)
 static void done(void *arg, struct registry_request *req, struct registry_result *res)
 {
 	if (res->code != 201 && !failed++)
-		fprintf(stderr, "create: %d " STR_FMT "\n", res->code, STR_ARG(res->status ? res->status->message : STR_NONE));
+		fprintf(stderr, "create: %d " STR_FMT "\n", res->code,
+			STR_ARG(res->status ? res->status->message : STR_NONE));
 	object_unref(res->object);
 	arena_free(req->arena);
 	pthread_mutex_lock(&lock);
@@ -62,14 +64,20 @@ static void done(void *arg, struct registry_request *req, struct registry_result
 	pthread_mutex_unlock(&lock);
 }
 
-static void create_pods(struct registry *r, const struct resource *pods, const struct user_info *user)
+static void create_pods(
+	struct registry *r, const struct resource *pods, const struct user_info *user)
 {
 	for (size_t i = 0; i < PODS; i++) {
 		struct arena *a = arena_new(16384);
 		struct registry_request *q = arena_alloc(a, sizeof(*q));
-		*q = (struct registry_request){ .arena = a, .resource = pods, .verb = VERB_CREATE, .ns = STR("default"), .user = user };
+		*q = (struct registry_request){ .arena = a,
+			.resource = pods,
+			.verb = VERB_CREATE,
+			.ns = STR("default"),
+			.user = user };
 		struct err err;
-		if (json_decode(&core_v1_pod_type, str_n(pod_text, sizeof(pod_text) - 1), a, NULL, &q->obj, &err))
+		if (json_decode(&core_v1_pod_type, str_n(pod_text, sizeof(pod_text) - 1), a, NULL,
+			    &q->obj, &err))
 			exit((fprintf(stderr, "%s\n", err.text), 1));
 		pthread_mutex_lock(&lock);
 		while (in_flight >= IN_FLIGHT)
@@ -92,7 +100,8 @@ static void got(void *arg, struct registry_request *req, struct registry_result 
 
 int main(int argc, char **argv)
 {
-	struct store_config sc = { .backend = argc > 1 ? "sqlite" : "memory", .path = argc > 1 ? argv[1] : NULL };
+	struct store_config sc = { .backend = argc > 1 ? "sqlite" : "memory",
+		.path = argc > 1 ? argv[1] : NULL };
 	struct registry_config rc = { 0 };
 	struct registry *r;
 	struct err err;
@@ -112,11 +121,15 @@ int main(int argc, char **argv)
 	double cpu = cpu_us();
 	start = mono_now_ns();
 	create_pods(r, pods, &user);
-	printf("create           %8.2f us CPU, %.0f/s\n", (cpu_us() - cpu) / PODS, PODS / ((mono_now_ns() - start) / 1e9));
+	printf("create           %8.2f us CPU, %.0f/s\n", (cpu_us() - cpu) / PODS,
+		PODS / ((mono_now_ns() - start) / 1e9));
 
-	printf("memory           %8.2f KB a pod\n", (resident_pages() - resident_before) * 4.0 / PODS);
+	printf("memory           %8.2f KB a pod\n",
+		(resident_pages() - resident_before) * 4.0 / PODS);
 	struct arena *a = arena_new(0);
-	struct registry_request q = { .arena = a, .resource = pods, .verb = VERB_LIST, .ns = STR("default"), .user = &user };
+	struct registry_request q = {
+		.arena = a, .resource = pods, .verb = VERB_LIST, .ns = STR("default"), .user = &user
+	};
 	struct registry_list *l;
 	struct meta_v1_status *st;
 	struct object *o;
@@ -131,7 +144,8 @@ int main(int argc, char **argv)
 		snprintf(name, sizeof(name), "%s", strrchr(o->key.p, '/') + 1);
 	}
 	registry_list_free(l);
-	printf("list             %8.3f us CPU an object (%zu objects, %zu bytes each)\n", (cpu_us() - cpu) / n, n, bytes / n);
+	printf("list             %8.3f us CPU an object (%zu objects, %zu bytes each)\n",
+		(cpu_us() - cpu) / n, n, bytes / n);
 	q.verb = VERB_GET;
 	q.name = str_of(name);
 	cpu = cpu_us();

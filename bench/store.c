@@ -18,7 +18,8 @@ static double cpu_s(void)
 {
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
-	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+		(double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static double wall_s(void)
@@ -50,9 +51,16 @@ static void remove_files(const char *path)
 static struct store_op pod_op(int verb, const char *key)
 {
 	static const struct object_pair labels[] = { { STR("app"), STR("web") } };
-	static const struct object_pair fields[] = { { STR("metadata.name"), STR("web") }, { STR("spec.nodeName"), STR("n1") } };
-	return (struct store_op){ .verb = (__typeof__(((struct store_op *)0)->verb))verb, .key = str_of(key), .json_head = str_n(padding, 200),
-		.json_tail = str_n(padding, JSON_BYTES - 200), .labels = labels, .fields = fields, .n_labels = 1, .n_fields = 2 };
+	static const struct object_pair fields[] = { { STR("metadata.name"), STR("web") },
+		{ STR("spec.nodeName"), STR("n1") } };
+	return (struct store_op){ .verb = (__typeof__(((struct store_op *)0)->verb))verb,
+		.key = str_of(key),
+		.json_head = str_n(padding, 200),
+		.json_tail = str_n(padding, JSON_BYTES - 200),
+		.labels = labels,
+		.fields = fields,
+		.n_labels = 1,
+		.n_fields = 2 };
 }
 
 struct job {
@@ -90,8 +98,9 @@ static void bench_create(const char *backend, const char *path, int writers, int
 	wall = wall_s() - wall;
 	struct store_stats st;
 	store_stats(s, &st);
-	printf("create %-6s %2d writers  %7.1f us CPU an op  %7.1f us wall an op  %5.1f ops a commit\n", backend, writers,
-		cpu * 1e6 / (double)st.writes, wall * 1e6 / (double)st.writes, (double)st.writes / (double)st.commits);
+	printf("create %-6s %2d writers  %7.1f us CPU an op  %7.1f us wall an op  %5.1f ops a commit\n",
+		backend, writers, cpu * 1e6 / (double)st.writes, wall * 1e6 / (double)st.writes,
+		(double)st.writes / (double)st.commits);
 	store_close(s);
 	remove_files(path);
 }
@@ -117,7 +126,8 @@ static void bench_open_empty(const char *path)
 	wall = wall_s() - wall;
 	struct store_op op = pod_op(STORE_CREATE, "/pods/a");
 	store_write(s, &op, NULL);
-	printf("open an empty one: %.1f ms wall; with one write %ld KB of memory\n", wall * 1e3, rss_kb() - before);
+	printf("open an empty one: %.1f ms wall; with one write %ld KB of memory\n", wall * 1e3,
+		rss_kb() - before);
 	store_close(s);
 	remove_files(path);
 }
@@ -142,7 +152,8 @@ static void bench_get(struct store *s)
 	double cpu = cpu_s();
 	for (int i = 0; i < N; i++) {
 		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		snprintf(key, sizeof(key), "/pods/ns-%d/web-%d", (int)(x >> 61), (int)((x >> 33) % (OBJECTS / 8)));
+		snprintf(key, sizeof(key), "/pods/ns-%d/web-%d", (int)(x >> 61),
+			(int)((x >> 33) % (OBJECTS / 8)));
 		struct object *o;
 		if (store_get(s, str_of(key), &o) != 0)
 			abort();
@@ -167,12 +178,11 @@ static void bench_list(struct store *s)
 		store_snapshot_each(sn, STR("/pods/"), STR_NONE, sum_length, &bytes);
 		store_snapshot_free(sn);
 	}
-	printf("list of %d objects              %7.3f ms CPU\n", OBJECTS, (cpu_s() - cpu) * 1e3 / N);
+	printf("list of %d objects              %7.3f ms CPU\n", OBJECTS,
+		(cpu_s() - cpu) * 1e3 / N);
 }
 
-static void wake_nothing(void *arg)
-{
-}
+static void wake_nothing(void *arg) {}
 
 /* Events are made one by one, and the cursor drains after each hundred. */
 static void bench_watch(int cursors, int others)
@@ -185,7 +195,8 @@ static void bench_watch(int cursors, int others)
 	for (int i = cursors; i < cursors + others; i++) {
 		char node[32];
 		snprintf(node, sizeof(node), "other-%d", i);
-		store_watch_field(s, STR("/pods/"), (struct object_pair){ STR("spec.nodeName"), str_of(node) }, 0, wake_nothing,
+		store_watch_field(s, STR("/pods/"),
+			(struct object_pair){ STR("spec.nodeName"), str_of(node) }, 0, wake_nothing,
 			NULL, &w[i]);
 	}
 	double drain = 0, cpu = cpu_s();
@@ -244,8 +255,8 @@ int main(int argc, char **argv)
 	store_close(s);
 	double wall = wall_s(), cpu = cpu_s();
 	s = open_store("sqlite", path);
-	printf("open with %d objects              %7.1f ms wall, %.1f ms CPU\n", OBJECTS, (wall_s() - wall) * 1e3,
-		(cpu_s() - cpu) * 1e3);
+	printf("open with %d objects              %7.1f ms wall, %.1f ms CPU\n", OBJECTS,
+		(wall_s() - wall) * 1e3, (cpu_s() - cpu) * 1e3);
 	store_close(s);
 	remove_files(path);
 

@@ -12,10 +12,12 @@ static void readable(struct str s)
 
 static void check(const struct request_info *i)
 {
-	const struct str all[] = { i->verb, i->path, i->prefix, i->group, i->version, i->ns, i->resource, i->name, i->subresource, i->rest };
+	const struct str all[] = { i->verb, i->path, i->prefix, i->group, i->version, i->ns,
+		i->resource, i->name, i->subresource, i->rest };
 	for (size_t n = 0; n < ARRAY_LEN(all); n++)
 		readable(all[n]);
-	if (i->path.len == 0 || i->path.p[0] != '/' || (i->is_resource && !i->resource.len) || (i->subresource.len && !i->name.len))
+	if (i->path.len == 0 || i->path.p[0] != '/' || (i->is_resource && !i->resource.len) ||
+		(i->subresource.len && !i->name.len))
 		abort();
 	if (i->is_resource && i->verb_bit && verb_bit_of(i->verb) != i->verb_bit)
 		abort();
@@ -33,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	str_cut(rest, '\n', &method, &rest);
 	str_cut(rest, '\n', &path, &rest);
 	str_cut(rest, '\n', &query, &accept);
-	if (request_options_parse(query, a, &o, &err) == 0 && request_info_parse(method, path, &o, a, &info, &err) == 0)
+	if (request_options_parse(query, a, &o, &err) == 0 &&
+		request_info_parse(method, path, &o, a, &info, &err) == 0)
 		check(&info);
 	accept_parse(accept, &ac);
 	content_type_parse(accept);

@@ -12,7 +12,8 @@ static void check_quantity(struct str s)
 		return;
 	size_t n = quantity_format(q, text);
 
-	if (n >= sizeof(text) || quantity_parse(str_n(text, n), &again) != 0 || quantity_cmp(q, again))
+	if (n >= sizeof(text) || quantity_parse(str_n(text, n), &again) != 0 ||
+		quantity_cmp(q, again))
 		abort();
 	quantity_value(q);
 	quantity_milli_value(q);
@@ -42,7 +43,9 @@ static void check_time(struct str s)
 	size_t n = time_format_nano(t, text);
 
 	/* An offset may lead out of the years that have four digits. */
-	if (n >= sizeof(text) || (t.sec >= -62135596800 && t.sec < 253402300800 && (time_parse(str_n(text, n), &again) != 0 || time_cmp(t, again))))
+	if (n >= sizeof(text) ||
+		(t.sec >= -62135596800 && t.sec < 253402300800 &&
+			(time_parse(str_n(text, n), &again) != 0 || time_cmp(t, again))))
 		abort();
 }
 
@@ -52,7 +55,8 @@ static void check_base64(struct str s)
 
 	if (base64_decode(&bytes, s) == 0) {
 		base64_encode(&text, bytes.p, bytes.len);
-		if (base64_decode(&again, buf_str(&text)) != 0 || !str_eq(buf_str(&bytes), buf_str(&again)))
+		if (base64_decode(&again, buf_str(&text)) != 0 ||
+			!str_eq(buf_str(&bytes), buf_str(&again)))
 			abort();
 	}
 	buf_clear(&bytes);

@@ -28,7 +28,10 @@ static void check_tree(const struct value *v, struct arena *a)
 
 static void check_apply(const struct value *live, const struct value *applied, struct arena *a)
 {
-	struct field_request r = { .type = &core_v1_pod_type, .manager = STR("m"), .api_version = STR("v1"), .now = { 1, 0 } };
+	struct field_request r = { .type = &core_v1_pod_type,
+		.manager = STR("m"),
+		.api_version = STR("v1"),
+		.now = { 1, 0 } };
 	struct field_owners owners = { 0 };
 	struct value first, second, fields;
 	struct field_conflict *conflicts;

@@ -18,7 +18,8 @@ static void fuzz_reference(struct str text)
 	if (image_ref_parse(text, a, &first, &err) < 0)
 		return;
 	/* What comes out is what goes in again. */
-	if (image_ref_parse(first.canonical, a, &second, &err) < 0 || !str_eq(first.canonical, second.canonical) ||
+	if (image_ref_parse(first.canonical, a, &second, &err) < 0 ||
+		!str_eq(first.canonical, second.canonical) ||
 		strlen(first.canonical.p) != first.canonical.len)
 		abort();
 }
@@ -40,7 +41,8 @@ static void fuzz_path(struct str text)
 
 	if (layer_clean_path(path, clean) < 0)
 		return;
-	if (clean[0] == '/' || strstr(clean, "//") || !strncmp(clean, "../", 3) || strstr(clean, "/../") || !strcmp(clean, ".."))
+	if (clean[0] == '/' || strstr(clean, "//") || !strncmp(clean, "../", 3) ||
+		strstr(clean, "/../") || !strcmp(clean, ".."))
 		abort();
 }
 
@@ -72,7 +74,8 @@ static void fuzz_layer(struct str bytes)
 		ready = atexit(remove_top) == 0;
 	snprintf(layer, sizeof(layer), "%s/layer", top);
 	CLEAN_FD int fd = memfd_create("layer", MFD_CLOEXEC);
-	if (!ready || dir_make(layer, 0755, &err) < 0 || fd < 0 || write(fd, bytes.p, bytes.len) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+	if (!ready || dir_make(layer, 0755, &err) < 0 || fd < 0 ||
+		write(fd, bytes.p, bytes.len) < 0 || lseek(fd, 0, SEEK_SET) < 0)
 		abort();
 	CLEAN_FD int dir = open(layer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	layer_unpack(fd, dir, blob, diff, &n, &err);
@@ -83,9 +86,11 @@ static void fuzz_layer(struct str bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const fuzz[])(struct str) = { fuzz_reference, fuzz_config, fuzz_path, fuzz_layer };
+	static void (*const fuzz[])(
+		struct str) = { fuzz_reference, fuzz_config, fuzz_path, fuzz_layer };
 
 	if (size)
-		fuzz[MIN((size_t)data[0], ARRAY_LEN(fuzz) - 1)](str_n((const char *)data + 1, size - 1));
+		fuzz[MIN((size_t)data[0], ARRAY_LEN(fuzz) - 1)](
+			str_n((const char *)data + 1, size - 1));
 	return 0;
 }

@@ -39,7 +39,8 @@ static void manifest(struct str in)
 		must(strstr(err.text, "file") != NULL);
 		return;
 	}
-	must(str_eqz(o->pod->spec.node_name, "n") && o->pod->metadata.uid.len && o->pod->spec.containers.len);
+	must(str_eqz(o->pod->spec.node_name, "n") && o->pod->metadata.uid.len &&
+		o->pod->spec.containers.len);
 	kubelet_pod_qos(o->pod);
 	pod_object_unref(o);
 }

@@ -8,7 +8,8 @@ static void check(const struct message *m)
 	if (m->body_len > m->body_max || m->head_bytes > NET_HEADER_MAX + READ_SIZE)
 		abort();
 	for (size_t i = 0; i < m->n_headers; i++)
-		if (m->headers[i].name.p[m->headers[i].name.len] || m->headers[i].value.p[m->headers[i].value.len])
+		if (m->headers[i].name.p[m->headers[i].name.len] ||
+			m->headers[i].value.p[m->headers[i].value.len])
 			abort();
 }
 

@@ -20,9 +20,10 @@ static int on_data(void *arg, uint32_t id, bool fin, struct str bytes)
 	return 0;
 }
 
-static const struct spdy_events events = {
-	.on_syn_stream = on_headers, .on_syn_reply = on_headers, .on_headers = on_headers, .on_data = on_data
-};
+static const struct spdy_events events = { .on_syn_stream = on_headers,
+	.on_syn_reply = on_headers,
+	.on_headers = on_headers,
+	.on_data = on_data };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -5,7 +5,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct registry *registry;
-static const char *const plurals[] = { "pods", "services", "configmaps", "secrets", "namespaces", "replicationcontrollers", "nodes", "events" };
+static const char *const plurals[] = { "pods", "services", "configmaps", "secrets", "namespaces",
+	"replicationcontrollers", "nodes", "events" };
 
 static void must(bool ok)
 {
@@ -81,7 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct arena *a = arena_new(0);
 	struct str text = arena_str(a, str_n((const char *)data + 2, size - 2));
 	struct registry_request q = { .arena = a, .name = STR("x") };
-	q.resource = registry_resource(registry, STR(""), STR("v1"), str_of(plurals[data[0] % ARRAY_LEN(plurals)]));
+	q.resource = registry_resource(
+		registry, STR(""), STR("v1"), str_of(plurals[data[0] % ARRAY_LEN(plurals)]));
 	q.ns = q.resource->row->namespaced ? STR("default") : STR_NONE;
 	switch (data[1] % 8) {
 	case 0:

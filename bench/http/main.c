@@ -62,7 +62,8 @@ static double cpu_us(int who)
 	struct rusage u;
 
 	getrusage(who, &u);
-	return ((double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec) * 1e6 + (double)u.ru_utime.tv_usec + (double)u.ru_stime.tv_usec;
+	return ((double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec) * 1e6 +
+		(double)u.ru_utime.tv_usec + (double)u.ru_stime.tv_usec;
 }
 
 static long rss_kb(void)
@@ -87,9 +88,12 @@ static struct tls_context *make_tls(void)
 		.is_ca = true,
 	};
 
-	if (cert_new_key(&key, &err) < 0 || cert_issue(&r, buf_str(&key), STR_NONE, STR_NONE, &cert, &err) < 0)
+	if (cert_new_key(&key, &err) < 0 ||
+		cert_issue(&r, buf_str(&key), STR_NONE, STR_NONE, &cert, &err) < 0)
 		die(err.text);
-	const struct tls_server_config c = { .cert_pem = buf_str(&cert), .key_pem = buf_str(&key), .http2 = options.http2 };
+	const struct tls_server_config c = {
+		.cert_pem = buf_str(&cert), .key_pem = buf_str(&key), .http2 = options.http2
+	};
 
 	if (tls_server_new(&c, &tls, &err) < 0)
 		die(err.text);
@@ -142,7 +146,7 @@ struct connection {
 	int fd;
 	SSL *ssl;
 	nghttp2_session *h2;
-	size_t got;       /* of the answer */
+	size_t got; /* of the answer */
 	bool busy;
 };
 
@@ -197,7 +201,11 @@ static void open_connection(struct connection *c, int port, SSL_CTX *ctx)
 	}
 }
 
-#define NV(name, value) { (uint8_t *)name, (uint8_t *)value, sizeof(name) - 1, sizeof(value) - 1, NGHTTP2_NV_FLAG_NONE }
+#define NV(name, value) \
+	{ \
+		(uint8_t *)name, (uint8_t *)value, sizeof(name) - 1, sizeof(value) - 1, \
+			NGHTTP2_NV_FLAG_NONE \
+	}
 
 static void ask(struct connection *c)
 {
@@ -209,10 +217,14 @@ static void ask(struct connection *c)
 		return;
 	}
 	const nghttp2_nv nv[] = {
-		NV(":method", "GET"), NV(":scheme", "https"), NV(":authority", "127.0.0.1:6443"),
-		NV(":path", "/api/v1/namespaces/default/pods/nginx-7c5ddbdf54-abcde"), NV("accept", "application/json"),
+		NV(":method", "GET"),
+		NV(":scheme", "https"),
+		NV(":authority", "127.0.0.1:6443"),
+		NV(":path", "/api/v1/namespaces/default/pods/nginx-7c5ddbdf54-abcde"),
+		NV("accept", "application/json"),
 		NV("user-agent", "kubectl/v1.35.0 (linux/amd64) kubernetes/1234567"),
-		NV("authorization", "Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6IkFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaIn0"),
+		NV("authorization",
+			"Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6IkFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaIn0"),
 	};
 
 	nghttp2_submit_request(c->h2, NULL, nv, ARRAY_LEN(nv), NULL, NULL);
@@ -224,7 +236,8 @@ static void receive(struct connection *c, size_t answer_size)
 	static char bytes[64 * 1024];
 
 	do {
-		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes)) : recv(c->fd, bytes, sizeof(bytes), 0);
+		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes))
+				   : recv(c->fd, bytes, sizeof(bytes), 0);
 
 		if (n <= 0)
 			die("the server hung up");
@@ -248,7 +261,8 @@ static size_t measure_answer(struct connection *c)
 		return 0;
 	ask(c);
 	do {
-		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes + got, (int)(sizeof(bytes) - got - 1)) : recv(c->fd, bytes + got, sizeof(bytes) - got - 1, 0);
+		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes + got, (int)(sizeof(bytes) - got - 1))
+				   : recv(c->fd, bytes + got, sizeof(bytes) - got - 1, 0);
 
 		if (n <= 0)
 			die("the server hung up");
@@ -259,7 +273,8 @@ static size_t measure_answer(struct connection *c)
 		head = end ? (size_t)(end - bytes) + 4 : 0;
 	} while (!head);
 	for (size_t total = head + (size_t)options.size; got < total;) {
-		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes)) : recv(c->fd, bytes, sizeof(bytes), 0);
+		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes))
+				   : recv(c->fd, bytes, sizeof(bytes), 0);
 
 		if (n <= 0)
 			die("the server hung up");
@@ -301,7 +316,8 @@ static void run(struct connection *all, size_t answer_size)
 
 static void ask_server(int control, double answer[2])
 {
-	if (write(control, "?", 1) != 1 || read(control, answer, 2 * sizeof(double)) != 2 * sizeof(double))
+	if (write(control, "?", 1) != 1 ||
+		read(control, answer, 2 * sizeof(double)) != 2 * sizeof(double))
 		die("the server's process is gone");
 }
 
@@ -310,7 +326,8 @@ static void read_event(struct connection *c, size_t want)
 	static char bytes[64 * 1024];
 
 	for (size_t got = 0; got < want;) {
-		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes)) : recv(c->fd, bytes, sizeof(bytes), 0);
+		ssize_t n = c->ssl ? SSL_read(c->ssl, bytes, sizeof(bytes))
+				   : recv(c->fd, bytes, sizeof(bytes), 0);
 
 		if (n <= 0)
 			die("the server hung up");
@@ -322,14 +339,17 @@ static void run_watch(int control, int port, SSL_CTX *ctx)
 {
 	struct connection *all = xcalloc((size_t)options.watch, sizeof(*all));
 	char size_line[24], head[4096];
-	size_t event = (size_t)snprintf(size_line, sizeof(size_line), "%x\r\n\r\n", (unsigned)options.size) + (size_t)options.size;
+	size_t event = (size_t)snprintf(
+			       size_line, sizeof(size_line), "%x\r\n\r\n", (unsigned)options.size) +
+		(size_t)options.size;
 	double before[2], after[2];
 	int rounds = MAX(options.requests / options.watch, 1);
 
 	for (int i = 0; i < options.watch; i++) {
 		open_connection(&all[i], port, ctx);
 		put(&all[i], "GET /watch HTTP/1.1\r\n\r\n", 23);
-		if ((all[i].ssl ? SSL_read(all[i].ssl, head, sizeof(head)) : recv(all[i].fd, head, sizeof(head), 0)) <= 0)
+		if ((all[i].ssl ? SSL_read(all[i].ssl, head, sizeof(head))
+				: recv(all[i].fd, head, sizeof(head), 0)) <= 0)
 			die("no answer to a watch");
 	}
 	ask_server(control, before);
@@ -340,28 +360,49 @@ static void run_watch(int control, int port, SSL_CTX *ctx)
 			read_event(&all[i], event);
 	}
 	ask_server(control, after);
-	printf("%s, %d watchers, %d bytes: %.2f us of server CPU an event and watcher\n", options.plain ? "plain" : "TLS", options.watch,
-		options.size, (after[0] - before[0]) / rounds / options.watch);
+	printf("%s, %d watchers, %d bytes: %.2f us of server CPU an event and watcher\n",
+		options.plain ? "plain" : "TLS", options.watch, options.size,
+		(after[0] - before[0]) / rounds / options.watch);
 }
 
 static void parse_options(int argc, char **argv)
 {
 	static const struct option names[] = {
-		{ "plain", no_argument, NULL, 'p' }, { "http2", no_argument, NULL, '2' }, { "connections", required_argument, NULL, 'c' },
-		{ "requests", required_argument, NULL, 'n' }, { "size", required_argument, NULL, 's' }, { "idle", required_argument, NULL, 'i' },
-		{ "watch", required_argument, NULL, 'w' }, { 0 },
+		{ "plain", no_argument, NULL, 'p' },
+		{ "http2", no_argument, NULL, '2' },
+		{ "connections", required_argument, NULL, 'c' },
+		{ "requests", required_argument, NULL, 'n' },
+		{ "size", required_argument, NULL, 's' },
+		{ "idle", required_argument, NULL, 'i' },
+		{ "watch", required_argument, NULL, 'w' },
+		{ 0 },
 	};
 
 	for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) {
 		switch (o) {
-		case 'p': options.plain = true; break;
-		case '2': options.http2 = true; break;
-		case 'c': options.connections = atoi(optarg); break;
-		case 'n': options.requests = atoi(optarg); break;
-		case 's': options.size = atoi(optarg); break;
-		case 'i': options.idle = atoi(optarg); break;
-		case 'w': options.watch = MIN(atoi(optarg), (int)ARRAY_LEN(watchers)); break;
-		default: exit(2);
+		case 'p':
+			options.plain = true;
+			break;
+		case '2':
+			options.http2 = true;
+			break;
+		case 'c':
+			options.connections = atoi(optarg);
+			break;
+		case 'n':
+			options.requests = atoi(optarg);
+			break;
+		case 's':
+			options.size = atoi(optarg);
+			break;
+		case 'i':
+			options.idle = atoi(optarg);
+			break;
+		case 'w':
+			options.watch = MIN(atoi(optarg), (int)ARRAY_LEN(watchers));
+			break;
+		default:
+			exit(2);
 		}
 	}
 }
@@ -387,7 +428,8 @@ int main(int argc, char **argv)
 
 	if (ctx && options.http2)
 		SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x02h2", 3);
-	CLEAN_FREE struct connection *all = xcalloc((size_t)MAX(options.connections, options.idle), sizeof(*all));
+	CLEAN_FREE struct connection *all =
+		xcalloc((size_t)MAX(options.connections, options.idle), sizeof(*all));
 
 	for (int i = 0; i < options.connections; i++)
 		open_connection(&all[i], port, ctx);
@@ -400,8 +442,9 @@ int main(int argc, char **argv)
 	double wall = (double)(mono_now_ns() - start) / 1e9;
 
 	ask_server(control[0], after);
-	printf("%s%s, %d connections, %d bytes: %.2f us of server CPU a request, %.0f requests/s\n", options.plain ? "plain" : "TLS",
-		options.http2 ? ", HTTP/2" : ", HTTP/1.1", options.connections, options.size, (after[0] - before[0]) / options.requests,
+	printf("%s%s, %d connections, %d bytes: %.2f us of server CPU a request, %.0f requests/s\n",
+		options.plain ? "plain" : "TLS", options.http2 ? ", HTTP/2" : ", HTTP/1.1",
+		options.connections, options.size, (after[0] - before[0]) / options.requests,
 		options.requests / wall);
 	if (options.watch)
 		run_watch(control[0], port, ctx);
@@ -414,7 +457,8 @@ int main(int argc, char **argv)
 			measure_answer(&idle[i]);
 		}
 		ask_server(control[0], after);
-		printf("%d idle connections: %.1f KB each\n", options.idle, (after[1] - before[1]) / options.idle);
+		printf("%d idle connections: %.1f KB each\n", options.idle,
+			(after[1] - before[1]) / options.idle);
 	}
 	kill(pid, SIGTERM);
 	waitpid(pid, NULL, 0);

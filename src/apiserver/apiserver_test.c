@@ -40,13 +40,16 @@ static void check_rows(const struct row *rows, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct row *r = &rows[i];
-		struct answer a = ask_as(&f, f.admin, r->method, r->target, r->type, r->accept, r->body);
+		struct answer a =
+			ask_as(&f, f.admin, r->method, r->target, r->type, r->accept, r->body);
 		if (a.code != r->code)
-			fail_msg("row %zu: %s %s: %d instead of %d: " STR_FMT, i, r->method, r->target, a.code, r->code, STR_ARG(a.body));
+			fail_msg("row %zu: %s %s: %d instead of %d: " STR_FMT, i, r->method,
+				r->target, a.code, r->code, STR_ARG(a.body));
 		for (size_t k = 0; k < ARRAY_LEN(r->parts) && r->parts[k]; k++) {
 			bool not = r->parts[k][0] == '!';
-			if (has(a.body, r->parts[k] + not) == not)
-				fail_msg("row %zu: %s %s: %s in " STR_FMT, i, r->method, r->target, r->parts[k], STR_ARG(a.body));
+			if (has(a.body, r->parts[k] + not ) == not )
+				fail_msg("row %zu: %s %s: %s in " STR_FMT, i, r->method, r->target,
+					r->parts[k], STR_ARG(a.body));
 		}
 	}
 }
@@ -211,7 +214,8 @@ static void test_limits(void **state)
 	buf_addz(&big, "\"}}");
 	a = ask(&f, "POST", CM, big.p);
 	assert_int_equal(a.code, 413);
-	assert_true(has(a.body, "\"reason\":\"RequestEntityTooLarge\"") && has(a.body, "limit is 3145728"));
+	assert_true(has(a.body, "\"reason\":\"RequestEntityTooLarge\"") &&
+		has(a.body, "limit is 3145728"));
 	buf_deinit(&big);
 	expect(&f, 200, "GET", "/livez", NULL);
 }
@@ -221,7 +225,8 @@ static void make_config_maps(int n, size_t bytes)
 	CLEAN_FREE char *text = xcalloc(1, bytes + 1);
 	memset(text, 'x', bytes);
 	for (int i = 0; i < n; i++) {
-		CLEAN_FREE char *body = xasprintf("{\"metadata\":{\"name\":\"m-%03d\"},\"data\":{\"k\":\"%s\"}}", i, text);
+		CLEAN_FREE char *body = xasprintf(
+			"{\"metadata\":{\"name\":\"m-%03d\"},\"data\":{\"k\":\"%s\"}}", i, text);
 		expect(&f, 201, "POST", CM, body);
 	}
 }
@@ -260,7 +265,8 @@ static void test_lists(void **state)
 	struct proto_envelope e;
 	assert_int_equal(proto_open(a.body, &e, &err), 0);
 	void *list;
-	assert_int_equal(proto_decode(&core_v1_config_map_list_type, e.raw, f.arena, &list, &err), 0);
+	assert_int_equal(
+		proto_decode(&core_v1_config_map_list_type, e.raw, f.arena, &list, &err), 0);
 	assert_int_equal(((struct core_v1_config_map_list *)list)->items.len, 59);
 	expect(&f, 200, "DELETE", CM, NULL);
 }
@@ -270,7 +276,8 @@ static void test_warnings(void **state)
 	struct answer a = expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"w\"},\"dta\":1}");
 	bool warned = false;
 	for (size_t i = 0; i < a.reply.n_headers; i++)
-		warned |= str_eqz(a.reply.headers[i].name, "warning") && str_eqz(a.reply.headers[i].value, "299 - \"unknown field \\\"dta\\\"\"");
+		warned |= str_eqz(a.reply.headers[i].name, "warning") &&
+			str_eqz(a.reply.headers[i].value, "299 - \"unknown field \\\"dta\\\"\"");
 	assert_true(warned);
 	expect(&f, 200, "DELETE", CM "/w", NULL);
 }
@@ -283,12 +290,17 @@ static struct str header_of(const struct answer *a, const char *name)
 	return STR_NONE;
 }
 
-static struct answer with_header(const char *target, const char *accept, const char *name, struct str value)
+static struct answer with_header(
+	const char *target, const char *accept, const char *name, struct str value)
 {
 	struct err err = { 0 };
 	struct answer a = { 0 };
 	struct http_header h = { str_of(name), value };
-	struct http_call call = { .method = STR("GET"), .target = str_of(target), .headers = &h, .n_headers = 1, .accept = str_of(accept) };
+	struct http_call call = { .method = STR("GET"),
+		.target = str_of(target),
+		.headers = &h,
+		.n_headers = 1,
+		.accept = str_of(accept) };
 	assert_int_equal(http_client_call(f.admin, &call, f.arena, &a.reply, &err), 0);
 	a.code = a.reply.status;
 	a.body = a.reply.body;
@@ -312,8 +324,10 @@ static struct str gunzip(struct str bytes)
 static void test_encodings(void **state)
 {
 	make_config_maps(40, 8000);
-	struct answer plain = expect(&f, 200, "GET", CM, NULL), a = with_header(CM, "application/json", "accept-encoding", STR("gzip"));
-	assert_true(str_eqz(header_of(&a, "content-encoding"), "gzip") && a.body.len < plain.body.len / 4);
+	struct answer plain = expect(&f, 200, "GET", CM, NULL),
+		      a = with_header(CM, "application/json", "accept-encoding", STR("gzip"));
+	assert_true(str_eqz(header_of(&a, "content-encoding"), "gzip") &&
+		a.body.len < plain.body.len / 4);
 	assert_true(str_eq(gunzip(a.body), plain.body));
 	a = with_header(CM "?limit=1", "application/json", "accept-encoding", STR("gzip"));
 	assert_null(header_of(&a, "content-encoding").p);
@@ -326,10 +340,12 @@ static void test_encodings(void **state)
 		struct value v;
 		struct err err = { 0 };
 		assert_int_equal(json_parse(plain.body, f.arena, &v, &err), 0);
-		a = with_header(documents[i], "application/json", "if-none-match", header_of(&plain, "etag"));
+		a = with_header(documents[i], "application/json", "if-none-match",
+			header_of(&plain, "etag"));
 		assert_int_equal(a.code, 304);
 	}
-	const char *aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+	const char *aggregated =
+		"application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 	plain = ask_as(&f, f.admin, "GET", "/apis", NULL, aggregated, NULL);
 	assert_true(str_eqz(header_of(&plain, "content-type"), aggregated));
 	a = with_header("/apis", aggregated, "if-none-match", header_of(&plain, "etag"));
@@ -366,7 +382,8 @@ static size_t proto_fields(struct str m, unsigned tag, size_t nth, struct str *r
 /* Older clients validate by the protobuf form: Document{1 swagger, 8 paths{2 path}, 9 definitions{1 NamedSchema{1 name, 2 schema}}}. */
 static void test_openapi_protobuf(void **state)
 {
-	struct answer a = ask_as(&f, f.admin, "GET", "/openapi/v2", NULL, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", NULL);
+	struct answer a = ask_as(&f, f.admin, "GET", "/openapi/v2", NULL,
+		"application/com.github.proto-openapi.spec.v2@v1.0+protobuf", NULL);
 	struct str part, name, schema;
 	assert_int_equal(a.code, 200);
 	assert_int_equal(proto_fields(a.body, 1, 0, &part), 1);
@@ -381,7 +398,8 @@ static void test_openapi_protobuf(void **state)
 		proto_fields(part, 1, i, &named);
 		assert_int_equal(proto_fields(named, 1, 0, &name), 1);
 		assert_int_equal(proto_fields(named, 2, 0, &schema), 1);
-		found += str_eqz(name, "io.k8s.api.core.v1.ServiceSpec") && proto_fields(schema, 25, 0, NULL) == 1;
+		found += str_eqz(name, "io.k8s.api.core.v1.ServiceSpec") &&
+			proto_fields(schema, 25, 0, NULL) == 1;
 	}
 	assert_int_equal(found, 1);
 }
@@ -389,9 +407,15 @@ static void test_openapi_protobuf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_verbs), cmocka_unit_test(test_forms), cmocka_unit_test(test_bad_input), cmocka_unit_test(test_paths),
-		cmocka_unit_test(test_limits), cmocka_unit_test(test_lists), cmocka_unit_test(test_warnings),
-		cmocka_unit_test(test_encodings), cmocka_unit_test(test_openapi_protobuf),
+		cmocka_unit_test(test_verbs),
+		cmocka_unit_test(test_forms),
+		cmocka_unit_test(test_bad_input),
+		cmocka_unit_test(test_paths),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_lists),
+		cmocka_unit_test(test_warnings),
+		cmocka_unit_test(test_encodings),
+		cmocka_unit_test(test_openapi_protobuf),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -7,7 +7,8 @@
 void user_extra_add(struct arena *a, struct user_info *u, struct str key, struct str value)
 {
 	size_t n = u->extra_keys.len;
-	u->extra_values = arena_grow(a, u->extra_values, n * sizeof(*u->extra_values), (n + 1) * sizeof(*u->extra_values));
+	u->extra_values = arena_grow(a, u->extra_values, n * sizeof(*u->extra_values),
+		(n + 1) * sizeof(*u->extra_values));
 	*LIST_ADD(a, &u->extra_keys) = key;
 	u->extra_values[n] = (struct str_list){ 0 };
 	*LIST_ADD(a, &u->extra_values[n]) = value;
@@ -23,12 +24,13 @@ struct str user_extra_get(const struct user_info *u, struct str key)
 
 static void add_authenticated(struct arena *a, struct user_info *u)
 {
-	if (!str_list_has(&u->groups, STR("system:authenticated")) && !str_list_has(&u->groups, STR("system:unauthenticated")))
+	if (!str_list_has(&u->groups, STR("system:authenticated")) &&
+		!str_list_has(&u->groups, STR("system:unauthenticated")))
 		*LIST_ADD(a, &u->groups) = STR("system:authenticated");
 }
 
-int authn_token(struct apiserver *s, struct str token, const struct str_list *audiences, struct arena *a, struct user_info *ret,
-	struct str_list *ret_audiences, struct err *err)
+int authn_token(struct apiserver *s, struct str token, const struct str_list *audiences,
+	struct arena *a, struct user_info *ret, struct str_list *ret_audiences, struct err *err)
 {
 	int r = service_token_check(s, token, audiences, a, ret, ret_audiences, err);
 	if (r == TOKEN_NOT_MINE) {
@@ -41,7 +43,8 @@ int authn_token(struct apiserver *s, struct str token, const struct str_list *au
 	}
 	if (r == 0)
 		add_authenticated(a, ret);
-	return r == TOKEN_NOT_MINE ? err_set(err, -EACCES, "the token is of no kind known here") : r;
+	return r == TOKEN_NOT_MINE ? err_set(err, -EACCES, "the token is of no kind known here")
+				   : r;
 }
 
 static void from_certificate(const struct tls_identity *id, struct arena *a, struct user_info *u)
@@ -51,7 +54,8 @@ static void from_certificate(const struct tls_identity *id, struct arena *a, str
 	for (size_t i = 0; i < id->n_organizations; i++)
 		*LIST_ADD(a, &u->groups) = id->organizations[i];
 	if (id->fingerprint.len)
-		user_extra_add(a, u, STR("authentication.kubernetes.io/credential-id"), arena_fmt(a, "X509SHA256=" STR_FMT, STR_ARG(id->fingerprint)));
+		user_extra_add(a, u, STR("authentication.kubernetes.io/credential-id"),
+			arena_fmt(a, "X509SHA256=" STR_FMT, STR_ARG(id->fingerprint)));
 	add_authenticated(a, u);
 }
 
@@ -61,7 +65,9 @@ static struct str bearer_token(const struct http_request *h)
 	if (header.len > 7 && !strncasecmp(header.p, "bearer ", 7))
 		return str_trim(str_from(header, 7));
 	/* A browser cannot set headers on a WebSocket: the token rides in the protocol list. */
-	struct str protocols = h->upgrade ? http_request_header(h, "sec-websocket-protocol") : STR_NONE, one;
+	struct str protocols =
+			   h->upgrade ? http_request_header(h, "sec-websocket-protocol") : STR_NONE,
+		   one;
 	while (protocols.len) {
 		if (!str_cut(protocols, ',', &one, &protocols))
 			protocols = STR_NONE;

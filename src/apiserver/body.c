@@ -15,29 +15,36 @@ static struct str summary(struct arena *a, struct str body)
 	return arena_str(a, buf_str(&b));
 }
 
-static int refuse_body(struct request *q, const struct type *t, struct str api_version, struct str kind, const char *why)
+static int refuse_body(struct request *q, const struct type *t, struct str api_version,
+	struct str kind, const char *why)
 {
 	if (kind.len) {
 		struct str group, version;
 		if (!str_cut(api_version, '/', &group, &version))
 			version = api_version;
-		respond_reason(q, REASON_BAD_REQUEST, STR_FMT " in version \"" STR_FMT "\" cannot be handled as a %s: %s", STR_ARG(kind),
-			STR_ARG(version), t->name, why);
+		respond_reason(q, REASON_BAD_REQUEST,
+			STR_FMT " in version \"" STR_FMT "\" cannot be handled as a %s: %s",
+			STR_ARG(kind), STR_ARG(version), t->name, why);
 	} else {
-		respond_reason(q, REASON_BAD_REQUEST, "the object provided is unrecognized (must be of type %s): %s (" STR_FMT ")", t->name, why,
-			STR_ARG(summary(q->arena, q->http->body)));
+		respond_reason(q, REASON_BAD_REQUEST,
+			"the object provided is unrecognized (must be of type %s): %s (" STR_FMT
+			")",
+			t->name, why, STR_ARG(summary(q->arena, q->http->body)));
 	}
 	return ANSWERED;
 }
 
 static int unsupported(struct request *q, const char *accepted)
 {
-	respond_reason(q, REASON_UNSUPPORTED_MEDIA_TYPE, "the body of the request was in an unknown format - accepted media types include: %s", accepted);
+	respond_reason(q, REASON_UNSUPPORTED_MEDIA_TYPE,
+		"the body of the request was in an unknown format - accepted media types include: %s",
+		accepted);
 	return ANSWERED;
 }
 
 /* Warnings or a refusal out of what strict decoding noted. */
-static int check_notes(struct request *q, const struct type *t, struct object_head *head, const struct decode_notes *notes)
+static int check_notes(struct request *q, const struct type *t, struct object_head *head,
+	const struct decode_notes *notes)
 {
 	struct str mode = q->options.field_validation;
 	if (!notes->len || str_eqz(mode, "Ignore"))
@@ -57,19 +64,23 @@ static int check_notes(struct request *q, const struct type *t, struct object_he
 static int check_field_validation(struct request *q)
 {
 	struct str mode = q->options.field_validation;
-	if (!mode.len || str_eqz(mode, "Strict") || str_eqz(mode, "Warn") || str_eqz(mode, "Ignore"))
+	if (!mode.len || str_eqz(mode, "Strict") || str_eqz(mode, "Warn") ||
+		str_eqz(mode, "Ignore"))
 		return 0;
 	struct causes cs = { .arena = q->arena };
-	cause_add(&cs, CAUSE_NOT_SUPPORTED, STR("fieldValidation"), mode, "supported values: \"Ignore\", \"Strict\", \"Warn\"");
+	cause_add(&cs, CAUSE_NOT_SUPPORTED, STR("fieldValidation"), mode,
+		"supported values: \"Ignore\", \"Strict\", \"Warn\"");
 	respond_status(q, status_invalid(q->arena, q->resource, STR(""), &cs));
 	return ANSWERED;
 }
 
 /* Fills in what the body leaves out and refuses what it has wrong. want_group NULL: any group and version will do. */
-static int check_head(struct request *q, const struct type *t, const char *want_group, const char *want_version, struct object_head *head)
+static int check_head(struct request *q, const struct type *t, const char *want_group,
+	const char *want_version, struct object_head *head)
 {
-	struct str want = !want_group ? STR_NONE :
-		*want_group ? arena_fmt(q->arena, "%s/%s", want_group, want_version) : str_of(want_version);
+	struct str want = !want_group ? STR_NONE
+		: *want_group         ? arena_fmt(q->arena, "%s/%s", want_group, want_version)
+				      : str_of(want_version);
 	if (!head->kind.len)
 		head->kind = str_of(t->name);
 	if (!head->api_version.len)
@@ -79,19 +90,24 @@ static int check_head(struct request *q, const struct type *t, const char *want_
 		struct str version = head->api_version, group, tail;
 		if (str_cut(version, '/', &group, &tail))
 			version = tail;
-		buf_addf(&b, "no kind \"" STR_FMT "\" is registered for version \"" STR_FMT "\" in this resource; it takes %s", STR_ARG(head->kind),
-			STR_ARG(head->api_version), t->name);
+		buf_addf(&b,
+			"no kind \"" STR_FMT "\" is registered for version \"" STR_FMT
+			"\" in this resource; it takes %s",
+			STR_ARG(head->kind), STR_ARG(head->api_version), t->name);
 		return refuse_body(q, t, head->api_version, head->kind, b.p);
 	}
 	if (want_group && !str_eq(head->api_version, want)) {
-		respond_reason(q, REASON_BAD_REQUEST, "the API version in the data (" STR_FMT ") does not match the expected API version (" STR_FMT ")",
+		respond_reason(q, REASON_BAD_REQUEST,
+			"the API version in the data (" STR_FMT
+			") does not match the expected API version (" STR_FMT ")",
 			STR_ARG(head->api_version), STR_ARG(want));
 		return ANSWERED;
 	}
 	return 0;
 }
 
-static int decode_json(struct request *q, const struct type *t, struct decode_notes *notes, void **ret)
+static int decode_json(
+	struct request *q, const struct type *t, struct decode_notes *notes, void **ret)
 {
 	struct err err = { 0 };
 	if (json_decode(t, q->http->body, q->arena, notes, ret, &err) == 0)
@@ -102,11 +118,13 @@ static int decode_json(struct request *q, const struct type *t, struct decode_no
 	return refuse_body(q, t, api_version, kind, err.text);
 }
 
-static int decode_yaml(struct request *q, const struct type *t, struct decode_notes *notes, void **ret)
+static int decode_yaml(
+	struct request *q, const struct type *t, struct decode_notes *notes, void **ret)
 {
 	struct err err = { 0 };
 	struct value v;
-	if (yaml_parse(q->http->body, q->arena, &v, &err) < 0 || value_to_object(t, &v, q->arena, notes, ret, &err) < 0)
+	if (yaml_parse(q->http->body, q->arena, &v, &err) < 0 ||
+		value_to_object(t, &v, q->arena, notes, ret, &err) < 0)
 		return refuse_body(q, t, STR_NONE, STR_NONE, err.text);
 	return 0;
 }
@@ -128,7 +146,8 @@ static int decode_proto(struct request *q, const struct type *t, void **ret)
 	return refuse_body(q, t, e.api_version, e.kind, err.text);
 }
 
-int body_decode(struct request *q, const struct type *t, const char *want_group, const char *want_version, void **ret)
+int body_decode(struct request *q, const struct type *t, const char *want_group,
+	const char *want_version, void **ret)
 {
 	struct decode_notes notes = { .arena = q->arena };
 	void *obj = NULL;
@@ -146,7 +165,8 @@ int body_decode(struct request *q, const struct type *t, const char *want_group,
 		r = decode_proto(q, t, &obj);
 		break;
 	default:
-		return unsupported(q, "application/json, application/yaml, application/vnd.kubernetes.protobuf");
+		return unsupported(q,
+			"application/json, application/yaml, application/vnd.kubernetes.protobuf");
 	}
 	if (r == 0)
 		r = check_head(q, t, want_group, want_version, obj);
@@ -203,7 +223,8 @@ static int apply_patch(struct request *q)
 	}
 	if (!q->options.field_manager.len) {
 		struct causes cs = { .arena = q->arena };
-		cause_add(&cs, CAUSE_REQUIRED, STR("fieldManager"), STR_NONE, "is required for apply patch");
+		cause_add(&cs, CAUSE_REQUIRED, STR("fieldManager"), STR_NONE,
+			"is required for apply patch");
 		respond_status(q, status_invalid(q->arena, q->resource, STR(""), &cs));
 		return ANSWERED;
 	}
@@ -219,8 +240,10 @@ int body_patch(struct request *q)
 		enum body_format format;
 		enum patch_type type;
 	} rows[] = {
-		{ BODY_JSON_PATCH, PATCH_TYPE_JSON }, { BODY_MERGE_PATCH, PATCH_TYPE_MERGE },
-		{ BODY_STRATEGIC_PATCH, PATCH_TYPE_STRATEGIC }, { BODY_APPLY_PATCH, PATCH_TYPE_APPLY },
+		{ BODY_JSON_PATCH, PATCH_TYPE_JSON },
+		{ BODY_MERGE_PATCH, PATCH_TYPE_MERGE },
+		{ BODY_STRATEGIC_PATCH, PATCH_TYPE_STRATEGIC },
+		{ BODY_APPLY_PATCH, PATCH_TYPE_APPLY },
 	};
 	int r = check_field_validation(q);
 	if (r)
@@ -233,7 +256,8 @@ int body_patch(struct request *q)
 		q->reg.force = q->options.force.set && q->options.force.value;
 		if (q->reg.force && f != BODY_APPLY_PATCH) {
 			struct causes cs = { .arena = q->arena };
-			cause_add(&cs, CAUSE_FORBIDDEN, STR("force"), STR_NONE, "may not be specified for non-apply patch");
+			cause_add(&cs, CAUSE_FORBIDDEN, STR("force"), STR_NONE,
+				"may not be specified for non-apply patch");
 			respond_status(q, status_invalid(q->arena, q->resource, STR(""), &cs));
 			return ANSWERED;
 		}
@@ -242,6 +266,7 @@ int body_patch(struct request *q)
 		q->reg.patch = q->http->body;
 		return 0;
 	}
-	return unsupported(q, "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, "
+	return unsupported(q,
+		"application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, "
 		"application/apply-patch+yaml");
 }

@@ -30,10 +30,10 @@ struct doc {
 };
 struct doc_cache {
 	struct apiserver *server;
-	pthread_mutex_t lock;          /* guards docs and all in them */
+	pthread_mutex_t lock; /* guards docs and all in them */
 	struct map docs;
 	struct pool *pool;
-	struct timer *timer;           /* on the first loop, from first use on */
+	struct timer *timer; /* on the first loop, from first use on */
 	bool sweeping;
 };
 
@@ -161,7 +161,6 @@ static void send_doc(struct request *q, struct doc *d, bool gzip)
 	request_finish(q, 200);
 }
 
-
 static void deliver(struct http_stream *s, void *arg)
 {
 	struct request *q = arg;
@@ -172,7 +171,8 @@ static void deliver(struct http_stream *s, void *arg)
 		send_doc(q, d, d->gzip && accepts_gzip(q->http));
 	pthread_mutex_unlock(&c->lock);
 	if (!d || !d->plain) /* answered once: a second answer is dropped */
-		respond_reason(q, REASON_INTERNAL, "the document went away while it was waited for; ask again");
+		respond_reason(q, REASON_INTERNAL,
+			"the document went away while it was waited for; ask again");
 	http_stream_unref(s);
 }
 
@@ -203,7 +203,8 @@ static void make(void *arg)
 	}
 }
 
-static struct doc *doc_begin(struct doc_cache *c, struct str key, doc_make_fn fn, const char *content_type, struct str etag)
+static struct doc *doc_begin(struct doc_cache *c, struct str key, doc_make_fn fn,
+	const char *content_type, struct str etag)
 {
 	struct doc *d = xcalloc(1, sizeof(*d));
 	d->cache = c;
@@ -216,7 +217,8 @@ static struct doc *doc_begin(struct doc_cache *c, struct str key, doc_make_fn fn
 	return d;
 }
 
-void doc_serve(struct request *q, struct str key, doc_make_fn fn, const char *content_type, struct str etag)
+void doc_serve(struct request *q, struct str key, doc_make_fn fn, const char *content_type,
+	struct str etag)
 {
 	struct doc_cache *c = q->server->docs;
 	if (etag.len && str_eq(http_request_header(q->http, "if-none-match"), etag)) {

@@ -4,8 +4,9 @@
 
 #include "apiserver/internal.h"
 
-bool connect_refuse(struct request *q, const char *fmt, ...) PRINTF_LIKE(2, 3); /* 400; always true */
-struct http_client *connect_node(struct request *q, struct str name);          /* NULL: answered */
+bool connect_refuse(struct request *q, const char *fmt, ...)
+	PRINTF_LIKE(2, 3);                                            /* 400; always true */
+struct http_client *connect_node(struct request *q, struct str name); /* NULL: answered */
 bool connect_pod_proxy(struct request *q);
 bool connect_service_proxy(struct request *q);
 bool connect_node_proxy(struct request *q);

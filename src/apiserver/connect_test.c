@@ -16,8 +16,10 @@ static void echo(void *arg, struct http_stream *s)
 {
 	const struct http_request *r = http_stream_request(s);
 	struct str auth = http_request_header(r, "authorization");
-	struct str body = arena_fmt(http_stream_arena(s), "%s " STR_FMT " " STR_FMT "?" STR_FMT " auth=" STR_FMT " body=" STR_FMT, (const char *)arg,
-		STR_ARG(r->method), STR_ARG(r->path), STR_ARG(r->query), STR_ARG(auth), STR_ARG(r->body));
+	struct str body = arena_fmt(http_stream_arena(s),
+		"%s " STR_FMT " " STR_FMT "?" STR_FMT " auth=" STR_FMT " body=" STR_FMT,
+		(const char *)arg, STR_ARG(r->method), STR_ARG(r->path), STR_ARG(r->query),
+		STR_ARG(auth), STR_ARG(r->body));
 	http_respond(s, 200, NULL, 0, body, NULL, NULL);
 }
 
@@ -25,8 +27,11 @@ static struct http_server *start(struct tls_context *tls, const char *name)
 {
 	struct err err = { 0 };
 	struct http_server *s;
-	struct http_server_config c = { .loops = &f.loop, .n_loops = 1, .address = "127.0.0.1", .tls = tls, .handler = { .on_request = echo,
-		.arg = (void *)name } };
+	struct http_server_config c = { .loops = &f.loop,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.tls = tls,
+		.handler = { .on_request = echo, .arg = (void *)name } };
 	if (http_server_start(&c, &s, &err) < 0)
 		fail_msg("%s", err.text);
 	return s;
@@ -36,7 +41,11 @@ static struct http_server *start(struct tls_context *tls, const char *name)
 
 static void make_pod(const char *name, const char *node, const char *containers)
 {
-	expect(&f, 201, "POST", PODS, arena_fmt(f.arena, "{\"metadata\":{\"name\":\"%s\"},\"spec\":{%s\"containers\":[%s]}}", name, node, containers).p);
+	expect(&f, 201, "POST", PODS,
+		arena_fmt(f.arena,
+			"{\"metadata\":{\"name\":\"%s\"},\"spec\":{%s\"containers\":[%s]}}", name,
+			node, containers)
+			.p);
 }
 
 static int setup(void **state)
@@ -45,16 +54,23 @@ static int setup(void **state)
 	f.server->proxy_loopback = true;
 	kubelet = start(f.tls, "kubelet");
 	web = start(NULL, "web");
-	expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"default\"}}");
+	expect(&f, 201, "POST", "/api/v1/namespaces/default/serviceaccounts",
+		"{\"metadata\":{\"name\":\"default\"}}");
 	expect(&f, 201, "POST", "/api/v1/nodes", "{\"metadata\":{\"name\":\"n1\"}}");
-	ask_as(&f, f.admin, "PATCH", "/api/v1/nodes/n1/status", "application/merge-patch+json", NULL, arena_fmt(f.arena,
-		"{\"status\":{\"addresses\":[{\"type\":\"Hostname\",\"address\":\"no.such\"},{\"type\":\"InternalIP\",\"address\":\"127.0.0.1\"}],"
-		"\"daemonEndpoints\":{\"kubeletEndpoint\":{\"Port\":%d}}}}", http_server_port(kubelet)).p);
+	ask_as(&f, f.admin, "PATCH", "/api/v1/nodes/n1/status", "application/merge-patch+json",
+		NULL,
+		arena_fmt(f.arena,
+			"{\"status\":{\"addresses\":[{\"type\":\"Hostname\",\"address\":\"no.such\"},{\"type\":\"InternalIP\",\"address\":\"127.0.0.1\"}],"
+			"\"daemonEndpoints\":{\"kubeletEndpoint\":{\"Port\":%d}}}}",
+			http_server_port(kubelet))
+			.p);
 	make_pod("one", "\"nodeName\":\"n1\",", "{\"name\":\"c\",\"image\":\"i\"}");
-	make_pod("two", "\"nodeName\":\"n1\",", "{\"name\":\"a\",\"image\":\"i\"},{\"name\":\"b\",\"image\":\"i\"}");
+	make_pod("two", "\"nodeName\":\"n1\",",
+		"{\"name\":\"a\",\"image\":\"i\"},{\"name\":\"b\",\"image\":\"i\"}");
 	make_pod("waits", "", "{\"name\":\"c\",\"image\":\"i\"}");
 	make_pod("lost", "\"nodeName\":\"gone\",", "{\"name\":\"c\",\"image\":\"i\"}");
-	ask_as(&f, f.admin, "PATCH", PODS "/one/status", "application/merge-patch+json", NULL, "{\"status\":{\"podIP\":\"127.0.0.1\"}}");
+	ask_as(&f, f.admin, "PATCH", PODS "/one/status", "application/merge-patch+json", NULL,
+		"{\"status\":{\"podIP\":\"127.0.0.1\"}}");
 	return 0;
 }
 
@@ -68,23 +84,37 @@ static int teardown(void **state)
 
 static void test_rows(void **state)
 {
-	static const struct { const char *method, *target; int code; const char *part; } rows[] = {
-		{ "GET", PODS "/one/log", 200, "kubelet GET /containerLogs/default/one/c? auth= body=" },
-		{ "GET", PODS "/one/log?follow=true&tailLines=5&timestamps=true&previous=false&sinceTime=2026-01-01T00:00:00Z", 200,
+	static const struct {
+		const char *method, *target;
+		int code;
+		const char *part;
+	} rows[] = {
+		{ "GET", PODS "/one/log", 200,
+			"kubelet GET /containerLogs/default/one/c? auth= body=" },
+		{ "GET",
+			PODS
+			"/one/log?follow=true&tailLines=5&timestamps=true&previous=false&sinceTime=2026-01-01T00:00:00Z",
+			200,
 			"/containerLogs/default/one/c?follow=true&tailLines=5&timestamps=true&previous=false&sinceTime=2026-01-01T00%3A00%3A00Z" },
 		{ "GET", PODS "/two/log?container=b", 200, "/containerLogs/default/two/b?" },
-		{ "GET", PODS "/two/log", 400, "a container name must be specified for pod two, choose one of: [a b]" },
+		{ "GET", PODS "/two/log", 400,
+			"a container name must be specified for pod two, choose one of: [a b]" },
 		{ "GET", PODS "/one/log?container=x", 400, "container x is not valid for pod one" },
 		{ "GET", PODS "/none/log", 404, "pods \\\"none\\\" not found" },
 		{ "GET", PODS "/waits/log", 200, "" },
 		{ "GET", PODS "/lost/log", 404, "nodes \\\"gone\\\" not found" },
 		{ "POST", PODS "/one/log", 405, "MethodNotAllowed" },
-		{ "POST", PODS "/one/exec?command=ls", 400, "you must specify at least 1 of stdin, stdout, stderr" },
-		{ "POST", PODS "/one/exec?command=ls&stdout=true", 400, "Upgrade request required" },
-		{ "POST", PODS "/waits/exec?command=ls&stdout=true", 400, "pod waits does not have a host assigned" },
-		{ "POST", PODS "/waits/portforward?ports=80", 400, "pod waits does not have a host assigned" },
+		{ "POST", PODS "/one/exec?command=ls", 400,
+			"you must specify at least 1 of stdin, stdout, stderr" },
+		{ "POST", PODS "/one/exec?command=ls&stdout=true", 400,
+			"Upgrade request required" },
+		{ "POST", PODS "/waits/exec?command=ls&stdout=true", 400,
+			"pod waits does not have a host assigned" },
+		{ "POST", PODS "/waits/portforward?ports=80", 400,
+			"pod waits does not have a host assigned" },
 		{ "DELETE", PODS "/one/exec", 405, "MethodNotAllowed" },
-		{ "GET", "/api/v1/nodes/n1/proxy/stats/summary?only=cpu", 200, "kubelet GET /stats/summary?only=cpu" },
+		{ "GET", "/api/v1/nodes/n1/proxy/stats/summary?only=cpu", 200,
+			"kubelet GET /stats/summary?only=cpu" },
 		{ "GET", "/api/v1/nodes/none/proxy/", 404, "nodes \\\"none\\\" not found" },
 		{ "GET", "/api/v1/nodes/n1/proxy", 301, "" },
 		{ "GET", PODS "/waits/proxy/", 400, "address not allowed" },
@@ -93,13 +123,15 @@ static void test_rows(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct answer a = ask(&f, rows[i].method, rows[i].target, NULL);
 		if (a.code != rows[i].code || !has(a.body, rows[i].part))
-			fail_msg("%s %s: %d " STR_FMT, rows[i].method, rows[i].target, a.code, STR_ARG(a.body));
+			fail_msg("%s %s: %d " STR_FMT, rows[i].method, rows[i].target, a.code,
+				STR_ARG(a.body));
 	}
 }
 
 static void test_pod_proxy(void **state)
 {
-	const char *target = arena_fmt(f.arena, PODS "/one:%d/proxy/a/b%%20c?x=1", http_server_port(web)).p;
+	const char *target =
+		arena_fmt(f.arena, PODS "/one:%d/proxy/a/b%%20c?x=1", http_server_port(web)).p;
 	struct answer a = ask_as(&f, f.admin, "POST", target, "text/plain", NULL, "hello");
 	assert_int_equal(a.code, 200);
 	assert_true(has(a.body, "web POST /a/b%20c?x=1 auth= body=hello"));
@@ -107,14 +139,19 @@ static void test_pod_proxy(void **state)
 
 static void test_service_proxy(void **state)
 {
-	expect(&f, 201, "POST", "/api/v1/namespaces/default/services", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"name\":\"http\","
+	expect(&f, 201, "POST", "/api/v1/namespaces/default/services",
+		"{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"name\":\"http\","
 		"\"port\":80}]}}");
-	struct answer a = ask(&f, "GET", "/api/v1/namespaces/default/services/s:http/proxy/x", NULL);
+	struct answer a =
+		ask(&f, "GET", "/api/v1/namespaces/default/services/s:http/proxy/x", NULL);
 	assert_true(a.code == 503 && has(a.body, "no endpoints available for service \\\"s\\\""));
-	expect(&f, 201, "POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", arena_fmt(f.arena,
-		"{\"metadata\":{\"name\":\"s-1\",\"labels\":{\"kubernetes.io/service-name\":\"s\"}},\"addressType\":\"IPv4\",\"endpoints\":["
-		"{\"addresses\":[\"127.0.0.2\"],\"conditions\":{\"ready\":false}},{\"addresses\":[\"127.0.0.1\"],\"conditions\":{\"ready\":true}}],"
-		"\"ports\":[{\"name\":\"http\",\"port\":%d}]}", http_server_port(web)).p);
+	expect(&f, 201, "POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+		arena_fmt(f.arena,
+			"{\"metadata\":{\"name\":\"s-1\",\"labels\":{\"kubernetes.io/service-name\":\"s\"}},\"addressType\":\"IPv4\",\"endpoints\":["
+			"{\"addresses\":[\"127.0.0.2\"],\"conditions\":{\"ready\":false}},{\"addresses\":[\"127.0.0.1\"],\"conditions\":{\"ready\":true}}],"
+			"\"ports\":[{\"name\":\"http\",\"port\":%d}]}",
+			http_server_port(web))
+			.p);
 	a = ask(&f, "GET", "/api/v1/namespaces/default/services/s:http/proxy/x", NULL);
 	assert_true(a.code == 200 && has(a.body, "web GET /x?"));
 	a = ask(&f, "GET", "/api/v1/namespaces/default/services/s/proxy/x", NULL);
@@ -126,17 +163,23 @@ static void test_service_proxy(void **state)
 /* What listens on this machine alone, and the cloud's metadata, are nobody's pod. */
 static void test_addresses(void **state)
 {
-	static const char *const ips[] = { "127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1" };
+	static const char *const ips[] = { "127.0.0.1", "169.254.169.254", "::1", "fe80::1",
+		"0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1" };
 	f.server->proxy_loopback = false;
 	for (size_t i = 0; i < ARRAY_LEN(ips); i++) {
-		ask_as(&f, f.admin, "PATCH", PODS "/waits/status", "application/merge-patch+json", NULL,
-			arena_fmt(f.arena, "{\"status\":{\"podIP\":\"%s\",\"podIPs\":[{\"ip\":\"%s\"}]}}", ips[i], ips[i]).p);
+		ask_as(&f, f.admin, "PATCH", PODS "/waits/status", "application/merge-patch+json",
+			NULL,
+			arena_fmt(f.arena,
+				"{\"status\":{\"podIP\":\"%s\",\"podIPs\":[{\"ip\":\"%s\"}]}}",
+				ips[i], ips[i])
+				.p);
 		struct answer a = ask(&f, "GET", PODS "/waits:1/proxy/", NULL);
 		if (a.code != 400 || !has(a.body, "address not allowed"))
 			fail_msg("%s: %d " STR_FMT, ips[i], a.code, STR_ARG(a.body));
 	}
 	f.server->proxy_loopback = true;
-	ask_as(&f, f.admin, "PATCH", PODS "/waits/status", "application/merge-patch+json", NULL, "{\"status\":{\"podIP\":null,\"podIPs\":null}}");
+	ask_as(&f, f.admin, "PATCH", PODS "/waits/status", "application/merge-patch+json", NULL,
+		"{\"status\":{\"podIP\":null,\"podIPs\":null}}");
 }
 
 /* The certificate with which kubelets are called goes to kubelets alone, though a pod may have a node's address. */
@@ -145,9 +188,13 @@ static void test_upstreams_keep_apart(void **state)
 	struct err err = { 0 };
 	struct upstreams *u = upstreams_new();
 	struct tls_context *other;
-	assert_int_equal(tls_client_new(&(struct tls_client_config){ .insecure_skip_verify = true }, &other, &err), 0);
-	struct http_client *node = upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
-	struct http_client *again = upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
+	assert_int_equal(tls_client_new(&(struct tls_client_config){ .insecure_skip_verify = true },
+				 &other, &err),
+		0);
+	struct http_client *node =
+		upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
+	struct http_client *again =
+		upstream_get(u, "https", STR("192.0.2.1"), 10250, f.kubelet_tls, &err);
 	struct http_client *pod = upstream_get(u, "https", STR("192.0.2.1"), 10250, other, &err);
 	assert_ptr_equal(again, node);
 	assert_ptr_not_equal(pod, node);
@@ -162,7 +209,8 @@ static void test_upstreams_keep_apart(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows), cmocka_unit_test(test_pod_proxy), cmocka_unit_test(test_service_proxy),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_pod_proxy), cmocka_unit_test(test_service_proxy),
 		cmocka_unit_test(test_addresses), cmocka_unit_test(test_upstreams_keep_apart) };
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -2,9 +2,18 @@
  * all from the table of resources. Upstream: apiserver/pkg/endpoints/discovery. */
 #include "apiserver/internal.h"
 
-static const struct { uint32_t bit; const char *name; } verb_order[] = {
-	{ VERB_CREATE, "create" }, { VERB_DELETE, "delete" }, { VERB_DELETECOLLECTION, "deletecollection" }, { VERB_GET, "get" },
-	{ VERB_LIST, "list" }, { VERB_PATCH, "patch" }, { VERB_UPDATE, "update" }, { VERB_WATCH, "watch" },
+static const struct {
+	uint32_t bit;
+	const char *name;
+} verb_order[] = {
+	{ VERB_CREATE, "create" },
+	{ VERB_DELETE, "delete" },
+	{ VERB_DELETECOLLECTION, "deletecollection" },
+	{ VERB_GET, "get" },
+	{ VERB_LIST, "list" },
+	{ VERB_PATCH, "patch" },
+	{ VERB_UPDATE, "update" },
+	{ VERB_WATCH, "watch" },
 };
 
 static void put_verbs(uint32_t verbs, struct buf *out)
@@ -36,7 +45,8 @@ static void put_storage_hash(const struct resource *r, struct buf *out)
 	if (!(r->row->verbs & VERB_LIST))
 		return;
 	CLEAN_BUF struct buf text = { 0 };
-	buf_addf(&text, STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(r->storage->group), STR_ARG(r->storage->version), STR_ARG(r->storage->kind_name));
+	buf_addf(&text, STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(r->storage->group),
+		STR_ARG(r->storage->version), STR_ARG(r->storage->kind_name));
 	sha256(text.p, text.len, sum);
 	buf_addz(out, ",\"storageVersionHash\":\"");
 	base64_encode(out, sum, 8);
@@ -53,8 +63,8 @@ static bool foreign(const struct resource *r, const struct subresource_row *sub)
 static void put_resource(const struct resource *r, struct buf *out)
 {
 	const struct resource_row *row = r->row;
-	buf_addf(out, "{\"name\":\"%s\",\"singularName\":\"%s\",\"namespaced\":%s,\"kind\":\"%s\",", row->plural, row->singular,
-		row->namespaced ? "true" : "false", row->kind);
+	buf_addf(out, "{\"name\":\"%s\",\"singularName\":\"%s\",\"namespaced\":%s,\"kind\":\"%s\",",
+		row->plural, row->singular, row->namespaced ? "true" : "false", row->kind);
 	put_verbs(row->verbs, out);
 	put_names("shortNames", row->short_names, out);
 	put_names("categories", row->categories, out);
@@ -62,16 +72,19 @@ static void put_resource(const struct resource *r, struct buf *out)
 	buf_addc(out, '}');
 	for (size_t i = 0; i < row->n_subs; i++) {
 		const struct subresource_row *sub = &row->subs[i];
-		buf_addf(out, ",{\"name\":\"%s/%s\",\"singularName\":\"\",\"namespaced\":%s,", row->plural, sub->name, row->namespaced ? "true" : "false");
+		buf_addf(out, ",{\"name\":\"%s/%s\",\"singularName\":\"\",\"namespaced\":%s,",
+			row->plural, sub->name, row->namespaced ? "true" : "false");
 		if (foreign(r, sub))
-			buf_addf(out, "\"group\":\"%s\",\"version\":\"%s\",", sub->group, sub->version);
+			buf_addf(out, "\"group\":\"%s\",\"version\":\"%s\",", sub->group,
+				sub->version);
 		buf_addf(out, "\"kind\":\"%s\",", sub->kind);
 		put_verbs(sub->verbs, out);
 		buf_addc(out, '}');
 	}
 }
 
-static bool put_resource_list(struct apiserver *s, struct str group, struct str version, struct buf *out)
+static bool put_resource_list(
+	struct apiserver *s, struct str group, struct str version, struct buf *out)
 {
 	size_t n;
 	const struct resource *const *rs = registry_resources(s->registry, &n);
@@ -80,7 +93,9 @@ static bool put_resource_list(struct apiserver *s, struct str group, struct str 
 		if (!str_eq(rs[i]->group, group) || !str_eq(rs[i]->version, version))
 			continue;
 		if (!any)
-			buf_addf(out, "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" STR_FMT "\",\"resources\":[",
+			buf_addf(out,
+				"{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" STR_FMT
+				"\",\"resources\":[",
 				STR_ARG(rs[i]->api_version));
 		else
 			buf_addc(out, ',');
@@ -128,10 +143,14 @@ static void put_group(struct apiserver *s, struct str group, bool typed, struct 
 	buf_addz(out, typed ? "{\"kind\":\"APIGroup\",\"apiVersion\":\"v1\"," : "{");
 	buf_addf(out, "\"name\":\"" STR_FMT "\",\"versions\":[", STR_ARG(group));
 	for (size_t i = 0; i < n; i++)
-		buf_addf(out, "%s{\"groupVersion\":\"" STR_FMT "/" STR_FMT "\",\"version\":\"" STR_FMT "\"}", i ? "," : "", STR_ARG(group),
-			STR_ARG(versions[i]), STR_ARG(versions[i]));
-	buf_addf(out, "],\"preferredVersion\":{\"groupVersion\":\"" STR_FMT "/" STR_FMT "\",\"version\":\"" STR_FMT "\"}}", STR_ARG(group),
-		STR_ARG(versions[0]), STR_ARG(versions[0]));
+		buf_addf(out,
+			"%s{\"groupVersion\":\"" STR_FMT "/" STR_FMT "\",\"version\":\"" STR_FMT
+			"\"}",
+			i ? "," : "", STR_ARG(group), STR_ARG(versions[i]), STR_ARG(versions[i]));
+	buf_addf(out,
+		"],\"preferredVersion\":{\"groupVersion\":\"" STR_FMT "/" STR_FMT
+		"\",\"version\":\"" STR_FMT "\"}}",
+		STR_ARG(group), STR_ARG(versions[0]), STR_ARG(versions[0]));
 }
 
 /* The groups other than core, each once, in order; false: fn wants no more. */
@@ -165,7 +184,8 @@ static void put_group_list(struct apiserver *s, struct buf *out)
 static void put_versions(struct request *q, struct buf *out)
 {
 	struct str host = http_request_header(q->http, "host");
-	buf_addz(out, "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0.0.0/0\",\"serverAddress\":");
+	buf_addz(out,
+		"{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0.0.0/0\",\"serverAddress\":");
 	json_write_text(host, out);
 	buf_addz(out, "}]}\n");
 }
@@ -174,7 +194,10 @@ static void put_versions(struct request *q, struct buf *out)
 
 static void put_kind(struct str group, struct str version, const char *kind, struct buf *out)
 {
-	buf_addf(out, "\"responseKind\":{\"group\":\"" STR_FMT "\",\"version\":\"" STR_FMT "\",\"kind\":\"%s\"},", STR_ARG(group), STR_ARG(version), kind);
+	buf_addf(out,
+		"\"responseKind\":{\"group\":\"" STR_FMT "\",\"version\":\"" STR_FMT
+		"\",\"kind\":\"%s\"},",
+		STR_ARG(group), STR_ARG(version), kind);
 }
 
 static void put_aggregated_resource(const struct resource *r, struct buf *out)
@@ -182,13 +205,15 @@ static void put_aggregated_resource(const struct resource *r, struct buf *out)
 	const struct resource_row *row = r->row;
 	buf_addf(out, "{\"resource\":\"%s\",", row->plural);
 	put_kind(r->group, r->version, row->kind, out);
-	buf_addf(out, "\"scope\":\"%s\",\"singularResource\":\"%s\",", row->namespaced ? "Namespaced" : "Cluster", row->singular);
+	buf_addf(out, "\"scope\":\"%s\",\"singularResource\":\"%s\",",
+		row->namespaced ? "Namespaced" : "Cluster", row->singular);
 	put_verbs(row->verbs, out);
 	put_names("shortNames", row->short_names, out);
 	put_names("categories", row->categories, out);
 	for (size_t i = 0; i < row->n_subs; i++) {
 		const struct subresource_row *sub = &row->subs[i];
-		buf_addf(out, "%s{\"subresource\":\"%s\",", i ? "," : ",\"subresources\":[", sub->name);
+		buf_addf(out, "%s{\"subresource\":\"%s\",", i ? "," : ",\"subresources\":[",
+			sub->name);
 		put_kind(str_of(sub->group), str_of(sub->version), sub->kind, out);
 		put_verbs(sub->verbs, out);
 		buf_addc(out, '}');
@@ -196,7 +221,8 @@ static void put_aggregated_resource(const struct resource *r, struct buf *out)
 	buf_addz(out, row->n_subs ? "]}" : "}");
 }
 
-static void put_aggregated_version(struct apiserver *s, struct str group, struct str version, struct buf *out)
+static void put_aggregated_version(
+	struct apiserver *s, struct str group, struct str version, struct buf *out)
 {
 	size_t n;
 	const struct resource *const *rs = registry_resources(s->registry, &n);
@@ -216,12 +242,17 @@ static void put_aggregated(struct apiserver *s, bool core, const char *version, 
 {
 	struct str groups[64] = { STR("") };
 	size_t n = core ? 1 : groups_of(s, groups);
-	buf_addf(out, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%s\",\"metadata\":{},\"items\":[", version);
+	buf_addf(out,
+		"{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%s\",\"metadata\":{},\"items\":[",
+		version);
 	for (size_t i = 0; i < n; i++) {
 		struct str versions[16];
 		size_t k = group_versions(s, groups[i], versions);
-		buf_addf(out, "%s{\"metadata\":{%s" STR_FMT "%s\"creationTimestamp\":null},\"versions\":[", i ? "," : "", core ? "" : "\"name\":\"",
-			STR_ARG(groups[i]), core ? "" : "\",");
+		buf_addf(out,
+			"%s{\"metadata\":{%s" STR_FMT
+			"%s\"creationTimestamp\":null},\"versions\":[",
+			i ? "," : "", core ? "" : "\"name\":\"", STR_ARG(groups[i]),
+			core ? "" : "\",");
 		for (size_t v = 0; v < k; v++) {
 			if (v)
 				buf_addc(out, ',');
@@ -241,7 +272,8 @@ static const char *aggregated_version(struct str accept)
 			accept = STR_NONE;
 		clause = str_trim(clause);
 		if (str_find_str(clause, STR("as=APIGroupDiscoveryList")) < 0) {
-			if (str_has_prefix(clause, STR("application/json")) || str_has_prefix(clause, STR("*/*")))
+			if (str_has_prefix(clause, STR("application/json")) ||
+				str_has_prefix(clause, STR("*/*")))
 				return NULL;
 			continue;
 		}
@@ -265,7 +297,9 @@ static bool respond_aggregated(struct request *q, bool core, const char *version
 	buf_addc(&etag, '"');
 	hex_encode(&etag, sum, sizeof(sum));
 	buf_addc(&etag, '"');
-	const char *type = arena_fmt(q->arena, "application/json;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", version).p;
+	const char *type = arena_fmt(q->arena,
+		"application/json;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", version)
+				   .p;
 	struct http_header *h;
 	size_t n = response_headers(q, type, &h), len = out.len;
 	h[n++] = (struct http_header){ STR("etag"), arena_str(q->arena, buf_str(&etag)) };
@@ -287,7 +321,8 @@ bool serve_discovery(struct request *q)
 	if (!str_cut(rest, '/', &head, &rest))
 		rest = STR_NONE;
 	bool core = str_eqz(head, "api");
-	const char *aggregated = rest.len ? NULL : aggregated_version(http_request_header(q->http, "accept"));
+	const char *aggregated =
+		rest.len ? NULL : aggregated_version(http_request_header(q->http, "accept"));
 	if (aggregated)
 		return respond_aggregated(q, core, aggregated);
 	if (!str_cut(rest, '/', &group, &version))
@@ -302,7 +337,10 @@ bool serve_discovery(struct request *q)
 		put_group_list(q->server, &out);
 	else if (version.len)
 		found = put_resource_list(q->server, group, version, &out);
-	else if ((found = ({ struct str v[16]; group_versions(q->server, group, v) > 0; })))
+	else if ((found = ({
+			 struct str v[16];
+			 group_versions(q->server, group, v) > 0;
+		 })))
 		put_group(q->server, group, true, &out);
 	if (!found) {
 		buf_deinit(&out);

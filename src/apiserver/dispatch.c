@@ -3,7 +3,7 @@
 
 static const struct path_row {
 	const char *path;
-	bool prefix;                /* and what stands below it */
+	bool prefix; /* and what stands below it */
 	bool (*serve)(struct request *q);
 } paths[] = {
 	{ "/", false, serve_index },
@@ -26,7 +26,8 @@ bool serve_index(struct request *q)
 	size_t n;
 	const struct resource *const *rs = registry_resources(q->server->registry, &n);
 	CLEAN_BUF struct buf b = { 0 };
-	buf_addz(&b, "{\"paths\":[\"/.well-known/openid-configuration\",\"/api\",\"/api/v1\",\"/apis\"");
+	buf_addz(&b,
+		"{\"paths\":[\"/.well-known/openid-configuration\",\"/api\",\"/api/v1\",\"/apis\"");
 	struct str group = STR_NONE, api_version = STR_NONE;
 	for (size_t i = 0; i < n; i++) {
 		if (!rs[i]->group.len)
@@ -53,11 +54,13 @@ static bool dispatch_path(struct request *q)
 		path.len--;
 	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
 		struct str want = str_of(paths[i].path);
-		bool hit = str_eq(path, want) || (paths[i].prefix && str_has_prefix(path, want) && path.p[want.len] == '/');
+		bool hit = str_eq(path, want) ||
+			(paths[i].prefix && str_has_prefix(path, want) && path.p[want.len] == '/');
 		if (!hit)
 			continue;
 		if (!str_eqz(q->http->method, "GET") && !str_eqz(q->http->method, "HEAD")) {
-			respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
+			respond_reason(q, REASON_METHOD_NOT_ALLOWED,
+				"the server does not allow this method on the requested resource");
 			return true;
 		}
 		return paths[i].serve(q);
@@ -80,8 +83,10 @@ static bool shape_fits(const struct request *q)
 {
 	const struct request_info *i = &q->info;
 	bool is_namespace = q->resource == q->server->known.namespaces;
-	bool named = i->name.len && !(i->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION));
-	if (!q->resource->row->namespaced) /* a namespace is in itself: for authorization, and for that alone */
+	bool named =
+		i->name.len && !(i->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION));
+	if (!q->resource->row
+			->namespaced) /* a namespace is in itself: for authorization, and for that alone */
 		return !i->ns.len || (is_namespace && str_eq(i->ns, i->name));
 	return i->ns.len || !named;
 }
@@ -106,7 +111,9 @@ static int dry_run_of(struct request *q, struct str value)
 		q->reg.dry_run = true;
 		return 0;
 	}
-	respond_reason(q, REASON_BAD_REQUEST, "dryRun: Unsupported value: \"" STR_FMT "\": supported values: \"All\"", STR_ARG(value));
+	respond_reason(q, REASON_BAD_REQUEST,
+		"dryRun: Unsupported value: \"" STR_FMT "\": supported values: \"All\"",
+		STR_ARG(value));
 	return 1;
 }
 
@@ -122,9 +129,12 @@ static struct str field_manager(const struct request *q)
 /* Upstream tells users of these in every answer. */
 static void warn_deprecated(struct request *q)
 {
-	static const struct { const char *resource, *text; } rows[] = {
+	static const struct {
+		const char *resource, *text;
+	} rows[] = {
 		{ "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+" },
-		{ "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice" },
+		{ "endpoints",
+			"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice" },
 	};
 	for (size_t i = 0; !q->resource->group.len && i < ARRAY_LEN(rows); i++)
 		if (str_eqz(q->resource->plural, rows[i].resource))
@@ -136,17 +146,29 @@ static void fill(struct request *q)
 	const struct request_options *o = &q->options;
 	bool collection = q->info.verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION);
 	q->reg = (struct registry_request){
-		.arena = q->arena, .resource = q->resource, .sub = q->sub, .verb = q->info.verb_bit, .user = &q->user,
-		.ns = q->resource->row->namespaced ? q->info.ns : STR_NONE, .name = collection ? STR_NONE : q->info.name,
-		.label_selector = o->label_selector, .field_selector = o->field_selector, .continue_token = o->continue_,
-		.resource_version = o->resource_version, .resource_version_match = o->resource_version_match, .limit = o->limit,
-		.field_validation = str_eqz(o->field_validation, "Strict") ? FIELD_VALIDATION_STRICT :
-			str_eqz(o->field_validation, "Ignore") ? FIELD_VALIDATION_IGNORE : FIELD_VALIDATION_WARN,
+		.arena = q->arena,
+		.resource = q->resource,
+		.sub = q->sub,
+		.verb = q->info.verb_bit,
+		.user = &q->user,
+		.ns = q->resource->row->namespaced ? q->info.ns : STR_NONE,
+		.name = collection ? STR_NONE : q->info.name,
+		.label_selector = o->label_selector,
+		.field_selector = o->field_selector,
+		.continue_token = o->continue_,
+		.resource_version = o->resource_version,
+		.resource_version_match = o->resource_version_match,
+		.limit = o->limit,
+		.field_validation = str_eqz(o->field_validation, "Strict") ? FIELD_VALIDATION_STRICT
+			: str_eqz(o->field_validation, "Ignore")           ? FIELD_VALIDATION_IGNORE
+									   : FIELD_VALIDATION_WARN,
 	};
 	/* the old /watch/ paths may name one object: that one and no other was authorized */
-	if (q->info.verb_bit == VERB_WATCH && q->info.name.len && !str_eq(field_selector_value(o->field_selector, "metadata.name"), q->info.name))
-		q->reg.field_selector = arena_fmt(q->arena, STR_FMT "%smetadata.name=" STR_FMT, STR_ARG(o->field_selector),
-			o->field_selector.len ? "," : "", STR_ARG(q->info.name));
+	if (q->info.verb_bit == VERB_WATCH && q->info.name.len &&
+		!str_eq(field_selector_value(o->field_selector, "metadata.name"), q->info.name))
+		q->reg.field_selector = arena_fmt(q->arena, STR_FMT "%smetadata.name=" STR_FMT,
+			STR_ARG(o->field_selector), o->field_selector.len ? "," : "",
+			STR_ARG(q->info.name));
 	if (!(q->info.verb_bit & (VERB_GET | VERB_LIST | VERB_WATCH)))
 		q->reg.field_manager = field_manager(q);
 }
@@ -202,8 +224,9 @@ static int take_body(struct request *q)
 	switch (q->info.verb_bit) {
 	case VERB_CREATE:
 	case VERB_UPDATE:
-		r = sub && sub->type ? body_decode(q, sub->type, sub->group, sub->version, &q->reg.obj) :
-			body_decode(q, row->type, row->group, row->version, &q->reg.obj);
+		r = sub && sub->type
+			? body_decode(q, sub->type, sub->group, sub->version, &q->reg.obj)
+			: body_decode(q, row->type, row->group, row->version, &q->reg.obj);
 		return r ? r : dry_run_of(q, q->options.dry_run);
 	case VERB_PATCH:
 		r = body_patch(q);
@@ -224,7 +247,10 @@ static bool refuse_sub(struct request *q)
 {
 	if (!q->sub || !q->reg.obj || q->sub->type == q->resource->row->type)
 		return false;
-	struct admission_attributes at = { .registry = q->server->registry, .req = &q->reg, .operation = q->info.verb_bit, .type = q->sub->type,
+	struct admission_attributes at = { .registry = q->server->registry,
+		.req = &q->reg,
+		.operation = q->info.verb_bit,
+		.type = q->sub->type,
 		.obj = q->reg.obj };
 	struct meta_v1_status *st = admission_admit(q->server, &at);
 	st = st ? st : admission_validate(q->server, &at);
@@ -268,7 +294,8 @@ static void caught_up_posted(struct http_stream *s, void *arg)
 {
 	struct request *q = arg;
 	if (q->waited < 0 && !q->reg.resource_version.len)
-		respond_reason(q, REASON_TIMEOUT, "the store did not answer in time: is etcd running, with a leader?");
+		respond_reason(q, REASON_TIMEOUT,
+			"the store did not answer in time: is etcd running, with a leader?");
 	else
 		serve_verb(q); /* a revision that is still unknown is refused as too large there */
 	http_stream_unref(s);
@@ -299,7 +326,8 @@ static bool dispatch_resource(struct request *q)
 		return false;
 	if (i->subresource.len) {
 		q->sub = sub_find(q->resource, i->subresource);
-		if (!q->sub || i->verb_bit == VERB_WATCH) /* there is nothing to watch below an object */
+		if (!q->sub ||
+			i->verb_bit == VERB_WATCH) /* there is nothing to watch below an object */
 			return false;
 	}
 	if (q->sub && serve_connect(q))
@@ -307,12 +335,15 @@ static bool dispatch_resource(struct request *q)
 	if (i->rest.len > 1)
 		return false;
 	if (!method_fits(q)) {
-		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
+		respond_reason(q, REASON_METHOD_NOT_ALLOWED,
+			"the server does not allow this method on the requested resource");
 		return true;
 	}
 	if (q->accept.view == VIEW_TABLE && !q->sub && !q->resource->row->list_type) {
-		respond_reason(q, REASON_NOT_ACCEPTABLE, "the server was unable to respond with a content type that the client supports: a "
-			STR_FMT " has no Table", STR_ARG(q->resource->kind_name));
+		respond_reason(q, REASON_NOT_ACCEPTABLE,
+			"the server was unable to respond with a content type that the client supports: a " STR_FMT
+			" has no Table",
+			STR_ARG(q->resource->kind_name));
 		return true;
 	}
 	fill(q);

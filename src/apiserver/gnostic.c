@@ -3,11 +3,14 @@
 #include "apiserver/openapi.h"
 
 enum put_kind {
-	PUT_TEXT, PUT_BOOL, PUT_TEXTS, PUT_MESSAGE,
-	PUT_WRAPPED,     /* message in a field 1 of a message (ItemsItem, AdditionalPropertiesItem, SchemaItem) */
-	PUT_TYPE,        /* TypeItem{1 repeated value} */
-	PUT_NAMED,       /* object: repeated 1 Named{1 name, 2 value} within a message */
-	PUT_ANYS,        /* list: repeated Any */
+	PUT_TEXT,
+	PUT_BOOL,
+	PUT_TEXTS,
+	PUT_MESSAGE,
+	PUT_WRAPPED, /* message in a field 1 of a message (ItemsItem, AdditionalPropertiesItem, SchemaItem) */
+	PUT_TYPE,  /* TypeItem{1 repeated value} */
+	PUT_NAMED, /* object: repeated 1 Named{1 name, 2 value} within a message */
+	PUT_ANYS,  /* list: repeated Any */
 	PUT_PARAMETERS,
 	PUT_RESPONSES,
 };
@@ -17,34 +20,71 @@ struct put_row {
 	enum put_kind kind;
 	const struct put_row *message;
 };
-#define EXTENSIONS(tag) { NULL, tag }
+#define EXTENSIONS(tag) \
+	{ \
+		NULL, tag \
+	}
 
 static const struct put_row schema_rows[] = {
-	{ "$ref", 1, PUT_TEXT }, { "format", 2, PUT_TEXT }, { "description", 4, PUT_TEXT }, { "required", 19, PUT_TEXTS }, { "enum", 20, PUT_ANYS },
-	{ "additionalProperties", 21, PUT_WRAPPED, schema_rows }, { "type", 22, PUT_TYPE }, { "items", 23, PUT_WRAPPED, schema_rows },
-	{ "properties", 25, PUT_NAMED, schema_rows }, EXTENSIONS(31),
+	{ "$ref", 1, PUT_TEXT },
+	{ "format", 2, PUT_TEXT },
+	{ "description", 4, PUT_TEXT },
+	{ "required", 19, PUT_TEXTS },
+	{ "enum", 20, PUT_ANYS },
+	{ "additionalProperties", 21, PUT_WRAPPED, schema_rows },
+	{ "type", 22, PUT_TYPE },
+	{ "items", 23, PUT_WRAPPED, schema_rows },
+	{ "properties", 25, PUT_NAMED, schema_rows },
+	EXTENSIONS(31),
 };
 static const struct put_row query_rows[] = {
-	{ "required", 1, PUT_BOOL }, { "in", 2, PUT_TEXT }, { "description", 3, PUT_TEXT }, { "name", 4, PUT_TEXT }, { "type", 6, PUT_TEXT }, { NULL },
+	{ "required", 1, PUT_BOOL },
+	{ "in", 2, PUT_TEXT },
+	{ "description", 3, PUT_TEXT },
+	{ "name", 4, PUT_TEXT },
+	{ "type", 6, PUT_TEXT },
+	{ NULL },
 };
 static const struct put_row path_rows[] = {
-	{ "required", 1, PUT_BOOL }, { "in", 2, PUT_TEXT }, { "description", 3, PUT_TEXT }, { "name", 4, PUT_TEXT }, { "type", 5, PUT_TEXT }, { NULL },
+	{ "required", 1, PUT_BOOL },
+	{ "in", 2, PUT_TEXT },
+	{ "description", 3, PUT_TEXT },
+	{ "name", 4, PUT_TEXT },
+	{ "type", 5, PUT_TEXT },
+	{ NULL },
 };
 static const struct put_row body_rows[] = {
-	{ "description", 1, PUT_TEXT }, { "name", 2, PUT_TEXT }, { "in", 3, PUT_TEXT }, { "required", 4, PUT_BOOL }, { "schema", 5, PUT_MESSAGE, schema_rows },
+	{ "description", 1, PUT_TEXT },
+	{ "name", 2, PUT_TEXT },
+	{ "in", 3, PUT_TEXT },
+	{ "required", 4, PUT_BOOL },
+	{ "schema", 5, PUT_MESSAGE, schema_rows },
 	{ NULL },
 };
 static const struct put_row response_rows[] = {
-	{ "description", 1, PUT_TEXT }, { "schema", 2, PUT_WRAPPED, schema_rows }, { NULL },
+	{ "description", 1, PUT_TEXT },
+	{ "schema", 2, PUT_WRAPPED, schema_rows },
+	{ NULL },
 };
 static const struct put_row operation_rows[] = {
-	{ "description", 3, PUT_TEXT }, { "operationId", 5, PUT_TEXT }, { "produces", 6, PUT_TEXTS }, { "consumes", 7, PUT_TEXTS },
-	{ "parameters", 8, PUT_PARAMETERS }, { "responses", 9, PUT_RESPONSES }, EXTENSIONS(13),
+	{ "description", 3, PUT_TEXT },
+	{ "operationId", 5, PUT_TEXT },
+	{ "produces", 6, PUT_TEXTS },
+	{ "consumes", 7, PUT_TEXTS },
+	{ "parameters", 8, PUT_PARAMETERS },
+	{ "responses", 9, PUT_RESPONSES },
+	EXTENSIONS(13),
 };
 static const struct put_row item_rows[] = {
-	{ "get", 2, PUT_MESSAGE, operation_rows }, { "put", 3, PUT_MESSAGE, operation_rows }, { "post", 4, PUT_MESSAGE, operation_rows },
-	{ "delete", 5, PUT_MESSAGE, operation_rows }, { "options", 6, PUT_MESSAGE, operation_rows }, { "head", 7, PUT_MESSAGE, operation_rows },
-		{ "patch", 8, PUT_MESSAGE, operation_rows }, { "parameters", 9, PUT_PARAMETERS }, { NULL },
+	{ "get", 2, PUT_MESSAGE, operation_rows },
+	{ "put", 3, PUT_MESSAGE, operation_rows },
+	{ "post", 4, PUT_MESSAGE, operation_rows },
+	{ "delete", 5, PUT_MESSAGE, operation_rows },
+	{ "options", 6, PUT_MESSAGE, operation_rows },
+	{ "head", 7, PUT_MESSAGE, operation_rows },
+	{ "patch", 8, PUT_MESSAGE, operation_rows },
+	{ "parameters", 9, PUT_PARAMETERS },
+	{ NULL },
 };
 
 static void put_message(const struct put_row *rows, const struct value *v, struct buf *out);
@@ -118,7 +158,8 @@ static void put_list(const struct put_row *row, const struct value *v, struct bu
 		CLEAN_BUF struct buf any = { 0 };
 		if (row->kind == PUT_ANYS)
 			put_any(&v->list.items[i], &any);
-		proto_put_bytes(out, row->tag, row->kind == PUT_ANYS ? buf_str(&any) : v->list.items[i].text);
+		proto_put_bytes(out, row->tag,
+			row->kind == PUT_ANYS ? buf_str(&any) : v->list.items[i].text);
 	}
 }
 

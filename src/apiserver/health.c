@@ -51,7 +51,8 @@ static bool verbose(struct request *q)
 }
 
 /* Runs one check (or passes it by) and writes its line. */
-static void run(struct request *q, const char *name, bool (*ok)(void *), void *arg, struct str only, struct buf *out, unsigned *ran, unsigned *failed)
+static void run(struct request *q, const char *name, bool (*ok)(void *), void *arg, struct str only,
+	struct buf *out, unsigned *ran, unsigned *failed)
 {
 	if (only.len && !str_eqz(only, name))
 		return;
@@ -76,7 +77,8 @@ bool serve_health(struct request *q)
 	CLEAN_BUF struct buf out = { 0 };
 	for (size_t i = 0; i < ARRAY_LEN(own_checks); i++)
 		if (own_checks[i].where & where)
-			run(q, own_checks[i].name, own_checks[i].ok, q->server, only, &out, &ran, &failed);
+			run(q, own_checks[i].name, own_checks[i].ok, q->server, only, &out, &ran,
+				&failed);
 	for (size_t i = 0; i < q->server->n_checks; i++) {
 		const struct named_check *c = &q->server->checks[i];
 		run(q, c->name, c->ok, c->arg, only, &out, &ran, &failed);
@@ -88,7 +90,8 @@ bool serve_health(struct request *q)
 		return true;
 	}
 	buf_addf(&out, STR_FMT " check %s\n", STR_ARG(root), failed ? "failed" : "passed");
-	respond_text(q, failed ? 500 : 200, "text/plain; charset=utf-8", arena_str(q->arena, buf_str(&out)));
+	respond_text(q, failed ? 500 : 200, "text/plain; charset=utf-8",
+		arena_str(q->arena, buf_str(&out)));
 	return true;
 }
 

@@ -2,11 +2,19 @@
  * Upstream: apiserver/pkg/endpoints/filters/impersonation.go. */
 #include "apiserver/internal.h"
 
-static bool may_impersonate(struct request *q, struct str group, const char *resource, struct str sub, struct str ns, struct str name)
+static bool may_impersonate(struct request *q, struct str group, const char *resource,
+	struct str sub, struct str ns, struct str name)
 {
 	struct attributes at = {
-		.user = &q->user, .is_resource = true, .verb = STR("impersonate"), .group = group, .version = group.len ? STR("v1") : STR(""),
-		.resource = str_of(resource), .subresource = sub, .ns = ns, .name = name,
+		.user = &q->user,
+		.is_resource = true,
+		.verb = STR("impersonate"),
+		.group = group,
+		.version = group.len ? STR("v1") : STR(""),
+		.resource = str_of(resource),
+		.subresource = sub,
+		.ns = ns,
+		.name = name,
 	};
 	struct str reason = STR_NONE;
 	if (authz_check(q->server, &at, q->arena, &reason) == DECISION_ALLOW)
@@ -35,7 +43,8 @@ static bool impersonate_header(struct request *q, const struct http_header *h, s
 	}
 	if (str_eqz(h->name, "impersonate-uid")) {
 		as->uid = h->value;
-		return may_impersonate(q, STR("authentication.k8s.io"), "uids", STR_NONE, STR_NONE, h->value);
+		return may_impersonate(
+			q, STR("authentication.k8s.io"), "uids", STR_NONE, STR_NONE, h->value);
 	}
 	if (!str_has_prefix(h->name, extra))
 		return true;
@@ -43,7 +52,8 @@ static bool impersonate_header(struct request *q, const struct http_header *h, s
 	if (url_decode(str_from(h->name, extra.len), false, q->arena, &key) < 0)
 		key = str_from(h->name, extra.len);
 	user_extra_add(q->arena, as, key, h->value);
-	return may_impersonate(q, STR("authentication.k8s.io"), "userextras", key, STR_NONE, h->value);
+	return may_impersonate(
+		q, STR("authentication.k8s.io"), "userextras", key, STR_NONE, h->value);
 }
 
 static void implied_groups(struct request *q, struct user_info *as, bool groups_given)
@@ -53,9 +63,11 @@ static void implied_groups(struct request *q, struct user_info *as, bool groups_
 		*LIST_ADD(q->arena, &as->groups) = STR("system:unauthenticated");
 		return;
 	}
-	if (!groups_given && str_has_prefix(as->name, prefix) && str_cut(str_from(as->name, prefix.len), ':', &ns, &account)) {
+	if (!groups_given && str_has_prefix(as->name, prefix) &&
+		str_cut(str_from(as->name, prefix.len), ':', &ns, &account)) {
 		*LIST_ADD(q->arena, &as->groups) = STR("system:serviceaccounts");
-		*LIST_ADD(q->arena, &as->groups) = arena_fmt(q->arena, "system:serviceaccounts:" STR_FMT, STR_ARG(ns));
+		*LIST_ADD(q->arena, &as->groups) =
+			arena_fmt(q->arena, "system:serviceaccounts:" STR_FMT, STR_ARG(ns));
 	}
 	if (!str_list_has(&as->groups, STR("system:authenticated")))
 		*LIST_ADD(q->arena, &as->groups) = STR("system:authenticated");
@@ -76,7 +88,8 @@ bool phase_impersonate(struct request *q)
 	if (!any)
 		return true;
 	if (!user.len) {
-		respond_reason(q, REASON_INTERNAL, "requested impersonation without impersonating a user; name one with Impersonate-User");
+		respond_reason(q, REASON_INTERNAL,
+			"requested impersonation without impersonating a user; name one with Impersonate-User");
 		return false;
 	}
 	struct user_info as = { 0 };

@@ -23,17 +23,22 @@ static int node_address(struct request *q, struct str name, struct str *ret_host
 		respond_status(q, status_not_found(q->arena, q->server->known.nodes, name));
 		return 1;
 	}
-	static const char *const order[] = { "InternalIP", "Hostname", "InternalDNS", "ExternalIP" };
+	static const char *const order[] = { "InternalIP", "Hostname", "InternalDNS",
+		"ExternalIP" };
 	for (size_t i = 0; i < ARRAY_LEN(order); i++) {
 		LIST_EACH(a, &node->status.addresses) {
 			if (!str_eqz(a->type, order[i]) || !a->address.len)
 				continue;
 			*ret_host = a->address;
-			*ret_port = node->status.daemon_endpoints.kubelet_endpoint.port ? node->status.daemon_endpoints.kubelet_endpoint.port : 10250;
+			*ret_port = node->status.daemon_endpoints.kubelet_endpoint.port
+				? node->status.daemon_endpoints.kubelet_endpoint.port
+				: 10250;
 			return 0;
 		}
 	}
-	respond_reason(q, REASON_INTERNAL, "no preferred addresses found for node \"" STR_FMT "\"; known addresses: []", STR_ARG(name));
+	respond_reason(q, REASON_INTERNAL,
+		"no preferred addresses found for node \"" STR_FMT "\"; known addresses: []",
+		STR_ARG(name));
 	return 1;
 }
 
@@ -44,7 +49,8 @@ struct http_client *connect_node(struct request *q, struct str name)
 	struct err err = { 0 };
 	if (node_address(q, name, &host, &port))
 		return NULL;
-	struct http_client *c = upstream_get(q->server->upstreams, "https", host, port, q->server->config.kubelet_tls, &err);
+	struct http_client *c = upstream_get(
+		q->server->upstreams, "https", host, port, q->server->config.kubelet_tls, &err);
 	if (!c)
 		respond_reason(q, REASON_INTERNAL, "error dialing backend: %s", err.text);
 	return c;
@@ -80,9 +86,11 @@ static bool choose_container(struct request *q, const struct core_v1_pod *pod, s
 	if (name->len) {
 		if (has_container(pod, *name))
 			return true;
-		return !connect_refuse(q, "container " STR_FMT " is not valid for pod " STR_FMT, STR_ARG(*name), STR_ARG(pod->metadata.name));
+		return !connect_refuse(q, "container " STR_FMT " is not valid for pod " STR_FMT,
+			STR_ARG(*name), STR_ARG(pod->metadata.name));
 	}
-	if (pod->spec.containers.len == 1 && !pod->spec.init_containers.len && !pod->spec.ephemeral_containers.len) {
+	if (pod->spec.containers.len == 1 && !pod->spec.init_containers.len &&
+		!pod->spec.ephemeral_containers.len) {
 		*name = pod->spec.containers.items[0].name;
 		return true;
 	}
@@ -96,7 +104,9 @@ static bool choose_container(struct request *q, const struct core_v1_pod *pod, s
 		buf_addz(&b, " or one of the init containers: ");
 		put_container_names(&pod->spec.init_containers, &b);
 	}
-	return !connect_refuse(q, "a container name must be specified for pod " STR_FMT ", choose one of: %s", STR_ARG(pod->metadata.name), b.p);
+	return !connect_refuse(q,
+		"a container name must be specified for pod " STR_FMT ", choose one of: %s",
+		STR_ARG(pod->metadata.name), b.p);
 }
 
 /* ---- what is asked, in the kubelet's words ---- */
@@ -119,15 +129,28 @@ struct param_row {
 	bool flag;
 };
 static const struct param_row log_params[] = {
-	{ "follow", "follow" }, { "previous", "previous" }, { "sinceSeconds", "sinceSeconds" }, { "sinceTime", "sinceTime" },
-	{ "timestamps", "timestamps" }, { "tailLines", "tailLines" }, { "limitBytes", "limitBytes" }, { "stream", "stream" }, { NULL },
+	{ "follow", "follow" },
+	{ "previous", "previous" },
+	{ "sinceSeconds", "sinceSeconds" },
+	{ "sinceTime", "sinceTime" },
+	{ "timestamps", "timestamps" },
+	{ "tailLines", "tailLines" },
+	{ "limitBytes", "limitBytes" },
+	{ "stream", "stream" },
+	{ NULL },
 };
 static const struct param_row exec_params[] = {
-	{ "stdin", "input", true }, { "stdout", "output", true }, { "stderr", "error", true }, { "tty", "tty", true }, { "command", "command" }, { NULL },
+	{ "stdin", "input", true },
+	{ "stdout", "output", true },
+	{ "stderr", "error", true },
+	{ "tty", "tty", true },
+	{ "command", "command" },
+	{ NULL },
 };
 static const struct param_row forward_params[] = { { "ports", "port" }, { NULL } };
 
-static void put_params(struct request *q, const struct param_row *rows, struct buf *out, unsigned *ret_streams)
+static void put_params(
+	struct request *q, const struct param_row *rows, struct buf *out, unsigned *ret_streams)
 {
 	struct str rest = q->http->query, key, value;
 	while (url_query_next(&rest, q->arena, &key, &value)) {
@@ -168,14 +191,16 @@ static bool connect_log(struct request *q)
 	if (!pod || !choose_container(q, pod, &container))
 		return true;
 	if (!pod->spec.node_name.len) {
-		respond_text(q, 200, "text/plain", STR("")); /* not placed yet: an empty log, as upstream */
+		respond_text(q, 200, "text/plain",
+			STR("")); /* not placed yet: an empty log, as upstream */
 		return true;
 	}
 	struct http_client *c = connect_node(q, pod->spec.node_name);
 	if (!c)
 		return true;
 	CLEAN_BUF struct buf target = { 0 };
-	buf_addf(&target, "/containerLogs/" STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(q->info.ns), STR_ARG(q->info.name), STR_ARG(container));
+	buf_addf(&target, "/containerLogs/" STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(q->info.ns),
+		STR_ARG(q->info.name), STR_ARG(container));
 	put_params(q, log_params, &target, &streams);
 	http_forward(q->stream, c, arena_str(q->arena, buf_str(&target)), NULL, 0);
 	http_client_free(c);
@@ -187,16 +212,27 @@ static bool connect_log(struct request *q)
 static bool may_create(struct request *q)
 {
 	const struct request_info *i = &q->info;
-	struct attributes at = { .user = &q->user, .is_resource = true, .verb_bit = VERB_CREATE, .verb = STR("create"), .group = i->group,
-		.version = i->version, .ns = i->ns, .resource = i->resource, .subresource = i->subresource, .name = i->name, .path = i->path };
+	struct attributes at = { .user = &q->user,
+		.is_resource = true,
+		.verb_bit = VERB_CREATE,
+		.verb = STR("create"),
+		.group = i->group,
+		.version = i->version,
+		.ns = i->ns,
+		.resource = i->resource,
+		.subresource = i->subresource,
+		.name = i->name,
+		.path = i->path };
 	struct str reason = STR_NONE;
-	if (i->verb_bit == VERB_CREATE || authz_check(q->server, &at, q->arena, &reason) == DECISION_ALLOW)
+	if (i->verb_bit == VERB_CREATE ||
+		authz_check(q->server, &at, q->arena, &reason) == DECISION_ALLOW)
 		return true;
 	respond_status(q, authz_forbidden(q->arena, &at, reason));
 	return false;
 }
 
-static bool connect_stream(struct request *q, const char *verb, bool container_wanted, const struct param_row *params)
+static bool connect_stream(
+	struct request *q, const char *verb, bool container_wanted, const struct param_row *params)
 {
 	if (!may_create(q))
 		return true;
@@ -206,9 +242,11 @@ static bool connect_stream(struct request *q, const char *verb, bool container_w
 	if (!pod || (container_wanted && !choose_container(q, pod, &container)))
 		return true;
 	if (!pod->spec.node_name.len)
-		return connect_refuse(q, "pod " STR_FMT " does not have a host assigned", STR_ARG(q->info.name));
+		return connect_refuse(
+			q, "pod " STR_FMT " does not have a host assigned", STR_ARG(q->info.name));
 	CLEAN_BUF struct buf target = { 0 };
-	buf_addf(&target, "/%s/" STR_FMT "/" STR_FMT, verb, STR_ARG(q->info.ns), STR_ARG(q->info.name));
+	buf_addf(&target, "/%s/" STR_FMT "/" STR_FMT, verb, STR_ARG(q->info.ns),
+		STR_ARG(q->info.name));
 	if (container_wanted)
 		buf_addf(&target, "/" STR_FMT, STR_ARG(container));
 	put_params(q, params, &target, &streams);
@@ -258,11 +296,14 @@ bool serve_connect(struct request *q)
 {
 	for (size_t i = 0; q->info.group.len == 0 && i < ARRAY_LEN(connect_rows); i++) {
 		const struct connect_row *row = &connect_rows[i];
-		if (!str_eqz(q->info.resource, row->resource) || !str_eqz(q->info.subresource, row->subresource))
+		if (!str_eqz(q->info.resource, row->resource) ||
+			!str_eqz(q->info.subresource, row->subresource))
 			continue;
-		if (row->verbs & q->info.verb_bit || (row->verbs == VERB_ALL && str_eqz(q->http->method, "OPTIONS")))
+		if (row->verbs & q->info.verb_bit ||
+			(row->verbs == VERB_ALL && str_eqz(q->http->method, "OPTIONS")))
 			return row->connect(q);
-		respond_reason(q, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource");
+		respond_reason(q, REASON_METHOD_NOT_ALLOWED,
+			"the server does not allow this method on the requested resource");
 		return true;
 	}
 	return false;

@@ -21,16 +21,16 @@
 struct list_job {
 	struct request *q;
 	struct registry_list *list;
-	struct object **page;       /* of a limited list; NULL: the iterator is asked */
+	struct object **page; /* of a limited list; NULL: the iterator is asked */
 	size_t n_page, at;
-	size_t measured;            /* protobuf: items whose size is in raw_len */
+	size_t measured; /* protobuf: items whose size is in raw_len */
 	uint64_t raw_len;
 	struct arena *scratch;
 	struct buf out;
 	z_stream *gzip;
-	struct timer *timer;        /* from the first wait for the client on */
+	struct timer *timer; /* from the first wait for the client on */
 	bool begun, first, done;
-	struct buf sealed;         /* one item in protobuf */
+	struct buf sealed; /* one item in protobuf */
 };
 
 static void job_free(struct list_job *j)
@@ -84,9 +84,12 @@ static void put_head(struct list_job *j)
 		return;
 	}
 	if (q->accept.view == VIEW_PARTIAL)
-		buf_addf(&j->out, "{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/%s\",", q->accept.beta ? "v1beta1" : "v1");
+		buf_addf(&j->out,
+			"{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/%s\",",
+			q->accept.beta ? "v1beta1" : "v1");
 	else
-		buf_addf(&j->out, "{\"kind\":\"%s\",\"apiVersion\":\"" STR_FMT "\",", q->resource->row->list_type->name, STR_ARG(q->resource->api_version));
+		buf_addf(&j->out, "{\"kind\":\"%s\",\"apiVersion\":\"" STR_FMT "\",",
+			q->resource->row->list_type->name, STR_ARG(q->resource->api_version));
 	put_meta(rv, continue_, remaining, &j->out);
 	buf_addz(&j->out, ",\"items\":[");
 }
@@ -189,7 +192,8 @@ static void finish(struct list_job *j)
 static void put_tail(struct list_job *j)
 {
 	if (j->q->accept.format == OUT_PROTO)
-		buf_add(&j->out, "\x1a\x00\x22\x00", 4); /* contentEncoding, contentType: there and empty */
+		buf_add(&j->out, "\x1a\x00\x22\x00",
+			4); /* contentEncoding, contentType: there and empty */
 	else
 		buf_addz(&j->out, "]}\n");
 }
@@ -220,7 +224,9 @@ static bool work(struct list_job *j)
 			send_chunk(j, false);
 			buf_reserve(&j->out, CHUNK + 8192);
 		}
-		if (sent >= TURN_BYTES || items >= TURN_ITEMS * 4 || http_stream_pending(j->q->stream) > PENDING_MAX || http_stream_closed(j->q->stream))
+		if (sent >= TURN_BYTES || items >= TURN_ITEMS * 4 ||
+			http_stream_pending(j->q->stream) > PENDING_MAX ||
+			http_stream_closed(j->q->stream))
 			return true;
 	}
 }
@@ -366,11 +372,13 @@ static void walk_page(struct list_job *j)
 	while ((o = registry_list_next(j->list))) {
 		if (j->n_page == cap) {
 			size_t more = cap ? cap * 2 : 64;
-			j->page = arena_grow(j->q->arena, j->page, cap * sizeof(struct object *), more * sizeof(struct object *));
+			j->page = arena_grow(j->q->arena, j->page, cap * sizeof(struct object *),
+				more * sizeof(struct object *));
 			cap = more;
 		}
 		/* a converted object lives until the next one only */
-		j->page[j->n_page++] = j->q->resource->storage == j->q->resource ? o : object_ref(o);
+		j->page[j->n_page++] =
+			j->q->resource->storage == j->q->resource ? o : object_ref(o);
 	}
 	if (!j->page)
 		j->page = arena_alloc(j->q->arena, sizeof(struct object *));

@@ -8,20 +8,24 @@
 #define ROWS_MAX 2048
 #define CODES 8
 
-static const double bounds[] = { 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60 };
+static const double bounds[] = { 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3,
+	4, 5, 6, 8, 10, 15, 20, 30, 45, 60 };
 
 struct row {
 	const struct resource *resource; /* NULL: a path that is no resource */
 	const struct subresource_row *sub;
 	uint32_t verb;
-	struct { int code; uint64_t n; } codes[CODES];
+	struct {
+		int code;
+		uint64_t n;
+	} codes[CODES];
 	uint32_t buckets[ARRAY_LEN(bounds) + 1];
 	uint64_t total_ns, n;
 	int64_t watches;
 };
 struct metrics {
-	pthread_mutex_t lock;            /* guards all */
-	struct row **slots;              /* open addressing, ROWS_MAX * 2, power of two */
+	pthread_mutex_t lock; /* guards all */
+	struct row **slots;   /* open addressing, ROWS_MAX * 2, power of two */
 	size_t n_rows;
 };
 
@@ -44,7 +48,8 @@ void metrics_free(struct metrics *m)
 	free(m);
 }
 
-static struct row *row_of(struct metrics *m, const struct resource *r, const struct subresource_row *sub, uint32_t verb)
+static struct row *row_of(struct metrics *m, const struct resource *r,
+	const struct subresource_row *sub, uint32_t verb)
 {
 	const uintptr_t key[3] = { (uintptr_t)r, (uintptr_t)sub, verb };
 	size_t mask = ROWS_MAX * 2 - 1;
@@ -106,9 +111,18 @@ void metrics_watch(struct metrics *m, const struct resource *r, int delta)
 
 static const char *verb_label(uint32_t verb)
 {
-	static const struct { uint32_t bit; const char *name; } names[] = {
-		{ VERB_GET, "GET" }, { VERB_LIST, "LIST" }, { VERB_WATCH, "WATCH" }, { VERB_CREATE, "POST" }, { VERB_UPDATE, "PUT" },
-		{ VERB_PATCH, "PATCH" }, { VERB_DELETE, "DELETE" }, { VERB_DELETECOLLECTION, "DELETECOLLECTION" },
+	static const struct {
+		uint32_t bit;
+		const char *name;
+	} names[] = {
+		{ VERB_GET, "GET" },
+		{ VERB_LIST, "LIST" },
+		{ VERB_WATCH, "WATCH" },
+		{ VERB_CREATE, "POST" },
+		{ VERB_UPDATE, "PUT" },
+		{ VERB_PATCH, "PATCH" },
+		{ VERB_DELETE, "DELETE" },
+		{ VERB_DELETECOLLECTION, "DELETECOLLECTION" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (names[i].bit == verb)
@@ -118,16 +132,23 @@ static const char *verb_label(uint32_t verb)
 
 static void labels(const struct row *r, struct buf *out)
 {
-	const char *scope = !r->resource ? "" : (r->verb & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION)) ? "cluster" : "resource";
-	buf_addf(out, "group=\"" STR_FMT "\",resource=\"" STR_FMT "\",scope=\"%s\",subresource=\"%s\",verb=\"%s\",version=\"" STR_FMT "\"",
-		STR_ARG(r->resource ? r->resource->group : STR_NONE), STR_ARG(r->resource ? r->resource->plural : STR_NONE), scope,
-		r->sub ? r->sub->name : "", verb_label(r->verb), STR_ARG(r->resource ? r->resource->version : STR_NONE));
+	const char *scope = !r->resource                                       ? ""
+		: (r->verb & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION)) ? "cluster"
+									       : "resource";
+	buf_addf(out,
+		"group=\"" STR_FMT "\",resource=\"" STR_FMT
+		"\",scope=\"%s\",subresource=\"%s\",verb=\"%s\",version=\"" STR_FMT "\"",
+		STR_ARG(r->resource ? r->resource->group : STR_NONE),
+		STR_ARG(r->resource ? r->resource->plural : STR_NONE), scope,
+		r->sub ? r->sub->name : "", verb_label(r->verb),
+		STR_ARG(r->resource ? r->resource->version : STR_NONE));
 }
 
 static void write_totals(const struct row *r, struct buf *out)
 {
 	for (size_t i = 0; i < CODES && r->codes[i].n; i++) {
-		buf_addf(out, "apiserver_request_total{code=\"%d\",dry_run=\"\",", r->codes[i].code);
+		buf_addf(
+			out, "apiserver_request_total{code=\"%d\",dry_run=\"\",", r->codes[i].code);
 		labels(r, out);
 		buf_addf(out, "} %llu\n", (unsigned long long)r->codes[i].n);
 	}
@@ -149,7 +170,8 @@ static void write_durations(const struct row *r, struct buf *out)
 	}
 	buf_addz(out, "apiserver_request_duration_seconds_sum{dry_run=\"\",");
 	labels(r, out);
-	buf_addf(out, "} %.9f\napiserver_request_duration_seconds_count{dry_run=\"\",", (double)r->total_ns / 1e9);
+	buf_addf(out, "} %.9f\napiserver_request_duration_seconds_count{dry_run=\"\",",
+		(double)r->total_ns / 1e9);
 	labels(r, out);
 	buf_addf(out, "} %llu\n", (unsigned long long)r->n);
 }
@@ -160,11 +182,15 @@ static void write_watches(const struct row *r, struct buf *out)
 		return;
 	buf_addf(out, "apiserver_longrunning_requests{component=\"apiserver\",");
 	labels(r, out);
-	buf_addf(out, "} %lld\napiserver_registered_watchers{group=\"" STR_FMT "\",kind=\"" STR_FMT "\",version=\"" STR_FMT "\"} %lld\n",
-		(long long)r->watches, STR_ARG(r->resource->group), STR_ARG(r->resource->kind_name), STR_ARG(r->resource->version), (long long)r->watches);
+	buf_addf(out,
+		"} %lld\napiserver_registered_watchers{group=\"" STR_FMT "\",kind=\"" STR_FMT
+		"\",version=\"" STR_FMT "\"} %lld\n",
+		(long long)r->watches, STR_ARG(r->resource->group), STR_ARG(r->resource->kind_name),
+		STR_ARG(r->resource->version), (long long)r->watches);
 }
 
-static void each(struct metrics *m, struct buf *out, void (*write)(const struct row *, struct buf *))
+static void each(
+	struct metrics *m, struct buf *out, void (*write)(const struct row *, struct buf *))
 {
 	for (size_t i = 0; i < ROWS_MAX * 2; i++)
 		if (m->slots[i])
@@ -175,14 +201,22 @@ static void write_store(struct apiserver *s, struct buf *out)
 {
 	struct store_stats st = { 0 };
 	store_stats(s->store, &st);
-	const struct { const char *name, *type; uint64_t value; } rows[] = {
-		{ "apiserver_storage_size_bytes", "gauge", st.file_bytes }, { "skiff_store_revision", "counter", st.revision },
-		{ "skiff_store_oldest_event", "gauge", st.oldest_event }, { "skiff_store_objects", "gauge", st.objects },
-		{ "skiff_store_object_bytes", "gauge", st.bytes }, { "skiff_store_commits_total", "counter", st.commits },
-		{ "skiff_store_writes_total", "counter", st.writes }, { "skiff_store_watches", "gauge", st.watches },
+	const struct {
+		const char *name, *type;
+		uint64_t value;
+	} rows[] = {
+		{ "apiserver_storage_size_bytes", "gauge", st.file_bytes },
+		{ "skiff_store_revision", "counter", st.revision },
+		{ "skiff_store_oldest_event", "gauge", st.oldest_event },
+		{ "skiff_store_objects", "gauge", st.objects },
+		{ "skiff_store_object_bytes", "gauge", st.bytes },
+		{ "skiff_store_commits_total", "counter", st.commits },
+		{ "skiff_store_writes_total", "counter", st.writes },
+		{ "skiff_store_watches", "gauge", st.watches },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		buf_addf(out, "# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].type, rows[i].name, (unsigned long long)rows[i].value);
+		buf_addf(out, "# TYPE %s %s\n%s %llu\n", rows[i].name, rows[i].type, rows[i].name,
+			(unsigned long long)rows[i].value);
 }
 
 static void write_object_counts(struct apiserver *s, struct buf *out)
@@ -190,12 +224,14 @@ static void write_object_counts(struct apiserver *s, struct buf *out)
 	size_t n;
 	const struct resource *const *rs = registry_resources(s->registry, &n);
 	struct store_snapshot *sn = store_snapshot(s->store);
-	buf_addz(out, "# TYPE apiserver_storage_objects gauge\n# TYPE apiserver_resource_objects gauge\n");
+	buf_addz(out,
+		"# TYPE apiserver_storage_objects gauge\n# TYPE apiserver_resource_objects gauge\n");
 	for (size_t i = 0; i < n; i++) {
 		if (rs[i]->storage != rs[i] || !(rs[i]->row->verbs & VERB_LIST))
 			continue;
 		size_t count = store_snapshot_count(sn, rs[i]->key_prefix, STR_NONE);
-		buf_addf(out, "apiserver_storage_objects{resource=\"" STR_FMT "\"} %zu\n", STR_ARG(rs[i]->group_resource), count);
+		buf_addf(out, "apiserver_storage_objects{resource=\"" STR_FMT "\"} %zu\n",
+			STR_ARG(rs[i]->group_resource), count);
 	}
 	store_snapshot_free(sn);
 }
@@ -204,13 +240,19 @@ static void write_process(const struct apiserver *s, struct buf *out)
 {
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
-	double cpu = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-	buf_addf(out, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.6f\n", cpu);
-	buf_addf(out, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %lld\n", (long long)s->started.sec);
+	double cpu = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+		(double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	buf_addf(out, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.6f\n",
+		cpu);
+	buf_addf(out, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %lld\n",
+		(long long)s->started.sec);
 	CLEAN_BUF struct buf statm = { 0 };
 	long long total, resident;
-	if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 && sscanf(statm.p, "%lld %lld", &total, &resident) == 2)
-		buf_addf(out, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %lld\n", resident * sysconf(_SC_PAGESIZE));
+	if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 &&
+		sscanf(statm.p, "%lld %lld", &total, &resident) == 2)
+		buf_addf(out,
+			"# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %lld\n",
+			resident * sysconf(_SC_PAGESIZE));
 }
 
 void metrics_write(struct apiserver *s, struct buf *out)
@@ -221,13 +263,18 @@ void metrics_write(struct apiserver *s, struct buf *out)
 	each(m, out, write_totals);
 	buf_addz(out, "# TYPE apiserver_request_duration_seconds histogram\n");
 	each(m, out, write_durations);
-	buf_addz(out, "# TYPE apiserver_longrunning_requests gauge\n# TYPE apiserver_registered_watchers gauge\n");
+	buf_addz(out,
+		"# TYPE apiserver_longrunning_requests gauge\n# TYPE apiserver_registered_watchers gauge\n");
 	each(m, out, write_watches);
 	pthread_mutex_unlock(&m->lock);
 	buf_addz(out, "# TYPE apiserver_current_inflight_requests gauge\n");
-	buf_addf(out, "apiserver_current_inflight_requests{request_kind=\"mutating\"} %d\n", atomic_load(&s->writes));
-	buf_addf(out, "apiserver_current_inflight_requests{request_kind=\"readOnly\"} %d\n", atomic_load(&s->reads));
-	buf_addf(out, "# TYPE kubernetes_build_info gauge\nkubernetes_build_info{git_version=\"%s\"} 1\n", s->config.git_version);
+	buf_addf(out, "apiserver_current_inflight_requests{request_kind=\"mutating\"} %d\n",
+		atomic_load(&s->writes));
+	buf_addf(out, "apiserver_current_inflight_requests{request_kind=\"readOnly\"} %d\n",
+		atomic_load(&s->reads));
+	buf_addf(out,
+		"# TYPE kubernetes_build_info gauge\nkubernetes_build_info{git_version=\"%s\"} 1\n",
+		s->config.git_version);
 	write_process(s, out);
 	write_store(s, out);
 	write_object_counts(s, out);

@@ -2,7 +2,8 @@
  * upstream does when no quality is given; q is heeded only when it is 0. Upstream: endpoints/handlers/negotiation. */
 #include "apiserver/internal.h"
 
-const char *const content_types[] = { "application/json", "application/yaml", "application/vnd.kubernetes.protobuf" };
+const char *const content_types[] = { "application/json", "application/yaml",
+	"application/vnd.kubernetes.protobuf" };
 
 static bool eq_nocase(struct str s, const char *z)
 {
@@ -15,8 +16,11 @@ static bool media_format(struct str media, struct accept *ac)
 		const char *name;
 		enum out_format format;
 	} rows[] = {
-		{ "application/json", OUT_JSON }, { "*/*", OUT_JSON }, { "application/*", OUT_JSON },
-		{ "application/vnd.kubernetes.protobuf", OUT_PROTO }, { "application/yaml", OUT_YAML },
+		{ "application/json", OUT_JSON },
+		{ "*/*", OUT_JSON },
+		{ "application/*", OUT_JSON },
+		{ "application/vnd.kubernetes.protobuf", OUT_PROTO },
+		{ "application/yaml", OUT_YAML },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		if (eq_nocase(media, rows[i].name)) {
@@ -50,7 +54,8 @@ static bool media_params(struct str rest, struct accept *ac)
 	}
 	if (!as.len)
 		return true;
-	if (!str_eqz(group, "meta.k8s.io") || !(str_eqz(version, "v1") || str_eqz(version, "v1beta1")))
+	if (!str_eqz(group, "meta.k8s.io") ||
+		!(str_eqz(version, "v1") || str_eqz(version, "v1beta1")))
 		return false;
 	ac->beta = str_eqz(version, "v1beta1");
 	if (str_eqz(as, "Table"))

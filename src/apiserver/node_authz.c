@@ -12,17 +12,18 @@ struct node_pods {
 };
 struct node_graph {
 	struct apiserver *server;
-	pthread_mutex_t lock;     /* guards nodes and watch */
+	pthread_mutex_t lock; /* guards nodes and watch */
 	_Atomic bool stale;
 	struct store_watch *watch;
-	struct map nodes;         /* name -> struct node_pods */
+	struct map nodes; /* name -> struct node_pods */
 	size_t prefix_len;
 };
 
 bool node_identify(const struct user_info *u, struct str *ret_node)
 {
 	struct str prefix = STR("system:node:");
-	if (!str_has_prefix(u->name, prefix) || u->name.len == prefix.len || !str_list_has(&u->groups, STR("system:nodes")))
+	if (!str_has_prefix(u->name, prefix) || u->name.len == prefix.len ||
+		!str_list_has(&u->groups, STR("system:nodes")))
 		return false;
 	*ret_node = str_from(u->name, prefix.len);
 	return true;
@@ -149,17 +150,26 @@ enum ref_kind { REF_SECRET, REF_CONFIG_MAP, REF_CLAIM };
 static const struct reference_row {
 	const struct type *type;
 	enum ref_kind kind;
-	size_t offset;          /* of the name's struct str */
+	size_t offset; /* of the name's struct str */
 } reference_rows[] = {
-	{ &core_v1_secret_volume_source_type, REF_SECRET, offsetof(struct core_v1_secret_volume_source, secret_name) },
-	{ &core_v1_secret_projection_type, REF_SECRET, offsetof(struct core_v1_secret_projection, local_object_reference.name) },
-	{ &core_v1_secret_key_selector_type, REF_SECRET, offsetof(struct core_v1_secret_key_selector, local_object_reference.name) },
-	{ &core_v1_secret_env_source_type, REF_SECRET, offsetof(struct core_v1_secret_env_source, local_object_reference.name) },
-	{ &core_v1_azure_file_volume_source_type, REF_SECRET, offsetof(struct core_v1_azure_file_volume_source, secret_name) },
-	{ &core_v1_config_map_volume_source_type, REF_CONFIG_MAP, offsetof(struct core_v1_config_map_volume_source, local_object_reference.name) },
-	{ &core_v1_config_map_projection_type, REF_CONFIG_MAP, offsetof(struct core_v1_config_map_projection, local_object_reference.name) },
-	{ &core_v1_config_map_key_selector_type, REF_CONFIG_MAP, offsetof(struct core_v1_config_map_key_selector, local_object_reference.name) },
-	{ &core_v1_config_map_env_source_type, REF_CONFIG_MAP, offsetof(struct core_v1_config_map_env_source, local_object_reference.name) },
+	{ &core_v1_secret_volume_source_type, REF_SECRET,
+		offsetof(struct core_v1_secret_volume_source, secret_name) },
+	{ &core_v1_secret_projection_type, REF_SECRET,
+		offsetof(struct core_v1_secret_projection, local_object_reference.name) },
+	{ &core_v1_secret_key_selector_type, REF_SECRET,
+		offsetof(struct core_v1_secret_key_selector, local_object_reference.name) },
+	{ &core_v1_secret_env_source_type, REF_SECRET,
+		offsetof(struct core_v1_secret_env_source, local_object_reference.name) },
+	{ &core_v1_azure_file_volume_source_type, REF_SECRET,
+		offsetof(struct core_v1_azure_file_volume_source, secret_name) },
+	{ &core_v1_config_map_volume_source_type, REF_CONFIG_MAP,
+		offsetof(struct core_v1_config_map_volume_source, local_object_reference.name) },
+	{ &core_v1_config_map_projection_type, REF_CONFIG_MAP,
+		offsetof(struct core_v1_config_map_projection, local_object_reference.name) },
+	{ &core_v1_config_map_key_selector_type, REF_CONFIG_MAP,
+		offsetof(struct core_v1_config_map_key_selector, local_object_reference.name) },
+	{ &core_v1_config_map_env_source_type, REF_CONFIG_MAP,
+		offsetof(struct core_v1_config_map_env_source, local_object_reference.name) },
 	{ &core_v1_persistent_volume_claim_volume_source_type, REF_CLAIM,
 		offsetof(struct core_v1_persistent_volume_claim_volume_source, claim_name) },
 };
@@ -175,17 +185,21 @@ static bool is_named(struct str there, struct str name)
 /* A bare LocalObjectReference names a secret under these fields. */
 static bool field_is_secret(const struct field *f)
 {
-	static const char *const fields[] = { "imagePullSecrets", "secretRef", "nodePublishSecretRef" };
-	for (size_t i = 0; f->type == &core_v1_local_object_reference_type && i < ARRAY_LEN(fields); i++)
+	static const char *const fields[] = { "imagePullSecrets", "secretRef",
+		"nodePublishSecretRef" };
+	for (size_t i = 0; f->type == &core_v1_local_object_reference_type && i < ARRAY_LEN(fields);
+		i++)
 		if (!strcmp(f->name, fields[i]))
 			return true;
 	return false;
 }
 
-static bool message_names(const struct field *f, const void *message, enum ref_kind kind, struct str name)
+static bool message_names(
+	const struct field *f, const void *message, enum ref_kind kind, struct str name)
 {
 	if (kind == REF_SECRET && field_is_secret(f))
-		return is_named(((const struct core_v1_local_object_reference *)message)->name, name);
+		return is_named(
+			((const struct core_v1_local_object_reference *)message)->name, name);
 	return names(f->type, message, kind, name);
 }
 
@@ -194,7 +208,9 @@ static bool names(const struct type *t, const void *obj, enum ref_kind kind, str
 {
 	for (size_t i = 0; i < ARRAY_LEN(reference_rows); i++)
 		if (reference_rows[i].type == t && reference_rows[i].kind == kind)
-			return is_named(*(const struct str *)((const char *)obj + reference_rows[i].offset), name);
+			return is_named(
+				*(const struct str *)((const char *)obj + reference_rows[i].offset),
+				name);
 	for (size_t i = 0; i < t->n_fields; i++) {
 		const struct field *f = &t->fields[i];
 		if (f->kind != KIND_MESSAGE)
@@ -202,11 +218,15 @@ static bool names(const struct type *t, const void *obj, enum ref_kind kind, str
 		const char *at = (const char *)obj + f->offset;
 		if (f->shape == SHAPE_ONE && message_names(f, at, kind, name))
 			return true;
-		if (f->shape == SHAPE_PTR && *(void *const *)at && message_names(f, *(void *const *)at, kind, name))
+		if (f->shape == SHAPE_PTR && *(void *const *)at &&
+			message_names(f, *(void *const *)at, kind, name))
 			return true;
 		if (f->shape != SHAPE_LIST)
 			continue;
-		const struct { const char *items; size_t len; } *l = (const void *)at;
+		const struct {
+			const char *items;
+			size_t len;
+		} *l = (const void *)at;
 		for (size_t n = 0; n < l->len; n++)
 			if (message_names(f, l->items + n * f->type->size, kind, name))
 				return true;
@@ -252,7 +272,9 @@ static bool pod_refers(const struct ask *ask, const struct core_v1_pod *pod)
 		return false;
 	LIST_EACH(v, &pod->spec.volumes) { /* an ephemeral volume's claim is POD-VOLUME */
 		if (v->volume_source.ephemeral &&
-			str_eq(arena_fmt(ask->arena, STR_FMT "-" STR_FMT, STR_ARG(pod->metadata.name), STR_ARG(v->name)), ask->name))
+			str_eq(arena_fmt(ask->arena, STR_FMT "-" STR_FMT,
+				       STR_ARG(pod->metadata.name), STR_ARG(v->name)),
+				ask->name))
 			return true;
 	}
 	return false;
@@ -282,7 +304,8 @@ static bool pod_resource_claim(const struct ask *ask, const struct core_v1_pod *
 static bool claim_is_bound_to(const struct ask *ask, struct str ns, struct str claim)
 {
 	struct core_v1_persistent_volume_claim *pvc;
-	return lookup(ask->graph->server, ask->graph->server->known.claims, ns, claim, ask->arena, &pvc) == 0 &&
+	return lookup(ask->graph->server, ask->graph->server->known.claims, ns, claim, ask->arena,
+		       &pvc) == 0 &&
 		str_eq(pvc->spec.volume_name, ask->name);
 }
 
@@ -290,10 +313,14 @@ static bool pod_volume(const struct ask *ask, const struct core_v1_pod *pod)
 {
 	LIST_EACH(v, &pod->spec.volumes) {
 		const struct core_v1_volume_source *vs = &v->volume_source;
-		if (vs->persistent_volume_claim && claim_is_bound_to(ask, pod->metadata.namespace, vs->persistent_volume_claim->claim_name))
+		if (vs->persistent_volume_claim &&
+			claim_is_bound_to(ask, pod->metadata.namespace,
+				vs->persistent_volume_claim->claim_name))
 			return true;
-		if (vs->ephemeral && claim_is_bound_to(ask, pod->metadata.namespace,
-			arena_fmt(ask->arena, STR_FMT "-" STR_FMT, STR_ARG(pod->metadata.name), STR_ARG(v->name))))
+		if (vs->ephemeral &&
+			claim_is_bound_to(ask, pod->metadata.namespace,
+				arena_fmt(ask->arena, STR_FMT "-" STR_FMT,
+					STR_ARG(pod->metadata.name), STR_ARG(v->name))))
 			return true;
 	}
 	return false;
@@ -302,7 +329,8 @@ static bool pod_volume(const struct ask *ask, const struct core_v1_pod *pod)
 static bool in_namespace(const struct node_graph *g, const struct object *o, struct str ns)
 {
 	struct str rest = str_from(o->key, g->server->known.pods->key_prefix.len);
-	return !ns.len || (rest.len > ns.len && rest.p[ns.len] == '/' && !memcmp(rest.p, ns.p, ns.len));
+	return !ns.len ||
+		(rest.len > ns.len && rest.p[ns.len] == '/' && !memcmp(rest.p, ns.p, ns.len));
 }
 
 /* true when fn says so of a pod of this node in ask->ns (empty: any). Pods whose JSON does not hold the name are not decoded. */
@@ -317,7 +345,8 @@ static bool any_pod(struct node_graph *g, struct str node, struct ask *ask, bool
 	const struct node_pods *n = map_get(&g->nodes, node);
 	for (size_t i = 0; n && !found && i < n->len; i++) {
 		struct object *o = n->items[i];
-		if (!in_namespace(g, o, ask->ns) || (literal && !memmem(o->json.p, o->json.len, ask->name.p, ask->name.len)))
+		if (!in_namespace(g, o, ask->ns) ||
+			(literal && !memmem(o->json.p, o->json.len, ask->name.p, ask->name.len)))
 			continue;
 		void *pod;
 		arena_reset(a);
@@ -340,7 +369,9 @@ struct node_ask {
 
 static bool no_relation(const struct node_ask *n)
 {
-	*n->ret_reason = arena_fmt(n->arena, "no relationship found between node '" STR_FMT "' and this object", STR_ARG(n->node));
+	*n->ret_reason = arena_fmt(n->arena,
+		"no relationship found between node '" STR_FMT "' and this object",
+		STR_ARG(n->node));
 	return false;
 }
 
@@ -354,7 +385,9 @@ static bool may_reference(const struct node_ask *n, enum ref_kind kind, uint32_t
 {
 	const struct attributes *at = n->at;
 	if (!(at->verb_bit & verbs) || at->subresource.len)
-		return refuse(n, verbs == VERB_GET ? "can only get individual resources of this type" : "can only read resources of this type");
+		return refuse(n,
+			verbs == VERB_GET ? "can only get individual resources of this type"
+					  : "can only read resources of this type");
 	if (!at->name.len)
 		return refuse(n, "No Object name found");
 	struct ask ask = { .ns = at->ns, .name = at->name, .kind = kind };
@@ -373,7 +406,8 @@ static bool node_config_maps(const struct node_ask *n)
 
 static bool node_claims(const struct node_ask *n)
 {
-	if (str_eqz(n->at->subresource, "status") && (n->at->verb_bit & (VERB_UPDATE | VERB_PATCH))) {
+	if (str_eqz(n->at->subresource, "status") &&
+		(n->at->verb_bit & (VERB_UPDATE | VERB_PATCH))) {
 		struct ask ask = { .ns = n->at->ns, .name = n->at->name, .kind = REF_CLAIM };
 		return any_pod(n->graph, n->node, &ask, false, pod_refers) || no_relation(n);
 	}
@@ -412,19 +446,23 @@ static bool node_leases(const struct node_ask *n)
 	if (!(at->verb_bit & (VERB_GET | VERB_CREATE | VERB_UPDATE | VERB_PATCH | VERB_DELETE)))
 		return refuse(n, "can only get, create, update, patch, or delete a node lease");
 	if (!str_eqz(at->ns, "kube-node-lease"))
-		return refuse(n, "can only access leases in the \"kube-node-lease\" system namespace");
+		return refuse(
+			n, "can only access leases in the \"kube-node-lease\" system namespace");
 	if (at->verb_bit != VERB_CREATE && !str_eq(at->name, n->node))
-		return refuse(n, "can only access node lease with the same name as the requesting node");
+		return refuse(
+			n, "can only access node lease with the same name as the requesting node");
 	return true;
 }
 
 static bool node_csi_nodes(const struct node_ask *n)
 {
 	const struct attributes *at = n->at;
-	if (!(at->verb_bit & (VERB_GET | VERB_CREATE | VERB_UPDATE | VERB_PATCH | VERB_DELETE)) || at->subresource.len)
+	if (!(at->verb_bit & (VERB_GET | VERB_CREATE | VERB_UPDATE | VERB_PATCH | VERB_DELETE)) ||
+		at->subresource.len)
 		return refuse(n, "can only get, create, update, patch, or delete a CSINode");
 	if (at->verb_bit != VERB_CREATE && !str_eq(at->name, n->node))
-		return refuse(n, "can only access CSINode with the same name as the requesting node");
+		return refuse(
+			n, "can only access CSINode with the same name as the requesting node");
 	return true;
 }
 
@@ -435,8 +473,11 @@ static bool node_nodes(const struct node_ask *n)
 	if (at->verb_bit == VERB_CREATE && !at->subresource.len)
 		return true; /* NodeRestriction looks at the name */
 	if ((at->verb_bit & (VERB_GET | VERB_LIST | VERB_WATCH)) && !at->subresource.len)
-		return own || refuse(n, "node can only read its own Node object; list and watch need the field selector metadata.name");
-	if ((at->verb_bit & (VERB_UPDATE | VERB_PATCH)) && (!at->subresource.len || str_eqz(at->subresource, "status")))
+		return own ||
+			refuse(n,
+				"node can only read its own Node object; list and watch need the field selector metadata.name");
+	if ((at->verb_bit & (VERB_UPDATE | VERB_PATCH)) &&
+		(!at->subresource.len || str_eqz(at->subresource, "status")))
 		return own || refuse(n, "node can only modify its own Node object");
 	return false;
 }
@@ -450,11 +491,13 @@ static bool node_pod(const struct node_ask *n)
 {
 	const struct attributes *at = n->at;
 	if (at->verb_bit & (VERB_LIST | VERB_WATCH))
-		return selects_node(at->field_selector, n->node) || refuse(n, "can only list/watch pods with spec.nodeName field selector");
+		return selects_node(at->field_selector, n->node) ||
+			refuse(n, "can only list/watch pods with spec.nodeName field selector");
 	if (at->verb_bit == VERB_CREATE && !at->subresource.len)
 		return true; /* mirror pods: NodeRestriction looks closer */
 	bool own_write = (at->verb_bit == VERB_DELETE && !at->subresource.len) ||
-		((at->verb_bit & (VERB_PATCH | VERB_UPDATE)) && str_eqz(at->subresource, "status")) ||
+		((at->verb_bit & (VERB_PATCH | VERB_UPDATE)) &&
+			str_eqz(at->subresource, "status")) ||
 		(at->verb_bit == VERB_CREATE && str_eqz(at->subresource, "eviction"));
 	if (own_write)
 		return true; /* NodeRestriction looks at the pod's node */
@@ -470,7 +513,9 @@ static bool node_attachments(const struct node_ask *n)
 	struct storage_v1_volume_attachment *va;
 	if (n->at->verb_bit != VERB_GET || n->at->subresource.len || !n->at->name.len)
 		return refuse(n, "can only get individual resources of this type");
-	return (lookup(s, s->known.attachments, STR_NONE, n->at->name, n->arena, &va) == 0 && str_eq(va->spec.node_name, n->node)) || no_relation(n);
+	return (lookup(s, s->known.attachments, STR_NONE, n->at->name, n->arena, &va) == 0 &&
+		       str_eq(va->spec.node_name, n->node)) ||
+		no_relation(n);
 }
 
 static bool node_slices(const struct node_ask *n)
@@ -482,12 +527,15 @@ static bool node_slices(const struct node_ask *n)
 		return refuse(n, "can not access subresources of resourceslices");
 	if (at->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION))
 		return selects_node(at->field_selector, n->node) ||
-			refuse(n, "can only list/watch/deletecollection resourceslices with spec.nodeName field selector");
+			refuse(n,
+				"can only list/watch/deletecollection resourceslices with spec.nodeName field selector");
 	if (at->verb_bit == VERB_CREATE)
 		return true; /* NodeRestriction looks at the slice's node */
 	if (!(at->verb_bit & (VERB_GET | VERB_UPDATE | VERB_PATCH | VERB_DELETE)) || !at->name.len)
 		return false;
-	return (lookup(s, s->known.resource_slices, STR_NONE, at->name, n->arena, &slice) == 0 && str_eq(slice->spec.node_name, n->node)) || no_relation(n);
+	return (lookup(s, s->known.resource_slices, STR_NONE, at->name, n->arena, &slice) == 0 &&
+		       str_eq(slice->spec.node_name, n->node)) ||
+		no_relation(n);
 }
 
 /* Resources that this authorizer rules on; `free_rows` are plain grants, as the role system:node states them. */
@@ -526,16 +574,21 @@ static const struct free_row {
 	{ "node.k8s.io", "runtimeclasses", READ },
 };
 
-enum decision node_check(struct node_graph *g, const struct attributes *at, struct arena *a, struct str *ret_reason)
+enum decision node_check(
+	struct node_graph *g, const struct attributes *at, struct arena *a, struct str *ret_reason)
 {
 	struct node_ask n = { .graph = g, .at = at, .arena = a, .ret_reason = ret_reason };
 	if (!at->is_resource || !node_identify(at->user, &n.node))
 		return DECISION_NO_OPINION;
 	for (size_t i = 0; i < ARRAY_LEN(node_rows); i++)
-		if (str_eqz(at->resource, node_rows[i].resource) && str_eqz(at->group, node_rows[i].group))
+		if (str_eqz(at->resource, node_rows[i].resource) &&
+			str_eqz(at->group, node_rows[i].group))
 			return node_rows[i].may(&n) ? DECISION_ALLOW : DECISION_NO_OPINION;
 	for (size_t i = 0; i < ARRAY_LEN(free_rows); i++)
-		if (str_eqz(at->resource, free_rows[i].resource) && str_eqz(at->group, free_rows[i].group))
-			return (at->verb_bit & free_rows[i].verbs) && !at->subresource.len ? DECISION_ALLOW : DECISION_NO_OPINION;
+		if (str_eqz(at->resource, free_rows[i].resource) &&
+			str_eqz(at->group, free_rows[i].group))
+			return (at->verb_bit & free_rows[i].verbs) && !at->subresource.len
+				? DECISION_ALLOW
+				: DECISION_NO_OPINION;
 	return DECISION_NO_OPINION;
 }

@@ -75,7 +75,8 @@ static void collect(struct type_set *types, const struct resource *r)
 
 static void collect_common(struct type_set *types)
 {
-	static const struct type *const common[] = { &meta_v1_delete_options_type, &meta_v1_status_type, &meta_v1_watch_event_type };
+	static const struct type *const common[] = { &meta_v1_delete_options_type,
+		&meta_v1_status_type, &meta_v1_watch_event_type };
 	for (size_t i = 0; i < ARRAY_LEN(common); i++)
 		type_set_add(types, common[i]);
 }
@@ -88,7 +89,9 @@ static void make_v2_json(struct apiserver *s, struct str key, struct buf *out)
 	const struct resource *const *rs = registry_resources(s->registry, &n);
 	struct doc_writer w = { .out = out, .version = OPENAPI_V2, .first = true };
 	struct type_set types = { 0 };
-	buf_addf(out, "{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"%s\"},\"paths\":{", s->config.git_version);
+	buf_addf(out,
+		"{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"%s\"},\"paths\":{",
+		s->config.git_version);
 	for (size_t i = 0; i < n; i++) {
 		openapi_paths(rs[i], OPENAPI_V2, on_path, &w);
 		collect(&types, rs[i]);
@@ -97,7 +100,8 @@ static void make_v2_json(struct apiserver *s, struct str key, struct buf *out)
 	w.first = true;
 	collect_common(&types);
 	put_definitions(&w, &types);
-	buf_addz(out, "},\"securityDefinitions\":{\"BearerToken\":{\"description\":\"A bearer token\",\"type\":\"apiKey\",\"name\":\"authorization\","
+	buf_addz(out,
+		"},\"securityDefinitions\":{\"BearerToken\":{\"description\":\"A bearer token\",\"type\":\"apiKey\",\"name\":\"authorization\","
 		"\"in\":\"header\"}},\"security\":[{\"BearerToken\":[]}]}");
 	type_set_deinit(&types);
 }
@@ -140,7 +144,9 @@ static void make_v3(struct apiserver *s, struct str key, struct buf *out)
 	struct str path = str_from(key, strlen("/openapi/v3/"));
 	struct doc_writer w = { .out = out, .version = OPENAPI_V3, .first = true };
 	struct type_set types = { 0 };
-	buf_addf(out, "{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"%s\"},\"paths\":{", s->config.git_version);
+	buf_addf(out,
+		"{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"%s\"},\"paths\":{",
+		s->config.git_version);
 	for (size_t i = 0; i < n; i++) {
 		if (!in_document(rs[i], path))
 			continue;
@@ -151,7 +157,8 @@ static void make_v3(struct apiserver *s, struct str key, struct buf *out)
 	w.first = true;
 	collect_common(&types);
 	put_definitions(&w, &types);
-	buf_addz(out, "},\"securitySchemes\":{\"BearerToken\":{\"description\":\"A bearer token\",\"type\":\"apiKey\",\"name\":\"authorization\","
+	buf_addz(out,
+		"},\"securitySchemes\":{\"BearerToken\":{\"description\":\"A bearer token\",\"type\":\"apiKey\",\"name\":\"authorization\","
 		"\"in\":\"header\"}}}}");
 	type_set_deinit(&types);
 }
@@ -184,8 +191,11 @@ static bool serve_v3_index(struct request *q)
 		struct str path = document_path(rs[i], q->arena);
 		if (map_set(&seen, path, q))
 			continue;
-		buf_addf(&out, "%s\"" STR_FMT "\":{\"serverRelativeURL\":\"/openapi/v3/" STR_FMT "?hash=" STR_FMT "\"}", seen.len > 1 ? "," : "",
-			STR_ARG(path), STR_ARG(path), STR_ARG(document_hash(q->server, path, q->arena)));
+		buf_addf(&out,
+			"%s\"" STR_FMT "\":{\"serverRelativeURL\":\"/openapi/v3/" STR_FMT
+			"?hash=" STR_FMT "\"}",
+			seen.len > 1 ? "," : "", STR_ARG(path), STR_ARG(path),
+			STR_ARG(document_hash(q->server, path, q->arena)));
 	}
 	buf_addz(&out, "}}");
 	map_deinit(&seen, NULL);
@@ -200,8 +210,10 @@ static bool serve_v3(struct request *q, struct str path)
 	for (size_t i = 0; i < n; i++) {
 		if (!in_document(rs[i], path))
 			continue;
-		struct str etag = arena_fmt(q->arena, "\"" STR_FMT "\"", STR_ARG(document_hash(q->server, path, q->arena)));
-		doc_serve(q, arena_fmt(q->arena, "/openapi/v3/" STR_FMT, STR_ARG(path)), make_v3, "application/json", etag);
+		struct str etag = arena_fmt(q->arena, "\"" STR_FMT "\"",
+			STR_ARG(document_hash(q->server, path, q->arena)));
+		doc_serve(q, arena_fmt(q->arena, "/openapi/v3/" STR_FMT, STR_ARG(path)), make_v3,
+			"application/json", etag);
 		return true;
 	}
 	return false;
@@ -209,7 +221,8 @@ static bool serve_v3(struct request *q, struct str path)
 
 static bool wants_proto(struct str accept)
 {
-	ssize_t proto = str_find_str(accept, STR("com.github.proto-openapi.spec.v2")), json = str_find_str(accept, STR("application/json"));
+	ssize_t proto = str_find_str(accept, STR("com.github.proto-openapi.spec.v2")),
+		json = str_find_str(accept, STR("application/json"));
 	return proto >= 0 && (json < 0 || proto < json);
 }
 
@@ -223,9 +236,11 @@ bool serve_openapi(struct request *q)
 	if (str_has_prefix(rest, STR("v3/")))
 		return serve_v3(q, str_from(rest, 3));
 	bool proto = wants_proto(http_request_header(q->http, "accept"));
-	struct str etag = arena_fmt(q->arena, "\"" STR_FMT "\"", STR_ARG(document_hash(q->server, proto ? STR("v2 proto") : STR("v2"), q->arena)));
+	struct str etag = arena_fmt(q->arena, "\"" STR_FMT "\"",
+		STR_ARG(document_hash(q->server, proto ? STR("v2 proto") : STR("v2"), q->arena)));
 	if (proto)
-		doc_serve(q, STR("v2 proto"), make_v2_proto, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", etag);
+		doc_serve(q, STR("v2 proto"), make_v2_proto,
+			"application/com.github.proto-openapi.spec.v2.v1.0+protobuf", etag);
 	else
 		doc_serve(q, STR("v2"), make_v2_json, "application/json", etag);
 	return true;

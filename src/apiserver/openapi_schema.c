@@ -61,7 +61,8 @@ void type_set_add(struct type_set *s, const struct type *t)
 
 static int by_name(const void *a, const void *b)
 {
-	return strcmp((*(const struct type *const *)a)->proto, (*(const struct type *const *)b)->proto);
+	return strcmp(
+		(*(const struct type *const *)a)->proto, (*(const struct type *const *)b)->proto);
 }
 
 void type_set_sort(struct type_set *s)
@@ -130,16 +131,19 @@ static const struct scalar_row {
 };
 /* clang-format on */
 
-static void put_ref(struct arena *a, struct value *at, const char *name, enum openapi_version v, bool wrap)
+static void put_ref(
+	struct arena *a, struct value *at, const char *name, enum openapi_version v, bool wrap)
 {
-	struct str ref = arena_fmt(a, "#/%s/%s", v == OPENAPI_V2 ? "definitions" : "components/schemas", name);
+	struct str ref = arena_fmt(
+		a, "#/%s/%s", v == OPENAPI_V2 ? "definitions" : "components/schemas", name);
 	if (v == OPENAPI_V3 && wrap)
 		at = tree_item_object(a, tree_list(a, at, "allOf"));
 	tree_str(a, at, "$ref", ref);
 }
 
 /* The schema of one value of a field, list and map taken off. */
-static void put_value(struct arena *a, struct value *at, const struct field *f, enum openapi_version v, bool wrap)
+static void put_value(
+	struct arena *a, struct value *at, const struct field *f, enum openapi_version v, bool wrap)
 {
 	const struct scalar_row *s = &scalars[f->kind];
 	if (f->kind == KIND_MESSAGE) {
@@ -147,7 +151,10 @@ static void put_value(struct arena *a, struct value *at, const struct field *f, 
 		return;
 	}
 	if (s->ref) {
-		put_ref(a, at, f->kind == KIND_RAW && !strcmp(f->name, "fieldsV1") ? META "FieldsV1" : s->ref, v, wrap);
+		put_ref(a, at,
+			f->kind == KIND_RAW && !strcmp(f->name, "fieldsV1") ? META "FieldsV1"
+									    : s->ref,
+			v, wrap);
 		return;
 	}
 	tree_text(a, at, "type", s->type);
@@ -161,7 +168,10 @@ static void put_value(struct arena *a, struct value *at, const struct field *f, 
 
 static void put_list_marks(struct arena *a, struct value *at, const struct field *f)
 {
-	const char *type = f->flags & FIELD_LIST_MAP ? "map" : f->flags & FIELD_LIST_SET ? "set" : f->flags & FIELD_ATOMIC ? "atomic" : NULL;
+	const char *type = f->flags & FIELD_LIST_MAP ? "map"
+		: f->flags & FIELD_LIST_SET          ? "set"
+		: f->flags & FIELD_ATOMIC            ? "atomic"
+						     : NULL;
 	if (f->flags & FIELD_LIST_MAP) {
 		struct value *keys = tree_list(a, at, "x-kubernetes-list-map-keys");
 		for (size_t i = 0; f->list_keys && f->list_keys[i]; i++)
@@ -177,10 +187,14 @@ static void put_patch_marks(struct arena *a, struct value *at, const struct fiel
 	if (merge && f->merge_key)
 		tree_text(a, at, "x-kubernetes-patch-merge-key", f->merge_key);
 	if (merge || retain)
-		tree_text(a, at, "x-kubernetes-patch-strategy", merge && retain ? "merge,retainKeys" : merge ? "merge" : "retainKeys");
+		tree_text(a, at, "x-kubernetes-patch-strategy",
+			merge && retain ? "merge,retainKeys"
+				: merge ? "merge"
+					: "retainKeys");
 }
 
-static void put_property(struct arena *a, struct value *at, const struct field *f, enum openapi_version v)
+static void put_property(
+	struct arena *a, struct value *at, const struct field *f, enum openapi_version v)
 {
 	if (f->doc && *f->doc)
 		tree_text(a, at, "description", f->doc);
@@ -213,7 +227,8 @@ static void put_property(struct arena *a, struct value *at, const struct field *
 	put_patch_marks(a, at, f);
 }
 
-static void put_fields(struct arena *a, const struct type *t, enum openapi_version v, struct value *properties, struct value *required)
+static void put_fields(struct arena *a, const struct type *t, enum openapi_version v,
+	struct value *properties, struct value *required)
 {
 	for (size_t i = 0; i < t->n_fields; i++) {
 		const struct field *f = &t->fields[i];
@@ -229,7 +244,8 @@ static void put_fields(struct arena *a, const struct type *t, enum openapi_versi
 
 static void put_gvk(struct arena *a, struct value *at, const struct type *t)
 {
-	struct value *gvk = tree_item_object(a, tree_list(a, at, "x-kubernetes-group-version-kind"));
+	struct value *gvk =
+		tree_item_object(a, tree_list(a, at, "x-kubernetes-group-version-kind"));
 	bool meta = !strcmp(t->group, "meta.k8s.io") || !strcmp(t->group, "meta");
 	tree_text(a, gvk, "group", meta ? "" : t->group);
 	tree_text(a, gvk, "kind", t->name);
@@ -243,7 +259,8 @@ static bool has_kind(const struct type *t)
 
 struct value openapi_definition(const struct type *t, enum openapi_version v, struct arena *a)
 {
-	struct value d = { .kind = VALUE_OBJECT }, properties = { .kind = VALUE_OBJECT }, required = { .kind = VALUE_LIST };
+	struct value d = { .kind = VALUE_OBJECT }, properties = { .kind = VALUE_OBJECT },
+		     required = { .kind = VALUE_LIST };
 	if (t->doc && *t->doc)
 		tree_text(a, &d, "description", t->doc);
 	put_fields(a, t, v, &properties, &required);

@@ -33,7 +33,8 @@ static struct str forward_path(struct request *q)
 	CLEAN_BUF struct buf b = { 0 };
 	for (size_t i = 0; i < path.len; i++) { /* it was decoded for routing */
 		unsigned char c = (unsigned char)path.p[i];
-		if (c > 0x20 && c < 0x7f && c != '%' && c != '?' && c != '#' && c != '"' && c != '<' && c != '>')
+		if (c > 0x20 && c < 0x7f && c != '%' && c != '?' && c != '#' && c != '"' &&
+			c != '<' && c != '>')
 			buf_addc(&b, (char)c);
 		else
 			buf_addf(&b, "%%%02X", c);
@@ -50,8 +51,9 @@ static bool redirected(struct request *q)
 		return false;
 	struct http_header *h;
 	size_t n = response_headers(q, "text/plain", &h);
-	h[n++] = (struct http_header){ STR("location"), arena_fmt(q->arena, STR_FMT "/%s" STR_FMT, STR_ARG(q->http->path),
-		q->http->query.len ? "?" : "", STR_ARG(q->http->query)) };
+	h[n++] = (struct http_header){ STR("location"),
+		arena_fmt(q->arena, STR_FMT "/%s" STR_FMT, STR_ARG(q->http->path),
+			q->http->query.len ? "?" : "", STR_ARG(q->http->query)) };
 	http_respond(q->stream, 301, h, n, STR_NONE, NULL, NULL);
 	request_finish(q, 301);
 	return true;
@@ -80,20 +82,23 @@ static bool address_allowed(const struct apiserver *s, struct str host)
 	text[host.len] = '\0';
 	if (inet_pton(AF_INET6, text, &six) == 1) {
 		if (!IN6_IS_ADDR_V4MAPPED(&six))
-			return !IN6_IS_ADDR_UNSPECIFIED(&six) && !IN6_IS_ADDR_LOOPBACK(&six) && !IN6_IS_ADDR_LINKLOCAL(&six) && !IN6_IS_ADDR_MULTICAST(&six);
+			return !IN6_IS_ADDR_UNSPECIFIED(&six) && !IN6_IS_ADDR_LOOPBACK(&six) &&
+				!IN6_IS_ADDR_LINKLOCAL(&six) && !IN6_IS_ADDR_MULTICAST(&six);
 		memcpy(&four, six.s6_addr + 12, sizeof(four));
 	} else if (inet_pton(AF_INET, text, &four) != 1) {
 		return false;
 	}
 	uint32_t ip = ntohl(four.s_addr);
-	return (s->proxy_loopback || ip >> 24 != 127) && ip >> 24 != 0 && ip >> 16 != 0xa9fe && ip >> 28 != 0xe;
+	return (s->proxy_loopback || ip >> 24 != 127) && ip >> 24 != 0 && ip >> 16 != 0xa9fe &&
+		ip >> 28 != 0xe;
 }
 
 static bool forward_to(struct request *q, struct str scheme, struct str host, int64_t port)
 {
 	struct err err = { 0 };
 	struct http_client *c = NULL;
-	static struct tls_context *unverified; /* as upstream: proxied pods bring certificates of their own */
+	static struct tls_context
+		*unverified; /* as upstream: proxied pods bring certificates of their own */
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	if (port < 1 || port > 65535)
 		return connect_refuse(q, "invalid port in the name of the proxied object");
@@ -102,9 +107,11 @@ static bool forward_to(struct request *q, struct str scheme, struct str host, in
 	bool https = str_eqz(scheme, "https");
 	pthread_mutex_lock(&lock);
 	if (https && !unverified)
-		tls_client_new(&(struct tls_client_config){ .insecure_skip_verify = true }, &unverified, &err);
+		tls_client_new(&(struct tls_client_config){ .insecure_skip_verify = true },
+			&unverified, &err);
 	pthread_mutex_unlock(&lock);
-	c = upstream_get(q->server->upstreams, https ? "https" : "http", host, (int)port, https ? unverified : NULL, &err);
+	c = upstream_get(q->server->upstreams, https ? "https" : "http", host, (int)port,
+		https ? unverified : NULL, &err);
 	if (c)
 		return forward(q, c);
 	respond_reason(q, REASON_INTERNAL, "error trying to reach service: %s", err.text);
@@ -142,7 +149,8 @@ bool connect_pod_proxy(struct request *q)
 	if (redirected(q))
 		return true;
 	if (!target_parse(q->info.name, &t))
-		return connect_refuse(q, "invalid pod request \"" STR_FMT "\"", STR_ARG(q->info.name));
+		return connect_refuse(
+			q, "invalid pod request \"" STR_FMT "\"", STR_ARG(q->info.name));
 	if (lookup(q->server, q->server->known.pods, q->info.ns, t.name, q->arena, &pod) != 0) {
 		respond_status(q, status_not_found(q->arena, q->server->known.pods, t.name));
 		return true;
@@ -167,15 +175,21 @@ static bool slice_endpoint(void *arg, struct object *o)
 	void *decoded;
 	bool ours = false;
 	for (size_t i = 0; i < o->n_labels; i++)
-		ours |= str_eqz(o->labels[i].key, "kubernetes.io/service-name") && str_eq(o->labels[i].value, ask->service);
-	if (!ours || registry_decode(ask->q->server->known.endpoint_slices, o, ask->q->arena, &decoded, NULL) < 0)
+		ours |= str_eqz(o->labels[i].key, "kubernetes.io/service-name") &&
+			str_eq(o->labels[i].value, ask->service);
+	if (!ours ||
+		registry_decode(ask->q->server->known.endpoint_slices, o, ask->q->arena, &decoded,
+			NULL) < 0)
 		return true;
 	const struct discovery_v1_endpoint_slice *slice = decoded;
 	LIST_EACH(p, &slice->ports) {
-		if (!p->port.set || (ask->port_name.len ? !str_eq(p->name, ask->port_name) : p->name.len && slice->ports.len > 1))
+		if (!p->port.set ||
+			(ask->port_name.len ? !str_eq(p->name, ask->port_name)
+					    : p->name.len && slice->ports.len > 1))
 			continue;
 		LIST_EACH(e, &slice->endpoints) {
-			if (!e->addresses.len || (e->conditions.ready.set && !e->conditions.ready.value))
+			if (!e->addresses.len ||
+				(e->conditions.ready.set && !e->conditions.ready.value))
 				continue;
 			ask->ret_host = e->addresses.items[0];
 			ask->ret_port = p->port.value;
@@ -191,7 +205,8 @@ static bool service_port(const struct core_v1_service *svc, struct str text, str
 	int64_t n = 0;
 	bool number = text.len && str_to_i64(text, &n) == 0;
 	LIST_EACH(p, &svc->spec.ports) {
-		if (text.len ? (number ? p->port == n : str_eq(p->name, text)) : svc->spec.ports.len == 1) {
+		if (text.len ? (number ? p->port == n : str_eq(p->name, text))
+			     : svc->spec.ports.len == 1) {
 			*ret_name = p->name;
 			return true;
 		}
@@ -206,17 +221,20 @@ bool connect_service_proxy(struct request *q)
 	if (redirected(q))
 		return true;
 	if (!target_parse(q->info.name, &t))
-		return connect_refuse(q, "invalid service request \"" STR_FMT "\"", STR_ARG(q->info.name));
+		return connect_refuse(
+			q, "invalid service request \"" STR_FMT "\"", STR_ARG(q->info.name));
 	if (lookup(q->server, q->server->known.services, q->info.ns, t.name, q->arena, &svc) != 0) {
 		respond_status(q, status_not_found(q->arena, q->server->known.services, t.name));
 		return true;
 	}
 	struct endpoint_ask ask = { .q = q, .service = t.name };
 	if (service_port(svc, t.port, &ask.port_name))
-		lookup_each(q->server, q->server->known.endpoint_slices, q->info.ns, slice_endpoint, &ask);
+		lookup_each(q->server, q->server->known.endpoint_slices, q->info.ns, slice_endpoint,
+			&ask);
 	if (ask.ret_host.len)
 		return forward_to(q, t.scheme, ask.ret_host, ask.ret_port);
-	respond_reason(q, REASON_SERVICE_UNAVAILABLE, "no endpoints available for service \"" STR_FMT "\"", STR_ARG(t.name));
+	respond_reason(q, REASON_SERVICE_UNAVAILABLE,
+		"no endpoints available for service \"" STR_FMT "\"", STR_ARG(t.name));
 	return true;
 }
 
@@ -228,7 +246,8 @@ bool connect_node_proxy(struct request *q)
 	if (redirected(q))
 		return true;
 	if (!target_parse(q->info.name, &t))
-		return connect_refuse(q, "invalid node request \"" STR_FMT "\"", STR_ARG(q->info.name));
+		return connect_refuse(
+			q, "invalid node request \"" STR_FMT "\"", STR_ARG(q->info.name));
 	struct http_client *c = connect_node(q, t.name);
 	return c ? forward(q, c) : true;
 }

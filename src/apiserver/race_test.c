@@ -16,12 +16,16 @@ static struct fixture f;
 #define CM "/api/v1/namespaces/default/configmaps"
 #define BINDINGS "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings"
 
-static int call(struct http_client *c, const char *method, const char *target, const char *body, struct arena *a, struct str *ret_body)
+static int call(struct http_client *c, const char *method, const char *target, const char *body,
+	struct arena *a, struct str *ret_body)
 {
 	struct err err = { 0 };
 	struct http_reply r;
-	struct http_call k = { .method = str_of(method), .target = str_of(target), .body = str_of(body ? body : ""),
-		.content_type = body ? STR("application/json") : STR_NONE, .accept = STR("application/json") };
+	struct http_call k = { .method = str_of(method),
+		.target = str_of(target),
+		.body = str_of(body ? body : ""),
+		.content_type = body ? STR("application/json") : STR_NONE,
+		.accept = STR("application/json") };
 	if (http_client_call(c, &k, a, &r, &err) < 0)
 		return -1;
 	if (ret_body)
@@ -32,7 +36,7 @@ static int call(struct http_client *c, const char *method, const char *target, c
 struct worker {
 	pthread_t thread;
 	int number, failures;
-	_Atomic bool open;                 /* a watcher's */
+	_Atomic bool open; /* a watcher's */
 };
 
 /* Creates, lists, deletes its own object: it is in the list exactly while it is there. */
@@ -44,10 +48,16 @@ static void *writer(void *arg)
 	for (int i = 0; i < ROUNDS; i++) {
 		arena_reset(a);
 		struct str body, name = arena_fmt(a, "\"name\":\"w-%d-%d\"", w->number, i);
-		w->failures += call(c, "POST", CM, arena_fmt(a, "{\"metadata\":{" STR_FMT "}}", STR_ARG(name)).p, a, NULL) != 201;
-		w->failures += call(c, "GET", CM, NULL, a, &body) != 200 || str_find_str(body, name) < 0;
-		w->failures += call(c, "DELETE", arena_fmt(a, CM "/w-%d-%d", w->number, i).p, NULL, a, NULL) != 200;
-		w->failures += call(c, "GET", CM, NULL, a, &body) != 200 || str_find_str(body, name) >= 0;
+		w->failures +=
+			call(c, "POST", CM,
+				arena_fmt(a, "{\"metadata\":{" STR_FMT "}}", STR_ARG(name)).p, a,
+				NULL) != 201;
+		w->failures +=
+			call(c, "GET", CM, NULL, a, &body) != 200 || str_find_str(body, name) < 0;
+		w->failures += call(c, "DELETE", arena_fmt(a, CM "/w-%d-%d", w->number, i).p, NULL,
+				       a, NULL) != 200;
+		w->failures +=
+			call(c, "GET", CM, NULL, a, &body) != 200 || str_find_str(body, name) >= 0;
 	}
 	arena_free(a);
 	return NULL;
@@ -61,10 +71,12 @@ static void *granter(void *arg)
 	struct http_client *eve = fixture_client(&f, "eve", "");
 	for (int i = 0; i < ROUNDS; i++) {
 		arena_reset(a);
-		w->failures += call(f.admin, "POST", BINDINGS, "{\"metadata\":{\"name\":\"eve\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\","
-			"\"kind\":\"ClusterRole\",\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\",\"apiGroup\":\"rbac.authorization.k8s.io\","
-				"\"name\":\"eve\"}]}", a,
-			NULL) != 201;
+		w->failures +=
+			call(f.admin, "POST", BINDINGS,
+				"{\"metadata\":{\"name\":\"eve\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\","
+				"\"kind\":\"ClusterRole\",\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\",\"apiGroup\":\"rbac.authorization.k8s.io\","
+				"\"name\":\"eve\"}]}",
+				a, NULL) != 201;
 		w->failures += call(eve, "GET", CM, NULL, a, NULL) != 200;
 		w->failures += call(f.admin, "DELETE", BINDINGS "/eve", NULL, a, NULL) != 200;
 		w->failures += call(eve, "GET", CM, NULL, a, NULL) != 403;
@@ -82,7 +94,10 @@ static void *watcher(void *arg)
 	struct err err = { 0 };
 	struct http_reply head;
 	struct http_reader *r;
-	struct http_call k = { .method = STR("GET"), .target = STR(CM "?watch=1"), .accept = STR("application/json"), .timeout_ms = 30000 };
+	struct http_call k = { .method = STR("GET"),
+		.target = STR(CM "?watch=1"),
+		.accept = STR("application/json"),
+		.timeout_ms = 30000 };
 	int lines = 0, want = WRITERS * ROUNDS * 2;
 	if (http_client_open(f.admin, &k, a, &head, &r, &err) < 0 || head.status != 200) {
 		w->failures++;

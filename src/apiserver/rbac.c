@@ -15,13 +15,13 @@ struct rbac_role {
 	const struct rbac_v1_aggregation_rule *aggregation;
 	struct rbac_role **parts; /* of an aggregated role */
 	size_t n_parts;
-	struct arena *arena;      /* of what stands above; NULL: nothing */
+	struct arena *arena; /* of what stands above; NULL: nothing */
 	char *name;
 	bool exists, cluster;
 };
 struct rbac_binding {
 	struct rbac_role *role;
-	struct str ns, name;      /* ns empty: everywhere */
+	struct str ns, name; /* ns empty: everywhere */
 	struct str_list users, groups;
 	struct arena *arena;
 };
@@ -31,12 +31,13 @@ struct binding_list {
 };
 struct rbac {
 	struct apiserver *server;
-	pthread_rwlock_t lock;    /* guards all below but `stale` */
+	pthread_rwlock_t lock; /* guards all below but `stale` */
 	_Atomic bool stale;
 	struct store_watch *watch;
-	struct map roles;         /* "NS/NAME", "/NAME" -> struct rbac_role */
-	struct map bindings;      /* store key -> struct rbac_binding */
-	struct map users, groups; /* name, a zero byte, namespace (empty: everywhere) -> struct binding_list */
+	struct map roles;    /* "NS/NAME", "/NAME" -> struct rbac_role */
+	struct map bindings; /* store key -> struct rbac_binding */
+	struct map users,
+		groups; /* name, a zero byte, namespace (empty: everywhere) -> struct binding_list */
 };
 
 static const struct str prefix_all = { "/rbac.authorization.k8s.io/", 27 };
@@ -45,7 +46,7 @@ static const struct str prefix_all = { "/rbac.authorization.k8s.io/", 27 };
 
 struct index_key {
 	char small[320];
-	char *large;             /* of names longer than that; NULL mostly */
+	char *large; /* of names longer than that; NULL mostly */
 	struct str text;
 };
 
@@ -155,25 +156,31 @@ static void role_load(struct rbac *r, struct object *o, bool cluster)
 {
 	CLEAN_ARENA struct arena *scratch = arena_new(4096);
 	void *decoded;
-	const struct resource *res = cluster ? r->server->known.cluster_roles : r->server->known.roles;
+	const struct resource *res =
+		cluster ? r->server->known.cluster_roles : r->server->known.roles;
 	if (registry_decode(res, o, scratch, &decoded, NULL) < 0)
 		return;
-	const struct rbac_v1_cluster_role *cr = decoded; /* a Role is the same without aggregation */
+	const struct rbac_v1_cluster_role *cr =
+		decoded; /* a Role is the same without aggregation */
 	const struct rbac_v1_role *plain = decoded;
-	struct rbac_role *role = role_slot(r, cluster ? STR_NONE : plain->metadata.namespace, plain->metadata.name);
+	struct rbac_role *role =
+		role_slot(r, cluster ? STR_NONE : plain->metadata.namespace, plain->metadata.name);
 	role_clear(role);
 	role->exists = true;
 	role->arena = arena_new(512);
 	const struct rbac_v1_policy_rule_items *rules = cluster ? &cr->rules : &plain->rules;
 	LIST_EACH(rule, rules)
-		*LIST_ADD(role->arena, &role->rules) = *(struct rbac_v1_policy_rule *)model_copy(&rbac_v1_policy_rule_type, rule, role->arena);
+		*LIST_ADD(role->arena, &role->rules) = *(struct rbac_v1_policy_rule *)model_copy(
+			&rbac_v1_policy_rule_type, rule, role->arena);
 	if (!cluster)
 		return;
 	for (size_t i = 0; i < cr->metadata.labels.len; i++)
-		str_map_set(role->arena, &role->labels, arena_str(role->arena, cr->metadata.labels.items[i].key),
+		str_map_set(role->arena, &role->labels,
+			arena_str(role->arena, cr->metadata.labels.items[i].key),
 			arena_str(role->arena, cr->metadata.labels.items[i].value));
 	if (cr->aggregation_rule)
-		role->aggregation = model_copy(&rbac_v1_aggregation_rule_type, cr->aggregation_rule, role->arena);
+		role->aggregation = model_copy(
+			&rbac_v1_aggregation_rule_type, cr->aggregation_rule, role->arena);
 }
 
 static void aggregate_one(struct rbac *r, struct rbac_role *role)
@@ -191,9 +198,11 @@ static void aggregate_one(struct rbac *r, struct rbac_role *role)
 		void *p;
 		while (map_next(&r->roles, &i, &key, &p)) {
 			struct rbac_role *part = p;
-			if (!part->exists || !part->cluster || part == role || !selector_matches(sel, &part->labels))
+			if (!part->exists || !part->cluster || part == role ||
+				!selector_matches(sel, &part->labels))
 				continue;
-			role->parts = xrealloc(role->parts, (role->n_parts + 1) * sizeof(struct rbac_role *));
+			role->parts = xrealloc(
+				role->parts, (role->n_parts + 1) * sizeof(struct rbac_role *));
 			role->parts[role->n_parts++] = part;
 		}
 	}
@@ -237,8 +246,9 @@ static void binding_subject(struct rbac_binding *b, const struct rbac_v1_subject
 	else if (str_eqz(s->kind, "Group"))
 		*LIST_ADD(b->arena, &b->groups) = arena_str(b->arena, s->name);
 	else if (str_eqz(s->kind, "ServiceAccount"))
-		*LIST_ADD(b->arena, &b->users) = arena_fmt(b->arena, "system:serviceaccount:" STR_FMT ":" STR_FMT,
-			STR_ARG(s->namespace.len ? s->namespace : b->ns), STR_ARG(s->name));
+		*LIST_ADD(b->arena, &b->users) =
+			arena_fmt(b->arena, "system:serviceaccount:" STR_FMT ":" STR_FMT,
+				STR_ARG(s->namespace.len ? s->namespace : b->ns), STR_ARG(s->name));
 }
 
 static void binding_load(struct rbac *r, struct object *o, bool cluster)
@@ -246,7 +256,8 @@ static void binding_load(struct rbac *r, struct object *o, bool cluster)
 	binding_drop(r, o->key);
 	CLEAN_ARENA struct arena *scratch = arena_new(4096);
 	void *decoded;
-	const struct resource *res = cluster ? r->server->known.cluster_role_bindings : r->server->known.role_bindings;
+	const struct resource *res =
+		cluster ? r->server->known.cluster_role_bindings : r->server->known.role_bindings;
 	if (registry_decode(res, o, scratch, &decoded, NULL) < 0)
 		return;
 	const struct rbac_v1_role_binding *rb = decoded; /* ClusterRoleBinding has the same rows */
@@ -255,7 +266,8 @@ static void binding_load(struct rbac *r, struct object *o, bool cluster)
 	b->arena = own;
 	b->ns = cluster ? STR_NONE : arena_str(own, rb->metadata.namespace);
 	b->name = arena_str(own, rb->metadata.name);
-	b->role = role_slot(r, str_eqz(rb->role_ref.kind, "ClusterRole") ? STR_NONE : b->ns, rb->role_ref.name);
+	b->role = role_slot(
+		r, str_eqz(rb->role_ref.kind, "ClusterRole") ? STR_NONE : b->ns, rb->role_ref.name);
 	LIST_EACH(s, &rb->subjects)
 		binding_subject(b, s);
 	map_set(&r->bindings, o->key, b);
@@ -271,7 +283,8 @@ enum rbac_kind { RBAC_ROLE, RBAC_CLUSTER_ROLE, RBAC_BINDING, RBAC_CLUSTER_BINDIN
 
 static enum rbac_kind kind_of(struct str key)
 {
-	static const char *const names[] = { "roles/", "clusterroles/", "rolebindings/", "clusterrolebindings/" };
+	static const char *const names[] = { "roles/", "clusterroles/", "rolebindings/",
+		"clusterrolebindings/" };
 	struct str rest = str_from(key, prefix_all.len);
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (str_has_prefix(rest, str_of(names[i])))
@@ -281,7 +294,8 @@ static enum rbac_kind kind_of(struct str key)
 
 static void role_forget(struct rbac *r, struct str key, bool cluster)
 {
-	struct str rest = str_from(key, prefix_all.len + (cluster ? strlen("clusterroles/") : strlen("roles/")));
+	struct str rest = str_from(
+		key, prefix_all.len + (cluster ? strlen("clusterroles/") : strlen("roles/")));
 	struct str ns = STR_NONE, name = rest;
 	if (!cluster)
 		str_cut(rest, '/', &ns, &name);
@@ -446,8 +460,8 @@ static bool role_each(const struct rbac_role *role, unsigned depth, rule_fn fn, 
 struct walk {
 	rule_fn fn;
 	void *arg;
-	const struct rbac_role *missing;     /* a role that is bound but not there */
-	const struct rbac_binding *hit;      /* the binding whose rule ended the walk */
+	const struct rbac_role *missing; /* a role that is bound but not there */
+	const struct rbac_binding *hit;  /* the binding whose rule ended the walk */
 	const char *subject_kind;
 	struct str subject;
 };
@@ -466,11 +480,13 @@ static bool list_each(const struct binding_list *l, struct walk *w)
 	return false;
 }
 
-static bool subject_each(const struct map *index, struct str subject, const char *kind, struct str ns, struct walk *w)
+static bool subject_each(const struct map *index, struct str subject, const char *kind,
+	struct str ns, struct walk *w)
 {
 	w->subject_kind = kind;
 	w->subject = subject;
-	return list_each(index_get(index, subject, STR_NONE), w) || (ns.len && list_each(index_get(index, subject, ns), w));
+	return list_each(index_get(index, subject, STR_NONE), w) ||
+		(ns.len && list_each(index_get(index, subject, ns), w));
 }
 
 static bool user_each(struct rbac *r, const struct user_info *u, struct str ns, struct walk *w)
@@ -498,12 +514,18 @@ static bool allows(void *arg, const struct rbac_v1_policy_rule *rule)
 static struct str explain(const struct walk *w, struct arena *a)
 {
 	const struct rbac_binding *b = w->hit;
-	struct str where = b->ns.len ? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(b->name), STR_ARG(b->ns)) : b->name;
-	return arena_fmt(a, "RBAC: allowed by %s \"" STR_FMT "\" of %s \"%s\" to %s \"" STR_FMT "\"", b->ns.len ? "RoleBinding" : "ClusterRoleBinding",
-		STR_ARG(where), b->role->cluster ? "ClusterRole" : "Role", b->role->name, w->subject_kind, STR_ARG(w->subject));
+	struct str where = b->ns.len
+		? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(b->name), STR_ARG(b->ns))
+		: b->name;
+	return arena_fmt(a,
+		"RBAC: allowed by %s \"" STR_FMT "\" of %s \"%s\" to %s \"" STR_FMT "\"",
+		b->ns.len ? "RoleBinding" : "ClusterRoleBinding", STR_ARG(where),
+		b->role->cluster ? "ClusterRole" : "Role", b->role->name, w->subject_kind,
+		STR_ARG(w->subject));
 }
 
-enum decision rbac_check(struct rbac *r, const struct attributes *at, struct arena *a, struct str *ret_reason)
+enum decision rbac_check(
+	struct rbac *r, const struct attributes *at, struct arena *a, struct str *ret_reason)
 {
 	struct walk w = { .fn = allows, .arg = (void *)at };
 	read_lock(r);
@@ -511,7 +533,8 @@ enum decision rbac_check(struct rbac *r, const struct attributes *at, struct are
 	if (ok && at->explain)
 		*ret_reason = explain(&w, a);
 	if (!ok && w.missing)
-		*ret_reason = arena_fmt(a, "RBAC: %s.rbac.authorization.k8s.io \"%s\" not found", w.missing->cluster ? "clusterrole" : "role", w.missing->name);
+		*ret_reason = arena_fmt(a, "RBAC: %s.rbac.authorization.k8s.io \"%s\" not found",
+			w.missing->cluster ? "clusterrole" : "role", w.missing->name);
 	pthread_rwlock_unlock(&r->lock);
 	return ok ? DECISION_ALLOW : DECISION_NO_OPINION;
 }
@@ -526,11 +549,13 @@ struct collect {
 static bool collect_rule(void *arg, const struct rbac_v1_policy_rule *rule)
 {
 	struct collect *c = arg;
-	*LIST_ADD(c->arena, c->out) = *(struct rbac_v1_policy_rule *)model_copy(&rbac_v1_policy_rule_type, rule, c->arena);
+	*LIST_ADD(c->arena, c->out) = *(struct rbac_v1_policy_rule *)model_copy(
+		&rbac_v1_policy_rule_type, rule, c->arena);
 	return false;
 }
 
-void rbac_rules_for(struct rbac *r, const struct user_info *u, struct str ns, struct arena *a, struct rbac_v1_policy_rule_items *ret)
+void rbac_rules_for(struct rbac *r, const struct user_info *u, struct str ns, struct arena *a,
+	struct rbac_v1_policy_rule_items *ret)
 {
 	struct collect c = { a, ret };
 	struct walk w = { .fn = collect_rule, .arg = &c };
@@ -539,7 +564,8 @@ void rbac_rules_for(struct rbac *r, const struct user_info *u, struct str ns, st
 	pthread_rwlock_unlock(&r->lock);
 }
 
-bool rbac_role_rules(struct rbac *r, struct str ns, struct str name, struct arena *a, struct rbac_v1_policy_rule_items *ret)
+bool rbac_role_rules(struct rbac *r, struct str ns, struct str name, struct arena *a,
+	struct rbac_v1_policy_rule_items *ret)
 {
 	struct collect c = { a, ret };
 	struct str key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(ns), STR_ARG(name));
@@ -553,7 +579,8 @@ bool rbac_role_rules(struct rbac *r, struct str ns, struct str name, struct aren
 }
 
 /* One verb on one resource of one group (or one path), by name or not: covered when any of the owner's rules allows just that. */
-static bool simple_covered(const struct rbac_v1_policy_rule_items *owner, const struct attributes *at, bool any_name)
+static bool simple_covered(
+	const struct rbac_v1_policy_rule_items *owner, const struct attributes *at, bool any_name)
 {
 	LIST_EACH(rule, owner)
 		if ((!any_name || !rule->resource_names.len) && rule_allows(rule, at))
@@ -561,7 +588,8 @@ static bool simple_covered(const struct rbac_v1_policy_rule_items *owner, const 
 	return false;
 }
 
-static bool covered_resource(const struct rbac_v1_policy_rule_items *owner, const struct rbac_v1_policy_rule *w, struct attributes *at)
+static bool covered_resource(const struct rbac_v1_policy_rule_items *owner,
+	const struct rbac_v1_policy_rule *w, struct attributes *at)
 {
 	if (!w->resource_names.len)
 		return simple_covered(owner, at, true);
@@ -573,20 +601,25 @@ static bool covered_resource(const struct rbac_v1_policy_rule_items *owner, cons
 	return true;
 }
 
-bool rbac_rule_covers(const struct rbac_v1_policy_rule_items *owner, const struct rbac_v1_policy_rule *w, struct arena *a)
+bool rbac_rule_covers(const struct rbac_v1_policy_rule_items *owner,
+	const struct rbac_v1_policy_rule *w, struct arena *a)
 {
 	for (size_t v = 0; v < w->verbs.len; v++) {
 		for (size_t g = 0; g < w->api_groups.len; g++) {
 			for (size_t i = 0; i < w->resources.len; i++) {
-				struct attributes at = { .is_resource = true, .verb = w->verbs.items[v], .group = w->api_groups.items[g] };
-				if (!str_cut(w->resources.items[i], '/', &at.resource, &at.subresource))
+				struct attributes at = { .is_resource = true,
+					.verb = w->verbs.items[v],
+					.group = w->api_groups.items[g] };
+				if (!str_cut(w->resources.items[i], '/', &at.resource,
+					    &at.subresource))
 					at.subresource = STR_NONE;
 				if (!covered_resource(owner, w, &at))
 					return false;
 			}
 		}
 		for (size_t i = 0; i < w->non_resource_urls.len; i++) {
-			struct attributes at = { .verb = w->verbs.items[v], .path = w->non_resource_urls.items[i] };
+			struct attributes at = { .verb = w->verbs.items[v],
+				.path = w->non_resource_urls.items[i] };
 			if (!simple_covered(owner, &at, false))
 				return false;
 		}

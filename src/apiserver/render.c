@@ -124,23 +124,28 @@ static const char *meta_version(const struct accept *ac)
 void render_partial_json(const struct accept *ac, struct str json, struct buf *out)
 {
 	struct str meta = json_member(json, STR("metadata"));
-	buf_addf(out, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"%s\",\"metadata\":", meta_version(ac));
+	buf_addf(out, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"%s\",\"metadata\":",
+		meta_version(ac));
 	buf_add_str(out, meta.len ? meta : STR("{}"));
 	buf_addc(out, '}');
 }
 
-static void render_partial_proto(const struct accept *ac, struct str json, struct arena *a, struct buf *out)
+static void render_partial_proto(
+	const struct accept *ac, struct str json, struct arena *a, struct buf *out)
 {
 	CLEAN_BUF struct buf text = { 0 };
 	render_partial_json(ac, json, &text);
 	void *obj;
-	if (json_decode(&meta_v1_partial_object_metadata_type, arena_str(a, buf_str(&text)), a, NULL, &obj, NULL) == 0)
+	if (json_decode(&meta_v1_partial_object_metadata_type, arena_str(a, buf_str(&text)), a,
+		    NULL, &obj, NULL) == 0)
 		proto_encode_object(&meta_v1_partial_object_metadata_type, obj, out);
 }
 
-void render_table_head(const struct request *q, struct str resource_version, struct str continue_, int64_t remaining, bool columns, struct buf *out)
+void render_table_head(const struct request *q, struct str resource_version, struct str continue_,
+	int64_t remaining, bool columns, struct buf *out)
 {
-	buf_addf(out, "{\"kind\":\"Table\",\"apiVersion\":\"%s\",\"metadata\":{", meta_version(&q->accept));
+	buf_addf(out, "{\"kind\":\"Table\",\"apiVersion\":\"%s\",\"metadata\":{",
+		meta_version(&q->accept));
 	if (resource_version.len)
 		buf_addf(out, "\"resourceVersion\":\"" STR_FMT "\"", STR_ARG(resource_version));
 	if (continue_.len) {

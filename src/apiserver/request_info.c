@@ -6,8 +6,14 @@ static const struct verb_row {
 	const char *name;
 	uint32_t bit;
 } verb_rows[] = {
-	{ "get", VERB_GET }, { "list", VERB_LIST }, { "watch", VERB_WATCH }, { "create", VERB_CREATE },
-	{ "update", VERB_UPDATE }, { "patch", VERB_PATCH }, { "delete", VERB_DELETE }, { "deletecollection", VERB_DELETECOLLECTION },
+	{ "get", VERB_GET },
+	{ "list", VERB_LIST },
+	{ "watch", VERB_WATCH },
+	{ "create", VERB_CREATE },
+	{ "update", VERB_UPDATE },
+	{ "patch", VERB_PATCH },
+	{ "delete", VERB_DELETE },
+	{ "deletecollection", VERB_DELETECOLLECTION },
 };
 
 uint32_t verb_bit_of(struct str verb)
@@ -30,8 +36,13 @@ static const struct method_row {
 	const char *method, *lower;
 	uint32_t verb;
 } method_rows[] = {
-	{ "GET", "get", VERB_GET }, { "HEAD", "head", VERB_GET }, { "POST", "post", VERB_CREATE }, { "PUT", "put", VERB_UPDATE },
-	{ "PATCH", "patch", VERB_PATCH }, { "DELETE", "delete", VERB_DELETE }, { "OPTIONS", "options", 0 },
+	{ "GET", "get", VERB_GET },
+	{ "HEAD", "head", VERB_GET },
+	{ "POST", "post", VERB_CREATE },
+	{ "PUT", "put", VERB_UPDATE },
+	{ "PATCH", "patch", VERB_PATCH },
+	{ "DELETE", "delete", VERB_DELETE },
+	{ "OPTIONS", "options", 0 },
 };
 
 static const struct method_row *method_find(struct str method)
@@ -45,7 +56,10 @@ static const struct method_row *method_find(struct str method)
 /* ---- the query ---- */
 
 enum option_kind { OPTION_TEXT, OPTION_I64, OPTION_OPT_I64, OPTION_OPT_BOOL };
-#define OPTION(name, kind, member) { name, kind, offsetof(struct request_options, member) }
+#define OPTION(name, kind, member) \
+	{ \
+		name, kind, offsetof(struct request_options, member) \
+	}
 static const struct option_row {
 	const char *name;
 	enum option_kind kind;
@@ -78,7 +92,8 @@ static bool option_true(struct str v)
 	return !(str_eqz(v, "false") || str_eqz(v, "0"));
 }
 
-static int option_set(const struct option_row *row, struct str value, struct request_options *o, struct err *err)
+static int option_set(
+	const struct option_row *row, struct str value, struct request_options *o, struct err *err)
 {
 	void *at = (char *)o + row->offset;
 	int64_t n;
@@ -94,7 +109,9 @@ static int option_set(const struct option_row *row, struct str value, struct req
 		if (value.len == 0)
 			return 0;
 		if (str_to_i64(value, &n) < 0)
-			return err_set(err, -EBADMSG, "strconv.ParseInt: parsing \"" STR_FMT "\": invalid syntax", STR_ARG(value));
+			return err_set(err, -EBADMSG,
+				"strconv.ParseInt: parsing \"" STR_FMT "\": invalid syntax",
+				STR_ARG(value));
 		if (row->kind == OPTION_I64)
 			*(int64_t *)at = n;
 		else
@@ -104,7 +121,8 @@ static int option_set(const struct option_row *row, struct str value, struct req
 	return 0;
 }
 
-int request_options_parse(struct str query, struct arena *a, struct request_options *ret, struct err *err)
+int request_options_parse(
+	struct str query, struct arena *a, struct request_options *ret, struct err *err)
 {
 	struct str rest = query, key, value;
 	while (url_query_next(&rest, a, &key, &value)) {
@@ -174,11 +192,13 @@ static void info_verb(const struct request_options *o, struct request_info *i)
 	else if (i->verb_bit == VERB_DELETE)
 		i->verb_bit = VERB_DELETECOLLECTION;
 	if (i->verb_bit & (VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION))
-		i->name = field_selector_value(o->field_selector, "metadata.name"); /* what authorization by name looks at */
+		i->name = field_selector_value(o->field_selector,
+			"metadata.name"); /* what authorization by name looks at */
 }
 
 /* parts: what follows /api/v1 or /apis/GROUP/VERSION. */
-static void info_resource(const struct str *parts, size_t n, const struct request_options *o, struct request_info *i)
+static void info_resource(
+	const struct str *parts, size_t n, const struct request_options *o, struct request_info *i)
 {
 	bool legacy_watch = false;
 	if (n > 1 && str_eqz(parts[0], "watch")) {
@@ -212,8 +232,8 @@ static void info_resource(const struct str *parts, size_t n, const struct reques
 	i->verb = verb_name(i->verb_bit);
 }
 
-int request_info_parse(struct str method, struct str path, const struct request_options *o, struct arena *a,
-	struct request_info *ret, struct err *err)
+int request_info_parse(struct str method, struct str path, const struct request_options *o,
+	struct arena *a, struct request_info *ret, struct err *err)
 {
 	struct request_info i = { .path = path };
 	if (memchr(path.p, '%', path.len)) {
@@ -221,7 +241,8 @@ int request_info_parse(struct str method, struct str path, const struct request_
 		if (r < 0)
 			return err_set(err, -EBADMSG, "the path has a broken %%-escape");
 	}
-	if (memchr(i.path.p, '\0', i.path.len)) /* what ends at it for one reader goes on for another */
+	if (memchr(i.path.p, '\0',
+		    i.path.len)) /* what ends at it for one reader goes on for another */
 		return err_set(err, -EBADMSG, "the path holds a zero byte");
 	if (i.path.len == 0 || i.path.p[0] != '/')
 		return err_set(err, -EBADMSG, "the path does not begin with /");
@@ -246,7 +267,8 @@ int request_info_parse(struct str method, struct str path, const struct request_
 
 bool request_is_long_running(const struct request_info *i)
 {
-	static const char *const subresources[] = { "log", "exec", "attach", "portforward", "proxy" };
+	static const char *const subresources[] = { "log", "exec", "attach", "portforward",
+		"proxy" };
 	if (i->verb_bit == VERB_WATCH)
 		return true;
 	for (size_t n = 0; i->is_resource && n < ARRAY_LEN(subresources); n++)

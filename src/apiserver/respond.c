@@ -36,13 +36,16 @@ static struct str warning_header(struct arena *a, struct str text)
 size_t response_headers(struct request *q, const char *content_type, struct http_header **ret)
 {
 	size_t n = 2 + q->warnings.len + q->reg.warnings.len, i = 0;
-	struct http_header *h = arena_alloc(q->arena, (n + 4) * sizeof(*h)); /* room for the caller's own */
+	struct http_header *h =
+		arena_alloc(q->arena, (n + 4) * sizeof(*h)); /* room for the caller's own */
 	h[i++] = (struct http_header){ STR("content-type"), str_of(content_type) };
 	h[i++] = (struct http_header){ STR("cache-control"), STR("no-cache, private") };
 	for (size_t w = 0; w < q->warnings.len; w++)
-		h[i++] = (struct http_header){ STR("warning"), warning_header(q->arena, q->warnings.items[w]) };
+		h[i++] = (struct http_header){ STR("warning"),
+			warning_header(q->arena, q->warnings.items[w]) };
 	for (size_t w = 0; w < q->reg.warnings.len; w++)
-		h[i++] = (struct http_header){ STR("warning"), warning_header(q->arena, q->reg.warnings.items[w]) };
+		h[i++] = (struct http_header){ STR("warning"),
+			warning_header(q->arena, q->reg.warnings.items[w]) };
 	*ret = h;
 	return i;
 }
@@ -85,9 +88,13 @@ void respond_status(struct request *q, struct meta_v1_status *st)
 	size_t n = response_headers(q, content_types[ac.format], &h), len = out.len;
 	if (code == 429 || (st->details && st->details->retry_after_seconds > 0))
 		h[n++] = (struct http_header){ STR("retry-after"),
-			arena_fmt(q->arena, "%d", st->details && st->details->retry_after_seconds > 0 ? st->details->retry_after_seconds : 1) };
+			arena_fmt(q->arena, "%d",
+				st->details && st->details->retry_after_seconds > 0
+					? st->details->retry_after_seconds
+					: 1) };
 	if (code == 401)
-		h[n++] = (struct http_header){ STR("www-authenticate"), STR("Bearer realm=\"kubernetes\"") };
+		h[n++] = (struct http_header){ STR("www-authenticate"),
+			STR("Bearer realm=\"kubernetes\"") };
 	char *bytes = buf_take(&out);
 	http_respond(q->stream, code, h, n, str_n(bytes, len), free, bytes);
 	request_finish(q, code);
@@ -114,7 +121,8 @@ static void object_release(void *o)
 
 void respond_object(struct request *q, int code, struct object *o)
 {
-	bool as_stored = q->accept.view == VIEW_OBJECT && q->accept.format == OUT_JSON && !q->accept.pretty;
+	bool as_stored =
+		q->accept.view == VIEW_OBJECT && q->accept.format == OUT_JSON && !q->accept.pretty;
 	if (as_stored) {
 		struct http_header *h;
 		size_t n = response_headers(q, "application/json", &h);

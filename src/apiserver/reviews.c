@@ -1,7 +1,8 @@
 /* The reviews: questions about who one is and what one may do, answered at once and never stored. One row each. */
 #include "apiserver/internal.h"
 
-static void to_user_info(const struct user_info *u, struct arena *a, struct authentication_v1_user_info *ret)
+static void to_user_info(
+	const struct user_info *u, struct arena *a, struct authentication_v1_user_info *ret)
 {
 	ret->username = u->name;
 	ret->uid = u->uid;
@@ -28,7 +29,8 @@ static bool invalid(struct request *q, struct str path, const char *text)
 
 /* ---- may they ---- */
 
-static struct str selector_text(const struct authorization_v1_field_selector_attributes *f, struct arena *a)
+static struct str selector_text(
+	const struct authorization_v1_field_selector_attributes *f, struct arena *a)
 {
 	struct str out = STR_NONE;
 	if (!f || f->raw_selector.len)
@@ -36,13 +38,15 @@ static struct str selector_text(const struct authorization_v1_field_selector_att
 	LIST_EACH(r, &f->requirements) {
 		if (!str_eqz(r->operator, "In") || r->values.len != 1)
 			continue;
-		out = arena_fmt(a, STR_FMT "%s" STR_FMT "=" STR_FMT, STR_ARG(out), out.len ? "," : "", STR_ARG(r->key), STR_ARG(r->values.items[0]));
+		out = arena_fmt(a, STR_FMT "%s" STR_FMT "=" STR_FMT, STR_ARG(out),
+			out.len ? "," : "", STR_ARG(r->key), STR_ARG(r->values.items[0]));
 	}
 	return out;
 }
 
-static void attributes_from(const struct authorization_v1_resource_attributes *r, const struct authorization_v1_non_resource_attributes *n,
-	struct arena *a, struct attributes *at)
+static void attributes_from(const struct authorization_v1_resource_attributes *r,
+	const struct authorization_v1_non_resource_attributes *n, struct arena *a,
+	struct attributes *at)
 {
 	if (n) {
 		at->verb = n->verb;
@@ -61,27 +65,34 @@ static void attributes_from(const struct authorization_v1_resource_attributes *r
 	at->field_selector = selector_text(r->field_selector, a);
 }
 
-static void decide(struct request *q, const struct user_info *u, const struct authorization_v1_resource_attributes *r,
-	const struct authorization_v1_non_resource_attributes *n, struct authorization_v1_subject_access_review_status *ret)
+static void decide(struct request *q, const struct user_info *u,
+	const struct authorization_v1_resource_attributes *r,
+	const struct authorization_v1_non_resource_attributes *n,
+	struct authorization_v1_subject_access_review_status *ret)
 {
 	struct attributes at = { .user = u, .explain = true };
 	struct str reason = STR_NONE;
 	attributes_from(r, n, q->arena, &at);
 	enum decision d = authz_check(q->server, &at, q->arena, &reason);
-	*ret = (struct authorization_v1_subject_access_review_status){ .allowed = d == DECISION_ALLOW, .denied = d == DECISION_DENY, .reason = reason };
+	*ret = (struct authorization_v1_subject_access_review_status){
+		.allowed = d == DECISION_ALLOW, .denied = d == DECISION_DENY, .reason = reason
+	};
 }
 
 static bool self_access(struct request *q, void *obj)
 {
 	struct authorization_v1_self_subject_access_review *r = obj;
 	if (!r->spec.resource_attributes == !r->spec.non_resource_attributes)
-		return invalid(q, STR("spec.resourceAttributes"), "exactly one of nonResourceAttributes or resourceAttributes must be specified");
-	decide(q, &q->user, r->spec.resource_attributes, r->spec.non_resource_attributes, &r->status);
+		return invalid(q, STR("spec.resourceAttributes"),
+			"exactly one of nonResourceAttributes or resourceAttributes must be specified");
+	decide(q, &q->user, r->spec.resource_attributes, r->spec.non_resource_attributes,
+		&r->status);
 	created(q, r);
 	return true;
 }
 
-static void user_from_spec(const struct authorization_v1_subject_access_review_spec *s, struct arena *a, struct user_info *u)
+static void user_from_spec(const struct authorization_v1_subject_access_review_spec *s,
+	struct arena *a, struct user_info *u)
 {
 	*u = (struct user_info){ .name = s->user, .uid = s->uid, .groups = s->groups };
 	LIST_EACH(e, &s->extra)
@@ -91,14 +102,20 @@ static void user_from_spec(const struct authorization_v1_subject_access_review_s
 
 static bool subject_access(struct request *q, void *obj)
 {
-	struct authorization_v1_subject_access_review *r = obj; /* LocalSubjectAccessReview has the same members */
+	struct authorization_v1_subject_access_review *r =
+		obj; /* LocalSubjectAccessReview has the same members */
 	struct user_info u;
 	if (!r->spec.resource_attributes == !r->spec.non_resource_attributes)
-		return invalid(q, STR("spec.resourceAttributes"), "exactly one of nonResourceAttributes or resourceAttributes must be specified");
+		return invalid(q, STR("spec.resourceAttributes"),
+			"exactly one of nonResourceAttributes or resourceAttributes must be specified");
 	if (!r->spec.user.len && !r->spec.groups.len)
-		return invalid(q, STR("spec.user"), "at least one of user or group must be specified");
-	if (q->info.ns.len && (!r->spec.resource_attributes || !str_eq(r->spec.resource_attributes->namespace, q->info.ns)))
-		return invalid(q, STR("spec.resourceAttributes.namespace"), "must match metadata.namespace");
+		return invalid(
+			q, STR("spec.user"), "at least one of user or group must be specified");
+	if (q->info.ns.len &&
+		(!r->spec.resource_attributes ||
+			!str_eq(r->spec.resource_attributes->namespace, q->info.ns)))
+		return invalid(q, STR("spec.resourceAttributes.namespace"),
+			"must match metadata.namespace");
 	user_from_spec(&r->spec, q->arena, &u);
 	decide(q, &u, r->spec.resource_attributes, r->spec.non_resource_attributes, &r->status);
 	created(q, r);
@@ -120,11 +137,15 @@ static bool self_rules(struct request *q, void *obj)
 	struct authorization_v1_non_resource_rule_items urls = { 0 };
 	LIST_EACH(rule, &rules) {
 		if (rule->resources.len)
-			*LIST_ADD(q->arena, &res) = (struct authorization_v1_resource_rule){ .verbs = rule->verbs, .api_groups = rule->api_groups,
-				.resources = rule->resources, .resource_names = rule->resource_names };
+			*LIST_ADD(q->arena, &res) =
+				(struct authorization_v1_resource_rule){ .verbs = rule->verbs,
+					.api_groups = rule->api_groups,
+					.resources = rule->resources,
+					.resource_names = rule->resource_names };
 		if (rule->non_resource_urls.len)
-			*LIST_ADD(q->arena, &urls) = (struct authorization_v1_non_resource_rule){ .verbs = rule->verbs,
-				.non_resource_urls = rule->non_resource_urls };
+			*LIST_ADD(q->arena, &urls) =
+				(struct authorization_v1_non_resource_rule){ .verbs = rule->verbs,
+					.non_resource_urls = rule->non_resource_urls };
 	}
 	if (res.len)
 		r->status.resource_rules = res;
@@ -151,11 +172,13 @@ static bool token_review(struct request *q, void *obj)
 	struct err err = { 0 };
 	struct str_list audiences = { 0 };
 	if (!r->spec.token.len) {
-		respond_reason(q, REASON_BAD_REQUEST, "token is required for TokenReview in authentication");
+		respond_reason(q, REASON_BAD_REQUEST,
+			"token is required for TokenReview in authentication");
 		return true;
 	}
 	r->status = (struct authentication_v1_token_review_status){ 0 };
-	int res = authn_token(q->server, r->spec.token, &r->spec.audiences, q->arena, &u, &audiences, &err);
+	int res = authn_token(
+		q->server, r->spec.token, &r->spec.audiences, q->arena, &u, &audiences, &err);
 	if (res == 0) {
 		r->status.authenticated = true;
 		to_user_info(&u, q->arena, &r->status.user);

@@ -39,7 +39,8 @@ static void first_line(const struct store_snapshot *sn, struct buf *out)
 	char now[TIME_TEXT_MAX];
 
 	time_format(time_now(), now);
-	buf_addf(out, "{\"revision\":%llu,\"time\":\"%s\"}\n", (unsigned long long)store_snapshot_revision(sn), now);
+	buf_addf(out, "{\"revision\":%llu,\"time\":\"%s\"}\n",
+		(unsigned long long)store_snapshot_revision(sn), now);
 }
 
 /* ---- in the process ---- */
@@ -82,7 +83,7 @@ void apiserver_snapshot(struct store *s, snapshot_line_fn line, void *arg)
 struct sending {
 	struct request *q;
 	struct store_snapshot *sn;
-	char *next;               /* key to go on from; NULL: the first */
+	char *next; /* key to go on from; NULL: the first */
 	size_t objects, turn;
 	struct buf out;
 	bool more, done;

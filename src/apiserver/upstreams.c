@@ -2,7 +2,8 @@
  * certificate goes along is part of what a client is: a pod on its node's network must not be reached as the kubelet is. */
 #include "apiserver/internal.h"
 
-#define CLIENTS_MAX 512 /* then all are forgotten: clients of requests choose ports, and each keeps connections */
+#define CLIENTS_MAX \
+	512 /* then all are forgotten: clients of requests choose ports, and each keeps connections */
 
 struct upstreams {
 	pthread_mutex_t lock; /* guards the rest */
@@ -31,10 +32,12 @@ void upstreams_free(struct upstreams *u)
 	free(u);
 }
 
-struct http_client *upstream_get(struct upstreams *u, const char *scheme, struct str host, int port, struct tls_context *tls, struct err *err)
+struct http_client *upstream_get(struct upstreams *u, const char *scheme, struct str host, int port,
+	struct tls_context *tls, struct err *err)
 {
 	bool v6 = str_find(host, ':') >= 0;
-	CLEAN_FREE char *url = xasprintf("%s://%s" STR_FMT "%s:%d", scheme, v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
+	CLEAN_FREE char *url = xasprintf("%s://%s" STR_FMT "%s:%d", scheme, v6 ? "[" : "",
+		STR_ARG(host), v6 ? "]" : "", port);
 	CLEAN_FREE char *key = xasprintf("%p %s", (void *)tls, url);
 	pthread_mutex_lock(&u->lock);
 	struct http_client *c = map_get(&u->clients, str_of(key));

@@ -113,18 +113,22 @@ static void put_event(struct watch_job *j, const char *type, struct object *o)
 static void put_bookmark(struct watch_job *j, bool initial_end)
 {
 	struct request *q = j->q;
-	struct str rv = arena_fmt(j->scratch, "%llu", (unsigned long long)registry_watch_revision(j->watch));
+	struct str rv = arena_fmt(
+		j->scratch, "%llu", (unsigned long long)registry_watch_revision(j->watch));
 	if (q->accept.view == VIEW_TABLE) {
 		begin_json(j, "BOOKMARK");
 		render_table_head(q, rv, STR_NONE, -1, false, &j->out);
 		buf_addz(&j->out, "]}}\n");
 	} else {
-		const struct type *t = q->accept.view == VIEW_PARTIAL ? &meta_v1_partial_object_metadata_type : q->resource->row->type;
+		const struct type *t = q->accept.view == VIEW_PARTIAL
+			? &meta_v1_partial_object_metadata_type
+			: q->resource->row->type;
 		void *obj = model_new(t, j->scratch);
 		struct meta_v1_object_meta *meta = model_meta(t, obj);
 		meta->resource_version = rv;
 		if (initial_end)
-			str_map_set(j->scratch, &meta->annotations, STR("k8s.io/initial-events-end"), STR("true"));
+			str_map_set(j->scratch, &meta->annotations,
+				STR("k8s.io/initial-events-end"), STR("true"));
 		put_struct(j, "BOOKMARK", t, obj);
 	}
 	arena_reset(j->scratch);
@@ -188,7 +192,9 @@ static void resume(struct http_stream *s, void *arg)
 		pump(j);
 }
 
-static const char *const event_names[] = { [WATCH_ADDED] = "ADDED", [WATCH_MODIFIED] = "MODIFIED", [WATCH_DELETED] = "DELETED" };
+static const char *const event_names[] = {
+	[WATCH_ADDED] = "ADDED", [WATCH_MODIFIED] = "MODIFIED", [WATCH_DELETED] = "DELETED"
+};
 
 static void pump(struct watch_job *j)
 {
@@ -218,7 +224,9 @@ static void pump(struct watch_job *j)
 		put_bookmark(j, true);
 	}
 	if (r == STORE_COMPACTED) {
-		put_error(j, status_new(j->q->arena, REASON_EXPIRED, "too old resource version: the client fell behind the log of events; list again"));
+		put_error(j,
+			status_new(j->q->arena, REASON_EXPIRED,
+				"too old resource version: the client fell behind the log of events; list again"));
 		end(j);
 		return;
 	}
@@ -315,7 +323,9 @@ static int64_t timeout_of(const struct request *q)
 static void begin(struct request *q)
 {
 	struct http_header *h;
-	const char *type = q->accept.format == OUT_PROTO ? "application/vnd.kubernetes.protobuf;stream=watch" : "application/json";
+	const char *type = q->accept.format == OUT_PROTO
+		? "application/vnd.kubernetes.protobuf;stream=watch"
+		: "application/json";
 	size_t n = response_headers(q, type, &h);
 	http_stream_begin(q->stream, 200, h, n);
 	http_stream_flush(q->stream);
@@ -340,7 +350,8 @@ void serve_watch(struct request *q)
 {
 	const struct request_options *o = &q->options;
 	if (q->accept.format == OUT_YAML) {
-		respond_reason(q, REASON_NOT_ACCEPTABLE, "a watch is sent as application/json or application/vnd.kubernetes.protobuf");
+		respond_reason(q, REASON_NOT_ACCEPTABLE,
+			"a watch is sent as application/json or application/vnd.kubernetes.protobuf");
 		return;
 	}
 	struct watch_job *j = arena_alloc(q->arena, sizeof(*j));
@@ -348,7 +359,8 @@ void serve_watch(struct request *q)
 	if (o->send_initial_events.set && !initial) {
 		q->reg.resource_version_match = STR_NONE;
 		if (!q->reg.resource_version.len || str_eqz(q->reg.resource_version, "0"))
-			q->reg.resource_version = arena_fmt(q->arena, "%llu", (unsigned long long)store_revision(q->server->store));
+			q->reg.resource_version = arena_fmt(q->arena, "%llu",
+				(unsigned long long)store_revision(q->server->store));
 	}
 	j->q = q;
 	list_init(&j->link);
@@ -357,7 +369,8 @@ void serve_watch(struct request *q)
 	j->deadline_ns = mono_now_ns() + (uint64_t)timeout_of(q) * 1000000000u;
 	struct meta_v1_status *st = NULL;
 	http_stream_ref(q->stream);
-	if (registry_watch_open(q->server->registry, &q->reg, initial, wake, j, &j->watch, &st) != 0) {
+	if (registry_watch_open(q->server->registry, &q->reg, initial, wake, j, &j->watch, &st) !=
+		0) {
 		refuse(q, st);
 		http_stream_unref(q->stream);
 		return;

@@ -34,7 +34,10 @@ static struct reader open_watch(const char *target, const char *accept)
 {
 	struct reader w = { 0 };
 	struct err err = { 0 };
-	struct http_call call = { .method = STR("GET"), .target = str_of(target), .accept = str_of(accept ? accept : "application/json"), .timeout_ms = 20000 };
+	struct http_call call = { .method = STR("GET"),
+		.target = str_of(target),
+		.accept = str_of(accept ? accept : "application/json"),
+		.timeout_ms = 20000 };
 	if (http_client_open(f.admin, &call, f.arena, &w.head, &w.r, &err) < 0)
 		fail_msg("%s: %s", target, err.text);
 	return w;
@@ -85,7 +88,8 @@ static void test_order(void **state)
 	assert_int_equal(w.head.status, 200);
 	expect_line(&w, "{\"type\":\"ADDED\",\"object\":{\"kind\":\"ConfigMap\"", "\"name\":\"a\"");
 	for (int i = 0; i < 200; i++) {
-		CLEAN_FREE char *body = xasprintf("{\"metadata\":{\"name\":\"a\"},\"data\":{\"i\":\"%d\"}}", i);
+		CLEAN_FREE char *body =
+			xasprintf("{\"metadata\":{\"name\":\"a\"},\"data\":{\"i\":\"%d\"}}", i);
 		expect(&f, 200, "PUT", CM "/a", body);
 	}
 	for (int i = 0; i < 200; i++) {
@@ -108,7 +112,11 @@ static void test_from_version(void **state)
 {
 	struct str rv = version_now();
 	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"b\",\"labels\":{\"x\":\"1\"}}}");
-	struct reader w = open_watch(arena_fmt(f.arena, CM "?watch=true&labelSelector=x&resourceVersion=" STR_FMT, STR_ARG(rv)).p, NULL);
+	struct reader w = open_watch(
+		arena_fmt(f.arena, CM "?watch=true&labelSelector=x&resourceVersion=" STR_FMT,
+			STR_ARG(rv))
+			.p,
+		NULL);
 	expect_line(&w, "ADDED", "\"name\":\"b\"");
 	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"unlabelled\"}}");
 	expect(&f, 200, "PUT", CM "/b", "{\"metadata\":{\"name\":\"b\"}}");
@@ -121,14 +129,18 @@ static void test_initial_events(void **state)
 {
 	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"i1\"}}");
 	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"i2\"}}");
-	struct reader w = open_watch(CM "?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&resourceVersion=", NULL);
+	struct reader w = open_watch(CM
+		"?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&resourceVersion=",
+		NULL);
 	expect_line(&w, "ADDED", "\"i1\"");
 	expect_line(&w, "ADDED", "\"i2\"");
-	expect_line(&w, "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"ConfigMap\"", "\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}");
+	expect_line(&w, "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"ConfigMap\"",
+		"\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}");
 	expect(&f, 200, "DELETE", CM "/i1", NULL);
 	expect_line(&w, "DELETED", "\"i1\"");
 	close_watch(&w);
-	w = open_watch("/api/v1/watch/namespaces/default/configmaps/i2", NULL); /* the old way to watch one */
+	w = open_watch("/api/v1/watch/namespaces/default/configmaps/i2",
+		NULL); /* the old way to watch one */
 	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"i1\"}}");
 	expect(&f, 200, "DELETE", CM "/i1", NULL);
 	expect(&f, 200, "PUT", CM "/i2", "{\"metadata\":{\"name\":\"i2\"},\"data\":{\"a\":\"b\"}}");
@@ -136,7 +148,9 @@ static void test_initial_events(void **state)
 	expect_line(&w, "MODIFIED", "\"i2\"");
 	close_watch(&w);
 	/* nothing there: the bookmark comes all the same */
-	w = open_watch("/api/v1/namespaces/default/secrets?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", NULL);
+	w = open_watch(
+		"/api/v1/namespaces/default/secrets?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan",
+		NULL);
 	expect_line(&w, "BOOKMARK", "initial-events-end");
 	close_watch(&w);
 	struct answer a = expect(&f, 422, "GET", CM "?watch=1&sendInitialEvents=true", NULL);
@@ -149,11 +163,14 @@ static void test_many_initial_events(void **state)
 	CLEAN_FREE char *pad = xcalloc(1, 20001);
 	memset(pad, 'x', 20000);
 	for (int i = 0; i < 150; i++) {
-		CLEAN_FREE char *body = xasprintf("{\"metadata\":{\"name\":\"big-%03d\"},\"data\":{\"k\":\"%s\"}}", i, pad);
+		CLEAN_FREE char *body = xasprintf(
+			"{\"metadata\":{\"name\":\"big-%03d\"},\"data\":{\"k\":\"%s\"}}", i, pad);
 		expect(&f, 201, "POST", "/api/v1/namespaces/kube-public/configmaps", body);
 	}
-	struct reader w = open_watch("/api/v1/namespaces/kube-public/configmaps?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&"
-		"resourceVersionMatch=NotOlderThan", NULL);
+	struct reader w = open_watch(
+		"/api/v1/namespaces/kube-public/configmaps?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&"
+		"resourceVersionMatch=NotOlderThan",
+		NULL);
 	for (int i = 0; i < 150; i++) {
 		CLEAN_FREE char *name = xasprintf("\"name\":\"big-%03d\"", i);
 		expect_line(&w, "{\"type\":\"ADDED\"", name);
@@ -170,14 +187,16 @@ static void test_views(void **state)
 	expect(&f, 201, "POST", CM, "{\"metadata\":{\"name\":\"i3\"}}");
 	expect_line(&w, "\"columnDefinitions\":null", "\"cells\":[\"i3\"");
 	close_watch(&w);
-	w = open_watch(CM "?watch=1&fieldSelector=metadata.name%3Di3", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
+	w = open_watch(CM "?watch=1&fieldSelector=metadata.name%3Di3",
+		"application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
 	expect_line(&w, "{\"type\":\"ADDED\",\"object\":{\"kind\":\"PartialObjectMetadata\"", "i3");
 	close_watch(&w);
 }
 
 static void test_protobuf(void **state)
 {
-	struct reader w = open_watch(CM "?watch=1&fieldSelector=metadata.name%3Di3", "application/vnd.kubernetes.protobuf");
+	struct reader w = open_watch(CM "?watch=1&fieldSelector=metadata.name%3Di3",
+		"application/vnd.kubernetes.protobuf");
 	struct err err = { 0 };
 	void *decoded;
 	while (w.got.len < 4)
@@ -187,7 +206,10 @@ static void test_protobuf(void **state)
 		more(&w);
 	assert_int_equal(w.got.len, 4 + n);
 	/* WatchEvent bare, the object in it with its envelope */
-	assert_memory_equal(w.got.p + 4, "\x0a\x05" "ADDED", 7);
+	assert_memory_equal(w.got.p + 4,
+		"\x0a\x05"
+		"ADDED",
+		7);
 	ssize_t at = str_find_str(buf_str(&w.got), str_n("k8s\0", 4));
 	assert_true(at > 0);
 	struct proto_envelope e;
@@ -200,7 +222,8 @@ static void test_protobuf(void **state)
 static void test_too_old_and_too_new(void **state)
 {
 	struct reader w = open_watch(CM "?watch=1&resourceVersion=1&timeoutSeconds=1", NULL);
-	assert_int_equal(w.head.status, 200); /* the log still holds it, or says so inside the stream */
+	assert_int_equal(
+		w.head.status, 200); /* the log still holds it, or says so inside the stream */
 	close_watch(&w);
 	struct answer a = ask(&f, "GET", CM "?watch=1&resourceVersion=99999999", NULL);
 	assert_int_equal(a.code, 504);
@@ -212,7 +235,9 @@ static void test_too_old_and_too_new(void **state)
 /* A watch ends by itself when its time is up. */
 static void test_timeout(void **state)
 {
-	struct reader w = open_watch("/api/v1/namespaces/default/secrets?watch=1&timeoutSeconds=1&resourceVersion=0", NULL);
+	struct reader w = open_watch(
+		"/api/v1/namespaces/default/secrets?watch=1&timeoutSeconds=1&resourceVersion=0",
+		NULL);
 	assert_null(next_line(&w).p);
 	close_watch(&w);
 }
@@ -225,7 +250,9 @@ static void test_stop(void **state)
 	struct http_reader *r;
 	struct http_reply head;
 	struct err err = { 0 };
-	struct http_call call = { .method = STR("GET"), .target = STR("/api/v1/secrets?watch=1"), .timeout_ms = 20000 };
+	struct http_call call = {
+		.method = STR("GET"), .target = STR("/api/v1/secrets?watch=1"), .timeout_ms = 20000
+	};
 	assert_int_equal(http_client_open(g.admin, &call, g.arena, &head, &r, &err), 0);
 	uint64_t before = mono_now_ns();
 	apiserver_stop(g.server);
@@ -239,10 +266,15 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order), cmocka_unit_test(test_from_version), cmocka_unit_test(test_initial_events),
-			cmocka_unit_test(test_many_initial_events),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_from_version),
+		cmocka_unit_test(test_initial_events),
+		cmocka_unit_test(test_many_initial_events),
 		cmocka_unit_test(test_views),
-		cmocka_unit_test(test_protobuf), cmocka_unit_test(test_too_old_and_too_new), cmocka_unit_test(test_timeout), cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_protobuf),
+		cmocka_unit_test(test_too_old_and_too_new),
+		cmocka_unit_test(test_timeout),
+		cmocka_unit_test(test_stop),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

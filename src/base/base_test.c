@@ -68,7 +68,8 @@ static void texts_behind_one_another(void **state)
 
 	assert_int_equal(str_concat(out, 14, parts, ARRAY_LEN(parts)), 13);
 	assert_string_equal(out, "/pods/ns/name");
-	assert_int_equal(str_concat(out, 13, parts, ARRAY_LEN(parts)), 0); /* the NUL needs its place */
+	assert_int_equal(
+		str_concat(out, 13, parts, ARRAY_LEN(parts)), 0); /* the NUL needs its place */
 	assert_string_equal(arena_concat(a, parts, ARRAY_LEN(parts)).p, "/pods/ns/name");
 	assert_int_equal(arena_concat(a, parts, 0).len, 0);
 }

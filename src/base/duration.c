@@ -17,7 +17,8 @@ static size_t put_fraction(char *out, uint64_t v, int digits)
 
 	if (v % unit == 0)
 		return n;
-	size_t m = (size_t)snprintf(text, sizeof(text), ".%0*llu", digits, (unsigned long long)(v % unit));
+	size_t m = (size_t)snprintf(
+		text, sizeof(text), ".%0*llu", digits, (unsigned long long)(v % unit));
 
 	while (text[m - 1] == '0')
 		m--;
@@ -163,5 +164,6 @@ size_t duration_human(int64_t seconds, char out[DURATION_TEXT_MAX])
 
 	if (!rest)
 		return (size_t)snprintf(out, DURATION_TEXT_MAX, "%lld%c", whole, rows[i].name);
-	return (size_t)snprintf(out, DURATION_TEXT_MAX, "%lld%c%lld%c", whole, rows[i].name, rest, rows[i].rest_name);
+	return (size_t)snprintf(out, DURATION_TEXT_MAX, "%lld%c%lld%c", whole, rows[i].name, rest,
+		rows[i].rest_name);
 }

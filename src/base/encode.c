@@ -4,7 +4,8 @@
 static const char standard[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char url_safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-static void encode(struct buf *out, const unsigned char *p, size_t n, const char *alphabet, bool pad)
+static void encode(
+	struct buf *out, const unsigned char *p, size_t n, const char *alphabet, bool pad)
 {
 	buf_reserve(out, (n + 2) / 3 * 4);
 	char *at = out->p + out->len;

@@ -13,7 +13,7 @@ struct lazy {
 	void *handle;
 };
 
-int lazy_load(struct lazy *l, struct err *err); /* -ENOENT: names the package to install */
+int lazy_load(struct lazy *l, struct err *err);      /* -ENOENT: names the package to install */
 void *lazy_symbol(struct lazy *l, const char *name); /* never NULL */
 
 /* LAZY(&library, int, archive_read_free, (struct archive *a), (a)) */
@@ -23,7 +23,8 @@ void *lazy_symbol(struct lazy *l, const char *name); /* never NULL */
 		static type(*fn) parameters; \
 \
 		if (!__atomic_load_n(&fn, __ATOMIC_ACQUIRE)) \
-			__atomic_store_n(&fn, (__typeof__(fn))lazy_symbol(library, #name), __ATOMIC_RELEASE); \
+			__atomic_store_n(&fn, (__typeof__(fn))lazy_symbol(library, #name), \
+				__ATOMIC_RELEASE); \
 		return fn arguments; \
 	}
 

@@ -33,7 +33,8 @@ static void names_the_package(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(loads_on_first_call), cmocka_unit_test(names_the_package) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(loads_on_first_call),
+		cmocka_unit_test(names_the_package) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

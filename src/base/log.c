@@ -50,7 +50,8 @@ void log_write(enum log_level level, const char *component, const char *fmt, ...
 	if (!log_enabled(level))
 		return;
 	time_format_micro(time_now(), when);
-	size_t n = (size_t)snprintf(line, sizeof(line), "%s %s %s: ", when, level_names[level], component);
+	size_t n = (size_t)snprintf(
+		line, sizeof(line), "%s %s %s: ", when, level_names[level], component);
 
 	n = MIN(n, sizeof(line) - 1);
 	va_start(ap, fmt);

@@ -93,7 +93,8 @@ struct item {
 
 static bool item_less(const struct heap_node *a, const struct heap_node *b)
 {
-	return container_of(a, const struct item, node)->weight < container_of(b, const struct item, node)->weight;
+	return container_of(a, const struct item, node)->weight <
+		container_of(b, const struct item, node)->weight;
 }
 
 static void heap_check(const struct heap *h)
@@ -175,8 +176,11 @@ static void hashes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(map_random), cmocka_unit_test(map_frees_values), cmocka_unit_test(heap_random),
-		cmocka_unit_test(lists), cmocka_unit_test(hashes),
+		cmocka_unit_test(map_random),
+		cmocka_unit_test(map_frees_values),
+		cmocka_unit_test(heap_random),
+		cmocka_unit_test(lists),
+		cmocka_unit_test(hashes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,8 +23,8 @@ static const struct suffix { const char *text; char format; int exponent; } suff
 
 struct number {
 	u128 mantissa;
-	int scale;   /* the value is mantissa * 10^scale */
-	int digits;  /* written, without leading zeros */
+	int scale;    /* the value is mantissa * 10^scale */
+	int digits;   /* written, without leading zeros */
 	bool inexact; /* digits were dropped off the end, and one of them was not zero */
 };
 
@@ -39,7 +39,8 @@ static int read_suffix(struct str s, char *ret_format, int *ret_exponent)
 		*ret_exponent = suffixes[i].exponent;
 		return 0;
 	}
-	if (s.len < 2 || (s.p[0] != 'e' && s.p[0] != 'E') || str_to_i64(str_from(s, 1), &exponent) < 0)
+	if (s.len < 2 || (s.p[0] != 'e' && s.p[0] != 'E') ||
+		str_to_i64(str_from(s, 1), &exponent) < 0)
 		return -EINVAL;
 	if (exponent < -100000 || exponent > 100000)
 		return -EINVAL;

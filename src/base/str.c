@@ -18,7 +18,8 @@ bool str_has_prefix(struct str s, struct str prefix)
 
 bool str_has_suffix(struct str s, struct str suffix)
 {
-	return s.len >= suffix.len && (!suffix.len || !memcmp(s.p + s.len - suffix.len, suffix.p, suffix.len));
+	return s.len >= suffix.len &&
+		(!suffix.len || !memcmp(s.p + s.len - suffix.len, suffix.p, suffix.len));
 }
 
 ssize_t str_find(struct str s, char c)
@@ -87,7 +88,8 @@ int str_to_i64(struct str s, int64_t *ret)
 	for (; i < s.len; i++) {
 		if (s.p[i] < '0' || s.p[i] > '9')
 			return -EINVAL;
-		overflow = overflow || __builtin_mul_overflow(v, 10, &v) || __builtin_sub_overflow(v, s.p[i] - '0', &v);
+		overflow = overflow || __builtin_mul_overflow(v, 10, &v) ||
+			__builtin_sub_overflow(v, s.p[i] - '0', &v);
 	}
 	if (overflow || (!negative && v == INT64_MIN))
 		return -ERANGE;

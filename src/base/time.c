@@ -75,7 +75,8 @@ static int64_t days_of(int64_t year, int month, int day)
 	int64_t year_of_era = y - era * 400;
 	int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
 
-	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
+	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 +
+		day_of_year - 719468;
 }
 
 static void date_of(int64_t days, int64_t *ret_year, int *ret_month, int *ret_day)
@@ -83,7 +84,8 @@ static void date_of(int64_t days, int64_t *ret_year, int *ret_month, int *ret_da
 	int64_t z = days + 719468;
 	int64_t era = (z >= 0 ? z : z - 146096) / 146097;
 	int64_t day_of_era = z - era * 146097;
-	int64_t year = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	int64_t year =
+		(day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
 	int64_t day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
 	int64_t shifted_month = (5 * day_of_year + 2) / 153;
 
@@ -110,8 +112,9 @@ static size_t format_seconds(struct timestamp t, char *out)
 	}
 	date_of(days, &year, &month, &day);
 	if (year < 0 || year > 9999)
-		return (size_t)snprintf(out, 32, "%04lld-%02d-%02dT%02d:%02d:%02d", (long long)(year % 1000000), month, day,
-			(int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60));
+		return (size_t)snprintf(out, 32, "%04lld-%02d-%02dT%02d:%02d:%02d",
+			(long long)(year % 1000000), month, day, (int)(rest / 3600),
+			(int)(rest / 60 % 60), (int)(rest % 60));
 	memcpy(out, "0000-00-00T00:00:00", 20);
 	put2(out, (int)(year / 100));
 	put2(out + 2, (int)(year % 100));
@@ -226,11 +229,11 @@ int time_parse(struct str s, struct timestamp *ret)
 	int year, month, day, hour, minute, second, zone;
 	int32_t nsec;
 
-	if (!take_number(&s, 4, &year) || !take_char(&s, '-') || !take_number(&s, 2, &month) || !take_char(&s, '-') ||
-		!take_number(&s, 2, &day) || !take_char(&s, 'T'))
+	if (!take_number(&s, 4, &year) || !take_char(&s, '-') || !take_number(&s, 2, &month) ||
+		!take_char(&s, '-') || !take_number(&s, 2, &day) || !take_char(&s, 'T'))
 		return -EINVAL;
-	if (!take_number(&s, 2, &hour) || !take_char(&s, ':') || !take_number(&s, 2, &minute) || !take_char(&s, ':') ||
-		!take_number(&s, 2, &second))
+	if (!take_number(&s, 2, &hour) || !take_char(&s, ':') || !take_number(&s, 2, &minute) ||
+		!take_char(&s, ':') || !take_number(&s, 2, &second))
 		return -EINVAL;
 	if (!take_fraction(&s, &nsec) || !take_zone(&s, &zone) || s.len)
 		return -EINVAL;

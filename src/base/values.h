@@ -22,10 +22,13 @@ int time_cmp(struct timestamp a, struct timestamp b);
 double time_diff_s(struct timestamp a, struct timestamp b); /* a - b */
 struct timestamp time_add_ns(struct timestamp t, int64_t ns);
 #define TIME_TEXT_MAX 40
-size_t time_format(struct timestamp t, char out[TIME_TEXT_MAX]);       /* 2026-01-02T03:04:05Z; returns its length */
-size_t time_format_micro(struct timestamp t, char out[TIME_TEXT_MAX]); /* 2026-01-02T03:04:05.000000Z */
-size_t time_format_nano(struct timestamp t, char out[TIME_TEXT_MAX]);  /* RFC3339Nano, trailing zeros cut */
-int time_parse(struct str s, struct timestamp *ret);                   /* RFC 3339 with any offset; -EINVAL */
+size_t time_format(
+	struct timestamp t, char out[TIME_TEXT_MAX]); /* 2026-01-02T03:04:05Z; returns its length */
+size_t time_format_micro(
+	struct timestamp t, char out[TIME_TEXT_MAX]); /* 2026-01-02T03:04:05.000000Z */
+size_t time_format_nano(
+	struct timestamp t, char out[TIME_TEXT_MAX]); /* RFC3339Nano, trailing zeros cut */
+int time_parse(struct str s, struct timestamp *ret);  /* RFC 3339 with any offset; -EINVAL */
 
 /* ---- duration: int64 nanoseconds, text as Go writes it (1h0m5s, 1.5s, 100ms) ---- */
 #define DURATION_TEXT_MAX 40
@@ -37,11 +40,12 @@ size_t duration_human(int64_t seconds, char out[DURATION_TEXT_MAX]);
 /* ---- quantity: resource amounts (100m, 1Gi, 1e3), kept exactly as value * 10^-9 in 128 bits ----
  * Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ */
 struct quantity {
-	__int128 nano;  /* the value times 10^9, rounded up away from zero as upstream does */
-	char format;    /* 'D' decimal SI, 'B' binary SI, 'E' decimal exponent */
+	__int128 nano; /* the value times 10^9, rounded up away from zero as upstream does */
+	char format;   /* 'D' decimal SI, 'B' binary SI, 'E' decimal exponent */
 };
 #define QUANTITY_TEXT_MAX 64
-int quantity_parse(struct str s, struct quantity *ret); /* -EINVAL: not a quantity; -ERANGE: too large */
+int quantity_parse(
+	struct str s, struct quantity *ret); /* -EINVAL: not a quantity; -ERANGE: too large */
 size_t quantity_format(struct quantity q, char out[QUANTITY_TEXT_MAX]); /* canonical form */
 int quantity_cmp(struct quantity a, struct quantity b);
 struct quantity quantity_add(struct quantity a, struct quantity b);
@@ -60,6 +64,7 @@ void random_bytes(void *p, size_t n); /* getrandom */
 void uuid_v4(char out[UUID_TEXT]);
 /* Upstream's generateName suffix and pod-template-hash alphabet: bcdfghjklmnpqrstvwxz2456789. */
 void random_suffix(char *out, size_t n); /* writes n characters and NUL */
-void safe_encode_suffix(char *inout);    /* maps each byte onto that alphabet (rand.SafeEncodeString) */
+void safe_encode_suffix(
+	char *inout); /* maps each byte onto that alphabet (rand.SafeEncodeString) */
 
 #endif

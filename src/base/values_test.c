@@ -38,8 +38,8 @@ static void quantity_canonical(void **state)
 
 static void quantity_refused(void **state)
 {
-	static const char *const bad[] = { "", " 1", "1 ", "+", "-", ".", "m", "1K", "1kk", "1e", "1e1.5", "1.2.3", "--1",
-		"1mi", "0x10", "1Zi" };
+	static const char *const bad[] = { "", " 1", "1 ", "+", "-", ".", "m", "1K", "1kk", "1e",
+		"1e1.5", "1.2.3", "--1", "1mi", "0x10", "1Zi" };
 	struct quantity q;
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)

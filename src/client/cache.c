@@ -66,12 +66,14 @@ static struct entry *entry_build(const struct type *t, const void *obj,
 	e->c.meta = obj ? model_meta(t, e->c.obj) : model_copy(&meta_v1_object_meta_type, meta, a);
 	e->c.arena = a;
 	e->c.key = e->c.meta->namespace.len
-		? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(e->c.meta->namespace), STR_ARG(e->c.meta->name))
+		? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(e->c.meta->namespace),
+			  STR_ARG(e->c.meta->name))
 		: arena_str(a, e->c.meta->name);
 	return e;
 }
 
-struct cached *cached_new(const struct type *t, const void *obj, bool meta_only, struct arena *scratch)
+struct cached *cached_new(
+	const struct type *t, const void *obj, bool meta_only, struct arena *scratch)
 {
 	struct meta_v1_object_meta *m = model_meta(t, obj);
 

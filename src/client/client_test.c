@@ -19,11 +19,11 @@ struct fake {
 	void (*answer)(struct fake *f, struct http_stream *s, const struct http_request *q);
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	char log[64][512];           /* METHOD path?query body */
+	char log[64][512]; /* METHOD path?query body */
 	size_t n_log;
-	struct http_stream *watch;   /* the open one */
+	struct http_stream *watch; /* the open one */
 	int stage;
-	char holder[64];             /* of the lease */
+	char holder[64]; /* of the lease */
 	int version;
 };
 
@@ -33,8 +33,8 @@ static void on_request(void *arg, struct http_stream *s)
 	const struct http_request *q = http_stream_request(s);
 
 	pthread_mutex_lock(&f->lock);
-	snprintf(f->log[f->n_log++ % 64], 512, STR_FMT " " STR_FMT "?" STR_FMT " " STR_FMT, STR_ARG(q->method),
-		STR_ARG(q->path), STR_ARG(q->query), STR_ARG(q->body));
+	snprintf(f->log[f->n_log++ % 64], 512, STR_FMT " " STR_FMT "?" STR_FMT " " STR_FMT,
+		STR_ARG(q->method), STR_ARG(q->path), STR_ARG(q->query), STR_ARG(q->body));
 	f->answer(f, s, q);
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->lock);
@@ -47,7 +47,8 @@ static void reply(struct http_stream *s, int status, const char *body)
 	http_respond(s, status, &h, 1, arena_strz(http_stream_arena(s), body), NULL, NULL);
 }
 
-static struct fake *fake_new(void (*answer)(struct fake *, struct http_stream *, const struct http_request *))
+static struct fake *fake_new(
+	void (*answer)(struct fake *, struct http_stream *, const struct http_request *))
 {
 	struct fake *f = xcalloc(1, sizeof(*f));
 	const struct http_handler h = { .on_request = on_request, .arg = f };
@@ -58,7 +59,9 @@ static struct fake *fake_new(void (*answer)(struct fake *, struct http_stream *,
 	cond_init_mono(&f->changed);
 	assert_int_equal(loop_new("fake", &f->loop, NULL), 0);
 	assert_int_equal(loop_start(f->loop, NULL), 0);
-	const struct http_server_config sc = { .loops = &f->loop, .n_loops = 1, .address = "127.0.0.1", .handler = h };
+	const struct http_server_config sc = {
+		.loops = &f->loop, .n_loops = 1, .address = "127.0.0.1", .handler = h
+	};
 	char url[64];
 
 	assert_int_equal(http_server_start(&sc, &f->server, NULL), 0);
@@ -107,7 +110,8 @@ static void write_line(struct http_stream *s, void *arg)
 static void fake_push(struct fake *f, const char *type, const char *object)
 {
 	pthread_mutex_lock(&f->lock);
-	http_stream_post(f->watch, write_line, xasprintf("{\"type\":\"%s\",\"object\":%s}\n", type, object));
+	http_stream_post(
+		f->watch, write_line, xasprintf("{\"type\":\"%s\",\"object\":%s}\n", type, object));
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -160,7 +164,8 @@ static void answer_refusals(struct fake *f, struct http_stream *s, const struct 
 				rows[i].reason, rows[i].reason, rows[i].code);
 			return reply(s, rows[i].code, body);
 		}
-	reply(s, 200, "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"p\",\"namespace\":\"a\",\"uid\":\"u1\"}}");
+	reply(s, 200,
+		"{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"p\",\"namespace\":\"a\",\"uid\":\"u1\"}}");
 }
 
 static void test_outcomes(void **state)
@@ -186,11 +191,14 @@ static void test_outcomes(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct err err = { "" };
 
-		assert_int_equal(client_get(f->client, &core_v1_pod_type, STR("a"), str_of(rows[i].name), a,
-			(void **)&pod, &err), rows[i].outcome);
+		assert_int_equal(client_get(f->client, &core_v1_pod_type, STR("a"),
+					 str_of(rows[i].name), a, (void **)&pod, &err),
+			rows[i].outcome);
 		assert_string_equal(err.text, rows[i].text);
 	}
-	assert_int_equal(client_get(f->client, &core_v1_pod_type, STR("a"), STR("p"), a, (void **)&pod, NULL), 0);
+	assert_int_equal(client_get(f->client, &core_v1_pod_type, STR("a"), STR("p"), a,
+				 (void **)&pod, NULL),
+		0);
 	assert_true(str_eqz(pod->metadata.uid, "u1"));
 	fake_free(f);
 }
@@ -200,26 +208,35 @@ static void test_requests_on_the_wire(void **state)
 	struct fake *f = fake_new(answer_refusals);
 	struct arena *a CLEAN_ARENA = arena_new(0);
 	struct core_v1_pod *pod = model_new(&core_v1_pod_type, a);
-	const struct client_delete del = { .grace_seconds = 0, .uid = STR("u1"), .propagation = "Foreground" };
+	const struct client_delete del = {
+		.grace_seconds = 0, .uid = STR("u1"), .propagation = "Foreground"
+	};
 
 	pod->metadata.name = STR("p");
 	pod->metadata.namespace = STR("a");
-	assert_int_equal(client_create(f->client, &core_v1_pod_type, STR("a"), pod, a, NULL, NULL), 0);
-	assert_true(logged(f, "POST /api/v1/namespaces/a/pods?fieldManager=tester {\"kind\":\"Pod\",\"apiVersion\":\"v1\""));
-	assert_int_equal(client_update(f->client, &core_v1_pod_type, "status", pod, a, NULL, NULL), 0);
+	assert_int_equal(
+		client_create(f->client, &core_v1_pod_type, STR("a"), pod, a, NULL, NULL), 0);
+	assert_true(logged(f,
+		"POST /api/v1/namespaces/a/pods?fieldManager=tester {\"kind\":\"Pod\",\"apiVersion\":\"v1\""));
+	assert_int_equal(
+		client_update(f->client, &core_v1_pod_type, "status", pod, a, NULL, NULL), 0);
 	assert_true(logged(f, "PUT /api/v1/namespaces/a/pods/p/status?"));
-	assert_int_equal(client_patch(f->client, &core_v1_pod_type, STR("a"), STR("p"), NULL, CLIENT_PATCH_MERGE, STR("{}"), a,
-		NULL, NULL), 0);
+	assert_int_equal(client_patch(f->client, &core_v1_pod_type, STR("a"), STR("p"), NULL,
+				 CLIENT_PATCH_MERGE, STR("{}"), a, NULL, NULL),
+		0);
 	assert_true(logged(f, "PATCH /api/v1/namespaces/a/pods/p?"));
-	assert_int_equal(client_delete(f->client, &core_v1_pod_type, STR("a"), STR("p"), &del, NULL), 0);
-	assert_true(logged(f, "\"gracePeriodSeconds\":0,\"preconditions\":{\"uid\":\"u1\"},\"propagationPolicy\":\"Foreground\""));
+	assert_int_equal(
+		client_delete(f->client, &core_v1_pod_type, STR("a"), STR("p"), &del, NULL), 0);
+	assert_true(logged(f,
+		"\"gracePeriodSeconds\":0,\"preconditions\":{\"uid\":\"u1\"},\"propagationPolicy\":\"Foreground\""));
 	fake_free(f);
 }
 
 /* ---- informer ---- */
 #define POD(name, rv) \
-	"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"" name "\",\"namespace\":\"x\",\"uid\":\"u-" name \
-	"\",\"resourceVersion\":\"" rv "\"},\"spec\":{\"nodeName\":\"n1\"}}"
+	"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"" name \
+	"\",\"namespace\":\"x\",\"uid\":\"u-" name "\",\"resourceVersion\":\"" rv \
+	"\"},\"spec\":{\"nodeName\":\"n1\"}}"
 
 static void answer_informer(struct fake *f, struct http_stream *s, const struct http_request *q)
 {
@@ -233,29 +250,34 @@ static void answer_informer(struct fake *f, struct http_stream *s, const struct 
 		return;
 	}
 	if (f->stage)
-		return reply(s, 200, "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"40\"},\"items\":["
-				     POD("a", "11") "," POD("d", "30") "]}");
+		return reply(s, 200,
+			"{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"40\"},\"items\":[" POD(
+				"a", "11") "," POD("d", "30") "]}");
 	if (str_find_str(query, STR("continue=next")) >= 0)
-		return reply(s, 200, "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"10\"},\"items\":["
-				     POD("b", "2") "]}");
-	reply(s, 200, "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"10\",\"continue\":\"next\"},"
-		      "\"items\":[" POD("a", "1") "]}");
+		return reply(s, 200,
+			"{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" POD(
+				"b", "2") "]}");
+	reply(s, 200,
+		"{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"10\",\"continue\":\"next\"},"
+		"\"items\":[" POD("a", "1") "]}");
 }
 
 struct heard {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	char text[1024];             /* +a +b ~a -c … */
+	char text[1024]; /* +a +b ~a -c … */
 };
 
-static void on_event(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_event(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct heard *h = arg;
 
 	pthread_mutex_lock(&h->lock);
 	size_t n = strlen(h->text);
 
-	snprintf(h->text + n, sizeof(h->text) - n, "%c" STR_FMT " ", "+~-"[ev], STR_ARG((now ? now : old)->meta->name));
+	snprintf(h->text + n, sizeof(h->text) - n, "%c" STR_FMT " ", "+~-"[ev],
+		STR_ARG((now ? now : old)->meta->name));
 	pthread_cond_broadcast(&h->changed);
 	pthread_mutex_unlock(&h->lock);
 }
@@ -292,10 +314,12 @@ static void test_informer(void **state)
 
 	fake_push(f, "MODIFIED", POD("a", "11"));
 	fake_push(f, "ADDED", POD("c", "12"));
-	fake_push(f, "BOOKMARK", "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"resourceVersion\":\"20\"}}");
+	fake_push(f, "BOOKMARK",
+		"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"resourceVersion\":\"20\"}}");
 	await_heard(&h, "+a +b ~a +c ");
 	fake_end_watch(f);
-	await_request(f, "allowWatchBookmarks=true&resourceVersion=20&"); /* resumed after the bookmark, without a list */
+	await_request(f,
+		"allowWatchBookmarks=true&resourceVersion=20&"); /* resumed after the bookmark, without a list */
 
 	informer_by_index(i, STR("node:n1"), &l);
 	assert_int_equal(l.len, 3);
@@ -311,9 +335,11 @@ static void test_informer(void **state)
 	f->n_log = 0;
 	memset(f->log, 0, sizeof(f->log));
 	pthread_mutex_unlock(&f->lock);
-	fake_push(f, "ERROR", "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"Expired\",\"code\":410,"
-			      "\"message\":\"too old resource version\"}");
-	await_request(f, "allowWatchBookmarks=true&resourceVersion=40&"); /* a new list came between */
+	fake_push(f, "ERROR",
+		"{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"Expired\",\"code\":410,"
+		"\"message\":\"too old resource version\"}");
+	await_request(
+		f, "allowWatchBookmarks=true&resourceVersion=40&"); /* a new list came between */
 	pthread_mutex_lock(&h.lock);
 	assert_non_null(strstr(h.text, "+d "));
 	assert_non_null(strstr(h.text, "-b "));
@@ -341,7 +367,9 @@ static void answer_flaky(struct fake *f, struct http_stream *s, const struct htt
 static void test_informer_tries_again(void **state)
 {
 	struct fake *f = fake_new(answer_flaky);
-	const struct informer_config c = { .client = f->client, .type = &core_v1_pod_type, .meta_only = true };
+	const struct informer_config c = {
+		.client = f->client, .type = &core_v1_pod_type, .meta_only = true
+	};
 	struct informer *i = informer_new(&c);
 
 	log_set_level(LOG_ERROR);
@@ -360,8 +388,10 @@ static void test_informer_tries_again(void **state)
 /* A server whose revisions began anew: ours lies in its future. */
 static void answer_set_back(struct fake *f, struct http_stream *s, const struct http_request *q)
 {
-	if (str_find_str(q->query, STR("watch=true")) >= 0 && str_find_str(q->query, STR("resourceVersion=10&")) >= 0)
-		return reply(s, 504, "{\"kind\":\"Status\",\"reason\":\"Timeout\",\"message\":\"Too large resource version: 10\",\"code\":504}");
+	if (str_find_str(q->query, STR("watch=true")) >= 0 &&
+		str_find_str(q->query, STR("resourceVersion=10&")) >= 0)
+		return reply(s, 504,
+			"{\"kind\":\"Status\",\"reason\":\"Timeout\",\"message\":\"Too large resource version: 10\",\"code\":504}");
 	f->stage = f->n_log > 3;
 	answer_informer(f, s, q);
 }
@@ -418,23 +448,31 @@ static void test_kubeconfig(void **state)
 	snprintf(path, sizeof(path), "%s/config", dir);
 	snprintf(token, sizeof(token), "%s/token", dir);
 	write_file(token, "secret\n");
-	write_file(path, arena_fmt(a, "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
-		"clusters:\n- name: other\n  cluster: {server: 'http://127.0.0.1:1'}\n- name: one\n  cluster:\n    server: http://127.0.0.1:%d\n"
-		"contexts:\n- name: here\n  context: {cluster: one, user: me}\n"
-		"users:\n- name: me\n  user: {tokenFile: '%s'}\n", http_server_port(f->server), token).p);
+	write_file(path,
+		arena_fmt(a,
+			"apiVersion: v1\nkind: Config\ncurrent-context: here\n"
+			"clusters:\n- name: other\n  cluster: {server: 'http://127.0.0.1:1'}\n- name: one\n  cluster:\n    server: http://127.0.0.1:%d\n"
+			"contexts:\n- name: here\n  context: {cluster: one, user: me}\n"
+			"users:\n- name: me\n  user: {tokenFile: '%s'}\n",
+			http_server_port(f->server), token)
+			.p);
 	assert_int_equal(client_from_kubeconfig(path, "test", &c, &err), 0);
-	assert_int_equal(client_get(c, &core_v1_pod_type, STR("a"), STR("p"), a, (void **)&pod, NULL), 0);
+	assert_int_equal(
+		client_get(c, &core_v1_pod_type, STR("a"), STR("p"), a, (void **)&pod, NULL), 0);
 	client_free(c);
 
 	static const struct {
 		const char *text, *says;
 	} wrong[] = {
 		{ "current-context: nowhere\n", "nowhere" },
-		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {}}]\n", "no server" },
+		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {}}]\n",
+			"no server" },
 		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'https://h'}}]\n"
-		  "users: [{name: u, user: {exec: {command: aws}}}]\n", "exec plugins" },
+		  "users: [{name: u, user: {exec: {command: aws}}}]\n",
+			"exec plugins" },
 		{ "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n"
-		  "clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: '!!'}}]\n", "not base64" },
+		  "clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: '!!'}}]\n",
+			"not base64" },
 		{ "a: [unclosed\n", "kubeconfig" },
 	};
 
@@ -472,8 +510,11 @@ static size_t count_logged(struct fake *f, const char *text)
 static void test_events(void **state)
 {
 	struct fake *f = fake_new(answer_ok);
-	struct event_recorder *r = event_recorder_new(f->client, "tester", "host1"), *other = event_recorder_for(r, "other");
-	const struct core_v1_pod pod = { .metadata = { .name = STR("p"), .namespace = STR("a"), .uid = STR("u1") } };
+	struct event_recorder *r = event_recorder_new(f->client, "tester", "host1"),
+			      *other = event_recorder_for(r, "other");
+	const struct core_v1_pod pod = {
+		.metadata = { .name = STR("p"), .namespace = STR("a"), .uid = STR("u1") }
+	};
 
 	for (int i = 0; i < 3; i++)
 		event_record(r, &core_v1_pod_type, &pod, "Warning", "BackOff", "Back-off %d", 7);
@@ -482,7 +523,8 @@ static void test_events(void **state)
 	await_request(f, "all is \\\"well\\\"");
 	assert_int_equal(count_logged(f, "POST /api/v1/namespaces/a/events"), 2);
 	assert_int_equal(count_logged(f, "PATCH /api/v1/namespaces/a/events/p."), 2);
-	assert_true(logged(f, "\"involvedObject\":{\"kind\":\"Pod\",\"namespace\":\"a\",\"name\":\"p\",\"uid\":\"u1\",\"apiVersion\":\"v1\"}"));
+	assert_true(logged(f,
+		"\"involvedObject\":{\"kind\":\"Pod\",\"namespace\":\"a\",\"name\":\"p\",\"uid\":\"u1\",\"apiVersion\":\"v1\"}"));
 	assert_true(logged(f, "\"source\":{\"component\":\"other\""));
 	event_recorder_free(other);
 	event_recorder_free(r);
@@ -493,7 +535,9 @@ static void test_events_do_not_flood(void **state)
 {
 	struct fake *f = fake_new(answer_ok);
 	struct event_recorder *r = event_recorder_new(f->client, "tester", "");
-	const struct core_v1_pod pod = { .metadata = { .name = STR("p"), .namespace = STR("a"), .uid = STR("u1") } };
+	const struct core_v1_pod pod = {
+		.metadata = { .name = STR("p"), .namespace = STR("a"), .uid = STR("u1") }
+	};
 
 	for (int i = 0; i < 60; i++)
 		event_record(r, &core_v1_pod_type, &pod, "Normal", "Made", "made number %d", i);
@@ -511,13 +555,15 @@ static void answer_lease(struct fake *f, struct http_stream *s, const struct htt
 	ssize_t at;
 
 	if (str_eqz(q->method, "GET") && !f->version)
-		return reply(s, 404, "{\"kind\":\"Status\",\"reason\":\"NotFound\",\"message\":\"no lease\",\"code\":404}");
+		return reply(s, 404,
+			"{\"kind\":\"Status\",\"reason\":\"NotFound\",\"message\":\"no lease\",\"code\":404}");
 	if (!str_eqz(q->method, "GET")) {
 		char version[64];
 
 		snprintf(version, sizeof(version), "\"resourceVersion\":\"%d\"", f->version);
 		if (f->version && str_find_str(q->body, str_of(version)) < 0)
-			return reply(s, 409, "{\"kind\":\"Status\",\"reason\":\"Conflict\",\"message\":\"stale\",\"code\":409}");
+			return reply(s, 409,
+				"{\"kind\":\"Status\",\"reason\":\"Conflict\",\"message\":\"stale\",\"code\":409}");
 		at = str_find_str(q->body, STR("\"holderIdentity\":\""));
 		f->holder[0] = 0;
 		if (at >= 0)
@@ -565,8 +611,16 @@ static void test_lease(void **state)
 {
 	struct fake *f = fake_new(answer_lease);
 	struct candidate one = { f, 0, 0 }, two = { f, 0, 0 };
-	struct lease_config c = { .client = f->client, .ns = "k", .name = "l", .identity = "one", .duration_s = 2, .renew_s = 1,
-		.retry_s = 1, .on_started = on_started, .on_stopped = on_stopped, .arg = &one };
+	struct lease_config c = { .client = f->client,
+		.ns = "k",
+		.name = "l",
+		.identity = "one",
+		.duration_s = 2,
+		.renew_s = 1,
+		.retry_s = 1,
+		.on_started = on_started,
+		.on_stopped = on_stopped,
+		.arg = &one };
 	struct lease *l1, *l2;
 
 	log_set_level(LOG_ERROR);
@@ -580,7 +634,7 @@ static void test_lease(void **state)
 	await_request(f, "PUT");
 	assert_true(f->version >= before);
 	assert_int_equal(two.started, 0);
-	lease_stop(l1);                    /* gives it back: the other need not wait for its end */
+	lease_stop(l1); /* gives it back: the other need not wait for its end */
 	assert_int_equal(one.stopped, 1);
 	await_count(f, &two.started, 1);
 	assert_string_equal(f->holder, "two");

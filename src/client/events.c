@@ -32,11 +32,11 @@ struct pending {
 struct memory {
 	struct list lru;
 	char *key;
-	int32_t count;               /* sent with this */
-	char *name;                  /* of the event object; NULL: not sent yet */
+	int32_t count; /* sent with this */
+	char *name;    /* of the event object; NULL: not sent yet */
 	struct timestamp first, last;
 	double tokens;
-	size_t n_messages;           /* of a group */
+	size_t n_messages; /* of a group */
 	uint64_t messages[SIMILAR_MOST];
 };
 
@@ -52,7 +52,7 @@ struct event_recorder {
 	pthread_t thread;
 	bool started;
 
-	pthread_mutex_t lock;        /* what follows */
+	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
 	struct list queue;
 	size_t len;
@@ -97,9 +97,8 @@ static struct memory *remember(struct memories *ms, struct str key, bool *ret_ne
 static struct str source_key(const struct pending *p, struct arena *a)
 {
 	return arena_fmt(a, STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT "|" STR_FMT,
-		STR_ARG(p->component), STR_ARG(p->ref.kind),
-		STR_ARG(p->ref.namespace), STR_ARG(p->ref.name), STR_ARG(p->ref.uid),
-		STR_ARG(p->ref.api_version));
+		STR_ARG(p->component), STR_ARG(p->ref.kind), STR_ARG(p->ref.namespace),
+		STR_ARG(p->ref.name), STR_ARG(p->ref.uid), STR_ARG(p->ref.api_version));
 }
 
 static struct str group_key(const struct pending *p, struct arena *a)
@@ -145,8 +144,8 @@ static bool is_spam(struct event_recorder *r, const struct pending *p, struct ar
 	return false;
 }
 
-static int send_new(struct event_recorder *r, const struct pending *p, struct memory *m, struct str message,
-	struct arena *a, struct err *err)
+static int send_new(struct event_recorder *r, const struct pending *p, struct memory *m,
+	struct str message, struct arena *a, struct err *err)
 {
 	struct core_v1_event *e = model_new(&core_v1_event_type, a);
 
@@ -164,7 +163,8 @@ static int send_new(struct event_recorder *r, const struct pending *p, struct me
 	e->first_timestamp = m->first;
 	e->last_timestamp = p->when;
 	e->count = m->count;
-	int ret = client_create(r->client, &core_v1_event_type, e->metadata.namespace, e, a, NULL, err);
+	int ret = client_create(
+		r->client, &core_v1_event_type, e->metadata.namespace, e, a, NULL, err);
 
 	if (!ret) {
 		free(m->name);
@@ -193,8 +193,9 @@ static void send_event(struct event_recorder *r, const struct pending *p)
 	struct arena *a = p->arena;
 	struct err err;
 	bool combined = is_combined(r, p, a), new;
-	struct str key = combined ? group_key(p, a)
-				  : arena_fmt(a, STR_FMT "|" STR_FMT, STR_ARG(group_key(p, a)), STR_ARG(p->message));
+	struct str key = combined
+		? group_key(p, a)
+		: arena_fmt(a, STR_FMT "|" STR_FMT, STR_ARG(group_key(p, a)), STR_ARG(p->message));
 	struct str message = combined
 		? arena_fmt(a, "(combined from similar events): " STR_FMT, STR_ARG(p->message))
 		: p->message;
@@ -208,7 +209,7 @@ static void send_event(struct event_recorder *r, const struct pending *p)
 	int ret = m->name ? send_again(r, p, m, message, a, &err) : CLIENT_NOT_FOUND;
 
 	if (ret == CLIENT_NOT_FOUND) {
-		if (m->name) {               /* it expired */
+		if (m->name) { /* it expired */
 			m->first = p->when;
 			m->count = 1;
 		}
@@ -320,12 +321,13 @@ static void queue_event(struct event_recorder *r, struct pending *p)
 		arena_free(dropped->arena);
 }
 
-static void record(struct event_recorder *r, const struct core_v1_object_reference *ref, const char *type,
-	const char *reason, const char *fmt, va_list ap)
+static void record(struct event_recorder *r, const struct core_v1_object_reference *ref,
+	const char *type, const char *reason, const char *fmt, va_list ap)
 {
 	struct arena *a = arena_new(1024);
 	struct pending *p = arena_alloc(a, sizeof(*p));
-	const struct core_v1_object_reference *copy = model_copy(&core_v1_object_reference_type, ref, a);
+	const struct core_v1_object_reference *copy =
+		model_copy(&core_v1_object_reference_type, ref, a);
 
 	p->arena = a;
 	p->ref = *copy;
@@ -338,8 +340,8 @@ static void record(struct event_recorder *r, const struct core_v1_object_referen
 	queue_event(r->parent ? r->parent : r, p);
 }
 
-void event_record_ref(struct event_recorder *r, const struct core_v1_object_reference *ref, const char *type,
-	const char *reason, const char *fmt, ...)
+void event_record_ref(struct event_recorder *r, const struct core_v1_object_reference *ref,
+	const char *type, const char *reason, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -355,9 +357,13 @@ void event_record(struct event_recorder *r, const struct type *t, const void *ob
 	char api_version[128];
 	va_list ap;
 
-	snprintf(api_version, sizeof(api_version), "%s%s%s", t->group, *t->group ? "/" : "", t->version);
-	const struct core_v1_object_reference ref = { .kind = str_of(t->name), .name = m->name,
-		.namespace = m->namespace, .uid = m->uid, .resource_version = m->resource_version,
+	snprintf(api_version, sizeof(api_version), "%s%s%s", t->group, *t->group ? "/" : "",
+		t->version);
+	const struct core_v1_object_reference ref = { .kind = str_of(t->name),
+		.name = m->name,
+		.namespace = m->namespace,
+		.uid = m->uid,
+		.resource_version = m->resource_version,
 		.api_version = str_of(api_version) };
 
 	va_start(ap, fmt);

@@ -18,8 +18,9 @@
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS 10000
 #define UNSERVED_MS 300000
-#define WATCH_SECONDS 420        /* a little at random is added: not all reconnect at once */
-#define SILENCE_MS 90000         /* bookmarks come each minute; a server that says nothing for this long is gone */
+#define WATCH_SECONDS 420 /* a little at random is added: not all reconnect at once */
+#define SILENCE_MS \
+	90000 /* bookmarks come each minute; a server that says nothing for this long is gone */
 #define KEEP_BUFFER 16384
 
 struct handler {
@@ -36,13 +37,13 @@ struct informer {
 	pthread_t thread;
 	bool started;
 
-	pthread_mutex_t lock;        /* what follows */
+	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
 	bool synced, stopping;
-	struct http_reader *reader;  /* while a watch is open: stopping cancels it */
+	struct http_reader *reader; /* while a watch is open: stopping cancels it */
 
 	/* the thread's own */
-	struct buf revision;         /* where the next watch begins; empty: list first */
+	struct buf revision; /* where the next watch begins; empty: list first */
 	struct arena *decoded, *copied;
 };
 
@@ -53,8 +54,10 @@ struct informer *informer_new(const struct informer_config *c)
 	i->config = *c;
 	i->ns = str_dup(c->ns);
 	i->config.ns = str_of(i->ns);
-	i->config.label_selector = i->label_selector = c->label_selector ? xstrdup(c->label_selector) : NULL;
-	i->config.field_selector = i->field_selector = c->field_selector ? xstrdup(c->field_selector) : NULL;
+	i->config.label_selector = i->label_selector =
+		c->label_selector ? xstrdup(c->label_selector) : NULL;
+	i->config.field_selector = i->field_selector =
+		c->field_selector ? xstrdup(c->field_selector) : NULL;
 	i->cache = cache_new(c->index);
 	pthread_mutex_init(&i->lock, NULL);
 	cond_init_mono(&i->changed);
@@ -85,7 +88,8 @@ void informer_add_handler(struct informer *i, informer_fn fn, void *arg)
 
 void informer_set_meta_only(struct informer *i, bool meta_only)
 {
-	if (i->config.meta_only != meta_only) /* asked for again while it runs: nothing is written */
+	if (i->config.meta_only !=
+		meta_only) /* asked for again while it runs: nothing is written */
 		i->config.meta_only = meta_only;
 }
 
@@ -127,7 +131,8 @@ static void seen(struct informer *i, const void *obj)
 		cached_ref(now);
 		cached_unref(cache_set(i->cache, now));
 		if (old && !str_eq(old->meta->uid, now->meta->uid)) {
-			tell(i, INFORMER_DELETED, old, NULL); /* and another came under its name, unseen */
+			tell(i, INFORMER_DELETED, old,
+				NULL); /* and another came under its name, unseen */
 			tell(i, INFORMER_ADDED, NULL, now);
 		} else {
 			tell(i, old ? INFORMER_MODIFIED : INFORMER_ADDED, old, now);
@@ -193,10 +198,15 @@ struct list_view {
 
 static struct list_view view_list(const struct type *list_type, void *list)
 {
-	struct any_list { char *items; size_t len; };
-	const struct any_list *l = (void *)((char *)list + model_field(list_type, STR("items"))->offset);
+	struct any_list {
+		char *items;
+		size_t len;
+	};
+	const struct any_list *l =
+		(void *)((char *)list + model_field(list_type, STR("items"))->offset);
 
-	return (struct list_view){ .items = l->items, .len = l->len,
+	return (struct list_view){ .items = l->items,
+		.len = l->len,
 		.meta = (void *)((char *)list + model_field(list_type, STR("metadata"))->offset) };
 }
 
@@ -237,8 +247,10 @@ static int list_all(struct informer *i, struct err *err)
 
 	scratch_begin(i);
 	do {
-		const struct client_list_query q = { .ns = i->config.ns, .limit = PAGE,
-			.label_selector = i->label_selector, .field_selector = i->field_selector,
+		const struct client_list_query q = { .ns = i->config.ns,
+			.limit = PAGE,
+			.label_selector = i->label_selector,
+			.field_selector = i->field_selector,
 			.continue_token = buf_str(&token) };
 		void *list;
 
@@ -279,8 +291,10 @@ static int on_line(struct informer *i, struct str line, struct err *err)
 	if (str_eqz(ev->type, "ERROR")) {
 		struct meta_v1_status *st;
 
-		if (json_decode(&meta_v1_status_type, ev->object, i->decoded, NULL, (void **)&st, NULL))
-			return err_set(err, -EBADMSG, "watch ended with an error that is no Status");
+		if (json_decode(
+			    &meta_v1_status_type, ev->object, i->decoded, NULL, (void **)&st, NULL))
+			return err_set(
+				err, -EBADMSG, "watch ended with an error that is no Status");
 		return client_outcome(st->code ? st->code : 500, ev->object, STR("watch"), err);
 	}
 	r = json_decode(i->config.type, ev->object, i->decoded, NULL, &obj, err);
@@ -400,9 +414,10 @@ static void *run(void *arg)
 			continue;
 		}
 		if (r && r != CLIENT_GONE)
-			log_write(r == -ECONNREFUSED || r == -ECONNRESET ? LOG_DEBUG : LOG_WARN, "informer",
-				"%s %s: %s; again in %llu ms", listing ? "list" : "watch", i->config.type->name,
-				err.text, (unsigned long long)backoff);
+			log_write(r == -ECONNREFUSED || r == -ECONNRESET ? LOG_DEBUG : LOG_WARN,
+				"informer", "%s %s: %s; again in %llu ms",
+				listing ? "list" : "watch", i->config.type->name, err.text,
+				(unsigned long long)backoff);
 		pause_ms(i, backoff);
 	}
 	return NULL;
@@ -413,7 +428,8 @@ int informer_start(struct informer *i, struct err *err)
 	char name[16];
 
 	if (!client_resource_row(i->config.type))
-		return err_set(err, -EINVAL, "%s is no resource: it cannot be watched", i->config.type->name);
+		return err_set(err, -EINVAL, "%s is no resource: it cannot be watched",
+			i->config.type->name);
 	snprintf(name, sizeof(name), "i-%s", i->config.type->name);
 	int r = thread_start(&i->thread, name, run, i);
 

@@ -26,35 +26,43 @@ const struct meta_v1_owner_reference *client_controller_of(const struct meta_v1_
 }
 
 /* A service under the first pair of its selector, a slice under its service. */
-static size_t service_values(const struct type *t, const void *obj, struct str *ret_values, struct arena *a)
+static size_t service_values(
+	const struct type *t, const void *obj, struct str *ret_values, struct arena *a)
 {
 	const struct meta_v1_object_meta *m = model_meta(t, obj);
-	struct str name = t == &discovery_v1_endpoint_slice_type ? str_map_get(&m->labels, STR("kubernetes.io/service-name")) : STR_NONE;
+	struct str name = t == &discovery_v1_endpoint_slice_type
+		? str_map_get(&m->labels, STR("kubernetes.io/service-name"))
+		: STR_NONE;
 
 	if (name.len) {
-		*ret_values = arena_fmt(a, "service:" STR_FMT "/" STR_FMT, STR_ARG(m->namespace), STR_ARG(name));
+		*ret_values = arena_fmt(
+			a, "service:" STR_FMT "/" STR_FMT, STR_ARG(m->namespace), STR_ARG(name));
 		return 1;
 	}
 	if (t != &core_v1_service_type || !((const struct core_v1_service *)obj)->spec.selector.len)
 		return 0;
 	const struct str_pair *p = ((const struct core_v1_service *)obj)->spec.selector.items;
 
-	*ret_values = arena_fmt(a, "selects:" STR_FMT "/" STR_FMT "=" STR_FMT, STR_ARG(m->namespace), STR_ARG(p->key), STR_ARG(p->value));
+	*ret_values = arena_fmt(a, "selects:" STR_FMT "/" STR_FMT "=" STR_FMT,
+		STR_ARG(m->namespace), STR_ARG(p->key), STR_ARG(p->value));
 	return 1;
 }
 
-static size_t index_values(const struct type *t, const void *obj, struct str ret_values[8], struct arena *a)
+static size_t index_values(
+	const struct type *t, const void *obj, struct str ret_values[8], struct arena *a)
 {
 	const struct meta_v1_owner_reference *owner = client_controller_of(model_meta(t, obj));
 	size_t n = 0;
 
 	if (owner)
 		ret_values[n++] = arena_fmt(a, "uid:" STR_FMT, STR_ARG(owner->uid));
-	else if (t == &core_v1_pod_type || t == &apps_v1_replica_set_type || t == &batch_v1_job_type ||
-		t == &apps_v1_controller_revision_type)
-		ret_values[n++] = arena_fmt(a, "orphan:" STR_FMT, STR_ARG(model_meta(t, obj)->namespace));
+	else if (t == &core_v1_pod_type || t == &apps_v1_replica_set_type ||
+		t == &batch_v1_job_type || t == &apps_v1_controller_revision_type)
+		ret_values[n++] =
+			arena_fmt(a, "orphan:" STR_FMT, STR_ARG(model_meta(t, obj)->namespace));
 	if (t == &core_v1_pod_type && ((const struct core_v1_pod *)obj)->spec.node_name.len)
-		ret_values[n++] = arena_fmt(a, "node:" STR_FMT, STR_ARG(((const struct core_v1_pod *)obj)->spec.node_name));
+		ret_values[n++] = arena_fmt(a, "node:" STR_FMT,
+			STR_ARG(((const struct core_v1_pod *)obj)->spec.node_name));
 	return n + service_values(t, obj, ret_values + n, a);
 }
 
@@ -72,8 +80,9 @@ struct informer *informers_get_meta(struct informers *f, const struct type *t)
 
 	if (i)
 		return i;
-	const struct informer_config c = { .client = f->client, .type = t, .meta_only = true,
-		.index = index_values };
+	const struct informer_config c = {
+		.client = f->client, .type = t, .meta_only = true, .index = index_values
+	};
 
 	f->items = xrealloc(f->items, (f->len + 1) * sizeof(struct informer *));
 	f->types = xrealloc(f->types, (f->len + 1) * sizeof(struct type *));
@@ -107,7 +116,8 @@ bool informers_wait_synced(struct informers *f, unsigned timeout_ms)
 	for (size_t k = 0; k < f->len; k++) {
 		uint64_t now = mono_now_ns();
 
-		if (!informer_wait_synced(f->items[k], now < until ? (unsigned)((until - now) / 1000000) : 0))
+		if (!informer_wait_synced(
+			    f->items[k], now < until ? (unsigned)((until - now) / 1000000) : 0))
 			return false;
 	}
 	return true;

@@ -27,13 +27,14 @@ int client_open(struct client *c, struct str target, unsigned timeout_ms, struct
 
 /* ---- the cache behind an informer (cache.c) ---- */
 struct cache;
-typedef size_t (*cache_index_fn)(const struct type *t, const void *obj, struct str ret_values[8],
-	struct arena *a);
+typedef size_t (*cache_index_fn)(
+	const struct type *t, const void *obj, struct str ret_values[8], struct arena *a);
 struct cache *cache_new(cache_index_fn index);
 void cache_free(struct cache *c);
 /* A cached object with one reference, copied from obj into memory of its exact size. managedFields are left out; meta_only: all
  * but the metadata that owners and deletion need. scratch is reset. */
-struct cached *cached_new(const struct type *t, const void *obj, bool meta_only, struct arena *scratch);
+struct cached *cached_new(
+	const struct type *t, const void *obj, bool meta_only, struct arena *scratch);
 /* Takes over the reference of `now`; the former object's reference goes to the caller (NULL: none). */
 struct cached *cache_set(struct cache *c, struct cached *now);
 struct cached *cache_remove(struct cache *c, struct str key);

@@ -27,8 +27,8 @@ static struct str text(const struct value *o, const char *key)
 }
 
 /* clusters: [{name: x, cluster: {…}}] */
-static const struct value *named(const struct kubeconfig *k, const char *list, const char *what,
-	struct str name)
+static const struct value *named(
+	const struct kubeconfig *k, const char *list, const char *what, struct str name)
 {
 	const struct value *l = member(&k->root, list);
 
@@ -39,15 +39,16 @@ static const struct value *named(const struct kubeconfig *k, const char *list, c
 }
 
 /* key-data in base64, or the file that key names; none: empty. */
-static int bytes(const struct kubeconfig *k, const struct value *o, const char *key, struct str *ret,
-	struct err *err)
+static int bytes(const struct kubeconfig *k, const struct value *o, const char *key,
+	struct str *ret, struct err *err)
 {
 	struct str data = text(o, arena_fmt(k->arena, "%s-data", key).p), path = text(o, key);
 	struct buf b CLEAN_BUF = { 0 };
 
 	if (data.len) {
 		if (base64_decode(&b, data))
-			return err_set(err, -EBADMSG, "kubeconfig %s: %s-data is not base64", k->path, key);
+			return err_set(err, -EBADMSG, "kubeconfig %s: %s-data is not base64",
+				k->path, key);
 	} else if (path.len) {
 		struct str full = path;
 
@@ -65,8 +66,8 @@ static int bytes(const struct kubeconfig *k, const struct value *o, const char *
 	return 0;
 }
 
-static int connect_to(const struct kubeconfig *k, const struct value *cluster, const struct value *user,
-	struct http_client **ret, struct err *err)
+static int connect_to(const struct kubeconfig *k, const struct value *cluster,
+	const struct value *user, struct http_client **ret, struct err *err)
 {
 	struct tls_client_config tls = { 0 };
 	struct tls_context *context = NULL;
@@ -78,7 +79,8 @@ static int connect_to(const struct kubeconfig *k, const struct value *cluster, c
 	if (!server.len)
 		return err_set(err, -EINVAL, "kubeconfig %s: the cluster names no server", k->path);
 	if (member(user, "exec") || member(user, "auth-provider"))
-		return err_set(err, -ENOTSUP, "kubeconfig %s: exec plugins are not supported: use a certificate or a token",
+		return err_set(err, -ENOTSUP,
+			"kubeconfig %s: exec plugins are not supported: use a certificate or a token",
 			k->path);
 	if ((r = bytes(k, cluster, "certificate-authority", &tls.ca_pem, err)) ||
 		(r = bytes(k, user, "client-certificate", &tls.cert_pem, err)) ||
@@ -100,7 +102,8 @@ static int connect_to(const struct kubeconfig *k, const struct value *cluster, c
 	return r;
 }
 
-int client_from_kubeconfig(const char *path, const char *user_agent, struct client **ret, struct err *err)
+int client_from_kubeconfig(
+	const char *path, const char *user_agent, struct client **ret, struct err *err)
 {
 	struct arena *a CLEAN_ARENA = arena_new(0);
 	struct kubeconfig k = { .path = path, .arena = a };
@@ -119,8 +122,9 @@ int client_from_kubeconfig(const char *path, const char *user_agent, struct clie
 
 	if (!context || !cluster)
 		return err_set(err, -EINVAL,
-			"kubeconfig %s: current-context \"" STR_FMT "\" names no context with a cluster", path,
-			STR_ARG(current));
+			"kubeconfig %s: current-context \"" STR_FMT
+			"\" names no context with a cluster",
+			path, STR_ARG(current));
 	r = connect_to(&k, cluster, named(&k, "users", "user", text(context, "user")), &http, err);
 	if (r)
 		return r;

@@ -12,8 +12,8 @@ struct lease {
 	struct lease_config config;
 	char *ns, *name, *identity;
 	pthread_t thread;
-	bool leading;                /* the thread's own, as what follows */
-	char *seen;                  /* the resourceVersion last seen … */
+	bool leading;                 /* the thread's own, as what follows */
+	char *seen;                   /* the resourceVersion last seen … */
 	uint64_t seen_at, renewed_at; /* … and when it was first seen */
 
 	pthread_mutex_t lock;
@@ -31,8 +31,9 @@ static bool may_take(struct lease *l, const struct coordination_v1_lease *le)
 		l->seen_at = mono_now_ns();
 		return false;
 	}
-	int64_t seconds = le->spec.lease_duration_seconds.set ? le->spec.lease_duration_seconds.value
-							      : (int64_t)l->config.duration_s;
+	int64_t seconds = le->spec.lease_duration_seconds.set
+		? le->spec.lease_duration_seconds.value
+		: (int64_t)l->config.duration_s;
 
 	return mono_now_ns() - l->seen_at >= (uint64_t)seconds * 1000000000;
 }
@@ -48,7 +49,8 @@ static void fill(struct lease *l, struct coordination_v1_lease *le)
 	if (mine)
 		return;
 	if (le->spec.holder_identity.len || le->spec.lease_transitions.set)
-		le->spec.lease_transitions = (struct opt_int32)SOME(le->spec.lease_transitions.value + 1);
+		le->spec.lease_transitions =
+			(struct opt_int32)SOME(le->spec.lease_transitions.value + 1);
 	else
 		le->spec.lease_transitions = (struct opt_int32)SOME(0);
 	le->spec.holder_identity = str_of(l->identity);
@@ -61,8 +63,8 @@ static int acquire(struct lease *l, struct err *err)
 	struct arena *a CLEAN_ARENA = arena_new(2048);
 	struct coordination_v1_lease *le;
 	struct client *c = l->config.client;
-	int r = client_get(c, &coordination_v1_lease_type, str_of(l->ns), str_of(l->name), a, (void **)&le,
-		err);
+	int r = client_get(c, &coordination_v1_lease_type, str_of(l->ns), str_of(l->name), a,
+		(void **)&le, err);
 
 	if (r == CLIENT_NOT_FOUND) {
 		le = model_new(&coordination_v1_lease_type, a);
@@ -75,8 +77,8 @@ static int acquire(struct lease *l, struct err *err)
 	if (r)
 		return r;
 	if (!may_take(l, le))
-		return err_set(err, CLIENT_CONFLICT, "lease %s/%s is held by " STR_FMT, l->ns, l->name,
-			STR_ARG(le->spec.holder_identity));
+		return err_set(err, CLIENT_CONFLICT, "lease %s/%s is held by " STR_FMT, l->ns,
+			l->name, STR_ARG(le->spec.holder_identity));
 	fill(l, le);
 	return client_update(c, &coordination_v1_lease_type, NULL, le, a, NULL, err);
 }
@@ -87,7 +89,8 @@ static void give_back(struct lease *l)
 	struct coordination_v1_lease *le;
 	struct client *c = l->config.client;
 
-	if (client_get(c, &coordination_v1_lease_type, str_of(l->ns), str_of(l->name), a, (void **)&le, NULL) ||
+	if (client_get(c, &coordination_v1_lease_type, str_of(l->ns), str_of(l->name), a,
+		    (void **)&le, NULL) ||
 		!str_eqz(le->spec.holder_identity, l->identity))
 		return;
 	le->spec.holder_identity = STR("");
@@ -134,8 +137,10 @@ static void step(struct lease *l)
 		return;
 	}
 	if (r != CLIENT_CONFLICT)
-		log_warn("lease", "%s/%s: %s; again in %u s", l->ns, l->name, err.text, l->config.retry_s);
-	if (l->leading && mono_now_ns() - l->renewed_at >= (uint64_t)l->config.renew_s * 1000000000) {
+		log_warn("lease", "%s/%s: %s; again in %u s", l->ns, l->name, err.text,
+			l->config.retry_s);
+	if (l->leading &&
+		mono_now_ns() - l->renewed_at >= (uint64_t)l->config.renew_s * 1000000000) {
 		log_error("lease", "%s lost %s/%s: %s", l->identity, l->ns, l->name, err.text);
 		lose(l);
 	}

@@ -69,8 +69,8 @@ int client_path(const struct type *t, struct str ns, struct str name, struct str
 	const struct resource_row *row = client_resource_row(t);
 
 	if (!row)
-		return err_set(err, -EINVAL, "%s/%s %s is no resource: it has no path to ask for", t->group,
-			t->version, t->name);
+		return err_set(err, -EINVAL, "%s/%s %s is no resource: it has no path to ask for",
+			t->group, t->version, t->name);
 	if (*t->group)
 		buf_addf(out, "/apis/%s/%s", t->group, t->version);
 	else
@@ -122,8 +122,8 @@ int client_outcome(int code, struct str body, struct str what, struct err *err)
 		}
 	if (message.len)
 		return err_set(err, outcome, STR_FMT, STR_ARG(message));
-	return err_set(err, outcome, STR_FMT ": the server answered %d without a message", STR_ARG(what),
-		code);
+	return err_set(err, outcome, STR_FMT ": the server answered %d without a message",
+		STR_ARG(what), code);
 }
 
 static int call(struct client *c, struct http_call *call, struct arena *a, struct http_reply *reply,
@@ -139,8 +139,8 @@ static int call(struct client *c, struct http_call *call, struct arena *a, struc
 }
 
 /* Sends and decodes the answer as `t` (ret NULL: whatever it says). */
-static int exchange(struct client *c, struct http_call *request, const struct type *t, struct arena *a,
-	void **ret, struct err *err)
+static int exchange(struct client *c, struct http_call *request, const struct type *t,
+	struct arena *a, void **ret, struct err *err)
 {
 	struct arena *own = a ? NULL : arena_new(0);
 	struct http_reply reply = { 0 };
@@ -154,8 +154,8 @@ static int exchange(struct client *c, struct http_call *request, const struct ty
 	return r;
 }
 
-int client_get(struct client *c, const struct type *t, struct str ns, struct str name, struct arena *a,
-	void **ret, struct err *err)
+int client_get(struct client *c, const struct type *t, struct str ns, struct str name,
+	struct arena *a, void **ret, struct err *err)
 {
 	struct buf target CLEAN_BUF = { 0 };
 	int r = client_path(t, ns, name, STR_NONE, &target, err);
@@ -168,21 +168,23 @@ int client_get(struct client *c, const struct type *t, struct str ns, struct str
 }
 
 static int send_object(struct client *c, const char *method, struct buf *target,
-	const struct type *body_type, const void *body, const struct type *ret_type, struct arena *a,
-	void **ret, struct err *err)
+	const struct type *body_type, const void *body, const struct type *ret_type,
+	struct arena *a, void **ret, struct err *err)
 {
 	struct buf json CLEAN_BUF = { 0 };
 
 	client_query(target, "fieldManager", str_of(c->field_manager));
 	json_encode(body_type, body, &json);
-	struct http_call request = { .method = str_of(method), .target = buf_str(target),
-		.body = buf_str(&json), .content_type = STR("application/json") };
+	struct http_call request = { .method = str_of(method),
+		.target = buf_str(target),
+		.body = buf_str(&json),
+		.content_type = STR("application/json") };
 
 	return exchange(c, &request, ret_type, a, ret, err);
 }
 
-int client_create(struct client *c, const struct type *t, struct str ns, const void *obj, struct arena *a,
-	void **ret, struct err *err)
+int client_create(struct client *c, const struct type *t, struct str ns, const void *obj,
+	struct arena *a, void **ret, struct err *err)
 {
 	struct buf target CLEAN_BUF = { 0 };
 	int r = client_path(t, ns, STR_NONE, STR_NONE, &target, err);
@@ -201,8 +203,8 @@ int client_update(struct client *c, const struct type *t, const char *sub, const
 }
 
 int client_create_sub(struct client *c, const struct type *t, struct str ns, struct str name,
-	const char *sub, const struct type *body_type, const void *body, struct arena *a, void **ret,
-	struct err *err)
+	const char *sub, const struct type *body_type, const void *body, struct arena *a,
+	void **ret, struct err *err)
 {
 	struct buf target CLEAN_BUF = { 0 };
 	int r = client_path(t, ns, name, str_of(sub), &target, err);
@@ -210,8 +212,9 @@ int client_create_sub(struct client *c, const struct type *t, struct str ns, str
 	return r ? r : send_object(c, "POST", &target, body_type, body, body_type, a, ret, err);
 }
 
-int client_patch(struct client *c, const struct type *t, struct str ns, struct str name, const char *sub,
-	enum client_patch kind, struct str patch, struct arena *a, void **ret, struct err *err)
+int client_patch(struct client *c, const struct type *t, struct str ns, struct str name,
+	const char *sub, enum client_patch kind, struct str patch, struct arena *a, void **ret,
+	struct err *err)
 {
 	static const char *const content_types[] = {
 		[CLIENT_PATCH_JSON] = "application/json-patch+json",
@@ -224,7 +227,9 @@ int client_patch(struct client *c, const struct type *t, struct str ns, struct s
 	if (r)
 		return r;
 	client_query(&target, "fieldManager", str_of(c->field_manager));
-	struct http_call request = { .method = STR("PATCH"), .target = buf_str(&target), .body = patch,
+	struct http_call request = { .method = STR("PATCH"),
+		.target = buf_str(&target),
+		.body = patch,
 		.content_type = str_of(content_types[kind]) };
 
 	return exchange(c, &request, t, a, ret, err);
@@ -248,7 +253,8 @@ int client_delete(struct client *c, const struct type *t, struct str ns, struct 
 			json_write_text(o->uid, &body);
 		}
 		if (o->resource_version.len) {
-			buf_addz(&body, o->uid.len ? ",\"resourceVersion\":" : "\"resourceVersion\":");
+			buf_addz(&body,
+				o->uid.len ? ",\"resourceVersion\":" : "\"resourceVersion\":");
 			json_write_text(o->resource_version, &body);
 		}
 		buf_addc(&body, '}');
@@ -256,8 +262,10 @@ int client_delete(struct client *c, const struct type *t, struct str ns, struct 
 	if (o && o->propagation)
 		buf_addf(&body, ",\"propagationPolicy\":\"%s\"", o->propagation);
 	buf_addc(&body, '}');
-	struct http_call request = { .method = STR("DELETE"), .target = buf_str(&target),
-		.body = buf_str(&body), .content_type = STR("application/json") };
+	struct http_call request = { .method = STR("DELETE"),
+		.target = buf_str(&target),
+		.body = buf_str(&body),
+		.content_type = STR("application/json") };
 
 	return exchange(c, &request, NULL, NULL, NULL, err);
 }
@@ -288,8 +296,9 @@ int client_list_page(struct client *c, const struct type *t, const struct client
 int client_list(struct client *c, const struct type *t, struct str ns, const char *label_selector,
 	const char *field_selector, struct arena *a, void **ret_list, struct err *err)
 {
-	const struct client_list_query q = { .ns = ns, .label_selector = label_selector,
-		.field_selector = field_selector };
+	const struct client_list_query q = {
+		.ns = ns, .label_selector = label_selector, .field_selector = field_selector
+	};
 
 	return client_list_page(c, t, &q, a, ret_list, err);
 }
@@ -297,8 +306,11 @@ int client_list(struct client *c, const struct type *t, struct str ns, const cha
 int client_raw(struct client *c, const char *method, const char *target, struct str content_type,
 	struct str body, struct arena *a, struct str *ret_body, int *ret_code, struct err *err)
 {
-	struct http_call request = { .method = str_of(method), .target = str_of(target), .body = body,
-		.content_type = content_type, .accept = STR("application/json, */*") };
+	struct http_call request = { .method = str_of(method),
+		.target = str_of(target),
+		.body = body,
+		.content_type = content_type,
+		.accept = STR("application/json, */*") };
 	struct http_reply reply = { 0 };
 	int r = call(c, &request, a, &reply, err);
 
@@ -315,8 +327,12 @@ int client_open(struct client *c, struct str target, unsigned timeout_ms, struct
 	struct http_reader **ret, struct err *err)
 {
 	const struct http_header agent = { STR("user-agent"), str_of(c->user_agent) };
-	struct http_call request = { .method = STR("GET"), .target = target, .headers = &agent,
-		.n_headers = 1, .accept = STR("application/json"), .timeout_ms = timeout_ms };
+	struct http_call request = { .method = STR("GET"),
+		.target = target,
+		.headers = &agent,
+		.n_headers = 1,
+		.accept = STR("application/json"),
+		.timeout_ms = timeout_ms };
 	struct http_reply head = { 0 };
 	struct http_reader *reader = NULL;
 	int r = http_client_open(c->http, &request, a, &head, &reader, err);
@@ -331,7 +347,8 @@ int client_open(struct client *c, struct str target, unsigned timeout_ms, struct
 	char piece[2048];
 	ssize_t n;
 
-	while (body.len < 64 * 1024 && (n = http_reader_read(reader, piece, sizeof(piece), NULL)) > 0)
+	while (body.len < 64 * 1024 &&
+		(n = http_reader_read(reader, piece, sizeof(piece), NULL)) > 0)
 		buf_add(&body, piece, (size_t)n);
 	http_reader_free(reader);
 	return client_outcome(head.status, buf_str(&body), target, err);

@@ -7,10 +7,13 @@ struct str slice_service_key(const struct discovery_v1_endpoint_slice *s, struct
 {
 	struct str name = str_map_get(&s->metadata.labels, STR(SERVICE_LABEL));
 
-	return name.p ? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(s->metadata.namespace), STR_ARG(name)) : STR_NONE;
+	return name.p
+		? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(s->metadata.namespace), STR_ARG(name))
+		: STR_NONE;
 }
 
-static size_t index_slice(const struct type *t, const void *obj, struct str ret_values[8], struct arena *a)
+static size_t index_slice(
+	const struct type *t, const void *obj, struct str ret_values[8], struct arena *a)
 {
 	ret_values[0] = slice_service_key(obj, a);
 	return ret_values[0].len ? 1 : 0;
@@ -19,7 +22,9 @@ static size_t index_slice(const struct type *t, const void *obj, struct str ret_
 void service_view_init(struct service_view *v, struct client *c)
 {
 	struct informer_config services = { .client = c, .type = &core_v1_service_type };
-	struct informer_config slices = { .client = c, .type = &discovery_v1_endpoint_slice_type, .label_selector = SERVICE_LABEL,
+	struct informer_config slices = { .client = c,
+		.type = &discovery_v1_endpoint_slice_type,
+		.label_selector = SERVICE_LABEL,
 		.index = index_slice };
 
 	v->services = informer_new(&services);
@@ -35,7 +40,8 @@ int service_view_start(struct service_view *v, struct err *err)
 
 bool service_view_wait_synced(struct service_view *v, unsigned timeout_ms)
 {
-	return informer_wait_synced(v->slices, timeout_ms) && informer_wait_synced(v->services, timeout_ms);
+	return informer_wait_synced(v->slices, timeout_ms) &&
+		informer_wait_synced(v->services, timeout_ms);
 }
 
 void service_view_stop(struct service_view *v)

@@ -10,16 +10,16 @@
 #define BACKOFF_MOST_NS (1000 * 1000000000ull)
 
 struct item {
-	struct list in_queue;     /* empty: not in it */
+	struct list in_queue; /* empty: not in it */
 	struct heap_node later;
 	uint64_t due_ns;
 	bool dirty, processing;
 	unsigned failures;
-	struct str key;           /* right behind this struct */
+	struct str key; /* right behind this struct */
 };
 
 struct workqueue {
-	pthread_mutex_t lock;     /* all below */
+	pthread_mutex_t lock; /* all below */
 	pthread_cond_t ready;
 	struct map items;
 	struct list queue;
@@ -30,7 +30,8 @@ struct workqueue {
 
 static bool due_before(const struct heap_node *a, const struct heap_node *b)
 {
-	return container_of(a, struct item, later)->due_ns < container_of(b, struct item, later)->due_ns;
+	return container_of(a, struct item, later)->due_ns <
+		container_of(b, struct item, later)->due_ns;
 }
 
 struct workqueue *workqueue_new(const char *name UNUSED)
@@ -104,7 +105,8 @@ static void add_later_locked(struct workqueue *q, struct item *it, uint64_t due_
 	it->due_ns = due_ns;
 	heap_update(&q->later, &it->later);
 	if (heap_peek(&q->later) == &it->later)
-		pthread_cond_broadcast(&q->ready); /* the watchman sleeps too long, or there is none */
+		pthread_cond_broadcast(
+			&q->ready); /* the watchman sleeps too long, or there is none */
 }
 
 void workqueue_add_after(struct workqueue *q, struct str key, uint64_t after_ms)
@@ -126,7 +128,8 @@ void workqueue_add_rate_limited(struct workqueue *q, struct str key)
 	pthread_mutex_lock(&q->lock);
 	if (!q->stopped) {
 		struct item *it = item_of(q, key);
-		uint64_t wait = it->failures < 18 ? BACKOFF_FIRST_NS << it->failures : BACKOFF_MOST_NS;
+		uint64_t wait =
+			it->failures < 18 ? BACKOFF_FIRST_NS << it->failures : BACKOFF_MOST_NS;
 
 		it->failures++;
 		add_later_locked(q, it, mono_now_ns() + MIN(wait, BACKOFF_MOST_NS));
@@ -176,7 +179,8 @@ char *workqueue_get(struct workqueue *q)
 
 		if (n && !q->watchman) {
 			q->watchman = true;
-			cond_wait_until(&q->ready, &q->lock, container_of(n, struct item, later)->due_ns);
+			cond_wait_until(
+				&q->ready, &q->lock, container_of(n, struct item, later)->due_ns);
 			q->watchman = false;
 		} else {
 			pthread_cond_wait(&q->ready, &q->lock);

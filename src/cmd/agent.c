@@ -35,12 +35,17 @@ struct agent {
 	bool stopping;
 };
 
-static int read_credential(const struct agent *a, const char *name, struct buf *ret, struct err *err)
+static int read_credential(
+	const struct agent *a, const char *name, struct buf *ret, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/agent/%s", a->options.data_dir, name);
 	int r = file_read(path, 1 << 20, ret, err);
 
-	return r == -ENOENT ? err_set(err, r, "%s is missing: the server that runs beside this agent makes it; elsewhere `skiff agent --server … --token …` gets it", path) : r;
+	return r == -ENOENT
+		? err_set(err, r,
+			  "%s is missing: the server that runs beside this agent makes it; elsewhere `skiff agent --server … --token …` gets it",
+			  path)
+		: r;
 }
 
 /* Certificate and key of one name; the CA. */
@@ -55,9 +60,11 @@ static void credential_deinit(struct credential *c)
 	buf_deinit(&c->key);
 }
 
-static int credential_read(const struct agent *a, enum agent_credential which, struct credential *ret, struct err *err)
+static int credential_read(
+	const struct agent *a, enum agent_credential which, struct credential *ret, struct err *err)
 {
-	CLEAN_FREE char *crt = xasprintf("%s.crt", join_certificate_name(which)), *key = xasprintf("%s.key", join_certificate_name(which));
+	CLEAN_FREE char *crt = xasprintf("%s.crt", join_certificate_name(which)),
+			*key = xasprintf("%s.key", join_certificate_name(which));
 	int r = read_credential(a, "ca.crt", &ret->ca, err);
 
 	if (r == 0)
@@ -68,23 +75,29 @@ static int credential_read(const struct agent *a, enum agent_credential which, s
 /* Makes the TLS context of a credential, or gives it the new certificate. */
 static int use_credential(struct agent *a, enum agent_credential which, struct err *err)
 {
-	CLEANUP(credential_deinit) struct credential c = {0};
+	CLEANUP(credential_deinit) struct credential c = { 0 };
 	int r = credential_read(a, which, &c, err);
 	struct tls_context **tls = &a->tls[which];
 
 	if (r < 0)
 		return r;
 	if (which == CREDENTIAL_KUBELET) {
-		struct tls_server_config tc = { .cert_pem = buf_str(&c.cert), .key_pem = buf_str(&c.key), .client_ca_pem = buf_str(&c.ca), .http2 = true };
+		struct tls_server_config tc = { .cert_pem = buf_str(&c.cert),
+			.key_pem = buf_str(&c.key),
+			.client_ca_pem = buf_str(&c.ca),
+			.http2 = true };
 
 		return *tls ? tls_server_update(*tls, &tc, err) : tls_server_new(&tc, tls, err);
 	}
-	struct tls_client_config tc = { .ca_pem = buf_str(&c.ca), .cert_pem = buf_str(&c.cert), .key_pem = buf_str(&c.key) };
+	struct tls_client_config tc = {
+		.ca_pem = buf_str(&c.ca), .cert_pem = buf_str(&c.cert), .key_pem = buf_str(&c.key)
+	};
 
 	return *tls ? tls_client_update(*tls, &tc, err) : tls_client_new(&tc, tls, err);
 }
 
-static int make_client(struct agent *a, enum agent_credential which, const char *user_agent, struct client **ret, struct err *err)
+static int make_client(struct agent *a, enum agent_credential which, const char *user_agent,
+	struct client **ret, struct err *err)
 {
 	struct client_config cc = { .user_agent = user_agent };
 	int r = use_credential(a, which, err);
@@ -107,11 +120,13 @@ static int make_clients(struct agent *a, struct err *err)
 	int r = join_client_certificate(&a->options, err);
 
 	if (r == 0)
-		r = make_client(a, CREDENTIAL_NODE, "skiff/" SKIFF_VERSION " agent", &a->node_client, err);
+		r = make_client(
+			a, CREDENTIAL_NODE, "skiff/" SKIFF_VERSION " agent", &a->node_client, err);
 	if (r == 0)
 		r = join_certificate(&a->options, CREDENTIAL_NETWORK, a->node_client, err);
 	if (r == 0)
-		r = make_client(a, CREDENTIAL_NETWORK, "skiff/" SKIFF_VERSION " network", &a->network_client, err);
+		r = make_client(a, CREDENTIAL_NETWORK, "skiff/" SKIFF_VERSION " network",
+			&a->network_client, err);
 	if (r == 0)
 		r = join_certificate(&a->options, CREDENTIAL_KUBELET, a->node_client, err);
 	return r < 0 ? r : use_credential(a, CREDENTIAL_KUBELET, err);
@@ -122,7 +137,8 @@ static int cidr_host(const char *cidr, uint32_t number, char out[64], struct err
 	unsigned b[4], bits;
 
 	if (sscanf(cidr, "%u.%u.%u.%u/%u", &b[0], &b[1], &b[2], &b[3], &bits) != 5 || bits > 30)
-		return err_set(err, -EINVAL, "%s: expected an IPv4 network, as in 10.43.0.0/16", cidr);
+		return err_set(
+			err, -EINVAL, "%s: expected an IPv4 network, as in 10.43.0.0/16", cidr);
 	snprintf(out, 64, "%u.%u.%u.%u", b[0] & 255, b[1] & 255, b[2] & 255, (b[3] & 255) + number);
 	return 0;
 }
@@ -135,7 +151,8 @@ struct cidr_wait {
 	char cidr[64];
 };
 
-static void on_node(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_node(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct cidr_wait *w = arg;
 	const struct core_v1_node *n = now ? now->obj : NULL;
@@ -166,7 +183,9 @@ static int ask_pod_cidr(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *selector = xasprintf("metadata.name=%s", a->options.node_name);
 	struct cidr_wait w = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, "" };
-	struct informer_config ic = { .client = a->node_client, .type = &core_v1_node_type, .field_selector = selector };
+	struct informer_config ic = {
+		.client = a->node_client, .type = &core_v1_node_type, .field_selector = selector
+	};
 	struct informer *i;
 	unsigned pause_ms = 20;
 	int r;
@@ -196,11 +215,12 @@ static int ask_pod_cidr(struct agent *a, struct err *err)
 static int find_pod_cidr(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
-	CLEAN_BUF struct buf kept = {0};
+	CLEAN_BUF struct buf kept = { 0 };
 	int r;
 
 	if (file_read(path, 63, &kept, err) == 0 && kept.len) {
-		snprintf(a->pod_cidr, sizeof(a->pod_cidr), STR_FMT, STR_ARG(str_trim(buf_str(&kept))));
+		snprintf(a->pod_cidr, sizeof(a->pod_cidr), STR_FMT,
+			STR_ARG(str_trim(buf_str(&kept))));
 		return 0;
 	}
 	r = ask_pod_cidr(a, err);
@@ -209,9 +229,14 @@ static int find_pod_cidr(struct agent *a, struct err *err)
 
 static int start_engine(struct agent *a, struct err *err)
 {
-	CLEAN_FREE char *root = xasprintf("%s/engine", a->options.data_dir), *run = xasprintf("%s/engine", a->options.run_dir);
-	struct engine_local_config ec = { .root = root, .run = run, .pod_cidr = a->pod_cidr, .bridge = BRIDGE,
-		.cluster_cidr = a->options.pod_cidr, .mtu = network_pod_mtu(a->network_mode, a->options.node_ip) };
+	CLEAN_FREE char *root = xasprintf("%s/engine", a->options.data_dir),
+			*run = xasprintf("%s/engine", a->options.run_dir);
+	struct engine_local_config ec = { .root = root,
+		.run = run,
+		.pod_cidr = a->pod_cidr,
+		.bridge = BRIDGE,
+		.cluster_cidr = a->options.pod_cidr,
+		.mtu = network_pod_mtu(a->network_mode, a->options.node_ip) };
 
 	return engine_local_new(&ec, &a->engine, err);
 }
@@ -220,7 +245,7 @@ static void pod_cidr_changed(void *arg, const char *cidr)
 {
 	struct agent *a = arg;
 	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
-	struct err err = {0};
+	struct err err = { 0 };
 	int r = engine_local_set_pod_cidr(a->engine, cidr, &err);
 
 	if (r == 0)
@@ -231,9 +256,16 @@ static void pod_cidr_changed(void *arg, const char *cidr)
 
 static int start_pod_network(struct agent *a, struct err *err)
 {
-	struct network_config nc = { .client = a->network_client, .node_name = a->options.node_name, .node_ip = a->options.node_ip, .pod_cidr = a->pod_cidr,
-		.bridge = BRIDGE, .dns_address = a->dns_address, .mode = a->network_mode, .vxlan_port = (uint16_t)a->options.vxlan_port,
-		.pod_cidr_changed = pod_cidr_changed, .arg = a };
+	struct network_config nc = { .client = a->network_client,
+		.node_name = a->options.node_name,
+		.node_ip = a->options.node_ip,
+		.pod_cidr = a->pod_cidr,
+		.bridge = BRIDGE,
+		.dns_address = a->dns_address,
+		.mode = a->network_mode,
+		.vxlan_port = (uint16_t)a->options.vxlan_port,
+		.pod_cidr_changed = pod_cidr_changed,
+		.arg = a };
 	int r = network_new(&nc, &a->network, err);
 
 	return r < 0 ? r : network_start(a->network, err);
@@ -252,12 +284,26 @@ static void pod_off_network(void *arg, struct str uid)
 static int start_kubelet(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *root = xasprintf("%s/kubelet", a->options.data_dir);
-	struct kubelet_config kc = { .client = a->node_client, .engine = a->engine, .loop = a->loop, .clock = &clock_real,
-		.node_name = a->options.node_name, .node_ip = a->options.node_ip, .root_dir = root, .pod_log_dir = a->options.pod_log_dir,
-		.static_pod_dir = a->options.static_pod_dir, .cluster_dns = a->dns_address, .cluster_domain = a->options.cluster_domain,
-		.port = (int)a->options.kubelet_port, .lease_seconds = (int)a->options.node_lease, .serving_tls = a->tls[CREDENTIAL_KUBELET],
-		.version = SKIFF_VERSION, .labels = a->options.node_labels, .services = a->view.services,
-		.network_ready = pod_on_network, .network_gone = pod_off_network, .network_arg = a->network };
+	struct kubelet_config kc = { .client = a->node_client,
+		.engine = a->engine,
+		.loop = a->loop,
+		.clock = &clock_real,
+		.node_name = a->options.node_name,
+		.node_ip = a->options.node_ip,
+		.root_dir = root,
+		.pod_log_dir = a->options.pod_log_dir,
+		.static_pod_dir = a->options.static_pod_dir,
+		.cluster_dns = a->dns_address,
+		.cluster_domain = a->options.cluster_domain,
+		.port = (int)a->options.kubelet_port,
+		.lease_seconds = (int)a->options.node_lease,
+		.serving_tls = a->tls[CREDENTIAL_KUBELET],
+		.version = SKIFF_VERSION,
+		.labels = a->options.node_labels,
+		.services = a->view.services,
+		.network_ready = pod_on_network,
+		.network_gone = pod_off_network,
+		.network_arg = a->network };
 	int r = dir_make(a->options.static_pod_dir, 0755, err);
 
 	if (r == 0)
@@ -266,27 +312,36 @@ static int start_kubelet(struct agent *a, struct err *err)
 }
 
 /* The API servers of the cluster, as service default/kubernetes lists them: when one dies, the agent goes on with another. */
-static void on_slice(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_slice(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct discovery_v1_endpoint_slice *s = now ? now->obj : NULL;
 	CLEAN_ARENA struct arena *arena = arena_new(0);
 	struct agent *a = arg;
-	struct str_list places = {0};
+	struct str_list places = { 0 };
 
-	if (!s || !str_eqz(slice_service_key(s, arena), "default/kubernetes") || !s->ports.len || !s->ports.items[0].port.set)
+	if (!s || !str_eqz(slice_service_key(s, arena), "default/kubernetes") || !s->ports.len ||
+		!s->ports.items[0].port.set)
 		return;
 	LIST_EACH(e, &s->endpoints)
 		LIST_EACH(ip, &e->addresses)
-			*LIST_ADD(arena, &places) = arena_fmt(arena, STR_FMT ":%d", STR_ARG(*ip), s->ports.items[0].port.value);
+			*LIST_ADD(arena, &places) = arena_fmt(
+				arena, STR_FMT ":%d", STR_ARG(*ip), s->ports.items[0].port.value);
 	http_client_set_alternatives(client_http(a->node_client), places.items, places.len);
 	http_client_set_alternatives(client_http(a->network_client), places.items, places.len);
 }
 
 static int start_network(struct agent *a, struct err *err)
 {
-	struct proxy_config pc = { .view = &a->view, .node_name = a->options.node_name, .node_ip = a->options.node_ip,
-		.cluster_cidr = a->options.pod_cidr, .service_cidr = a->options.service_cidr };
-	struct dns_config dc = { .view = &a->view, .address = a->dns_address, .port = 53, .domain = a->options.cluster_domain,
+	struct proxy_config pc = { .view = &a->view,
+		.node_name = a->options.node_name,
+		.node_ip = a->options.node_ip,
+		.cluster_cidr = a->options.pod_cidr,
+		.service_cidr = a->options.service_cidr };
+	struct dns_config dc = { .view = &a->view,
+		.address = a->dns_address,
+		.port = 53,
+		.domain = a->options.cluster_domain,
 		.upstreams = a->options.dns_upstreams };
 	int r;
 
@@ -340,8 +395,13 @@ static int run(struct agent *a, struct err *err)
 		r = signal_watch_new(a->main, SIGINT, stop, a, &interrupt, err);
 	if (r < 0)
 		return r;
-	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip, a->pod_cidr);
-	renewal_start(&(struct renewal_config){ .options = &a->options, .loop = a->main, .node_client = a->node_client, .on_renewed = on_renewed, .arg = a });
+	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip,
+		a->pod_cidr);
+	renewal_start(&(struct renewal_config){ .options = &a->options,
+		.loop = a->main,
+		.node_client = a->node_client,
+		.on_renewed = on_renewed,
+		.arg = a });
 	memory_trim_start(a->main);
 	loop_run(a->main);
 	log_info("agent", "stopping; containers keep running");
@@ -362,8 +422,8 @@ static void deinit(struct agent *a)
 
 int cmd_agent(int argc, char **argv)
 {
-	struct agent a = {0};
-	struct err err = {0};
+	struct agent a = { 0 };
+	struct err err = { 0 };
 	int r = options_parse(&a.options, OPT_AGENT, argc, argv);
 
 	if (r)

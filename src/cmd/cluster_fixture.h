@@ -24,23 +24,24 @@ struct cluster {
 	struct tls_context *tls;
 	struct buf ca_cert, ca_key;
 	struct apiserver *apiserver;
-	struct client *client;          /* as system:masters */
+	struct client *client; /* as system:masters */
 	struct informers *informers;
 	struct controllers *controllers;
 	/* the pretended kubelet */
 	struct workqueue *pods;
 	pthread_t kubelets[2], heart;
 	_Atomic bool over;
-	const char *_Atomic dead_node;  /* its heart stopped; more than one: "n1 n2" */
+	const char *_Atomic dead_node; /* its heart stopped; more than one: "n1 n2" */
 	_Atomic uint32_t next_ip;
-	pthread_mutex_t lock;           /* news: something in the cluster changed */
+	pthread_mutex_t lock; /* news: something in the cluster changed */
 	pthread_cond_t changed;
 	uint64_t news;
 };
 
 static struct cluster the;
 
-static inline void on_news(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static inline void on_news(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	pthread_mutex_lock(&the.lock);
 	the.news++;
@@ -48,7 +49,8 @@ static inline void on_news(void *arg, enum informer_event ev, const struct cache
 	pthread_mutex_unlock(&the.lock);
 }
 
-static inline void on_pod(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static inline void on_pod(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (now)
 		workqueue_add(the.pods, now->key);
@@ -58,10 +60,14 @@ static inline void on_pod(void *arg, enum informer_event ev, const struct cached
 /* Daemon pods name their node. */
 static inline struct str wanted_node(const struct core_v1_pod *p)
 {
-	const struct core_v1_node_affinity *na = p->spec.affinity ? p->spec.affinity->node_affinity : NULL;
+	const struct core_v1_node_affinity *na =
+		p->spec.affinity ? p->spec.affinity->node_affinity : NULL;
 
 	if (na && na->required_during_scheduling_ignored_during_execution)
-		return na->required_during_scheduling_ignored_during_execution->node_selector_terms.items[0].match_fields.items[0].values.items[0];
+		return na->required_during_scheduling_ignored_during_execution->node_selector_terms
+			.items[0]
+			.match_fields.items[0]
+			.values.items[0];
 	return p->metadata.name.len % 2 ? STR("n1") : STR("n2");
 }
 
@@ -73,8 +79,8 @@ static inline int bind_pod(const struct core_v1_pod *p, struct arena *a)
 	b->metadata.namespace = p->metadata.namespace;
 	b->target.kind = STR("Node");
 	b->target.name = wanted_node(p);
-	return client_create_sub(the.client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, "binding", &core_v1_binding_type,
-		b, a, NULL, NULL);
+	return client_create_sub(the.client, &core_v1_pod_type, p->metadata.namespace,
+		p->metadata.name, "binding", &core_v1_binding_type, b, a, NULL, NULL);
 }
 
 static inline int report_running(const struct core_v1_pod *p, struct arena *a)
@@ -95,7 +101,8 @@ static inline int report_running(const struct core_v1_pod *p, struct arena *a)
 static inline int report_end(const struct core_v1_pod *p, struct str phase, struct arena *a)
 {
 	struct core_v1_pod *c = model_copy(&core_v1_pod_type, p, a);
-	struct str index = str_map_get(&p->metadata.annotations, STR("batch.kubernetes.io/job-completion-index"));
+	struct str index = str_map_get(
+		&p->metadata.annotations, STR("batch.kubernetes.io/job-completion-index"));
 
 	if (str_eqz(phase, "odd"))
 		phase = index.len && index.p[index.len - 1] % 2 ? STR("Failed") : STR("Succeeded");
@@ -117,14 +124,16 @@ static inline void tend(struct str key, struct arena *a)
 	const struct core_v1_pod *p = c->obj;
 
 	if (!time_is_zero(p->metadata.deletion_timestamp))
-		r = client_delete(the.client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &now, &err);
+		r = client_delete(the.client, &core_v1_pod_type, p->metadata.namespace,
+			p->metadata.name, &now, &err);
 	else if (!p->spec.node_name.len)
 		r = bind_pod(p, a);
 	else if (str_map_has(&p->metadata.labels, STR("hold")))
 		r = 0;
 	else if (!p->status.phase.len || str_eqz(p->status.phase, "Pending"))
 		r = report_running(p, a);
-	else if (str_eqz(p->status.phase, "Running") && str_map_has(&p->metadata.labels, STR("end")))
+	else if (str_eqz(p->status.phase, "Running") &&
+		str_map_has(&p->metadata.labels, STR("end")))
 		r = report_end(p, str_map_get(&p->metadata.labels, STR("end")), a);
 	if (r && r != CLIENT_CONFLICT && r != CLIENT_NOT_FOUND)
 		printf("# kubelet: %s\n", err.text);
@@ -154,12 +163,15 @@ static inline void *beat(void *arg)
 		struct arena *a CLEAN_ARENA = arena_new(0);
 
 		time_format(time_now(), when);
-		struct str patch = arena_fmt(a, "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastHeartbeatTime\":\"%s\"}]}}", when);
+		struct str patch = arena_fmt(a,
+			"{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastHeartbeatTime\":\"%s\"}]}}",
+			when);
 
 		for (size_t i = 0; i < ARRAY_LEN(nodes); i++)
 			if (!the.dead_node || !strstr(the.dead_node, nodes[i]))
-				client_patch(the.client, &core_v1_node_type, STR_NONE, str_of(nodes[i]), "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL,
-					NULL);
+				client_patch(the.client, &core_v1_node_type, STR_NONE,
+					str_of(nodes[i]), "status", CLIENT_PATCH_STRATEGIC, patch,
+					a, NULL, NULL);
 		usleep(300000);
 	}
 	return NULL;
@@ -167,30 +179,60 @@ static inline void *beat(void *arg)
 
 /* ---- start and end ---- */
 static const struct type *const watched[] = {
-	&core_v1_pod_type, &apps_v1_replica_set_type, &apps_v1_deployment_type, &core_v1_replication_controller_type, &core_v1_endpoints_type,
-	&discovery_v1_endpoint_slice_type, &core_v1_namespace_type, &core_v1_service_account_type, &core_v1_config_map_type, &core_v1_node_type,
-	&core_v1_event_type, &core_v1_service_type, &apps_v1_daemon_set_type, &apps_v1_stateful_set_type, &apps_v1_controller_revision_type,
-	&policy_v1_pod_disruption_budget_type, &batch_v1_job_type, &batch_v1_cron_job_type, &core_v1_resource_quota_type,
-	&rbac_v1_cluster_role_type, &core_v1_secret_type, &core_v1_persistent_volume_claim_type, &core_v1_persistent_volume_type,
+	&core_v1_pod_type,
+	&apps_v1_replica_set_type,
+	&apps_v1_deployment_type,
+	&core_v1_replication_controller_type,
+	&core_v1_endpoints_type,
+	&discovery_v1_endpoint_slice_type,
+	&core_v1_namespace_type,
+	&core_v1_service_account_type,
+	&core_v1_config_map_type,
+	&core_v1_node_type,
+	&core_v1_event_type,
+	&core_v1_service_type,
+	&apps_v1_daemon_set_type,
+	&apps_v1_stateful_set_type,
+	&apps_v1_controller_revision_type,
+	&policy_v1_pod_disruption_budget_type,
+	&batch_v1_job_type,
+	&batch_v1_cron_job_type,
+	&core_v1_resource_quota_type,
+	&rbac_v1_cluster_role_type,
+	&core_v1_secret_type,
+	&core_v1_persistent_volume_claim_type,
+	&core_v1_persistent_volume_type,
 	&certificates_v1_certificate_signing_request_type,
 };
 
 static inline void start_api(void)
 {
-	const struct cert_request ca = { .common_name = "test-ca", .valid_seconds = 3600, .is_ca = true };
+	const struct cert_request ca = {
+		.common_name = "test-ca", .valid_seconds = 3600, .is_ca = true
+	};
 	const char *const ips[] = { "127.0.0.1", NULL };
-	const struct cert_request server = { .common_name = "server", .valid_seconds = 3600, .server_auth = true, .ip_addresses = ips };
-	struct buf key CLEAN_BUF = { 0 }, cert CLEAN_BUF = { 0 }, skey CLEAN_BUF = { 0 }, scert CLEAN_BUF = { 0 };
+	const struct cert_request server = { .common_name = "server",
+		.valid_seconds = 3600,
+		.server_auth = true,
+		.ip_addresses = ips };
+	struct buf key CLEAN_BUF = { 0 }, cert CLEAN_BUF = { 0 }, skey CLEAN_BUF = { 0 },
+		       scert CLEAN_BUF = { 0 };
 	const struct store_config sc = { .backend = "memory" };
-	const struct registry_config rc = { .clock = &clock_real, .service_cidr = "10.43.0.0/16", .node_port_first = 30000,
+	const struct registry_config rc = { .clock = &clock_real,
+		.service_cidr = "10.43.0.0/16",
+		.node_port_first = 30000,
 		.node_port_last = 32767 };
 	struct registry_config with = rc;
 	struct err err = { "" };
 
 	assert_int_equal(cert_new_key(&key, NULL) | cert_new_key(&skey, NULL), 0);
 	assert_int_equal(cert_issue(&ca, buf_str(&key), STR_NONE, STR_NONE, &cert, NULL), 0);
-	assert_int_equal(cert_issue(&server, buf_str(&skey), buf_str(&cert), buf_str(&key), &scert, NULL), 0);
-	const struct tls_server_config tc = { .cert_pem = buf_str(&scert), .key_pem = buf_str(&skey), .client_ca_pem = buf_str(&cert) };
+	assert_int_equal(
+		cert_issue(&server, buf_str(&skey), buf_str(&cert), buf_str(&key), &scert, NULL),
+		0);
+	const struct tls_server_config tc = { .cert_pem = buf_str(&scert),
+		.key_pem = buf_str(&skey),
+		.client_ca_pem = buf_str(&cert) };
 
 	buf_add_str(&the.ca_cert, buf_str(&cert));
 	buf_add_str(&the.ca_key, buf_str(&key));
@@ -200,9 +242,15 @@ static inline void start_api(void)
 	assert_int_equal(store_open(&sc, &the.store, &err), 0);
 	with.store = the.store;
 	assert_int_equal(registry_new(&with, &the.registry, &err), 0);
-	const struct apiserver_config ac = { .loops = the.loops, .n_loops = 1, .address = "127.0.0.1", .tls = the.tls,
-		.registry = the.registry, .service_account_key = buf_str(&skey), .issuer = "https://kubernetes.default.svc.cluster.local",
-		.ca_pem = buf_str(&cert), .git_version = "v1.36.3" };
+	const struct apiserver_config ac = { .loops = the.loops,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.tls = the.tls,
+		.registry = the.registry,
+		.service_account_key = buf_str(&skey),
+		.issuer = "https://kubernetes.default.svc.cluster.local",
+		.ca_pem = buf_str(&cert),
+		.git_version = "v1.36.3" };
 
 	assert_int_equal(apiserver_new(&ac, &the.apiserver, &err), 0);
 	if (registry_bootstrap(the.registry, &err))
@@ -219,16 +267,22 @@ static inline void make_node(const char *name)
 	n->metadata.name = str_of(name);
 	if (client_create(the.client, &core_v1_node_type, STR_NONE, n, a, (void **)&n, &err))
 		fail_msg("node: %s", err.text);
-	if (client_patch(the.client, &core_v1_node_type, STR_NONE, str_of(name), "status", CLIENT_PATCH_STRATEGIC,
-		    STR("{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}"), a, NULL, &err))
+	if (client_patch(the.client, &core_v1_node_type, STR_NONE, str_of(name), "status",
+		    CLIENT_PATCH_STRATEGIC,
+		    STR("{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}"),
+		    a, NULL, &err))
 		fail_msg("node status: %s", err.text);
 }
 
 static inline int start(void **state)
 {
-	const struct tls_identity who = { .common_name = STR("admin"), .organizations = { STR("system:masters") }, .n_organizations = 1 };
+	const struct tls_identity who = { .common_name = STR("admin"),
+		.organizations = { STR("system:masters") },
+		.n_organizations = 1 };
 	struct client_config cc = { .user_agent = "test" };
-	struct controllers_config c = { .clock = &clock_real, .ca_pem = STR("-----CA-----\n"), .cluster_cidr = "10.42.0.0/16",
+	struct controllers_config c = { .clock = &clock_real,
+		.ca_pem = STR("-----CA-----\n"),
+		.cluster_cidr = "10.42.0.0/16",
 		.node_monitor_grace_s = 4 };
 	struct err err = { "" };
 
@@ -304,7 +358,8 @@ static inline void wait_for(const char *what, bool (*ask)(void *arg), void *arg)
 			return;
 		pthread_mutex_lock(&the.lock);
 		while (the.news == seen) {
-			const struct timespec t = { .tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000) };
+			const struct timespec t = { .tv_sec = (time_t)(until / 1000000000),
+				.tv_nsec = (long)(until % 1000000000) };
 
 			if (pthread_cond_timedwait(&the.changed, &the.lock, &t) == ETIMEDOUT) {
 				pthread_mutex_unlock(&the.lock);
@@ -341,11 +396,13 @@ static inline void patch(const struct type *t, const char *ns, const char *name,
 {
 	struct err err = { "" };
 
-	if (client_patch(the.client, t, str_of(ns), str_of(name), NULL, CLIENT_PATCH_MERGE, str_of(json), memory, NULL, &err))
+	if (client_patch(the.client, t, str_of(ns), str_of(name), NULL, CLIENT_PATCH_MERGE,
+		    str_of(json), memory, NULL, &err))
 		fail_msg("patch %s: %s", name, err.text);
 }
 
-static inline void delete(const struct type *t, const char *ns, const char *name, const char *propagation)
+static inline void delete (
+	const struct type *t, const char *ns, const char *name, const char *propagation)
 {
 	const struct client_delete o = { .grace_seconds = -1, .propagation = propagation };
 	struct err err = { "" };
@@ -380,18 +437,23 @@ static inline bool has_event(const char *ns, const char *reason, const char *tex
 	return found;
 }
 
-#define IMAGE(i) "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"" i "\"}]}}}}"
+#define IMAGE(i) \
+	"{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"" i \
+	"\"}]}}}}"
 #define TEMPLATE(app, image) \
-	"\"template\":{\"metadata\":{\"labels\":{\"app\":\"" app "\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"" image "\"}]}}"
+	"\"template\":{\"metadata\":{\"labels\":{\"app\":\"" app \
+	"\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"" image "\"}]}}"
 
 static inline bool namespace_ready(void *name)
 {
-	return get(&core_v1_service_account_type, name, "default") && get(&core_v1_config_map_type, name, "kube-root-ca.crt");
+	return get(&core_v1_service_account_type, name, "default") &&
+		get(&core_v1_config_map_type, name, "kube-root-ca.crt");
 }
 
 static inline void new_namespace(const char *name)
 {
-	make(&core_v1_namespace_type, arena_fmt(memory, "{\"metadata\":{\"name\":\"%s\"}}", name).p);
+	make(&core_v1_namespace_type,
+		arena_fmt(memory, "{\"metadata\":{\"name\":\"%s\"}}", name).p);
 	wait_for("service account and root CA", namespace_ready, (void *)name);
 }
 

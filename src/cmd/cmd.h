@@ -13,21 +13,24 @@ struct loop;
 
 struct command {
 	const char *name;
-	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
-	const char *summary;               /* NULL: not shown by help */
+	int (*run)(
+		int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+	const char *summary;            /* NULL: not shown by help */
 };
 
 /* ---- options: defaults, then the file of --config, then flags ---- */
 struct options {
 	const char *data_dir, *listen, *kubeconfig, *store, *config;
-	const char *node_name, *node_ip, *pod_cidr, *pod_network, *service_cidr, *cluster_domain, *advertise;
-	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams, *node_labels;
+	const char *node_name, *node_ip, *pod_cidr, *pod_network, *service_cidr, *cluster_domain,
+		*advertise;
+	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams,
+		*node_labels;
 	const char *output, *namespace_, *ttl;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every;
 	bool no_agent;
 	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port, certificate_life;
-	const char *args[16];              /* what is no flag */
+	const char *args[16]; /* what is no flag */
 	size_t n_args;
 	/* derived from the above by options_parse */
 	char listen_host[64];
@@ -47,11 +50,11 @@ char **options_argv(const struct options *o, enum option_set set, const char *co
 
 /* ---- keys, certificates and kubeconfigs of a cluster, under DATA/pki (credentials of the agent under DATA/agent) ---- */
 struct pki {
-	struct buf ca_cert, ca_key;                     /* signs servers and clients */
-	struct buf server_cert, server_key;             /* of the API server */
+	struct buf ca_cert, ca_key;                         /* signs servers and clients */
+	struct buf server_cert, server_key;                 /* of the API server */
 	struct buf kubelet_client_cert, kubelet_client_key; /* the API server towards kubelets */
 	struct buf service_account_key;
-	struct buf admin_cert, admin_key;               /* system:masters */
+	struct buf admin_cert, admin_key; /* system:masters */
 };
 /* Loads what is there, makes what is not or is due for renewal. Files belong to uid:gid (-1: to who makes them). */
 int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, struct err *err);
@@ -61,40 +64,43 @@ int pki_load(const struct options *o, struct pki *ret, struct err *err);
 void pki_deinit(struct pki *p);
 /* Credentials of this machine's agent: DATA/agent/{node,network,kubelet}.{crt,key} and ca.crt. */
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err);
-int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert, struct str key, struct err *err);
+int kubeconfig_write(const char *path, const char *server, struct str ca, struct str cert,
+	struct str key, struct err *err);
 
 /* ---- the store that --store names ---- */
 struct cmd_store {
 	struct store *store;
-	struct store_shared_config shared;              /* of etcd */
+	struct store_shared_config shared; /* of etcd */
 };
 /* Stays at its address until it is closed. */
 int cmd_store_open(const struct options *o, struct cmd_store *ret, struct err *err);
-void cmd_store_close(struct cmd_store *s);              /* zeroed or half open is fine */
+void cmd_store_close(struct cmd_store *s); /* zeroed or half open is fine */
 struct etcd;
 /* etcd alone, by the text behind "etcd="; remember: it is this data folder's from now on. */
-int cmd_etcd_open(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err);
+int cmd_etcd_open(const struct options *o, struct str urls, bool remember, struct etcd **ret,
+	struct err *err);
 
 /* ---- several API servers on one store (masters.c) ---- */
 struct masters;
 /* Tells of this one, and keeps the endpoints of default/kubernetes to those that live. All listen on one port. */
-int masters_start(struct client *c, const char *address, int port, struct masters **ret, struct err *err);
-void masters_stop(struct masters *m);                   /* takes this one out; NULL is fine */
+int masters_start(
+	struct client *c, const char *address, int port, struct masters **ret, struct err *err);
+void masters_stop(struct masters *m); /* takes this one out; NULL is fine */
 
 /* ---- the processes ---- */
-void memory_setup(void);                       /* memory.c; before the first thread */
-void memory_drop_code(void);                   /* what ran so far is not needed again soon */
-void memory_trim_start(struct loop *l);        /* gives free memory back, for the process' life */
-int cmd_server(int argc, char **argv);         /* supervisor.c */
-int cmd_control_plane(int argc, char **argv);  /* control_plane.c */
-int cmd_agent(int argc, char **argv);          /* agent.c */
+void memory_setup(void);                      /* memory.c; before the first thread */
+void memory_drop_code(void);                  /* what ran so far is not needed again soon */
+void memory_trim_start(struct loop *l);       /* gives free memory back, for the process' life */
+int cmd_server(int argc, char **argv);        /* supervisor.c */
+int cmd_control_plane(int argc, char **argv); /* control_plane.c */
+int cmd_agent(int argc, char **argv);         /* agent.c */
 int cmd_status(int argc, char **argv);
 int cmd_why(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_uninstall(int argc, char **argv);
 int cmd_token(int argc, char **argv);
-int cmd_migrate(int argc, char **argv);        /* migrate.c: `skiff store migrate` */
+int cmd_migrate(int argc, char **argv); /* migrate.c: `skiff store migrate` */
 
 /* ---- joining ---- */
 #define TOKEN_TEXT 24
@@ -107,7 +113,8 @@ enum agent_credential { CREDENTIAL_NODE, CREDENTIAL_NETWORK, CREDENTIAL_KUBELET,
 /* DATA/agent/{ca.crt,node.crt,node.key}: there already, or got with --token. Blocking. -EACCES: refused, with the reason. */
 int join_client_certificate(const struct options *o, struct err *err);
 /* DATA/agent/{network,kubelet}.{crt,key}: there already, or asked for as the node. Blocking. */
-int join_certificate(const struct options *o, enum agent_credential which, struct client *node_client, struct err *err);
+int join_certificate(const struct options *o, enum agent_credential which,
+	struct client *node_client, struct err *err);
 const char *join_certificate_name(enum agent_credential which); /* node, network, kubelet */
 /* Renews them in time, for the process' life. on_renewed is called on a thread of its own, when the files are new; both clients go on with them. */
 struct renewal_config {

@@ -34,41 +34,59 @@ struct control_plane {
 	/* what blocks, and is not urgent */
 	struct pool *background;
 	struct timer *snapshots, *renewal, *join_line;
-	uint64_t renewal_ms, join_line_ms; /* from now until they are due; written in the background before the timer is armed */
+	uint64_t renewal_ms,
+		join_line_ms; /* from now until they are due; written in the background before the timer is armed */
 };
 
 /* Makes both TLS contexts, or gives them new certificates. */
 static int use_certificates(struct control_plane *cp, const struct pki *p, struct err *err)
 {
 	/* The CA goes with the chain: a machine that joins finds it there by its pin. */
-	CLEAN_BUF struct buf chain = {0};
-	struct tls_server_config server = { .key_pem = buf_str(&p->server_key), .client_ca_pem = buf_str(&p->ca_cert), .http2 = true };
-	struct tls_client_config kubelet = { .ca_pem = buf_str(&p->ca_cert), .cert_pem = buf_str(&p->kubelet_client_cert),
+	CLEAN_BUF struct buf chain = { 0 };
+	struct tls_server_config server = { .key_pem = buf_str(&p->server_key),
+		.client_ca_pem = buf_str(&p->ca_cert),
+		.http2 = true };
+	struct tls_client_config kubelet = { .ca_pem = buf_str(&p->ca_cert),
+		.cert_pem = buf_str(&p->kubelet_client_cert),
 		.key_pem = buf_str(&p->kubelet_client_key) };
 	int r;
 
 	buf_add_str(&chain, buf_str(&p->server_cert));
 	buf_add_str(&chain, buf_str(&p->ca_cert));
 	server.cert_pem = buf_str(&chain);
-	r = cp->tls ? tls_server_update(cp->tls, &server, err) : tls_server_new(&server, &cp->tls, err);
+	r = cp->tls ? tls_server_update(cp->tls, &server, err)
+		    : tls_server_new(&server, &cp->tls, err);
 	if (r < 0)
 		return r;
-	return cp->kubelet_tls ? tls_client_update(cp->kubelet_tls, &kubelet, err) : tls_client_new(&kubelet, &cp->kubelet_tls, err);
+	return cp->kubelet_tls ? tls_client_update(cp->kubelet_tls, &kubelet, err)
+			       : tls_client_new(&kubelet, &cp->kubelet_tls, err);
 }
 
 static int start_api(struct control_plane *cp, struct err *err)
 {
-	CLEAN_FREE char *issuer = xasprintf("https://kubernetes.default.svc.%s", cp->options.cluster_domain);
-	struct registry_config rc = { .store = cp->store.store, .clock = &clock_real, .service_cidr = cp->options.service_cidr,
-		.node_port_first = 30000, .node_port_last = 32767, .api_port = cp->options.listen_port };
+	CLEAN_FREE char *issuer =
+		xasprintf("https://kubernetes.default.svc.%s", cp->options.cluster_domain);
+	struct registry_config rc = { .store = cp->store.store,
+		.clock = &clock_real,
+		.service_cidr = cp->options.service_cidr,
+		.node_port_first = 30000,
+		.node_port_last = 32767,
+		.api_port = cp->options.listen_port };
 	int r = registry_new(&rc, &cp->registry, err);
 
 	if (r < 0)
 		return r;
-	struct apiserver_config ac = { .loops = cp->loops, .n_loops = N_LOOPS, .address = cp->options.listen_host,
-		.port = cp->options.listen_port, .tls = cp->tls, .registry = cp->registry,
-		.service_account_key = buf_str(&cp->pki.service_account_key), .issuer = issuer, .ca_pem = buf_str(&cp->pki.ca_cert),
-		.kubelet_tls = cp->kubelet_tls, .git_version = SKIFF_VERSION "+skiff" };
+	struct apiserver_config ac = { .loops = cp->loops,
+		.n_loops = N_LOOPS,
+		.address = cp->options.listen_host,
+		.port = cp->options.listen_port,
+		.tls = cp->tls,
+		.registry = cp->registry,
+		.service_account_key = buf_str(&cp->pki.service_account_key),
+		.issuer = issuer,
+		.ca_pem = buf_str(&cp->pki.ca_cert),
+		.kubelet_tls = cp->kubelet_tls,
+		.git_version = SKIFF_VERSION "+skiff" };
 
 	r = apiserver_new(&ac, &cp->apiserver, err);
 	if (r == 0)
@@ -77,7 +95,8 @@ static int start_api(struct control_plane *cp, struct err *err)
 }
 
 /* A client in this process, as the given user. */
-static struct client *local_client(struct control_plane *cp, int loop, const char *user, const char *group, const char *agent)
+static struct client *local_client(
+	struct control_plane *cp, int loop, const char *user, const char *group, const char *agent)
 {
 	struct http_handler handler = apiserver_handler(cp->apiserver);
 	struct tls_identity who = { .common_name = str_of(user) };
@@ -94,9 +113,13 @@ static struct client *local_client(struct control_plane *cp, int loop, const cha
 
 static int start_controllers(struct control_plane *cp, struct err *err)
 {
-	struct controllers_config cc = { .clock = &clock_real, .ca_pem = buf_str(&cp->pki.ca_cert),
-		.signing_ca_cert_pem = buf_str(&cp->pki.ca_cert), .signing_ca_key_pem = buf_str(&cp->pki.ca_key),
-		.certificate_life_s = cp->options.certificate_life, .cluster_cidr = cp->options.pod_cidr, .node_monitor_grace_s = cp->options.node_monitor_grace };
+	struct controllers_config cc = { .clock = &clock_real,
+		.ca_pem = buf_str(&cp->pki.ca_cert),
+		.signing_ca_cert_pem = buf_str(&cp->pki.ca_cert),
+		.signing_ca_key_pem = buf_str(&cp->pki.ca_key),
+		.certificate_life_s = cp->options.certificate_life,
+		.cluster_cidr = cp->options.pod_cidr,
+		.node_monitor_grace_s = cp->options.node_monitor_grace };
 	struct scheduler_config sc = { .clock = &clock_real };
 	int r;
 
@@ -129,11 +152,13 @@ static void stop_controllers(struct control_plane *cp)
 static void lead(void *arg)
 {
 	struct control_plane *cp = arg;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	if (start_controllers(cp, &err) == 0)
 		return;
-	log_error("control-plane", "cannot start the controllers: %s. This process ends, so that another can lead", err.text);
+	log_error("control-plane",
+		"cannot start the controllers: %s. This process ends, so that another can lead",
+		err.text);
 	_exit(1);
 }
 
@@ -146,16 +171,22 @@ static void lead_no_more(void *arg)
 		return;
 	}
 	/* Another may lead from now on: nothing of ours may go on, not even a call that is on its way. */
-	log_error("control-plane", "this server leads no more, so its process ends and starts anew");
+	log_error(
+		"control-plane", "this server leads no more, so its process ends and starts anew");
 	_exit(1);
 }
 
 static int start_shared(struct control_plane *cp, struct err *err)
 {
-	struct lease_config lc = { .client = cp->controller_client, .ns = "kube-system", .name = "skiff-leader", .on_started = lead,
-		.on_stopped = lead_no_more, .arg = cp };
+	struct lease_config lc = { .client = cp->controller_client,
+		.ns = "kube-system",
+		.name = "skiff-leader",
+		.on_started = lead,
+		.on_stopped = lead_no_more,
+		.arg = cp };
 	int port = apiserver_port(cp->apiserver);
-	int r = masters_start(cp->controller_client, cp->options.advertise, port, &cp->masters, err);
+	int r = masters_start(
+		cp->controller_client, cp->options.advertise, port, &cp->masters, err);
 
 	cp->identity = xasprintf("%s_%s:%d", cp->options.node_name, cp->options.advertise, port);
 	lc.identity = cp->identity;
@@ -165,13 +196,17 @@ static int start_shared(struct control_plane *cp, struct err *err)
 /* Controllers and scheduler: here, or where the lease is. */
 static int start_rest(struct control_plane *cp, struct err *err)
 {
-	cp->controller_client = local_client(cp, 0, "system:kube-controller-manager", "system:masters", "skiff/" SKIFF_VERSION " controller-manager");
-	cp->scheduler_client = local_client(cp, 1 % N_LOOPS, "system:kube-scheduler", "system:authenticated", "skiff/" SKIFF_VERSION " scheduler");
+	cp->controller_client = local_client(cp, 0, "system:kube-controller-manager",
+		"system:masters", "skiff/" SKIFF_VERSION " controller-manager");
+	cp->scheduler_client = local_client(cp, 1 % N_LOOPS, "system:kube-scheduler",
+		"system:authenticated", "skiff/" SKIFF_VERSION " scheduler");
 	if (store_is_shared(cp->store.store))
 		return start_shared(cp, err);
 	int r = start_controllers(cp, err);
 
-	return r < 0 ? r : controllers_publish_apiservers(cp->controller_client, &cp->options.advertise, 1, apiserver_port(cp->apiserver), err);
+	return r < 0 ? r
+		     : controllers_publish_apiservers(cp->controller_client, &cp->options.advertise,
+			       1, apiserver_port(cp->apiserver), err);
 }
 
 /* ---- snapshots on schedule: on a thread, since they block ---- */
@@ -179,12 +214,13 @@ static int start_rest(struct control_plane *cp, struct err *err)
 static void take_snapshot(void *arg)
 {
 	struct control_plane *cp = arg;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	if (snapshot_rotate(cp->store.store, cp->options.data_dir, &err) < 0)
 		log_error("control-plane", "the scheduled snapshot failed: %s", err.text);
 	else
-		log_info("control-plane", "a snapshot was saved under %s/snapshots", cp->options.data_dir);
+		log_info("control-plane", "a snapshot was saved under %s/snapshots",
+			cp->options.data_dir);
 }
 
 static void snapshot_due(void *arg)
@@ -199,7 +235,9 @@ static int schedule_snapshots(struct control_plane *cp, struct err *err)
 	int64_t ns;
 
 	if (duration_parse(str_of(cp->options.snapshot_every), &ns) < 0 || ns < 0)
-		return err_set(err, -EINVAL, "--snapshot-every %s: expected a duration, as in 12h (0s: never)", cp->options.snapshot_every);
+		return err_set(err, -EINVAL,
+			"--snapshot-every %s: expected a duration, as in 12h (0s: never)",
+			cp->options.snapshot_every);
 	if (!ns)
 		return 0;
 	cp->snapshots = timer_new(cp->main, snapshot_due, cp);
@@ -222,14 +260,15 @@ static void arm_renewal(void *arg)
 
 static uint64_t certificates_due_ms(const struct pki *p)
 {
-	return MIN(pki_renewal_due_ms(buf_str(&p->server_cert)), pki_renewal_due_ms(buf_str(&p->kubelet_client_cert)));
+	return MIN(pki_renewal_due_ms(buf_str(&p->server_cert)),
+		pki_renewal_due_ms(buf_str(&p->kubelet_client_cert)));
 }
 
 static void renew_certificates(void *arg)
 {
 	struct control_plane *cp = arg;
-	struct pki fresh = {0};
-	struct err err = {0};
+	struct pki fresh = { 0 };
+	struct err err = { 0 };
 	int r = pki_prepare(&cp->options, (uid_t)-1, (gid_t)-1, &fresh, &err);
 
 	if (r == 0)
@@ -237,7 +276,8 @@ static void renew_certificates(void *arg)
 	if (r == 0)
 		log_info("control-plane", "the API server's certificates were renewed");
 	else
-		log_error("control-plane", "the API server's certificates are not renewed: %s", err.text);
+		log_error("control-plane", "the API server's certificates are not renewed: %s",
+			err.text);
 	cp->renewal_ms = r == 0 ? certificates_due_ms(&fresh) : AGAIN_MS;
 	pki_deinit(&fresh);
 	loop_post(cp->main, arm_renewal, cp);
@@ -247,7 +287,7 @@ static void renew_certificates(void *arg)
 static void renewal_due(void *arg)
 {
 	struct control_plane *cp = arg;
-	struct pki now = {0};
+	struct pki now = { 0 };
 	struct err err;
 
 	cp->renewal_ms = pki_load(&cp->options, &now, &err) == 0 ? certificates_due_ms(&now) : 0;
@@ -270,19 +310,22 @@ static void arm_join_line(void *arg)
 static void tell_join_line(void *arg)
 {
 	struct control_plane *cp = arg;
-	CLEAN_BUF struct buf pin = {0};
+	CLEAN_BUF struct buf pin = { 0 };
 	char token[TOKEN_TEXT];
-	struct err err = {0};
+	struct err err = { 0 };
 	int64_t left_s = 0;
 	int r = cert_pin(buf_str(&cp->pki.ca_cert), &pin, &err);
 
 	if (r == 0)
 		r = token_standing(cp->controller_client, token, &left_s, &err);
 	if (r == 0)
-		log_info("control-plane", "machines join with: skiff agent --server https://%s:%d --token %s:" STR_FMT, cp->options.advertise,
-			apiserver_port(cp->apiserver), token, STR_ARG(buf_str(&pin)));
+		log_info("control-plane",
+			"machines join with: skiff agent --server https://%s:%d --token %s:" STR_FMT,
+			cp->options.advertise, apiserver_port(cp->apiserver), token,
+			STR_ARG(buf_str(&pin)));
 	else
-		log_warn("control-plane", "no join token yet: %s; `skiff token create` makes one", err.text);
+		log_warn("control-plane", "no join token yet: %s; `skiff token create` makes one",
+			err.text);
 	cp->join_line_ms = r == 0 ? (uint64_t)left_s * 1000 + AGAIN_SOON_MS : AGAIN_MS;
 	loop_post(cp->main, arm_join_line, cp);
 }
@@ -358,7 +401,8 @@ static int run(struct control_plane *cp, struct err *err)
 		r = start_api(cp, err);
 	if (r < 0)
 		return r;
-	log_info("control-plane", "the API is served on %s:%d after %llu ms", cp->options.listen_host, apiserver_port(cp->apiserver),
+	log_info("control-plane", "the API is served on %s:%d after %llu ms",
+		cp->options.listen_host, apiserver_port(cp->apiserver),
 		(unsigned long long)(mono_now_ns() - began) / 1000000);
 	r = start_rest(cp, err);
 	if (r < 0)
@@ -374,8 +418,8 @@ static int run(struct control_plane *cp, struct err *err)
 
 int cmd_control_plane(int argc, char **argv)
 {
-	struct control_plane cp = {0};
-	struct err err = {0};
+	struct control_plane cp = { 0 };
+	struct err err = { 0 };
 	int r = options_parse(&cp.options, OPT_SERVER, argc, argv);
 
 	if (r)
@@ -387,7 +431,8 @@ int cmd_control_plane(int argc, char **argv)
 		r = run(&cp, &err);
 	deinit(&cp);
 	/* What the operator must mend fails the same way again; anything else is worth another try. */
-	if (r == -EADDRINUSE || r == -EBADMSG || r == -EPROTO || r == -ENOENT || r == -EINVAL || r == -EADDRNOTAVAIL)
+	if (r == -EADDRINUSE || r == -EBADMSG || r == -EPROTO || r == -ENOENT || r == -EINVAL ||
+		r == -EADDRNOTAVAIL)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	return r < 0 ? cmd_fail("server", &err, 1) : 0;
 }

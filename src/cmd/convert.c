@@ -11,13 +11,16 @@ static const struct {
 	const char *name;
 	enum codec_format form;
 } forms[] = {
-	{ "json", FORMAT_JSON }, { "yaml", FORMAT_YAML }, { "protobuf", FORMAT_PROTOBUF },
+	{ "json", FORMAT_JSON },
+	{ "yaml", FORMAT_YAML },
+	{ "protobuf", FORMAT_PROTOBUF },
 };
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: skiff convert [-o json|yaml|protobuf] [--strict] FILE|-\n"
-			"Reads one object in JSON, YAML or protobuf (told by its bytes) and writes it to standard output.\n");
+	fprintf(stderr,
+		"usage: skiff convert [-o json|yaml|protobuf] [--strict] FILE|-\n"
+		"Reads one object in JSON, YAML or protobuf (told by its bytes) and writes it to standard output.\n");
 	return 2;
 }
 
@@ -55,7 +58,8 @@ static int convert(struct str in, enum codec_format to, bool strict, const char 
 		return 1;
 	}
 	for (size_t i = 0; i < notes.len; i++)
-		fprintf(stderr, "skiff convert: %s: %s: " STR_FMT "\n", path, strict ? "error" : "warning", STR_ARG(notes.items[i]));
+		fprintf(stderr, "skiff convert: %s: %s: " STR_FMT "\n", path,
+			strict ? "error" : "warning", STR_ARG(notes.items[i]));
 	if (strict && notes.len)
 		return 1;
 	if (to == FORMAT_JSON)

@@ -22,7 +22,8 @@ static void print_json(const struct engine_image *images, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		buf_addz(&out, i ? ",{\"id\":" : "{\"id\":");
 		json_write_text(images[i].id, &out);
-		const struct engine_strs *lists[] = { &images[i].repo_tags, &images[i].repo_digests };
+		const struct engine_strs *lists[] = { &images[i].repo_tags,
+			&images[i].repo_digests };
 		for (size_t k = 0; k < 2; k++) {
 			buf_addz(&out, k ? ",\"repoDigests\":[" : ",\"repoTags\":[");
 			for (size_t t = 0; t < lists[k]->len; t++) {
@@ -47,26 +48,31 @@ static void print_table(const struct engine_image *images, size_t n)
 	printf("%-*s  %-12s  %10s\n", (int)wide, "IMAGE", "ID", "SIZE");
 	for (size_t i = 0; i < n; i++)
 		for (size_t t = 0; t < MAX(images[i].repo_tags.len, (size_t)1); t++)
-			printf("%-*s  %.12s  %8.1fMB\n", (int)wide, images[i].repo_tags.len ? images[i].repo_tags.items[t].p : "<none>",
+			printf("%-*s  %.12s  %8.1fMB\n", (int)wide,
+				images[i].repo_tags.len ? images[i].repo_tags.items[t].p : "<none>",
 				images[i].id.p + strlen("sha256:"), (double)images[i].size / 1e6);
 }
 
-static int run_import(struct image_store *s, const struct options *o, struct arena *a, struct err *err)
+static int run_import(
+	struct image_store *s, const struct options *o, struct arena *a, struct err *err)
 {
 	struct engine_image image;
-	int r = image_store_import(s, o->args[1], o->n_args > 2 ? o->args[2] : NULL, a, &image, err);
+	int r = image_store_import(
+		s, o->args[1], o->n_args > 2 ? o->args[2] : NULL, a, &image, err);
 
 	if (r < 0)
 		return r;
 	if (o->output)
 		print_json(&image, 1);
 	else
-		printf("imported %s (%s, %.1f MB)\n", image.repo_tags.len ? image.repo_tags.items[0].p : "without a name", image.id.p,
-			(double)image.size / 1e6);
+		printf("imported %s (%s, %.1f MB)\n",
+			image.repo_tags.len ? image.repo_tags.items[0].p : "without a name",
+			image.id.p, (double)image.size / 1e6);
 	return 0;
 }
 
-static int run_list(struct image_store *s, const struct options *o, struct arena *a, struct err *err)
+static int run_list(
+	struct image_store *s, const struct options *o, struct arena *a, struct err *err)
 {
 	struct engine_image *images;
 	size_t n;
@@ -90,8 +96,9 @@ static int run_rm(struct image_store *s, const struct options *o, struct arena *
 
 static const struct {
 	const char *name;
-	size_t min_args, max_args;       /* with the name */
-	int (*run)(struct image_store *s, const struct options *o, struct arena *a, struct err *err);
+	size_t min_args, max_args; /* with the name */
+	int (*run)(
+		struct image_store *s, const struct options *o, struct arena *a, struct err *err);
 } verbs[] = {
 	{ "import", 2, 3, run_import },
 	{ "list", 1, 1, run_list },
@@ -123,7 +130,8 @@ int cmd_image(int argc, char **argv)
 	const char *root = NULL;
 	struct err err = { 0 };
 
-	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+		!strcmp(argv[1], "help")) {
 		fputs(usage, argc < 2 ? stderr : stdout);
 		return argc < 2 ? 2 : 0;
 	}
@@ -132,7 +140,8 @@ int cmd_image(int argc, char **argv)
 	if (r)
 		return r < 0 ? 2 : 0;
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-		if (!o.n_args || strcmp(o.args[0], verbs[i].name) || o.n_args < verbs[i].min_args || o.n_args > verbs[i].max_args)
+		if (!o.n_args || strcmp(o.args[0], verbs[i].name) || o.n_args < verbs[i].min_args ||
+			o.n_args > verbs[i].max_args)
 			continue;
 		CLEAN_FREE char *below = root ? xstrdup(root) : xasprintf("%s/engine", o.data_dir);
 		r = image_store_open(below, &store, &err);

@@ -13,11 +13,13 @@
 #include "gen/types.h"
 
 #define WAIT_S 60
-#define NODE_ADDRESS STR("skiff.dev/node-address") /* in a request: how one node that comes back is told from another of its name */
+#define NODE_ADDRESS \
+	STR("skiff.dev/node-address") /* in a request: how one node that comes back is told from another of its name */
 
 static const char *const client_usages[] = { "digital signature", "client auth", NULL };
 static const char *const server_usages[] = { "digital signature", "server auth", NULL };
-static const char *const nodes[] = { "system:nodes", NULL }, *const network_nodes[] = { "skiff:node-network", NULL };
+static const char *const nodes[] = { "system:nodes", NULL },
+			 *const network_nodes[] = { "skiff:node-network", NULL };
 
 /* clang-format off */
 static const struct credential {
@@ -45,7 +47,8 @@ struct csr_wait {
 	char *refusal;
 };
 
-static void on_csr(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_csr(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct certificates_v1_certificate_signing_request *o = now ? now->obj : NULL;
 	struct csr_wait *w = arg;
@@ -58,8 +61,10 @@ static void on_csr(void *arg, enum informer_event ev, const struct cached *old, 
 		if (o->status.certificate.len && !w->certificate)
 			w->certificate = str_dup(o->status.certificate);
 		LIST_EACH(c, &o->status.conditions) {
-			if ((str_eqz(c->type, "Denied") || str_eqz(c->type, "Failed")) && !w->refusal)
-				w->refusal = xasprintf(STR_FMT ": " STR_FMT, STR_ARG(c->reason), STR_ARG(c->message));
+			if ((str_eqz(c->type, "Denied") || str_eqz(c->type, "Failed")) &&
+				!w->refusal)
+				w->refusal = xasprintf(STR_FMT ": " STR_FMT, STR_ARG(c->reason),
+					STR_ARG(c->message));
 		}
 	}
 	pthread_cond_broadcast(&w->changed);
@@ -67,11 +72,15 @@ static void on_csr(void *arg, enum informer_event ev, const struct cached *old, 
 }
 
 /* Posts the request and waits, by a watch, for its certificate. > 0: the client's outcome of posting. */
-static int request_certificate(struct client *c, const struct credential *row, const char *node_ip, struct str csr_pem, struct buf *ret_cert, struct err *err)
+static int request_certificate(struct client *c, const struct credential *row, const char *node_ip,
+	struct str csr_pem, struct buf *ret_cert, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct certificates_v1_certificate_signing_request *q = model_new(&certificates_v1_certificate_signing_request_type, a), *made;
-	struct csr_wait w = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+	struct certificates_v1_certificate_signing_request
+		*q = model_new(&certificates_v1_certificate_signing_request_type, a),
+		*made;
+	struct csr_wait w = { .lock = PTHREAD_MUTEX_INITIALIZER,
+		.changed = PTHREAD_COND_INITIALIZER };
 	struct timespec until;
 	struct informer *i;
 	int r;
@@ -82,11 +91,14 @@ static int request_certificate(struct client *c, const struct credential *row, c
 	q->spec.request = csr_pem;
 	for (const char *const *u = row->usages; *u; u++)
 		*LIST_ADD(a, &q->spec.usages) = str_of(*u);
-	r = client_create(c, &certificates_v1_certificate_signing_request_type, STR_NONE, q, a, (void **)&made, err);
+	r = client_create(c, &certificates_v1_certificate_signing_request_type, STR_NONE, q, a,
+		(void **)&made, err);
 	if (r)
 		return r;
-	struct informer_config ic = { .client = c, .type = &certificates_v1_certificate_signing_request_type,
-		.field_selector = arena_fmt(a, "metadata.name=" STR_FMT, STR_ARG(made->metadata.name)).p };
+	struct informer_config ic = { .client = c,
+		.type = &certificates_v1_certificate_signing_request_type,
+		.field_selector =
+			arena_fmt(a, "metadata.name=" STR_FMT, STR_ARG(made->metadata.name)).p };
 
 	i = informer_new(&ic);
 	informer_add_handler(i, on_csr, &w);
@@ -105,8 +117,11 @@ static int request_certificate(struct client *c, const struct credential *row, c
 	} else if (w.refusal) {
 		r = err_set(err, -EACCES, "the server refused the certificate: %s", w.refusal);
 	} else {
-		r = err_set(err, -ETIMEDOUT, "certificate request " STR_FMT " was not signed within %d s: `kubectl get csr` shows it, "
-			"`kubectl certificate approve` lets it pass", STR_ARG(made->metadata.name), WAIT_S);
+		r = err_set(err, -ETIMEDOUT,
+			"certificate request " STR_FMT
+			" was not signed within %d s: `kubectl get csr` shows it, "
+			"`kubectl certificate approve` lets it pass",
+			STR_ARG(made->metadata.name), WAIT_S);
 	}
 	free(w.certificate);
 	free(w.refusal);
@@ -133,7 +148,9 @@ static bool have_certificate(const struct options *o, const char *name, struct b
 	struct timestamp end;
 	struct err err;
 
-	return get(o, name, ret_pem, &err) == 0 && cert_not_after(buf_str(ret_pem), &end, &err) == 0 && time_diff_s(end, time_now()) > 0;
+	return get(o, name, ret_pem, &err) == 0 &&
+		cert_not_after(buf_str(ret_pem), &end, &err) == 0 &&
+		time_diff_s(end, time_now()) > 0;
 }
 
 /* ---- what is asked for ---- */
@@ -144,7 +161,8 @@ struct wanted {
 	const char *organizations[CSR_NAMES_MOST + 1], *dns[2], *ips[2];
 };
 
-static void want(const struct options *o, enum agent_credential which, struct arena *a, struct wanted *w)
+static void want(
+	const struct options *o, enum agent_credential which, struct arena *a, struct wanted *w)
 {
 	const struct credential *row = &credentials[which];
 
@@ -153,7 +171,9 @@ static void want(const struct options *o, enum agent_credential which, struct ar
 	w->organizations[1] = w->dns[1] = w->ips[1] = NULL;
 	w->dns[0] = o->node_name;
 	w->ips[0] = o->node_ip;
-	w->q = (struct cert_request){ .common_name = arena_fmt(a, "%s%s", row->prefix, o->node_name).p, .organizations = w->organizations };
+	w->q = (struct cert_request){ .common_name =
+					      arena_fmt(a, "%s%s", row->prefix, o->node_name).p,
+		.organizations = w->organizations };
 	if (which == CREDENTIAL_KUBELET) {
 		w->q.dns_names = w->dns;
 		w->q.ip_addresses = w->ips;
@@ -188,11 +208,14 @@ static bool is_as_wanted(const struct wanted *w, struct str pem)
 	struct csr_info i;
 	struct err err;
 
-	return cert_read(pem, w->arena, &i, &err) == 0 && str_eqz(i.common_name, w->q.common_name) && names_are(i.dns_names, i.n_dns_names, w->q.dns_names) &&
+	return cert_read(pem, w->arena, &i, &err) == 0 &&
+		str_eqz(i.common_name, w->q.common_name) &&
+		names_are(i.dns_names, i.n_dns_names, w->q.dns_names) &&
 		names_are(i.ip_addresses, i.n_ip_addresses, w->q.ip_addresses);
 }
 
-static int get_or_make_key(const struct options *o, const char *file, struct buf *ret, struct err *err)
+static int get_or_make_key(
+	const struct options *o, const char *file, struct buf *ret, struct err *err)
 {
 	struct err none;
 	int r;
@@ -205,11 +228,13 @@ static int get_or_make_key(const struct options *o, const char *file, struct buf
 }
 
 /* Asks for a certificate and keeps it as NAME.crt. > 0: the client's outcome. */
-static int obtain(const struct options *o, struct client *c, enum agent_credential which, const struct cert_request *q, struct err *err)
+static int obtain(const struct options *o, struct client *c, enum agent_credential which,
+	const struct cert_request *q, struct err *err)
 {
 	const struct credential *row = &credentials[which];
-	CLEAN_FREE char *key_file = xasprintf("%s.key", row->name), *crt_file = xasprintf("%s.crt", row->name);
-	CLEAN_BUF struct buf key = {0}, csr = {0}, cert = {0};
+	CLEAN_FREE char *key_file = xasprintf("%s.key", row->name),
+			*crt_file = xasprintf("%s.crt", row->name);
+	CLEAN_BUF struct buf key = { 0 }, csr = { 0 }, cert = { 0 };
 	int r = get_or_make_key(o, key_file, &key, err);
 
 	if (r == 0)
@@ -221,16 +246,18 @@ static int obtain(const struct options *o, struct client *c, enum agent_credenti
 
 /* ---- with the token ---- */
 
-static int split_token(const struct options *o, struct str *ret_bearer, struct str *ret_pin, struct err *err)
+static int split_token(
+	const struct options *o, struct str *ret_bearer, struct str *ret_pin, struct err *err)
 {
 	if (!str_cut(str_of(o->token), ':', ret_bearer, ret_pin) || ret_pin->len != 64)
-		return err_set(err, -EINVAL, "--token: expected ID.SECRET:PIN, as `skiff token create` on the server prints it");
+		return err_set(err, -EINVAL,
+			"--token: expected ID.SECRET:PIN, as `skiff token create` on the server prints it");
 	return 0;
 }
 
 static int token_client(const struct options *o, struct client **ret, struct err *err)
 {
-	CLEAN_BUF struct buf ca = {0};
+	CLEAN_BUF struct buf ca = { 0 };
 	struct client_config cc = { .user_agent = "skiff/" SKIFF_VERSION " join" };
 	struct tls_client_config tc;
 	struct tls_context *tls;
@@ -240,8 +267,10 @@ static int token_client(const struct options *o, struct client **ret, struct err
 	if (r == 0)
 		r = tls_fetch_ca(o->server, pin, 10000, &ca, err);
 	if (r == -EACCES)
-		return err_set(err, r, "%s belongs to another cluster: its CA is not the one that --token names; take --server and --token from one line of "
-			"`skiff token create`", o->server);
+		return err_set(err, r,
+			"%s belongs to another cluster: its CA is not the one that --token names; take --server and --token from one line of "
+			"`skiff token create`",
+			o->server);
 	if (r == 0)
 		r = put(o, "ca.crt", buf_str(&ca), err);
 	if (r < 0)
@@ -262,19 +291,24 @@ static int token_refused(const struct options *o, struct err *err)
 {
 	const char *dot = strchr(o->token, '.');
 
-	return err_set(err, -EACCES, "%s does not take token %.*s: it has expired, was revoked, or is mistyped; `skiff token create` on the server prints a new "
-		"join line", o->server, dot ? (int)(dot - o->token) : 6, o->token);
+	return err_set(err, -EACCES,
+		"%s does not take token %.*s: it has expired, was revoked, or is mistyped; `skiff token create` on the server prints a new "
+		"join line",
+		o->server, dot ? (int)(dot - o->token) : 6, o->token);
 }
 
 /* Whether what is there was got from the cluster that the token is for. */
 static bool is_of_this_cluster(const struct options *o)
 {
-	CLEAN_BUF struct buf ca = {0}, pin = {0};
+	CLEAN_BUF struct buf ca = { 0 }, pin = { 0 };
 	struct str bearer, wanted;
 	struct err err;
 
 	return get(o, "ca.crt", &ca, &err) == 0 &&
-		(!o->token || (split_token(o, &bearer, &wanted, &err) == 0 && cert_pin(buf_str(&ca), &pin, &err) == 0 && str_eq(buf_str(&pin), wanted)));
+		(!o->token ||
+			(split_token(o, &bearer, &wanted, &err) == 0 &&
+				cert_pin(buf_str(&ca), &pin, &err) == 0 &&
+				str_eq(buf_str(&pin), wanted)));
 }
 
 /* What another cluster, or a node of another name, was given. */
@@ -293,22 +327,28 @@ int join_client_certificate(const struct options *o, struct err *err)
 {
 	CLEAN_FREE char *dir = xasprintf("%s/agent", o->data_dir);
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_BUF struct buf pem = {0};
+	CLEAN_BUF struct buf pem = { 0 };
 	struct client *c = NULL;
 	struct wanted w;
 	int r;
 
 	want(o, CREDENTIAL_NODE, a, &w);
-	bool there = have_certificate(o, "node.crt", &pem), fits = there && is_as_wanted(&w, buf_str(&pem));
+	bool there = have_certificate(o, "node.crt", &pem),
+	     fits = there && is_as_wanted(&w, buf_str(&pem));
 
 	if (fits && is_of_this_cluster(o))
 		return 0;
 	if (!o->token && there)
-		return err_set(err, -EINVAL, "this machine joined under another name than %s: give that one with --node-name, or --token to join anew", o->node_name);
+		return err_set(err, -EINVAL,
+			"this machine joined under another name than %s: give that one with --node-name, or --token to join anew",
+			o->node_name);
 	if (!o->token && pem.len)
-		return err_set(err, -EINVAL, "the certificate %s/node.crt is over: join anew with --token; `skiff token create` on the server prints the line", dir);
+		return err_set(err, -EINVAL,
+			"the certificate %s/node.crt is over: join anew with --token; `skiff token create` on the server prints the line",
+			dir);
 	if (!o->token)
-		return err_set(err, -EINVAL, "this machine has not joined yet: give --token; `skiff token create` on the server prints the whole line");
+		return err_set(err, -EINVAL,
+			"this machine has not joined yet: give --token; `skiff token create` on the server prints the whole line");
 	r = dir_make(dir, 0700, err);
 	if (r == 0)
 		r = token_client(o, &c, err);
@@ -327,16 +367,18 @@ int join_client_certificate(const struct options *o, struct err *err)
 
 /* ---- as the node ---- */
 
-int join_certificate(const struct options *o, enum agent_credential which, struct client *node_client, struct err *err)
+int join_certificate(const struct options *o, enum agent_credential which,
+	struct client *node_client, struct err *err)
 {
 	CLEAN_FREE char *file = xasprintf("%s.crt", credentials[which].name);
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_BUF struct buf pem = {0};
+	CLEAN_BUF struct buf pem = { 0 };
 	struct wanted w;
 	int r;
 
 	want(o, which, a, &w);
-	if (have_certificate(o, file, &pem) && is_as_wanted(&w, buf_str(&pem)) && pki_renewal_due_ms(buf_str(&pem)) > 0)
+	if (have_certificate(o, file, &pem) && is_as_wanted(&w, buf_str(&pem)) &&
+		pki_renewal_due_ms(buf_str(&pem)) > 0)
 		return 0;
 	if (which == CREDENTIAL_NODE)
 		want_groups_of(&w, buf_str(&pem));

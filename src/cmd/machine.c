@@ -19,7 +19,9 @@ static void default_link(char out[IF_NAMESIZE])
 	if (!f)
 		return;
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "%15s %x %*x %*x %*d %*d %*d %x", link, &destination, &mask) == 3 && !destination && !mask) {
+		if (sscanf(line, "%15s %x %*x %*x %*d %*d %*d %x", link, &destination, &mask) ==
+				3 &&
+			!destination && !mask) {
 			strcpy(out, link);
 			break;
 		}
@@ -35,7 +37,8 @@ int machine_address(char out[64], struct err *err)
 	if (getifaddrs(&list) < 0)
 		return err_errno(err, -errno, "cannot read this machine's addresses");
 	for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP))
+		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET ||
+			(i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP))
 			continue;
 		if (!strncmp(i->ifa_name, "skiff", 5))
 			continue;
@@ -49,13 +52,16 @@ int machine_address(char out[64], struct err *err)
 	if (best)
 		inet_ntop(AF_INET, &((struct sockaddr_in *)best->ifa_addr)->sin_addr, out, 64);
 	freeifaddrs(list);
-	return best ? 0 : err_set(err, -EADDRNOTAVAIL, "this machine has no IPv4 address beside loopback: give --node-ip");
+	return best ? 0
+		    : err_set(err, -EADDRNOTAVAIL,
+			      "this machine has no IPv4 address beside loopback: give --node-ip");
 }
 
 int machine_name(char out[64], struct err *err)
 {
 	if (gethostname(out, 64) < 0 || !memchr(out, 0, 64))
-		return err_set(err, -EINVAL, "this machine's host name cannot be a node's name: give --node-name");
+		return err_set(err, -EINVAL,
+			"this machine's host name cannot be a node's name: give --node-name");
 	for (char *p = out; *p; p++)
 		*p = (char)tolower((unsigned char)*p);
 	return 0;

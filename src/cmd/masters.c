@@ -14,7 +14,7 @@ enum { RENEW_S = 5, LIFE_S = 15, REMOVE_S = 120, MASTERS_MAX = 32 };
 #define LABEL "apiserver.kubernetes.io/identity"
 
 struct seen {
-	char *version;             /* resourceVersion */
+	char *version; /* resourceVersion */
 	uint64_t since_ns;
 };
 
@@ -22,9 +22,9 @@ struct masters {
 	struct client *client;
 	char *address, *name;
 	int port;
-	struct map seen;           /* lease's name -> struct seen */
+	struct map seen; /* lease's name -> struct seen */
 	pthread_t thread;
-	pthread_mutex_t lock;      /* guards stop */
+	pthread_mutex_t lock; /* guards stop */
 	pthread_cond_t wake;
 	bool stop;
 };
@@ -48,7 +48,8 @@ static int renew(struct masters *m, struct err *err)
 	l->spec.lease_duration_seconds = (struct opt_int32)SOME(LIFE_S);
 	l->spec.renew_time = time_now();
 	l->spec.renew_time.nsec -= l->spec.renew_time.nsec % 1000;
-	return there ? client_update(m->client, t, NULL, l, a, NULL, err) : client_create(m->client, t, NS, l, a, NULL, err);
+	return there ? client_update(m->client, t, NULL, l, a, NULL, err)
+		     : client_create(m->client, t, NS, l, a, NULL, err);
 }
 
 /* Seconds for which the lease was seen as it is. */
@@ -80,7 +81,8 @@ static int publish(struct masters *m, struct err *err)
 	struct coordination_v1_lease_list *list;
 	const char *addresses[MASTERS_MAX];
 	size_t n = 0;
-	int r = client_list(m->client, &coordination_v1_lease_type, NS, LABEL "=skiff", NULL, a, (void **)&list, err);
+	int r = client_list(m->client, &coordination_v1_lease_type, NS, LABEL "=skiff", NULL, a,
+		(void **)&list, err);
 
 	if (r)
 		return r;
@@ -90,7 +92,8 @@ static int publish(struct masters *m, struct err *err)
 		if (s < LIFE_S && n < MASTERS_MAX && l->spec.holder_identity.len)
 			addresses[n++] = arena_str(a, l->spec.holder_identity).p;
 		else if (s >= REMOVE_S)
-			client_delete(m->client, &coordination_v1_lease_type, NS, l->metadata.name, &(struct client_delete){ .grace_seconds = -1 }, NULL);
+			client_delete(m->client, &coordination_v1_lease_type, NS, l->metadata.name,
+				&(struct client_delete){ .grace_seconds = -1 }, NULL);
 	}
 	qsort(addresses, n, sizeof(*addresses), by_text);
 	return controllers_publish_apiservers(m->client, addresses, n, m->port, err);
@@ -117,7 +120,7 @@ static void *run(void *arg)
 	struct masters *m = arg;
 
 	do {
-		struct err err = {0};
+		struct err err = { 0 };
 		int r = renew(m, &err);
 
 		if (r == 0)
@@ -126,11 +129,13 @@ static void *run(void *arg)
 			log_warn("masters", "%s; again in %d s", err.text, RENEW_S);
 		/* > 0: another one was faster; it is looked at again */
 	} while (pause_s(m, RENEW_S));
-	client_delete(m->client, &coordination_v1_lease_type, NS, str_of(m->name), &(struct client_delete){ .grace_seconds = -1 }, NULL);
+	client_delete(m->client, &coordination_v1_lease_type, NS, str_of(m->name),
+		&(struct client_delete){ .grace_seconds = -1 }, NULL);
 	return NULL;
 }
 
-int masters_start(struct client *c, const char *address, int port, struct masters **ret, struct err *err)
+int masters_start(
+	struct client *c, const char *address, int port, struct masters **ret, struct err *err)
 {
 	struct masters *m = xcalloc(1, sizeof(*m));
 	pthread_condattr_t monotonic;
@@ -153,7 +158,8 @@ int masters_start(struct client *c, const char *address, int port, struct master
 		free(m->address);
 		free(m->name);
 		free(m);
-		return err_errno(err, r, "start the thread that tells the other servers of this one");
+		return err_errno(
+			err, r, "start the thread that tells the other servers of this one");
 	}
 	*ret = m;
 	return 0;

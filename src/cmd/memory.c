@@ -11,8 +11,8 @@
 #include "io/io.h"
 
 #define ARENAS 2
-#define KEEP_BYTES (256 * 1024)       /* free at a heap's end: kept for the next allocation */
-#define AFTER_START_MS 3000           /* by then start-up's own garbage is free */
+#define KEEP_BYTES (256 * 1024) /* free at a heap's end: kept for the next allocation */
+#define AFTER_START_MS 3000     /* by then start-up's own garbage is free */
 #define EVERY_MS (300 * 1000)
 
 static int drop_segments(struct dl_phdr_info *info, size_t size, void *arg)
@@ -53,7 +53,8 @@ void memory_setup(void)
 {
 	mallopt(M_ARENA_MAX, ARENAS);
 	mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
-	mallopt(M_MMAP_THRESHOLD, KEEP_BYTES); /* set, so that one large block that was freed does not raise it */
+	mallopt(M_MMAP_THRESHOLD,
+		KEEP_BYTES); /* set, so that one large block that was freed does not raise it */
 }
 
 void memory_trim_start(struct loop *l)

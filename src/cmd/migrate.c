@@ -28,7 +28,8 @@ struct migration {
 
 static const char *sqlite_path(const struct options *o, const char *text)
 {
-	return !strncmp(text, "sqlite=", 7) ? text + 7 : xasprintf("%s/store/skiff.db", o->data_dir);
+	return !strncmp(text, "sqlite=", 7) ? text + 7
+					    : xasprintf("%s/store/skiff.db", o->data_dir);
 }
 
 static bool is_etcd(const char *text)
@@ -57,13 +58,16 @@ static int become_owner(const char *path, struct err *err)
 	return 0;
 }
 
-static int open_sqlite(struct migration *m, const char *path, bool fresh, uint64_t first, struct err *err)
+static int open_sqlite(
+	struct migration *m, const char *path, bool fresh, uint64_t first, struct err *err)
 {
 	struct store_config c = { .backend = "sqlite", .path = path, .first_revision = first };
 	struct stat st;
 
 	if (fresh && stat(path, &st) == 0)
-		return err_set(err, -EEXIST, "%s is there already: move it away, or name another file by --to sqlite=FILE", path);
+		return err_set(err, -EEXIST,
+			"%s is there already: move it away, or name another file by --to sqlite=FILE",
+			path);
 	if (!fresh && stat(path, &st) < 0)
 		return err_errno(err, -errno, "%s", path);
 	int r = become_owner(path, err);
@@ -76,15 +80,17 @@ static int open_sqlite(struct migration *m, const char *path, bool fresh, uint64
 static bool put_one(void *arg, struct object *o)
 {
 	struct migration *m = arg;
-	CLEAN_BUF struct buf key = {0}, value = {0};
+	CLEAN_BUF struct buf key = { 0 }, value = { 0 };
 
 	if (!m->codec.key_out(m->codec.arg, o->key, &key)) {
-		m->result = err_set(m->err, -EINVAL, "etcd's layout has no place for " STR_FMT, STR_ARG(o->key));
+		m->result = err_set(m->err, -EINVAL, "etcd's layout has no place for " STR_FMT,
+			STR_ARG(o->key));
 		return false;
 	}
 	m->result = m->codec.value_out(m->codec.arg, o->key, o->json, &value, m->err);
 	if (m->result == 0)
-		m->result = etcd_put(m->etcd, buf_str(&key), buf_str(&value), registry_codec_ttl(&m->codec, o->key), m->err);
+		m->result = etcd_put(m->etcd, buf_str(&key), buf_str(&value),
+			registry_codec_ttl(&m->codec, o->key), m->err);
 	m->n += m->result == 0;
 	return m->result == 0;
 }
@@ -92,11 +98,13 @@ static bool put_one(void *arg, struct object *o)
 static int compare_with_sqlite(void *arg, const struct store_remote_kv *kv, struct err *err)
 {
 	struct migration *m = arg;
-	CLEAN_BUF struct buf key = {0}, want = {0};
+	CLEAN_BUF struct buf key = { 0 }, want = { 0 };
 	CLEAN_OBJECT struct object *o = NULL;
 
-	if (!m->codec.key_in(m->codec.arg, kv->key, &key) || store_get(m->sqlite, buf_str(&key), &o))
-		return err_set(err, -EIO, "etcd holds " STR_FMT ", which %s does not", STR_ARG(kv->key), m->o->from);
+	if (!m->codec.key_in(m->codec.arg, kv->key, &key) ||
+		store_get(m->sqlite, buf_str(&key), &o))
+		return err_set(err, -EIO, "etcd holds " STR_FMT ", which %s does not",
+			STR_ARG(kv->key), m->o->from);
 	int r = m->codec.value_out(m->codec.arg, o->key, o->json, &want, err);
 
 	if (r < 0)
@@ -115,7 +123,9 @@ static int to_etcd(struct migration *m, struct err *err)
 	if (r == 0)
 		r = etcd_count(m->etcd, PREFIX, &there, err);
 	if (r == 0 && there)
-		return err_set(err, -EEXIST, "%s holds %llu objects already: migrate into an empty one", m->o->to, (unsigned long long)there);
+		return err_set(err, -EEXIST,
+			"%s holds %llu objects already: migrate into an empty one", m->o->to,
+			(unsigned long long)there);
 	if (r == 0)
 		r = open_sqlite(m, sqlite_path(m->o, m->o->from), false, 0, err);
 	if (r < 0)
@@ -128,9 +138,11 @@ static int to_etcd(struct migration *m, struct err *err)
 	if (r == 0)
 		r = etcd_remote.load(m->etcd, compare_with_sqlite, m, &revision, err);
 	if (r == 0 && m->same != m->n)
-		r = err_set(err, -EIO, "%llu objects were copied, but %llu are in etcd", (unsigned long long)m->n, (unsigned long long)m->same);
+		r = err_set(err, -EIO, "%llu objects were copied, but %llu are in etcd",
+			(unsigned long long)m->n, (unsigned long long)m->same);
 	if (r == 0)
-		printf("%llu objects copied into etcd and compared; revision %llu there, %llu before\n", (unsigned long long)m->n, (unsigned long long)revision,
+		printf("%llu objects copied into etcd and compared; revision %llu there, %llu before\n",
+			(unsigned long long)m->n, (unsigned long long)revision,
 			(unsigned long long)store_revision(m->sqlite));
 	return r;
 }
@@ -163,12 +175,14 @@ static int store_one(void *arg, const struct store_remote_kv *kv, struct err *er
 {
 	struct migration *m = arg;
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_BUF struct buf key = {0};
+	CLEAN_BUF struct buf key = { 0 };
 	struct store_op op = { .verb = STORE_CREATE };
 
 	if (!m->codec.key_in(m->codec.arg, kv->key, &key)) {
 		if (m->unknown++ < 10)
-			fprintf(stderr, "left out: " STR_FMT ", a resource that is not known here\n", STR_ARG(kv->key));
+			fprintf(stderr,
+				"left out: " STR_FMT ", a resource that is not known here\n",
+				STR_ARG(kv->key));
 		return 0;
 	}
 	op.key = buf_str(&key);
@@ -178,7 +192,8 @@ static int store_one(void *arg, const struct store_remote_kv *kv, struct err *er
 		return err_prefix(err, r, STR_FMT, STR_ARG(kv->key));
 	r = wait_below(m, IN_FLIGHT);
 	if (r)
-		return err_set(err, r < 0 ? r : -EIO, "writing " STR_FMT " failed", STR_ARG(op.key));
+		return err_set(
+			err, r < 0 ? r : -EIO, "writing " STR_FMT " failed", STR_ARG(op.key));
 	pthread_mutex_lock(&m->lock);
 	m->in_flight++;
 	pthread_mutex_unlock(&m->lock);
@@ -191,9 +206,9 @@ static int compare_with_etcd(void *arg, const struct store_remote_kv *kv, struct
 {
 	struct migration *m = arg;
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_BUF struct buf key = {0}, back = {0};
+	CLEAN_BUF struct buf key = { 0 }, back = { 0 };
 	CLEAN_OBJECT struct object *o = NULL;
-	struct store_op op = {0};
+	struct store_op op = { 0 };
 	struct str head, tail;
 
 	if (!m->codec.key_in(m->codec.arg, kv->key, &key))
@@ -204,11 +219,15 @@ static int compare_with_etcd(void *arg, const struct store_remote_kv *kv, struct
 
 	m->codec.cut(o->json, &head, &tail);
 	if (r == 0 && (!str_eq(head, op.json_head) || !str_eq(tail, op.json_tail)))
-		r = err_set(err, -EIO, STR_FMT " came out different in the new store", STR_ARG(kv->key));
+		r = err_set(err, -EIO, STR_FMT " came out different in the new store",
+			STR_ARG(kv->key));
 	if (r == 0)
 		r = m->codec.value_out(m->codec.arg, o->key, o->json, &back, err);
-	if (r == 0 && !str_eq(buf_str(&back), kv->value) && m->differ++ < 10 && proto_has_magic(kv->value))
-		fprintf(stderr, STR_FMT " holds fields that are not known here; they were left out\n", STR_ARG(kv->key));
+	if (r == 0 && !str_eq(buf_str(&back), kv->value) && m->differ++ < 10 &&
+		proto_has_magic(kv->value))
+		fprintf(stderr,
+			STR_FMT " holds fields that are not known here; they were left out\n",
+			STR_ARG(kv->key));
 	m->same += r == 0;
 	return r;
 }
@@ -224,7 +243,8 @@ static int to_sqlite(struct migration *m, struct err *err)
 		return err_set(err, -ENOENT, "%s holds nothing below /registry/", m->o->from);
 	if (r == 0)
 		r = etcd_revision(m->etcd, &revision, err);
-	if (r == 0) /* further on than etcd is, so that no cache from before can be taken for newer */
+	if (r ==
+		0) /* further on than etcd is, so that no cache from before can be taken for newer */
 		r = open_sqlite(m, sqlite_path(m->o, m->o->to), true, revision + 1, err);
 	if (r == 0)
 		r = etcd_remote.load(m->etcd, store_one, m, &revision, err);
@@ -233,26 +253,32 @@ static int to_sqlite(struct migration *m, struct err *err)
 	if (r == 0)
 		r = etcd_remote.load(m->etcd, compare_with_etcd, m, &again, err);
 	if (r == 0 && again != revision)
-		r = err_set(err, -EBUSY, "etcd changed meanwhile, from revision %llu to %llu: stop every server first", (unsigned long long)revision,
-			(unsigned long long)again);
+		r = err_set(err, -EBUSY,
+			"etcd changed meanwhile, from revision %llu to %llu: stop every server first",
+			(unsigned long long)revision, (unsigned long long)again);
 	if (r == 0 && m->same != m->n)
-		r = err_set(err, -EIO, "%llu objects were copied, but %llu were found again", (unsigned long long)m->n, (unsigned long long)m->same);
+		r = err_set(err, -EIO, "%llu objects were copied, but %llu were found again",
+			(unsigned long long)m->n, (unsigned long long)m->same);
 	if (r == 0)
-		printf("%llu objects copied from etcd and compared; %llu keys of resources that are not known here were left out\n", (unsigned long long)m->n,
-			(unsigned long long)m->unknown);
+		printf("%llu objects copied from etcd and compared; %llu keys of resources that are not known here were left out\n",
+			(unsigned long long)m->n, (unsigned long long)m->unknown);
 	return r;
 }
 
 int cmd_migrate(int argc, char **argv)
 {
 	struct options o;
-	struct err err = {0};
-	struct migration m = { .o = &o, .err = &err, .lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER };
+	struct err err = { 0 };
+	struct migration m = { .o = &o,
+		.err = &err,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.done = PTHREAD_COND_INITIALIZER };
 	int r = options_parse(&o, OPT_STORE, argc, argv);
 
 	if (r)
 		return r > 0 ? 0 : 2;
-	bool out = o.from && o.to && is_sqlite(o.from) && is_etcd(o.to), in = o.from && o.to && is_etcd(o.from) && is_sqlite(o.to);
+	bool out = o.from && o.to && is_sqlite(o.from) && is_etcd(o.to),
+	     in = o.from && o.to && is_etcd(o.from) && is_sqlite(o.to);
 
 	if (o.n_args != 1 || strcmp(o.args[0], "migrate") || (!in && !out)) {
 		fputs("usage: skiff store migrate --from sqlite[=FILE]|etcd=URL,… --to etcd=URL,…|sqlite[=FILE] [--data-dir DIR] [--etcd-cafile FILE "

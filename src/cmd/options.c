@@ -61,7 +61,9 @@ static const struct option_row rows[] = {
 static const struct option_row *find(enum option_set set, struct str name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		if ((rows[i].sets & set) && (str_eqz(name, rows[i].name) || (rows[i].short_name && str_eqz(name, rows[i].short_name))))
+		if ((rows[i].sets & set) &&
+			(str_eqz(name, rows[i].name) ||
+				(rows[i].short_name && str_eqz(name, rows[i].short_name))))
 			return &rows[i];
 	return NULL;
 }
@@ -110,9 +112,10 @@ static int read_file(struct options *o, enum option_set set, const char *path)
 	struct arena *a = arena_new(0);
 	struct buf *text = xcalloc(1, sizeof(*text));
 	struct value doc;
-	struct err err = {0};
+	struct err err = { 0 };
 
-	if (file_read(path, 1 << 20, text, &err) < 0 || yaml_parse(buf_str(text), a, &doc, &err) < 0) {
+	if (file_read(path, 1 << 20, text, &err) < 0 ||
+		yaml_parse(buf_str(text), a, &doc, &err) < 0) {
 		fprintf(stderr, "skiff: --config %s: %s\n", path, err.text);
 		return -EINVAL;
 	}
@@ -125,10 +128,11 @@ static int read_file(struct options *o, enum option_set set, const char *path)
 	for (size_t i = 0; i < doc.object.len; i++) {
 		const struct value_member *m = &doc.object.members[i];
 		const struct option_row *r = find(set, m->key);
-		struct buf v = {0};
+		struct buf v = { 0 };
 
 		if (!r) {
-			fprintf(stderr, "skiff: --config %s: there is no flag \"" STR_FMT "\"\n", path, STR_ARG(m->key));
+			fprintf(stderr, "skiff: --config %s: there is no flag \"" STR_FMT "\"\n",
+				path, STR_ARG(m->key));
 			return -EINVAL;
 		}
 		if (m->value.kind == VALUE_TEXT)
@@ -136,7 +140,9 @@ static int read_file(struct options *o, enum option_set set, const char *path)
 		else
 			json_write(&m->value, &v);
 		if (assign(o, r, buf_take(&v)) < 0) {
-			fprintf(stderr, "skiff: --config %s: \"%s\" has a value of the wrong type\n", path, r->name);
+			fprintf(stderr,
+				"skiff: --config %s: \"%s\" has a value of the wrong type\n", path,
+				r->name);
 			return -EINVAL;
 		}
 	}
@@ -149,8 +155,10 @@ static int split_listen(struct options *o)
 	int64_t port;
 	size_t n = colon ? (size_t)(colon - o->listen) : 0;
 
-	if (!colon || n >= sizeof(o->listen_host) || str_to_i64(str_of(colon + 1), &port) < 0 || port < 0 || port > 65535) {
-		fprintf(stderr, "skiff: --listen %s: expected ADDRESS:PORT, as in 0.0.0.0:6443\n", o->listen);
+	if (!colon || n >= sizeof(o->listen_host) || str_to_i64(str_of(colon + 1), &port) < 0 ||
+		port < 0 || port > 65535) {
+		fprintf(stderr, "skiff: --listen %s: expected ADDRESS:PORT, as in 0.0.0.0:6443\n",
+			o->listen);
 		return -EINVAL;
 	}
 	memcpy(o->listen_host, n ? o->listen : "0.0.0.0", n ? n : 7);
@@ -160,15 +168,18 @@ static int split_listen(struct options *o)
 }
 
 /* One flag at argv[i]; *ret_used arguments were its. */
-static int parse_flag(struct options *o, enum option_set set, int argc, char **argv, int i, int *ret_used)
+static int parse_flag(
+	struct options *o, enum option_set set, int argc, char **argv, int i, int *ret_used)
 {
 	char *name = argv[i] + (argv[i][1] == '-' ? 2 : 1);
 	char *eq = strchr(name, '=');
-	const struct option_row *r = find(set, eq ? str_n(name, (size_t)(eq - name)) : str_of(name));
+	const struct option_row *r =
+		find(set, eq ? str_n(name, (size_t)(eq - name)) : str_of(name));
 	const char *text = eq ? eq + 1 : NULL;
 
 	if (!r) {
-		fprintf(stderr, "skiff: there is no flag %s; `skiff %s --help` lists them\n", argv[i], argv[0]);
+		fprintf(stderr, "skiff: there is no flag %s; `skiff %s --help` lists them\n",
+			argv[i], argv[0]);
 		return -EINVAL;
 	}
 	*ret_used = 1;
@@ -176,14 +187,16 @@ static int parse_flag(struct options *o, enum option_set set, int argc, char **a
 		text = "true";
 	} else if (!text) {
 		if (i + 1 >= argc) {
-			fprintf(stderr, "skiff: --%s needs a value: %s\n", r->name, r->help ? r->help : "");
+			fprintf(stderr, "skiff: --%s needs a value: %s\n", r->name,
+				r->help ? r->help : "");
 			return -EINVAL;
 		}
 		text = argv[i + 1];
 		*ret_used = 2;
 	}
 	if (assign(o, r, text) < 0) {
-		fprintf(stderr, "skiff: --%s %s: expected %s\n", r->name, text, r->kind == OPTION_INT ? "a number" : "true or false");
+		fprintf(stderr, "skiff: --%s %s: expected %s\n", r->name, text,
+			r->kind == OPTION_INT ? "a number" : "true or false");
 		return -EINVAL;
 	}
 	return 0;
@@ -193,7 +206,7 @@ int options_parse(struct options *o, enum option_set set, int argc, char **argv)
 {
 	int used, r;
 
-	*o = (struct options){0};
+	*o = (struct options){ 0 };
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		if (rows[i].fallback)
 			assign(o, &rows[i], rows[i].fallback);
@@ -248,9 +261,11 @@ char **options_argv(const struct options *o, enum option_set set, const char *co
 		if (r->kind == OPTION_TEXT && *(const char *const *)at)
 			argv[n++] = xasprintf("--%s=%s", r->name, *(const char *const *)at);
 		else if (r->kind == OPTION_BOOL)
-			argv[n++] = xasprintf("--%s=%s", r->name, *(const bool *)at ? "true" : "false");
+			argv[n++] =
+				xasprintf("--%s=%s", r->name, *(const bool *)at ? "true" : "false");
 		else if (r->kind == OPTION_INT)
-			argv[n++] = xasprintf("--%s=%lld", r->name, (long long)*(const int64_t *)at);
+			argv[n++] =
+				xasprintf("--%s=%lld", r->name, (long long)*(const int64_t *)at);
 	}
 	return argv;
 }
@@ -275,6 +290,7 @@ int options_complete(struct options *o, struct err *err)
 	if (!o->advertise)
 		o->advertise = o->node_ip;
 	if (r == 0 && o->certificate_life < CERTIFICATE_LIFE_LEAST_S)
-		r = err_set(err, -EINVAL, "--certificate-life %lld: at least %d seconds", (long long)o->certificate_life, CERTIFICATE_LIFE_LEAST_S);
+		r = err_set(err, -EINVAL, "--certificate-life %lld: at least %d seconds",
+			(long long)o->certificate_life, CERTIFICATE_LIFE_LEAST_S);
 	return r;
 }

@@ -26,7 +26,8 @@ struct place {
 static int put(struct place *pl, const char *name, struct str bytes, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/%s", pl->dir, name);
-	int r = file_write_atomic(path, bytes, strstr(name, ".key") ? 0600 : 0644, !strcmp(name, CA_KEY), err);
+	int r = file_write_atomic(
+		path, bytes, strstr(name, ".key") ? 0600 : 0644, !strcmp(name, CA_KEY), err);
 
 	if (r < 0)
 		return r;
@@ -57,9 +58,11 @@ static int settle(const struct place *pl, struct err *err)
 /* As put, unless it holds these bytes already. */
 static int put_changed(struct place *pl, const char *name, struct str bytes, struct err *err)
 {
-	CLEAN_BUF struct buf there = {0};
+	CLEAN_BUF struct buf there = { 0 };
 
-	return get(pl, name, &there, err) == 0 && str_eq(buf_str(&there), bytes) ? 0 : put(pl, name, bytes, err);
+	return get(pl, name, &there, err) == 0 && str_eq(buf_str(&there), bytes)
+		? 0
+		: put(pl, name, bytes, err);
 }
 
 static int key_get_or_make(struct place *pl, const char *name, struct buf *ret, struct err *err)
@@ -88,10 +91,11 @@ uint64_t pki_renewal_due_ms(struct str cert_pem)
 static int leaf_is_good(const struct place *pl, const char *crt, struct buf *cert, struct str names)
 {
 	CLEAN_FREE char *names_file = xasprintf("%s.names", crt);
-	CLEAN_BUF struct buf kept = {0};
+	CLEAN_BUF struct buf kept = { 0 };
 	struct err err;
 
-	if (get(pl, crt, cert, &err) != 0 || get(pl, names_file, &kept, &err) != 0 || !str_eq(buf_str(&kept), names))
+	if (get(pl, crt, cert, &err) != 0 || get(pl, names_file, &kept, &err) != 0 ||
+		!str_eq(buf_str(&kept), names))
 		return 0;
 	return pki_renewal_due_ms(buf_str(cert)) > 0;
 }
@@ -108,11 +112,12 @@ static void describe(const struct cert_request *q, struct buf *out)
 }
 
 /* NAME.key and NAME.crt, signed by the CA; written only when not good as they are. */
-static int leaf(struct place *pl, const char *name, const struct cert_request *q, const struct pki *ca, struct buf *cert, struct buf *key,
-	struct err *err)
+static int leaf(struct place *pl, const char *name, const struct cert_request *q,
+	const struct pki *ca, struct buf *cert, struct buf *key, struct err *err)
 {
-	CLEAN_FREE char *crt = xasprintf("%s.crt", name), *key_name = xasprintf("%s.key", name), *names_file = xasprintf("%s.crt.names", name);
-	CLEAN_BUF struct buf names = {0};
+	CLEAN_FREE char *crt = xasprintf("%s.crt", name), *key_name = xasprintf("%s.key", name),
+			*names_file = xasprintf("%s.crt.names", name);
+	CLEAN_BUF struct buf names = { 0 };
 	int r = key_get_or_make(pl, key_name, key, err);
 
 	if (r < 0)
@@ -129,7 +134,9 @@ static int leaf(struct place *pl, const char *name, const struct cert_request *q
 
 static int ca(struct place *pl, struct pki *p, struct err *err)
 {
-	static const struct cert_request request = { .common_name = "skiff-ca", .valid_seconds = 10 * YEAR_S, .is_ca = true };
+	static const struct cert_request request = {
+		.common_name = "skiff-ca", .valid_seconds = 10 * YEAR_S, .is_ca = true
+	};
 	int r = key_get_or_make(pl, CA_KEY, &p->ca_key, err);
 
 	if (r < 0)
@@ -151,7 +158,8 @@ static int first_service_ip(const char *cidr, char out[INET_ADDRSTRLEN], struct 
 	if (slash)
 		*slash = 0;
 	if (inet_pton(AF_INET, text, &in) != 1)
-		return err_set(err, -EINVAL, "--service-cidr %s: expected an IPv4 network, as in 10.43.0.0/16", cidr);
+		return err_set(err, -EINVAL,
+			"--service-cidr %s: expected an IPv4 network, as in 10.43.0.0/16", cidr);
 	in.s_addr = htonl(ntohl(in.s_addr) + 1);
 	inet_ntop(AF_INET, &in, out, INET_ADDRSTRLEN);
 	return 0;
@@ -161,9 +169,13 @@ static int server_leaf(struct place *pl, const struct options *o, struct pki *p,
 {
 	char service_ip[INET_ADDRSTRLEN];
 	CLEAN_FREE char *long_name = xasprintf("kubernetes.default.svc.%s", o->cluster_domain);
-	const char *dns[] = { "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", long_name, o->node_name, NULL };
+	const char *dns[] = { "localhost", "kubernetes", "kubernetes.default",
+		"kubernetes.default.svc", long_name, o->node_name, NULL };
 	const char *ips[] = { "127.0.0.1", "::1", service_ip, o->node_ip, NULL, NULL };
-	struct cert_request q = { .common_name = "kube-apiserver", .dns_names = dns, .ip_addresses = ips, .valid_seconds = o->certificate_life,
+	struct cert_request q = { .common_name = "kube-apiserver",
+		.dns_names = dns,
+		.ip_addresses = ips,
+		.valid_seconds = o->certificate_life,
 		.server_auth = true };
 	int r = first_service_ip(o->service_cidr, service_ip, err);
 
@@ -174,10 +186,13 @@ static int server_leaf(struct place *pl, const struct options *o, struct pki *p,
 	return leaf(pl, "server", &q, p, &p->server_cert, &p->server_key, err);
 }
 
-static int client_leaf(struct place *pl, const char *name, const char *cn, const char *const *orgs, int64_t life_s, const struct pki *p,
-	struct buf *cert, struct buf *key, struct err *err)
+static int client_leaf(struct place *pl, const char *name, const char *cn, const char *const *orgs,
+	int64_t life_s, const struct pki *p, struct buf *cert, struct buf *key, struct err *err)
 {
-	struct cert_request q = { .common_name = cn, .organizations = orgs, .valid_seconds = life_s, .client_auth = true };
+	struct cert_request q = { .common_name = cn,
+		.organizations = orgs,
+		.valid_seconds = life_s,
+		.client_auth = true };
 
 	return leaf(pl, name, &q, p, cert, key, err);
 }
@@ -199,10 +214,12 @@ int pki_prepare(const struct options *o, uid_t uid, gid_t gid, struct pki *ret, 
 	if (r == 0)
 		r = server_leaf(&pl, o, ret, err);
 	if (r == 0)
-		r = client_leaf(&pl, "kubelet-client", "kube-apiserver-kubelet-client", masters, o->certificate_life, ret, &ret->kubelet_client_cert,
+		r = client_leaf(&pl, "kubelet-client", "kube-apiserver-kubelet-client", masters,
+			o->certificate_life, ret, &ret->kubelet_client_cert,
 			&ret->kubelet_client_key, err);
 	if (r == 0) /* lies in kubeconfigs, where nobody renews it */
-		r = client_leaf(&pl, "admin", "kubernetes-admin", masters, YEAR_S, ret, &ret->admin_cert, &ret->admin_key, err);
+		r = client_leaf(&pl, "admin", "kubernetes-admin", masters, YEAR_S, ret,
+			&ret->admin_cert, &ret->admin_key, err);
 	return r < 0 ? r : settle(&pl, err);
 }
 
@@ -227,7 +244,9 @@ int pki_load(const struct options *o, struct pki *ret, struct err *err)
 		int r = get(&pl, files[i].name, files[i].to, err);
 
 		if (r > 0)
-			return err_set(err, -ENOENT, "%s/%s is missing: `skiff server` makes it at its start", dir, files[i].name);
+			return err_set(err, -ENOENT,
+				"%s/%s is missing: `skiff server` makes it at its start", dir,
+				files[i].name);
 		if (r < 0)
 			return r;
 	}
@@ -236,8 +255,9 @@ int pki_load(const struct options *o, struct pki *ret, struct err *err)
 
 void pki_deinit(struct pki *p)
 {
-	struct buf *all[] = { &p->ca_cert, &p->ca_key, &p->server_cert, &p->server_key, &p->kubelet_client_cert, &p->kubelet_client_key,
-		&p->service_account_key, &p->admin_cert, &p->admin_key };
+	struct buf *all[] = { &p->ca_cert, &p->ca_key, &p->server_cert, &p->server_key,
+		&p->kubelet_client_cert, &p->kubelet_client_key, &p->service_account_key,
+		&p->admin_cert, &p->admin_key };
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		buf_deinit(all[i]);
@@ -245,17 +265,28 @@ void pki_deinit(struct pki *p)
 
 int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *err)
 {
-	static const char *const nodes[] = { "system:nodes", "skiff:server-nodes", NULL }, *const network[] = { "skiff:node-network", NULL };
-	CLEAN_FREE char *dir = xasprintf("%s/agent", o->data_dir), *node_user = xasprintf("system:node:%s", o->node_name);
+	static const char *const nodes[] = { "system:nodes", "skiff:server-nodes", NULL },
+				 *const network[] = { "skiff:node-network", NULL };
+	CLEAN_FREE char *dir = xasprintf("%s/agent", o->data_dir),
+			*node_user = xasprintf("system:node:%s", o->node_name);
 	CLEAN_FREE char *network_user = xasprintf("system:node-network:%s", o->node_name);
 	const char *dns[] = { o->node_name, NULL }, *ips[] = { o->node_ip, NULL };
 	const struct {
 		const char *name;
 		struct cert_request q;
 	} leaves[] = {
-		{ "node", { .common_name = node_user, .organizations = nodes, .client_auth = true } },
-		{ "network", { .common_name = network_user, .organizations = network, .client_auth = true } },
-		{ "kubelet", { .common_name = node_user, .organizations = nodes, .dns_names = dns, .ip_addresses = ips, .server_auth = true } },
+		{ "node",
+			{ .common_name = node_user, .organizations = nodes, .client_auth = true } },
+		{ "network",
+			{ .common_name = network_user,
+				.organizations = network,
+				.client_auth = true } },
+		{ "kubelet",
+			{ .common_name = node_user,
+				.organizations = nodes,
+				.dns_names = dns,
+				.ip_addresses = ips,
+				.server_auth = true } },
 	};
 	struct place pl = { dir, (uid_t)-1, (gid_t)-1, false };
 	int r = dir_make(dir, 0700, err);
@@ -263,7 +294,7 @@ int pki_prepare_agent(const struct options *o, const struct pki *p, struct err *
 	if (r == 0)
 		r = put_changed(&pl, "ca.crt", buf_str(&p->ca_cert), err);
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(leaves); i++) {
-		CLEAN_BUF struct buf cert = {0}, key = {0};
+		CLEAN_BUF struct buf cert = { 0 }, key = { 0 };
 		struct cert_request q = leaves[i].q;
 
 		q.valid_seconds = o->certificate_life;
@@ -279,9 +310,10 @@ static void add_base64(struct buf *out, const char *indent, const char *key, str
 	buf_addc(out, '\n');
 }
 
-int kubeconfig_write(const char *path, const char *server, struct str ca_pem, struct str cert, struct str key, struct err *err)
+int kubeconfig_write(const char *path, const char *server, struct str ca_pem, struct str cert,
+	struct str key, struct err *err)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 	CLEAN_FREE char *dir = xstrdup(path);
 	char *slash = strrchr(dir, '/');
 	int r = 0;
@@ -292,15 +324,18 @@ int kubeconfig_write(const char *path, const char *server, struct str ca_pem, st
 	}
 	if (r < 0)
 		return r;
-	buf_addz(&b, "apiVersion: v1\nkind: Config\ncurrent-context: skiff\nclusters:\n- name: skiff\n  cluster:\n");
+	buf_addz(&b,
+		"apiVersion: v1\nkind: Config\ncurrent-context: skiff\nclusters:\n- name: skiff\n  cluster:\n");
 	buf_addf(&b, "    server: %s\n", server);
 	add_base64(&b, "    ", "certificate-authority-data", ca_pem);
-	buf_addz(&b, "contexts:\n- name: skiff\n  context:\n    cluster: skiff\n    user: admin\nusers:\n- name: admin\n  user:\n");
+	buf_addz(&b,
+		"contexts:\n- name: skiff\n  context:\n    cluster: skiff\n    user: admin\nusers:\n- name: admin\n  user:\n");
 	add_base64(&b, "    ", "client-certificate-data", cert);
 	add_base64(&b, "    ", "client-key-data", key);
-	CLEAN_BUF struct buf there = {0};
+	CLEAN_BUF struct buf there = { 0 };
 
-	if (access(path, F_OK) == 0 && file_read(path, 1 << 20, &there, err) == 0 && str_eq(buf_str(&there), buf_str(&b)))
+	if (access(path, F_OK) == 0 && file_read(path, 1 << 20, &there, err) == 0 &&
+		str_eq(buf_str(&there), buf_str(&b)))
 		return 0;
 	return file_write_atomic(path, buf_str(&b), 0600, true, err);
 }

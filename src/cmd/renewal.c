@@ -13,12 +13,13 @@
 struct renewal {
 	struct renewal_config c;
 	struct timer *timer;
-	uint64_t next_ms;                 /* written by the thread, read on the loop after it */
+	uint64_t next_ms; /* written by the thread, read on the loop after it */
 };
 
 static bool read_certificate(const struct renewal *n, enum agent_credential which, struct buf *ret)
 {
-	CLEAN_FREE char *path = xasprintf("%s/agent/%s.crt", n->c.options->data_dir, join_certificate_name(which));
+	CLEAN_FREE char *path =
+		xasprintf("%s/agent/%s.crt", n->c.options->data_dir, join_certificate_name(which));
 	struct err err;
 
 	return file_read(path, 1 << 20, ret, &err) == 0;
@@ -27,7 +28,7 @@ static bool read_certificate(const struct renewal *n, enum agent_credential whic
 /* Milliseconds until it is due; 0 now. */
 static uint64_t due_ms(const struct renewal *n, enum agent_credential which)
 {
-	CLEAN_BUF struct buf pem = {0};
+	CLEAN_BUF struct buf pem = { 0 };
 
 	return read_certificate(n, which, &pem) ? pki_renewal_due_ms(buf_str(&pem)) : 0;
 }
@@ -35,23 +36,27 @@ static uint64_t due_ms(const struct renewal *n, enum agent_credential which)
 /* Seconds of its life that are left; negative when it is over. */
 static double left_s(const struct renewal *n, enum agent_credential which)
 {
-	CLEAN_BUF struct buf pem = {0};
+	CLEAN_BUF struct buf pem = { 0 };
 	struct timestamp end;
 	struct err err;
 
-	return read_certificate(n, which, &pem) && cert_not_after(buf_str(&pem), &end, &err) == 0 ? time_diff_s(end, time_now()) : -1;
+	return read_certificate(n, which, &pem) && cert_not_after(buf_str(&pem), &end, &err) == 0
+		? time_diff_s(end, time_now())
+		: -1;
 }
 
 /* After a tenth of what is left. */
 static uint64_t again_ms(double left)
 {
-	return left < 0 ? AGAIN_OVER_MS : (uint64_t)MIN(MAX(left * 100, (double)AGAIN_LEAST_MS), (double)AGAIN_MOST_MS);
+	return left < 0
+		? AGAIN_OVER_MS
+		: (uint64_t)MIN(MAX(left * 100, (double)AGAIN_LEAST_MS), (double)AGAIN_MOST_MS);
 }
 
 static uint64_t renew_one(struct renewal *n, enum agent_credential which)
 {
 	const char *name = join_certificate_name(which);
-	struct err err = {0};
+	struct err err = { 0 };
 	uint64_t due = due_ms(n, which);
 	int r;
 
@@ -69,7 +74,8 @@ static uint64_t renew_one(struct renewal *n, enum agent_credential which)
 		return MAX(due_ms(n, which), (uint64_t)AGAIN_LEAST_MS);
 	}
 	due = again_ms(left_s(n, which));
-	log_warn("agent", "certificate %s.crt is not renewed yet: %s; tried again in %llu s", name, err.text, (unsigned long long)due / 1000);
+	log_warn("agent", "certificate %s.crt is not renewed yet: %s; tried again in %llu s", name,
+		err.text, (unsigned long long)due / 1000);
 	return due;
 }
 

@@ -26,14 +26,14 @@
 
 struct archive {
 	int fd;
-	off_t at;                 /* where the open entry's header is */
+	off_t at; /* where the open entry's header is */
 	uint64_t size;
 	char name[100];
 	EVP_MD_CTX *hash;
 	struct buf manifest;
 	size_t entries;
 	uint64_t revision, objects;
-	int failed;               /* -errno of the first write that failed */
+	int failed; /* -errno of the first write that failed */
 };
 
 static void put(struct archive *ar, const void *p, size_t n)
@@ -54,7 +54,7 @@ static void put(struct archive *ar, const void *p, size_t n)
 
 static void put_header(struct archive *ar, mode_t mode)
 {
-	char h[BLOCK] = {0};
+	char h[BLOCK] = { 0 };
 	unsigned sum = 0;
 
 	snprintf(h, 100, "%s", ar->name);
@@ -103,7 +103,8 @@ static void entry_end(struct archive *ar)
 	lseek(ar->fd, end, SEEK_SET);
 	EVP_DigestFinal_ex(ar->hash, digest, NULL);
 	EVP_MD_CTX_free(ar->hash);
-	buf_addf(&ar->manifest, "%s\n    {\"name\":\"%s\",\"size\":%llu,\"sha256\":\"", ar->entries++ ? "," : "", ar->name, (unsigned long long)ar->size);
+	buf_addf(&ar->manifest, "%s\n    {\"name\":\"%s\",\"size\":%llu,\"sha256\":\"",
+		ar->entries++ ? "," : "", ar->name, (unsigned long long)ar->size);
 	hex_encode(&ar->manifest, digest, sizeof(digest));
 	buf_addz(&ar->manifest, "\"}");
 }
@@ -116,12 +117,14 @@ static void archive_begin(struct archive *ar, int fd)
 static int archive_end(struct archive *ar, struct err *err)
 {
 	static const char zeros[2 * BLOCK];
-	CLEAN_BUF struct buf text = {0};
+	CLEAN_BUF struct buf text = { 0 };
 	char now[TIME_TEXT_MAX];
 
 	time_format(time_now(), now);
-	buf_addf(&text, "{\n  \"format\":%d,\n  \"version\":\"%s\",\n  \"time\":\"%s\",\n  \"revision\":%llu,\n  \"objects\":%llu,\n  \"files\":[", FORMAT,
-		SKIFF_VERSION, now, (unsigned long long)ar->revision, (unsigned long long)ar->objects);
+	buf_addf(&text,
+		"{\n  \"format\":%d,\n  \"version\":\"%s\",\n  \"time\":\"%s\",\n  \"revision\":%llu,\n  \"objects\":%llu,\n  \"files\":[",
+		FORMAT, SKIFF_VERSION, now, (unsigned long long)ar->revision,
+		(unsigned long long)ar->objects);
 	buf_add_str(&text, buf_str(&ar->manifest));
 	buf_addz(&text, "\n  ]\n}\n");
 	entry_begin(ar, "manifest.json");
@@ -164,8 +167,9 @@ static int add_pki(struct archive *ar, const char *data_dir, struct err *err)
 	if (!d)
 		return err_errno(err, -errno, "reading %s", dir);
 	while (r == 0 && (e = readdir(d))) {
-		CLEAN_FREE char *path = xasprintf("%s/%s", dir, e->d_name), *name = xasprintf("pki/%s", e->d_name);
-		CLEAN_BUF struct buf bytes = {0};
+		CLEAN_FREE char *path = xasprintf("%s/%s", dir, e->d_name),
+				*name = xasprintf("pki/%s", e->d_name);
+		CLEAN_BUF struct buf bytes = { 0 };
 
 		if (e->d_name[0] == '.' || strlen(name) > 99)
 			continue;
@@ -209,7 +213,8 @@ int snapshot_write(struct store *s, const char *data_dir, const char *path, stru
 
 static int is_scheduled(const struct dirent *e)
 {
-	return str_has_prefix(str_of(e->d_name), STR("cluster-")) && str_has_suffix(str_of(e->d_name), STR(".tar"));
+	return str_has_prefix(str_of(e->d_name), STR("cluster-")) &&
+		str_has_suffix(str_of(e->d_name), STR(".tar"));
 }
 
 int snapshot_rotate(struct store *s, const char *data_dir, struct err *err)
@@ -244,7 +249,7 @@ static int fetch_store(struct client *c, struct archive *ar, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct http_call call = { .method = STR("GET"), .target = STR("/skiff/v1/snapshot") };
-	CLEAN_BUF struct buf line = {0};
+	CLEAN_BUF struct buf line = { 0 };
 	struct http_reader *reader;
 	struct http_reply head;
 	char bytes[16384];
@@ -265,7 +270,9 @@ static int fetch_store(struct client *c, struct archive *ar, struct err *err)
 	entry_end(ar);
 	http_reader_free(reader);
 	if (head.status != 200)
-		return err_set(err, -EACCES, "the server refused with %d: saving needs an administrator's kubeconfig", head.status);
+		return err_set(err, -EACCES,
+			"the server refused with %d: saving needs an administrator's kubeconfig",
+			head.status);
 	return ar->objects ? 0 : err_set(err, -EPIPE, "the server's answer broke off: try again");
 }
 
@@ -287,7 +294,8 @@ static int copy_out(int from, int to, struct err *err)
 static int save(const struct options *o, struct err *err)
 {
 	bool to_stdout = !strcmp(o->args[1], "-");
-	CLEAN_FREE char *part = to_stdout ? xasprintf("/tmp/skiff-snapshot-XXXXXX") : xasprintf("%s.part-XXXXXX", o->args[1]);
+	CLEAN_FREE char *part = to_stdout ? xasprintf("/tmp/skiff-snapshot-XXXXXX")
+					  : xasprintf("%s.part-XXXXXX", o->args[1]);
 	CLEAN_FD int fd = mkostemp(part, O_CLOEXEC);
 	struct client *c = NULL;
 	struct archive ar;
@@ -311,7 +319,8 @@ static int save(const struct options *o, struct err *err)
 		unlink(part);
 	client_free(c);
 	if (r == 0)
-		fprintf(stderr, "saved %llu objects of revision %llu\n", (unsigned long long)ar.objects, (unsigned long long)ar.revision);
+		fprintf(stderr, "saved %llu objects of revision %llu\n",
+			(unsigned long long)ar.objects, (unsigned long long)ar.revision);
 	return r;
 }
 
@@ -323,7 +332,10 @@ struct entry {
 struct contents {
 	struct buf file;
 	struct arena *a;
-	struct { struct entry *items; size_t len; } entries;
+	struct {
+		struct entry *items;
+		size_t len;
+	} entries;
 	struct value manifest;
 };
 
@@ -337,11 +349,14 @@ static int split_entries(struct contents *c, const char *path, struct err *err)
 	struct str rest = buf_str(&c->file);
 
 	while (rest.len >= BLOCK && rest.p[0]) {
-		uint64_t size = strtoull(rest.p + 124, NULL, 8), padded = (size + BLOCK - 1) / BLOCK * BLOCK;
+		uint64_t size = strtoull(rest.p + 124, NULL, 8),
+			 padded = (size + BLOCK - 1) / BLOCK * BLOCK;
 
 		if (memcmp(rest.p + 257, "ustar", 5) || rest.len - BLOCK < padded)
 			return bad_file(path, err, "it ends early");
-		*LIST_ADD(c->a, &c->entries) = (struct entry){ arena_str(c->a, str_n(rest.p, strnlen(rest.p, 100))), str_n(rest.p + BLOCK, size) };
+		*LIST_ADD(c->a, &c->entries) =
+			(struct entry){ arena_str(c->a, str_n(rest.p, strnlen(rest.p, 100))),
+				str_n(rest.p + BLOCK, size) };
 		rest = str_from(rest, BLOCK + padded);
 	}
 	return c->entries.len ? 0 : bad_file(path, err, "there is nothing in it");
@@ -355,11 +370,13 @@ static const struct entry *find_entry(const struct contents *c, struct str name)
 	return NULL;
 }
 
-static int check_entry(const struct contents *c, const struct value *row, const char *path, struct err *err)
+static int check_entry(
+	const struct contents *c, const struct value *row, const char *path, struct err *err)
 {
-	const struct value *name = value_get(row, STR("name")), *sum = value_get(row, STR("sha256"));
+	const struct value *name = value_get(row, STR("name")),
+			   *sum = value_get(row, STR("sha256"));
 	const struct entry *e = name && name->kind == VALUE_TEXT ? find_entry(c, name->text) : NULL;
-	CLEAN_BUF struct buf hex = {0};
+	CLEAN_BUF struct buf hex = { 0 };
 	uint8_t digest[32];
 
 	if (!e || !sum || sum->kind != VALUE_TEXT)
@@ -367,7 +384,9 @@ static int check_entry(const struct contents *c, const struct value *row, const 
 	sha256(e->bytes.p, e->bytes.len, digest);
 	hex_encode(&hex, digest, sizeof(digest));
 	if (!str_eq(buf_str(&hex), sum->text))
-		return err_set(err, -EBADMSG, "%s is damaged: the SHA-256 of " STR_FMT " is not what the manifest says", path, STR_ARG(name->text));
+		return err_set(err, -EBADMSG,
+			"%s is damaged: the SHA-256 of " STR_FMT " is not what the manifest says",
+			path, STR_ARG(name->text));
 	return 0;
 }
 
@@ -388,7 +407,9 @@ static int load(const char *path, struct contents *c, struct err *err)
 		return bad_file(path, err, "it has no manifest");
 	format = value_get(&c->manifest, STR("format"));
 	if (!format || format->kind != VALUE_INT || format->integer > FORMAT)
-		return err_set(err, -EPROTO, "%s has a newer format than this program knows: use the version of skiff that saved it", path);
+		return err_set(err, -EPROTO,
+			"%s has a newer format than this program knows: use the version of skiff that saved it",
+			path);
 	files = value_get(&c->manifest, STR("files"));
 	for (size_t i = 0; files && files->kind == VALUE_LIST && i < files->list.len; i++) {
 		r = check_entry(c, &files->list.items[i], path, err);
@@ -428,12 +449,14 @@ static int inspect(const struct options *o, struct err *err)
 
 /* ---- restore ---- */
 
-static void add_pairs(struct arena *a, const struct value *v, struct object_pair **ret, size_t *ret_n)
+static void add_pairs(
+	struct arena *a, const struct value *v, struct object_pair **ret, size_t *ret_n)
 {
 	*ret_n = v && v->kind == VALUE_OBJECT ? v->object.len : 0;
 	*ret = *ret_n ? arena_alloc(a, *ret_n * sizeof(**ret)) : NULL;
 	for (size_t i = 0; i < *ret_n; i++)
-		(*ret)[i] = (struct object_pair){ v->object.members[i].key, v->object.members[i].value.text };
+		(*ret)[i] = (struct object_pair){ v->object.members[i].key,
+			v->object.members[i].value.text };
 }
 
 /* The object's own text stands behind its member, up to the line's last brace: it is kept to the byte, but for its revision. */
@@ -449,7 +472,7 @@ static int restore_line(struct store *s, struct str line, struct arena *a, struc
 
 	if (at < 0)
 		return err_set(err, -EBADMSG, "a line of the store has no object");
-	CLEAN_BUF struct buf front = {0};
+	CLEAN_BUF struct buf front = { 0 };
 
 	buf_add_str(&front, str_n(line.p, (size_t)at));
 	buf_addc(&front, '}');
@@ -457,14 +480,16 @@ static int restore_line(struct store *s, struct str line, struct arena *a, struc
 	r = json_parse(buf_str(&front), a, &head, err);
 	if (r < 0)
 		return r;
-	const struct value *key = value_get(&head, STR("key")), *revision = value_get(&head, STR("revision"));
+	const struct value *key = value_get(&head, STR("key")),
+			   *revision = value_get(&head, STR("revision"));
 
 	if (!key || key->kind != VALUE_TEXT || !revision || revision->kind != VALUE_INT)
 		return err_set(err, -EBADMSG, "a line of the store has no key or revision");
 	old = arena_fmt(a, "\"resourceVersion\":\"%lld\"", (long long)revision->integer);
 	where = str_find_str(json, old);
 	if (where < 0)
-		return err_set(err, -EBADMSG, "object " STR_FMT " does not carry its revision", STR_ARG(key->text));
+		return err_set(err, -EBADMSG, "object " STR_FMT " does not carry its revision",
+			STR_ARG(key->text));
 	op.key = key->text;
 	op.json_head = str_n(json.p, (size_t)where + strlen("\"resourceVersion\":\""));
 	op.json_tail = str_from(json, (size_t)where + old.len - 1);
@@ -473,7 +498,9 @@ static int restore_line(struct store *s, struct str line, struct arena *a, struc
 	op.labels = labels;
 	op.fields = fields;
 	r = store_write(s, &op, NULL);
-	return r ? err_set(err, -EIO, "object " STR_FMT " could not be written (%d)", STR_ARG(key->text), r) : 0;
+	return r ? err_set(err, -EIO, "object " STR_FMT " could not be written (%d)",
+			   STR_ARG(key->text), r)
+		 : 0;
 }
 
 /* As many writers as make a good group commit. */
@@ -493,7 +520,7 @@ static void *restore_worker(void *arg)
 
 	for (;;) {
 		CLEAN_ARENA struct arena *a = arena_new(0);
-		struct err err = {0};
+		struct err err = { 0 };
 		struct str line;
 		int r;
 
@@ -522,7 +549,8 @@ static int restore_store(const struct contents *c, const char *path, size_t *ret
 {
 	const struct value *revision = value_get(&c->manifest, STR("revision"));
 	struct store_config sc = { .backend = "sqlite", .path = path };
-	struct restore_job j = { .lock = PTHREAD_MUTEX_INITIALIZER, .rest = find_entry(c, STR("store.jsonl"))->bytes };
+	struct restore_job j = { .lock = PTHREAD_MUTEX_INITIALIZER,
+		.rest = find_entry(c, STR("store.jsonl"))->bytes };
 	pthread_t threads[WRITERS];
 	int r;
 
@@ -554,7 +582,9 @@ static int give_to(const char *dir, const char *user)
 	if (pw && chown(dir, pw->pw_uid, pw->pw_gid) < 0)
 		r = -errno;
 	while (pw && d && (e = readdir(d)))
-		if (e->d_name[0] != '.' && fchownat(dirfd(d), e->d_name, pw->pw_uid, pw->pw_gid, AT_SYMLINK_NOFOLLOW) < 0)
+		if (e->d_name[0] != '.' &&
+			fchownat(dirfd(d), e->d_name, pw->pw_uid, pw->pw_gid, AT_SYMLINK_NOFOLLOW) <
+				0)
 			r = -errno;
 	if (d)
 		closedir(d);
@@ -568,9 +598,11 @@ static int restore_files(const struct contents *c, const char *data_dir, struct 
 		CLEAN_FREE char *path = xasprintf("%s/" STR_FMT, data_dir, STR_ARG(e->name));
 		int r;
 
-		if (!str_has_prefix(e->name, STR("pki/")) || str_find(str_from(e->name, 4), '/') >= 0)
+		if (!str_has_prefix(e->name, STR("pki/")) ||
+			str_find(str_from(e->name, 4), '/') >= 0)
 			continue;
-		r = file_write_atomic(path, e->bytes, str_has_suffix(e->name, STR(".key")) ? 0600 : 0644, true, err);
+		r = file_write_atomic(path, e->bytes,
+			str_has_suffix(e->name, STR(".key")) ? 0600 : 0644, true, err);
 		if (r < 0)
 			return r;
 	}
@@ -579,13 +611,17 @@ static int restore_files(const struct contents *c, const char *data_dir, struct 
 
 static int restore(const struct options *o, struct err *err)
 {
-	CLEAN_FREE char *store = xasprintf("%s/store", o->data_dir), *pki = xasprintf("%s/pki", o->data_dir), *db = xasprintf("%s/skiff.db", store);
+	CLEAN_FREE char *store = xasprintf("%s/store", o->data_dir),
+			*pki = xasprintf("%s/pki", o->data_dir),
+			*db = xasprintf("%s/skiff.db", store);
 	struct contents c;
 	size_t n = 0;
 	int r;
 
 	if (access(store, F_OK) == 0)
-		return err_set(err, -EEXIST, "%s holds a cluster already: restore into an empty data directory", o->data_dir);
+		return err_set(err, -EEXIST,
+			"%s holds a cluster already: restore into an empty data directory",
+			o->data_dir);
 	r = load(o->args[1], &c, err);
 	if (r == 0)
 		r = dir_make(store, 0700, err);
@@ -595,7 +631,9 @@ static int restore(const struct options *o, struct err *err)
 		r = restore_store(&c, db, &n, err);
 	if (r == 0)
 		r = restore_files(&c, o->data_dir, err);
-	if (r == 0 && (give_to(store, o->user ? o->user : "skiff") < 0 || give_to(pki, o->user ? o->user : "skiff") < 0))
+	if (r == 0 &&
+		(give_to(store, o->user ? o->user : "skiff") < 0 ||
+			give_to(pki, o->user ? o->user : "skiff") < 0))
 		r = err_set(err, -EPERM, "cannot give %s to the control plane's user", o->data_dir);
 	unload(&c);
 	if (r == 0)
@@ -615,7 +653,7 @@ static const struct { const char *name; int (*run)(const struct options *o, stru
 int cmd_snapshot(int argc, char **argv)
 {
 	struct options o;
-	struct err err = {0};
+	struct err err = { 0 };
 	int r = options_parse(&o, OPT_CLIENT, argc, argv);
 
 	if (r)
@@ -623,6 +661,7 @@ int cmd_snapshot(int argc, char **argv)
 	for (size_t i = 0; o.n_args == 2 && i < ARRAY_LEN(verbs); i++)
 		if (!strcmp(o.args[0], verbs[i].name))
 			return verbs[i].run(&o, &err) < 0 ? cmd_fail("snapshot", &err, 1) : 0;
-	fputs("usage: skiff snapshot save FILE|- | restore FILE [--data-dir DIR] | inspect FILE | verify FILE\n", stderr);
+	fputs("usage: skiff snapshot save FILE|- | restore FILE [--data-dir DIR] | inspect FILE | verify FILE\n",
+		stderr);
 	return 2;
 }

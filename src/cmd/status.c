@@ -12,8 +12,17 @@
 enum { HEALTHY, DEGRADED, DOWN };
 static const char *const health_text[] = { "healthy", "degraded", "down" };
 
-enum pod_state { PODS_RUNNING, PODS_STARTING, PODS_PENDING, PODS_FAILING, PODS_SUCCEEDED, PODS_TERMINATING, PODS_STATES };
-static const char *const pod_state_text[PODS_STATES] = { "running", "starting", "unscheduled", "failing", "succeeded", "terminating" };
+enum pod_state {
+	PODS_RUNNING,
+	PODS_STARTING,
+	PODS_PENDING,
+	PODS_FAILING,
+	PODS_SUCCEEDED,
+	PODS_TERMINATING,
+	PODS_STATES
+};
+static const char *const pod_state_text[PODS_STATES] = { "running", "starting", "unscheduled",
+	"failing", "succeeded", "terminating" };
 
 struct report {
 	struct options o;
@@ -24,7 +33,11 @@ struct report {
 	struct core_v1_pod_list *pods;
 	size_t pod_states[PODS_STATES];
 	struct str metrics;
-	struct { const char *name; int64_t days; bool known; } certificates[3];
+	struct {
+		const char *name;
+		int64_t days;
+		bool known;
+	} certificates[3];
 	struct str_list problems;
 };
 
@@ -74,8 +87,8 @@ static enum pod_state pod_state(const struct core_v1_pod *p)
 		return PODS_TERMINATING;
 	if (str_eqz(p->status.phase, "Succeeded"))
 		return PODS_SUCCEEDED;
-	if (str_eqz(p->status.phase, "Failed") || str_has_suffix(why, STR("BackOff")) || str_has_suffix(why, STR("Error")) ||
-		str_has_prefix(why, STR("Err")))
+	if (str_eqz(p->status.phase, "Failed") || str_has_suffix(why, STR("BackOff")) ||
+		str_has_suffix(why, STR("Error")) || str_has_prefix(why, STR("Err")))
 		return PODS_FAILING;
 	if (!p->spec.node_name.len)
 		return PODS_PENDING;
@@ -98,12 +111,18 @@ static void look_at_pods(struct report *r)
 
 		r->pod_states[s]++;
 		if (s == PODS_FAILING)
-			problem(r, "pod " STR_FMT "/" STR_FMT " fails: " STR_FMT "; `skiff why -n " STR_FMT " " STR_FMT "` says more",
-				STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name), STR_ARG(why.len ? why : p->status.reason),
+			problem(r,
+				"pod " STR_FMT "/" STR_FMT " fails: " STR_FMT
+				"; `skiff why -n " STR_FMT " " STR_FMT "` says more",
+				STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name),
+				STR_ARG(why.len ? why : p->status.reason),
 				STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
 		if (s == PODS_PENDING)
-			problem(r, "pod " STR_FMT "/" STR_FMT " has no node; `skiff why -n " STR_FMT " " STR_FMT "` says why", STR_ARG(p->metadata.namespace),
-				STR_ARG(p->metadata.name), STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
+			problem(r,
+				"pod " STR_FMT "/" STR_FMT " has no node; `skiff why -n " STR_FMT
+				" " STR_FMT "` says why",
+				STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name),
+				STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
 	}
 }
 
@@ -114,20 +133,22 @@ static void look_at_certificates(struct report *r)
 
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
 		CLEAN_FREE char *path = xasprintf("%s/%s", r->o.data_dir, files[i]);
-		CLEAN_BUF struct buf pem = {0};
+		CLEAN_BUF struct buf pem = { 0 };
 		struct timestamp end;
 		struct err err;
 		double left;
 
 		r->certificates[i].name = files[i];
-		if (file_read(path, 1 << 20, &pem, &err) < 0 || cert_not_after(buf_str(&pem), &end, &err) < 0)
+		if (file_read(path, 1 << 20, &pem, &err) < 0 ||
+			cert_not_after(buf_str(&pem), &end, &err) < 0)
 			continue;
 		left = time_diff_s(end, time_now());
 		r->certificates[i].known = true;
 		r->certificates[i].days = (int64_t)(left / 86400);
 		if (left < CERTIFICATE_WARN_S)
-			problem(r, "certificate %s ends in %lld days and was not renewed: the server's log says why; a restart makes a new one", files[i],
-				(long long)r->certificates[i].days);
+			problem(r,
+				"certificate %s ends in %lld days and was not renewed: the server's log says why; a restart makes a new one",
+				files[i], (long long)r->certificates[i].days);
 	}
 }
 
@@ -149,15 +170,19 @@ static int64_t metric(const struct report *r, const char *name)
 static int gather(struct report *r, struct err *err)
 {
 	struct str body;
-	int code, s = client_raw(r->c, "GET", "/readyz?verbose", STR_NONE, STR_NONE, r->a, &body, &code, err);
+	int code,
+		s = client_raw(r->c, "GET", "/readyz?verbose", STR_NONE, STR_NONE, r->a, &body,
+			&code, err);
 
 	if (s < 0)
 		return s;
 	if (code != 200)
 		problem(r, "the API server is not ready: " STR_FMT, STR_ARG(str_trim(body)));
-	s = client_list(r->c, &core_v1_node_type, STR_NONE, NULL, NULL, r->a, (void **)&r->nodes, err);
+	s = client_list(
+		r->c, &core_v1_node_type, STR_NONE, NULL, NULL, r->a, (void **)&r->nodes, err);
 	if (s == 0)
-		s = client_list(r->c, &core_v1_pod_type, STR_NONE, NULL, NULL, r->a, (void **)&r->pods, err);
+		s = client_list(r->c, &core_v1_pod_type, STR_NONE, NULL, NULL, r->a,
+			(void **)&r->pods, err);
 	if (s)
 		return s < 0 ? s : -EACCES;
 	client_raw(r->c, "GET", "/metrics", STR_NONE, STR_NONE, r->a, &r->metrics, &code, err);
@@ -169,11 +194,14 @@ static int gather(struct report *r, struct err *err)
 
 static void print_text(const struct report *r)
 {
-	int64_t objects = metric(r, "skiff_store_objects"), bytes = metric(r, "skiff_store_object_bytes"), revision = metric(r, "skiff_store_revision");
+	int64_t objects = metric(r, "skiff_store_objects"),
+		bytes = metric(r, "skiff_store_object_bytes"),
+		revision = metric(r, "skiff_store_revision");
 
 	printf("cluster       %s\n", health_text[r->health]);
 	LIST_EACH(n, &r->nodes->items)
-		printf("node          %-24.*s %-9s " STR_FMT "  " STR_FMT "\n", STR_ARG(n->metadata.name), node_ready(n) ? "Ready" : "NotReady",
+		printf("node          %-24.*s %-9s " STR_FMT "  " STR_FMT "\n",
+			STR_ARG(n->metadata.name), node_ready(n) ? "Ready" : "NotReady",
 			STR_ARG(n->status.node_info.kubelet_version), STR_ARG(n->spec.pod_cidr));
 	printf("pods          %zu", r->pods->items.len);
 	for (int s = 0; s < PODS_STATES; s++)
@@ -181,17 +209,19 @@ static void print_text(const struct report *r)
 			printf(", %zu %s", r->pod_states[s], pod_state_text[s]);
 	putchar('\n');
 	if (objects >= 0)
-		printf("store         %lld objects, %lld KB, revision %lld\n", (long long)objects, (long long)bytes / 1024, (long long)revision);
+		printf("store         %lld objects, %lld KB, revision %lld\n", (long long)objects,
+			(long long)bytes / 1024, (long long)revision);
 	for (size_t i = 0; i < ARRAY_LEN(r->certificates); i++)
 		if (r->certificates[i].known)
-			printf("certificate   %-24s ends in %lld days\n", r->certificates[i].name, (long long)r->certificates[i].days);
+			printf("certificate   %-24s ends in %lld days\n", r->certificates[i].name,
+				(long long)r->certificates[i].days);
 	LIST_EACH(p, &r->problems)
 		printf("problem       " STR_FMT "\n", STR_ARG(*p));
 }
 
 static void print_json(const struct report *r)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 
 	buf_addf(&b, "{\"health\":\"%s\",\"nodes\":[", health_text[r->health]);
 	LIST_EACH(n, &r->nodes->items) {
@@ -202,11 +232,15 @@ static void print_json(const struct report *r)
 	buf_addz(&b, "],\"pods\":{");
 	for (int s = 0; s < PODS_STATES; s++)
 		buf_addf(&b, "%s\"%s\":%zu", s ? "," : "", pod_state_text[s], r->pod_states[s]);
-	buf_addf(&b, "},\"store\":{\"objects\":%lld,\"bytes\":%lld,\"revision\":%lld},\"certificates\":[", (long long)metric(r, "skiff_store_objects"),
-		(long long)metric(r, "skiff_store_object_bytes"), (long long)metric(r, "skiff_store_revision"));
+	buf_addf(&b,
+		"},\"store\":{\"objects\":%lld,\"bytes\":%lld,\"revision\":%lld},\"certificates\":[",
+		(long long)metric(r, "skiff_store_objects"),
+		(long long)metric(r, "skiff_store_object_bytes"),
+		(long long)metric(r, "skiff_store_revision"));
 	for (size_t i = 0, n = 0; i < ARRAY_LEN(r->certificates); i++)
 		if (r->certificates[i].known)
-			buf_addf(&b, "%s{\"file\":\"%s\",\"daysLeft\":%lld}", n++ ? "," : "", r->certificates[i].name, (long long)r->certificates[i].days);
+			buf_addf(&b, "%s{\"file\":\"%s\",\"daysLeft\":%lld}", n++ ? "," : "",
+				r->certificates[i].name, (long long)r->certificates[i].days);
 	buf_addz(&b, "],\"problems\":[");
 	LIST_EACH(p, &r->problems) {
 		if (p != r->problems.items)
@@ -221,13 +255,14 @@ int cmd_client(const struct options *o, struct client **ret, struct err *err)
 {
 	const char *path = o->kubeconfig ? o->kubeconfig : getenv("KUBECONFIG");
 
-	return client_from_kubeconfig(path ? path : "/etc/skiff/kubeconfig", "skiff/" SKIFF_VERSION, ret, err);
+	return client_from_kubeconfig(
+		path ? path : "/etc/skiff/kubeconfig", "skiff/" SKIFF_VERSION, ret, err);
 }
 
 int cmd_status(int argc, char **argv)
 {
 	struct report r = { .a = arena_new(0) };
-	struct err err = {0};
+	struct err err = { 0 };
 	int s = options_parse(&r.o, OPT_CLIENT, argc, argv);
 	bool json = s == 0 && r.o.output && !strcmp(r.o.output, "json");
 

@@ -9,11 +9,17 @@
 #define ETCD STR("etcd=")
 #define CATCH_UP_MS 30000
 
-int cmd_etcd_open(const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
+int cmd_etcd_open(
+	const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
 {
-	CLEAN_FREE char *text = str_dup(urls), *id = xasprintf("%s/store/etcd-cluster", o->data_dir);
-	struct etcd_config c = { .urls = text, .ca_file = o->etcd_cafile, .cert_file = o->etcd_certfile, .key_file = o->etcd_keyfile,
-		.id_file = remember ? id : NULL, .history = remember };
+	CLEAN_FREE char *text = str_dup(urls),
+			*id = xasprintf("%s/store/etcd-cluster", o->data_dir);
+	struct etcd_config c = { .urls = text,
+		.ca_file = o->etcd_cafile,
+		.cert_file = o->etcd_certfile,
+		.key_file = o->etcd_keyfile,
+		.id_file = remember ? id : NULL,
+		.history = remember };
 
 	return etcd_open(&c, ret, err);
 }
@@ -41,10 +47,13 @@ static int wait_until_now(struct store *s, struct err *err)
 	while (sem_wait(&c.done) < 0)
 		;
 	sem_destroy(&c.done);
-	return c.result < 0 ? err_set(err, c.result, "etcd does not tell what changed: %s", strerror(-c.result)) : 0;
+	return c.result < 0
+		? err_set(err, c.result, "etcd does not tell what changed: %s", strerror(-c.result))
+		: 0;
 }
 
-static int open_etcd(const struct options *o, struct str urls, struct cmd_store *ret, struct err *err)
+static int open_etcd(
+	const struct options *o, struct str urls, struct cmd_store *ret, struct err *err)
 {
 	struct store_config c = { .backend = "shared", .shared = &ret->shared };
 	struct etcd *e;

@@ -30,7 +30,7 @@ struct child {
 	char **argv;
 	uid_t uid;
 	gid_t gid;
-	pid_t pid;              /* 0: not running */
+	pid_t pid; /* 0: not running */
 	uint64_t started_ms, again_ms, backoff_ms;
 	bool wanted;
 };
@@ -53,7 +53,9 @@ static int lock_data_dir(const struct options *o, struct err *err)
 
 		close(fd);
 		pid[n > 0 ? n : 0] = 0;
-		return err_set(err, -EBUSY, "another server (pid %s) uses %s: stop it, or give another --data-dir", pid, o->data_dir);
+		return err_set(err, -EBUSY,
+			"another server (pid %s) uses %s: stop it, or give another --data-dir", pid,
+			o->data_dir);
 	}
 	if (ftruncate(fd, 0) < 0 || dprintf(fd, "%d", getpid()) < 0)
 		return err_errno(err, -errno, "cannot write %s", path);
@@ -71,7 +73,8 @@ static int find_user(const struct options *o, uid_t *ret_uid, gid_t *ret_gid, st
 		return 0;
 	pw = getpwnam(o->user);
 	if (!pw)
-		return err_set(err, -ENOENT, "there is no user \"%s\" to run the control plane as: `useradd --system --no-create-home %s`, or give --user",
+		return err_set(err, -ENOENT,
+			"there is no user \"%s\" to run the control plane as: `useradd --system --no-create-home %s`, or give --user",
 			o->user, o->user);
 	*ret_uid = pw->pw_uid;
 	*ret_gid = pw->pw_gid;
@@ -97,15 +100,18 @@ static int prepare_dirs(const struct options *o, uid_t uid, gid_t gid, struct er
 
 static int make_credentials(const struct options *o, uid_t uid, gid_t gid, struct err *err)
 {
-	CLEAN_FREE char *url = xasprintf("https://%s:%d", strcmp(o->listen_host, "0.0.0.0") && strcmp(o->listen_host, "::") ? o->listen_host : "127.0.0.1",
+	CLEAN_FREE char *url = xasprintf("https://%s:%d",
+		strcmp(o->listen_host, "0.0.0.0") && strcmp(o->listen_host, "::") ? o->listen_host
+										  : "127.0.0.1",
 		o->listen_port);
-	struct pki p = {0};
+	struct pki p = { 0 };
 	int r = pki_prepare(o, uid, gid, &p, err);
 
 	if (r == 0 && !o->no_agent)
 		r = pki_prepare_agent(o, &p, err);
 	if (r == 0)
-		r = kubeconfig_write(o->kubeconfig, url, buf_str(&p.ca_cert), buf_str(&p.admin_cert), buf_str(&p.admin_key), err);
+		r = kubeconfig_write(o->kubeconfig, url, buf_str(&p.ca_cert),
+			buf_str(&p.admin_cert), buf_str(&p.admin_key), err);
 	pki_deinit(&p);
 	return r;
 }
@@ -117,7 +123,7 @@ static int make_credentials_apart(const struct options *o, uid_t uid, gid_t gid)
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		struct err err = {0};
+		struct err err = { 0 };
 
 		_exit(make_credentials(o, uid, gid, &err) < 0 ? cmd_fail("server", &err, 1) : 0);
 	}
@@ -132,8 +138,10 @@ static void child_main(struct child *c)
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (getuid() == 0 && c->uid != 0 && (setgroups(0, NULL) < 0 || setgid(c->gid) < 0 || setuid(c->uid) < 0)) {
-		fprintf(stderr, "skiff server: cannot become uid %u: %s\n", c->uid, strerror(errno));
+	if (getuid() == 0 && c->uid != 0 &&
+		(setgroups(0, NULL) < 0 || setgid(c->gid) < 0 || setuid(c->uid) < 0)) {
+		fprintf(stderr, "skiff server: cannot become uid %u: %s\n", c->uid,
+			strerror(errno));
 		_exit(EXIT_FINAL);
 	}
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -169,10 +177,13 @@ static bool child_ended(struct child *c, int status)
 		return true;
 	if (now_ms() - c->started_ms > STEADY_MS)
 		c->backoff_ms = 0;
-	c->backoff_ms = c->backoff_ms ? MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
+	c->backoff_ms =
+		c->backoff_ms ? MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
 	c->again_ms = now_ms() + c->backoff_ms;
-	log_warn("supervisor", "the %s ended by %s %d; started again in %llu ms", c->name, WIFSIGNALED(status) ? "signal" : "status",
-		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (unsigned long long)c->backoff_ms);
+	log_warn("supervisor", "the %s ended by %s %d; started again in %llu ms", c->name,
+		WIFSIGNALED(status) ? "signal" : "status",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+		(unsigned long long)c->backoff_ms);
 	return false;
 }
 
@@ -239,7 +250,8 @@ static int supervise(struct child *children, size_t n)
 		}
 		if (next) {
 			uint64_t ms = next > now ? next - now : 1;
-			struct timespec wait = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+			struct timespec wait = { .tv_sec = (time_t)(ms / 1000),
+				.tv_nsec = (long)(ms % 1000) * 1000000 };
 
 			got = sigtimedwait(&signals, NULL, &wait);
 		} else {
@@ -260,8 +272,9 @@ static int supervise(struct child *children, size_t n)
 int cmd_server(int argc, char **argv)
 {
 	struct options o;
-	struct err err = {0};
-	struct child children[2] = { { .name = "control plane", .wanted = true }, { .name = "agent" } };
+	struct err err = { 0 };
+	struct child children[2] = { { .name = "control plane", .wanted = true },
+		{ .name = "agent" } };
 	int lock, r = options_parse(&o, OPT_SERVER, argc, argv);
 
 	if (r)

@@ -29,7 +29,8 @@ static void random_word(char *out, size_t n)
 #define STANDING_LEAST_S (8 * 3600) /* a token that ends sooner is not given out any more */
 #define STANDING_LABEL "skiff.dev/join"
 
-static int make(struct client *c, int64_t ttl_s, const char *label, char ret[TOKEN_TEXT], struct err *err)
+static int make(
+	struct client *c, int64_t ttl_s, const char *label, char ret[TOKEN_TEXT], struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_secret *s = model_new(&core_v1_secret_type, a);
@@ -67,7 +68,8 @@ static int64_t token_left_s(const struct core_v1_secret *s)
 {
 	struct timestamp end;
 
-	if (!str_eqz(str_map_get(&s->data, STR("usage-bootstrap-authentication")), "true") || !time_is_zero(s->metadata.deletion_timestamp) ||
+	if (!str_eqz(str_map_get(&s->data, STR("usage-bootstrap-authentication")), "true") ||
+		!time_is_zero(s->metadata.deletion_timestamp) ||
 		time_parse(str_map_get(&s->data, STR("expiration")), &end) < 0)
 		return 0;
 	return MAX((int64_t)time_diff_s(end, time_now()), (int64_t)0);
@@ -78,12 +80,14 @@ int token_standing(struct client *c, char ret[TOKEN_TEXT], int64_t *ret_left_s, 
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_secret_list *l;
 	int64_t best = STANDING_LEAST_S;
-	int r = client_list(c, &core_v1_secret_type, NS, STANDING_LABEL "=default", "type=bootstrap.kubernetes.io/token", a, (void **)&l, err);
+	int r = client_list(c, &core_v1_secret_type, NS, STANDING_LABEL "=default",
+		"type=bootstrap.kubernetes.io/token", a, (void **)&l, err);
 
 	if (r)
 		return r < 0 ? r : -EIO;
 	LIST_EACH(s, &l->items) {
-		struct str id = str_map_get(&s->data, STR("token-id")), secret = str_map_get(&s->data, STR("token-secret"));
+		struct str id = str_map_get(&s->data, STR("token-id")),
+			   secret = str_map_get(&s->data, STR("token-secret"));
 		int64_t left = token_left_s(s);
 
 		if (left <= best || id.len != 6 || secret.len != 16)
@@ -102,7 +106,7 @@ int token_standing(struct client *c, char ret[TOKEN_TEXT], int64_t *ret_left_s, 
 static int create(const struct options *o, struct client *c, struct err *err)
 {
 	CLEAN_FREE char *ca_path = xasprintf("%s/pki/ca.crt", o->data_dir);
-	CLEAN_BUF struct buf ca = {0}, pin = {0};
+	CLEAN_BUF struct buf ca = { 0 }, pin = { 0 };
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_endpoints *ep;
 	char token[TOKEN_TEXT];
@@ -110,12 +114,14 @@ static int create(const struct options *o, struct client *c, struct err *err)
 	int r = file_read(ca_path, 1 << 20, &ca, err);
 
 	if (duration_parse(str_of(o->ttl), &ttl) < 0)
-		return err_set(err, -EINVAL, "--ttl %s: expected a duration, as in 24h (0s: for ever)", o->ttl);
+		return err_set(err, -EINVAL,
+			"--ttl %s: expected a duration, as in 24h (0s: for ever)", o->ttl);
 	if (r == 0)
 		r = cert_pin(buf_str(&ca), &pin, err);
 	/* A server that has just become ready publishes its address a moment later. */
 	for (int i = 0; r == 0 && i < ADDRESS_TRIES; i++) {
-		r = client_get(c, &core_v1_endpoints_type, STR("default"), STR("kubernetes"), a, (void **)&ep, err);
+		r = client_get(c, &core_v1_endpoints_type, STR("default"), STR("kubernetes"), a,
+			(void **)&ep, err);
 		if (r != CLIENT_NOT_FOUND || i == ADDRESS_TRIES - 1)
 			break;
 		r = 0;
@@ -125,9 +131,12 @@ static int create(const struct options *o, struct client *c, struct err *err)
 		r = token_make(c, ttl / 1000000000LL, token, err);
 	if (r)
 		return r < 0 ? r : -EIO;
-	if (!ep->subsets.len || !ep->subsets.items[0].addresses.len || !ep->subsets.items[0].ports.len)
-		return err_set(err, -ENOENT, "service default/kubernetes has no address: the server is still starting");
-	printf("skiff agent --server https://" STR_FMT ":%d --token %s:" STR_FMT "\n", STR_ARG(ep->subsets.items[0].addresses.items[0].ip),
+	if (!ep->subsets.len || !ep->subsets.items[0].addresses.len ||
+		!ep->subsets.items[0].ports.len)
+		return err_set(err, -ENOENT,
+			"service default/kubernetes has no address: the server is still starting");
+	printf("skiff agent --server https://" STR_FMT ":%d --token %s:" STR_FMT "\n",
+		STR_ARG(ep->subsets.items[0].addresses.items[0].ip),
 		ep->subsets.items[0].ports.items[0].port, token, STR_ARG(buf_str(&pin)));
 	return 0;
 }
@@ -136,7 +145,8 @@ static int list(const struct options *o, struct client *c, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_secret_list *l;
-	int r = client_list(c, &core_v1_secret_type, NS, NULL, "type=bootstrap.kubernetes.io/token", a, (void **)&l, err);
+	int r = client_list(c, &core_v1_secret_type, NS, NULL, "type=bootstrap.kubernetes.io/token",
+		a, (void **)&l, err);
 
 	if (r)
 		return r < 0 ? r : -EIO;
@@ -144,12 +154,13 @@ static int list(const struct options *o, struct client *c, struct err *err)
 	LIST_EACH(s, &l->items) {
 		struct str end = str_map_get(&s->data, STR("expiration"));
 
-		printf(STR_FMT "  " STR_FMT "\n", STR_ARG(str_map_get(&s->data, STR("token-id"))), STR_ARG(end.p ? end : STR("never")));
+		printf(STR_FMT "  " STR_FMT "\n", STR_ARG(str_map_get(&s->data, STR("token-id"))),
+			STR_ARG(end.p ? end : STR("never")));
 	}
 	return 0;
 }
 
-static int delete(const struct options *o, struct client *c, struct err *err)
+static int delete (const struct options *o, struct client *c, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct client_delete how = { .grace_seconds = -1 };
@@ -159,7 +170,8 @@ static int delete(const struct options *o, struct client *c, struct err *err)
 	if (o->n_args != 2)
 		return err_set(err, -EINVAL, "usage: skiff token delete ID");
 	str_cut(str_of(o->args[1]), '.', &id, &rest);
-	r = client_delete(c, &core_v1_secret_type, NS, arena_fmt(a, PREFIX STR_FMT, STR_ARG(id)), &how, err);
+	r = client_delete(
+		c, &core_v1_secret_type, NS, arena_fmt(a, PREFIX STR_FMT, STR_ARG(id)), &how, err);
 	return r > 0 ? -EIO : r;
 }
 
@@ -175,7 +187,7 @@ int cmd_token(int argc, char **argv)
 {
 	struct options o;
 	struct client *c;
-	struct err err = {0};
+	struct err err = { 0 };
 	int r = options_parse(&o, OPT_CLIENT, argc, argv);
 
 	if (r)

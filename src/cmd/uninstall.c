@@ -18,7 +18,7 @@
 static bool server_runs(const struct options *o)
 {
 	CLEAN_FREE char *path = xasprintf("%s/server.lock", o->data_dir);
-	CLEAN_BUF struct buf pid = {0};
+	CLEAN_BUF struct buf pid = { 0 };
 	char proc[64];
 	struct err err;
 
@@ -33,8 +33,11 @@ static bool server_runs(const struct options *o)
 
 static int remove_pods(const struct options *o, struct err *err)
 {
-	CLEAN_FREE char *root = xasprintf("%s/engine", o->data_dir), *run = xasprintf("%s/engine", o->run_dir);
-	struct engine_local_config c = { .root = root, .run = run, .bridge = BRIDGE, .cluster_cidr = o->pod_cidr };
+	CLEAN_FREE char *root = xasprintf("%s/engine", o->data_dir),
+			*run = xasprintf("%s/engine", o->run_dir);
+	struct engine_local_config c = {
+		.root = root, .run = run, .bridge = BRIDGE, .cluster_cidr = o->pod_cidr
+	};
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_sandbox *list;
 	struct engine *e;
@@ -64,7 +67,8 @@ static int remove_rules(const struct options *o, struct err *err)
 
 	if (r == 0)
 		r = network_cleanup(err);
-	return r < 0 ? r : nft_apply("table " ENGINE_TABLE "\ndelete table " ENGINE_TABLE "\n", err);
+	return r < 0 ? r
+		     : nft_apply("table " ENGINE_TABLE "\ndelete table " ENGINE_TABLE "\n", err);
 }
 
 static int remove_links(const struct options *o, struct err *err)
@@ -78,7 +82,8 @@ static int remove_links(const struct options *o, struct err *err)
 	if (link_find(n, BRIDGE, &index) == 0)
 		r = link_delete(n, BRIDGE, err);
 	if (r == 0 && sscanf(o->service_cidr, "%u.%u.%u.%u", &b[0], &b[1], &b[2], &b[3]) == 4)
-		r = address_delete(n, "lo", htonl(b[0] << 24 | b[1] << 16 | b[2] << 8 | (b[3] + 10)), 32, err);
+		r = address_delete(
+			n, "lo", htonl(b[0] << 24 | b[1] << 16 | b[2] << 8 | (b[3] + 10)), 32, err);
 	netlink_close(n);
 	return r;
 }
@@ -93,7 +98,8 @@ static int remove_cgroups(const struct options *o, struct err *err)
 	/* Groups of our pods went with them. What still holds processes is somebody else's: another kubelet's, or another data directory's. */
 	r = cgroup_prune(c, CGROUP_ROOT, err);
 	if (r == -EBUSY)
-		fprintf(stderr, "skiff uninstall: %s that are not of %s: they stay\n", err->text, o->data_dir);
+		fprintf(stderr, "skiff uninstall: %s that are not of %s: they stay\n", err->text,
+			o->data_dir);
 	cgroup_close(c);
 	return r == -EBUSY ? 0 : r;
 }
@@ -133,7 +139,7 @@ static const struct step {
 int cmd_uninstall(int argc, char **argv)
 {
 	struct options o;
-	struct err err = {0};
+	struct err err = { 0 };
 	int failed = 0, r = options_parse(&o, OPT_SERVER, argc, argv);
 
 	if (r)

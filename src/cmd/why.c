@@ -16,7 +16,7 @@ struct page {
 	struct scheduler_verdict *verdicts;
 	size_t n_verdicts;
 	struct core_v1_event_list *events;
-	struct value node;          /* the kubelet's answer; VALUE_NULL: none */
+	struct value node; /* the kubelet's answer; VALUE_NULL: none */
 	struct str node_error;
 };
 
@@ -24,10 +24,12 @@ static int ask_scheduling(struct page *p, struct err *err)
 {
 	struct core_v1_node_list *nodes;
 	struct core_v1_pod_list *pods;
-	int r = client_list(p->c, &core_v1_node_type, STR_NONE, NULL, NULL, p->a, (void **)&nodes, err);
+	int r = client_list(
+		p->c, &core_v1_node_type, STR_NONE, NULL, NULL, p->a, (void **)&nodes, err);
 
 	if (r == 0)
-		r = client_list(p->c, &core_v1_pod_type, STR_NONE, NULL, NULL, p->a, (void **)&pods, err);
+		r = client_list(
+			p->c, &core_v1_pod_type, STR_NONE, NULL, NULL, p->a, (void **)&pods, err);
 	if (r == 0)
 		p->verdicts = scheduler_explain(nodes, pods, p->pod, p->a, &p->n_verdicts);
 	return r;
@@ -36,11 +38,14 @@ static int ask_scheduling(struct page *p, struct err *err)
 /* The kubelet answers through the API server. That it does not is itself an answer, kept for the page. */
 static void ask_kubelet(struct page *p)
 {
-	struct str target = arena_fmt(p->a, "/api/v1/nodes/" STR_FMT "/proxy/skiff/v1/why/" STR_FMT "/" STR_FMT, STR_ARG(p->pod->spec.node_name),
-		STR_ARG(p->pod->metadata.namespace), STR_ARG(p->pod->metadata.name));
-	struct err err = {0};
+	struct str target =
+		arena_fmt(p->a, "/api/v1/nodes/" STR_FMT "/proxy/skiff/v1/why/" STR_FMT "/" STR_FMT,
+			STR_ARG(p->pod->spec.node_name), STR_ARG(p->pod->metadata.namespace),
+			STR_ARG(p->pod->metadata.name));
+	struct err err = { 0 };
 	struct str body;
-	int code = 0, r = client_raw(p->c, "GET", target.p, STR_NONE, STR_NONE, p->a, &body, &code, &err);
+	int code = 0,
+	    r = client_raw(p->c, "GET", target.p, STR_NONE, STR_NONE, p->a, &body, &code, &err);
 
 	if (r == 0 && json_parse(body, p->a, &p->node, &err) == 0)
 		return;
@@ -71,9 +76,11 @@ static int gather(struct page *p, struct err *err)
 	if (r)
 		return r;
 	selector = arena_fmt(p->a, "involvedObject.uid=" STR_FMT, STR_ARG(p->pod->metadata.uid));
-	r = client_list(p->c, &core_v1_event_type, ns, NULL, selector.p, p->a, (void **)&p->events, err);
+	r = client_list(
+		p->c, &core_v1_event_type, ns, NULL, selector.p, p->a, (void **)&p->events, err);
 	if (r == 0)
-		qsort(p->events->items.items, p->events->items.len, sizeof(*p->events->items.items), by_last_seen);
+		qsort(p->events->items.items, p->events->items.len, sizeof(*p->events->items.items),
+			by_last_seen);
 	return r;
 }
 
@@ -87,25 +94,32 @@ static void print_verdicts(const struct page *p)
 		const struct scheduler_verdict *v = &p->verdicts[i];
 
 		if (v->plugin)
-			printf("scheduling    node " STR_FMT ": refused by %s: " STR_FMT "\n", STR_ARG(v->node), v->plugin, STR_ARG(v->reasons));
+			printf("scheduling    node " STR_FMT ": refused by %s: " STR_FMT "\n",
+				STR_ARG(v->node), v->plugin, STR_ARG(v->reasons));
 		else
 			printf("scheduling    node " STR_FMT ": fits\n", STR_ARG(v->node));
 	}
 }
 
-static void print_state(const struct core_v1_container_status *c, const struct core_v1_container_state *s, const char *label)
+static void print_state(const struct core_v1_container_status *c,
+	const struct core_v1_container_state *s, const char *label)
 {
 	if (s->waiting)
-		printf("%s " STR_FMT ": waiting: " STR_FMT " " STR_FMT "\n", label, STR_ARG(c->name), STR_ARG(s->waiting->reason), STR_ARG(s->waiting->message));
+		printf("%s " STR_FMT ": waiting: " STR_FMT " " STR_FMT "\n", label,
+			STR_ARG(c->name), STR_ARG(s->waiting->reason),
+			STR_ARG(s->waiting->message));
 	if (s->running) {
 		char since[TIME_TEXT_MAX];
 
 		time_format(s->running->started_at, since);
-		printf("%s " STR_FMT ": running since %s, %s, %d restarts\n", label, STR_ARG(c->name), since, c->ready ? "ready" : "not ready", c->restart_count);
+		printf("%s " STR_FMT ": running since %s, %s, %d restarts\n", label,
+			STR_ARG(c->name), since, c->ready ? "ready" : "not ready",
+			c->restart_count);
 	}
 	if (s->terminated)
-		printf("%s " STR_FMT ": ended with code %d (" STR_FMT ") " STR_FMT "\n", label, STR_ARG(c->name), s->terminated->exit_code,
-			STR_ARG(s->terminated->reason), STR_ARG(str_trim(s->terminated->message)));
+		printf("%s " STR_FMT ": ended with code %d (" STR_FMT ") " STR_FMT "\n", label,
+			STR_ARG(c->name), s->terminated->exit_code, STR_ARG(s->terminated->reason),
+			STR_ARG(str_trim(s->terminated->message)));
 }
 
 static void print_statuses(const struct core_v1_container_status_items *list, const char *label)
@@ -119,14 +133,15 @@ static void print_statuses(const struct core_v1_container_status_items *list, co
 /* What the kubelet said, as indented "key: value" lines: the page shows all of it, whatever it has. */
 static void print_value(const struct value *v, int depth)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 
 	if (v->kind == VALUE_OBJECT) {
 		for (size_t i = 0; i < v->object.len; i++) {
 			const struct value_member *m = &v->object.members[i];
 			bool nested = m->value.kind == VALUE_OBJECT || m->value.kind == VALUE_LIST;
 
-			printf("%*s" STR_FMT ":%s", depth * 2 + 14, "", STR_ARG(m->key), nested ? "\n" : " ");
+			printf("%*s" STR_FMT ":%s", depth * 2 + 14, "", STR_ARG(m->key),
+				nested ? "\n" : " ");
 			print_value(&m->value, depth + 1);
 		}
 	} else if (v->kind == VALUE_LIST) {
@@ -149,16 +164,21 @@ static void print_text(const struct page *p)
 {
 	const struct core_v1_pod *pod = p->pod;
 
-	printf("pod           " STR_FMT "/" STR_FMT "  " STR_FMT "%s" STR_FMT " " STR_FMT "\n", STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
-		STR_ARG(pod->status.phase), pod->metadata.deletion_timestamp.sec ? ", being deleted " : " ", STR_ARG(pod->status.reason),
-		STR_ARG(pod->status.message));
+	printf("pod           " STR_FMT "/" STR_FMT "  " STR_FMT "%s" STR_FMT " " STR_FMT "\n",
+		STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
+		STR_ARG(pod->status.phase),
+		pod->metadata.deletion_timestamp.sec ? ", being deleted " : " ",
+		STR_ARG(pod->status.reason), STR_ARG(pod->status.message));
 	if (pod->spec.node_name.len)
-		printf("node          " STR_FMT "  " STR_FMT "\n", STR_ARG(pod->spec.node_name), STR_ARG(pod->status.pod_ip));
+		printf("node          " STR_FMT "  " STR_FMT "\n", STR_ARG(pod->spec.node_name),
+			STR_ARG(pod->status.pod_ip));
 	else
 		print_verdicts(p);
 	LIST_EACH(c, &pod->status.conditions) {
 		if (!str_eqz(c->status, "True"))
-			printf("condition     " STR_FMT " is " STR_FMT ": " STR_FMT " " STR_FMT "\n", STR_ARG(c->type), STR_ARG(c->status), STR_ARG(c->reason),
+			printf("condition     " STR_FMT " is " STR_FMT ": " STR_FMT " " STR_FMT
+			       "\n",
+				STR_ARG(c->type), STR_ARG(c->status), STR_ARG(c->reason),
 				STR_ARG(c->message));
 	}
 	print_statuses(&pod->status.init_container_statuses, "init         ");
@@ -172,14 +192,17 @@ static void print_text(const struct page *p)
 	LIST_EACH(e, &p->events->items) {
 		char at[TIME_TEXT_MAX];
 
-		time_format(e->last_timestamp.sec ? e->last_timestamp : e->metadata.creation_timestamp, at);
-		printf("event         %s %-7.*s %.*s (x%d): " STR_FMT "\n", at, STR_ARG(e->type), STR_ARG(e->reason), MAX(e->count, 1), STR_ARG(e->message));
+		time_format(
+			e->last_timestamp.sec ? e->last_timestamp : e->metadata.creation_timestamp,
+			at);
+		printf("event         %s %-7.*s %.*s (x%d): " STR_FMT "\n", at, STR_ARG(e->type),
+			STR_ARG(e->reason), MAX(e->count, 1), STR_ARG(e->message));
 	}
 }
 
 static void print_json(const struct page *p)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 
 	buf_addz(&b, "{\"pod\":");
 	json_encode(&core_v1_pod_type, p->pod, &b);
@@ -204,7 +227,7 @@ static void print_json(const struct page *p)
 int cmd_why(int argc, char **argv)
 {
 	struct page p = { .a = arena_new(0), .node = { .kind = VALUE_NULL } };
-	struct err err = {0};
+	struct err err = { 0 };
 	int r = options_parse(&p.o, OPT_CLIENT, argc, argv);
 
 	if (r)

@@ -459,7 +459,7 @@ static void test_yaml_write(void **state)
 	assert_int_equal(
 		json_parse(
 			STR("{\"b\":[1,{\"x\":\"y\",\"e\":[]}],\"a\":\"yes\",\"c\":\"two\\nlines\\n\",\"d\":null,"
-				"\"a10\":\"0644\",\"a2\":\"\",\"f\":{},\"g\":\"2001-01-01\",\"h\":\"a: b\"}"),
+			    "\"a10\":\"0644\",\"a2\":\"\",\"f\":{},\"g\":\"2001-01-01\",\"h\":\"a: b\"}"),
 			a, &v, &err),
 		0);
 	yaml_write(&v, &out);

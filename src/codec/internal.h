@@ -19,7 +19,8 @@ static inline struct str never_null(struct str s)
 
 static inline bool kind_is_text(unsigned k)
 {
-	return k == KIND_STRING || k == KIND_BYTES || k == KIND_QUANTITY || k == KIND_RAW || k == KIND_JSON;
+	return k == KIND_STRING || k == KIND_BYTES || k == KIND_QUANTITY || k == KIND_RAW ||
+		k == KIND_JSON;
 }
 
 /* Room for short texts, cut off the arena in pieces: less per text than an allocation of its own. */
@@ -49,7 +50,8 @@ static inline const char *skip_space(const char *p, const char *end)
 const char *json_skip(const char *p, const char *end, size_t depth);
 /* As json_skip, and writes it without blanks to out (room for end - p bytes), advancing it. */
 const char *json_compact(const char *p, const char *end, size_t depth, char **out);
-const char *json_skip_number(const char *p, const char *end, bool *ret_integer); /* NULL: malformed */
+const char *json_skip_number(
+	const char *p, const char *end, bool *ret_integer); /* NULL: malformed */
 /* The whole text: 0 or -EBADMSG with encoding/json's words in err. */
 int json_check(struct str text, struct err *err);
 /* p stands behind the opening quote. Past the closing one, or NULL. *ret_invalid: bytes that are no UTF-8. *ret_plain: can
@@ -59,7 +61,8 @@ const char *json_string_end(const char *p, const char *end, bool *ret_plain, siz
 char *json_unescape(const char *p, const char *end, char *out);
 /* Length of the UTF-8 sequence at p, 0: invalid. */
 size_t utf8_sequence(const char *p, const char *end);
-struct str utf8_repair(struct str s, struct arena *a); /* invalid bytes become U+FFFD; s itself when there are none */
+struct str utf8_repair(struct str s,
+	struct arena *a); /* invalid bytes become U+FFFD; s itself when there are none */
 bool text_is_ascii(struct str s);
 
 /* ---- json_value.c: objects read member by member ---- */
@@ -69,12 +72,13 @@ static inline struct value *value_put(struct arena *a, struct value *o, struct s
 {
 	return o->object.len < FEW ? value_set(a, o, key) : value_add_member(a, o, key);
 }
-void value_drop_duplicates(struct value *o); /* of equal names the first place and the last value stay */
+void value_drop_duplicates(
+	struct value *o); /* of equal names the first place and the last value stay */
 
 /* ---- numbers.c ---- */
-size_t format_int(int64_t v, char *out);             /* up to 20 bytes, no NUL */
-size_t format_double(double v, char out[32]);        /* as encoding/json */
-int parse_int(struct str s, int64_t *ret);           /* digits with sign only; -ERANGE */
+size_t format_int(int64_t v, char *out);      /* up to 20 bytes, no NUL */
+size_t format_double(double v, char out[32]); /* as encoding/json */
+int parse_int(struct str s, int64_t *ret);    /* digits with sign only; -ERANGE */
 int quantity_canonical(struct str s, struct arena *a, struct str *ret); /* -EINVAL, -ERANGE */
 
 /* ---- shapes.c ---- */

@@ -126,7 +126,7 @@ static void *chunk_item(struct dec *d, size_t size)
 			size_t cap = MAX(2 * c->cap, 4 * size);
 			struct chunk *n = xmalloc(sizeof(*n) + cap);
 
-			*n = (struct chunk) { .cap = cap, .data = (char *)(n + 1) };
+			*n = (struct chunk){ .cap = cap, .data = (char *)(n + 1) };
 			c->next = n;
 		}
 		c = d->chunk = c->next;
@@ -360,7 +360,7 @@ static int decode_pointer(struct dec *d, const struct field *f, void *to, const 
 static void set_null(const struct field *f, void *to)
 {
 	if (f->shape >= SHAPE_LIST)
-		*(struct any_list *)to = (struct any_list) { 0 };
+		*(struct any_list *)to = (struct any_list){ 0 };
 	else if (f->shape == SHAPE_PTR && f->kind == KIND_MESSAGE)
 		*(void **)to = NULL;
 	else if (f->shape == SHAPE_PTR && f->kind <= KIND_DOUBLE)
@@ -370,9 +370,9 @@ static void set_null(const struct field *f, void *to)
 	else if (kind_is_text(f->kind) && (f->shape == SHAPE_PTR || f->kind != KIND_STRING))
 		*(struct str *)to = STR_NONE;
 	else if (f->kind == KIND_TIME || f->kind == KIND_MICROTIME)
-		*(struct timestamp *)to = (struct timestamp) { 0 };
+		*(struct timestamp *)to = (struct timestamp){ 0 };
 	else if (f->kind == KIND_INT_OR_STRING && f->shape == SHAPE_PTR)
-		*(struct int_or_str *)to = (struct int_or_str) { 0 };
+		*(struct int_or_str *)to = (struct int_or_str){ 0 };
 }
 
 static int decode_member(struct dec *d, const struct field *f, void *to, const struct frame *at)

@@ -26,19 +26,19 @@ struct dec {
 	struct decode_notes *notes;
 	struct err *err;
 	size_t depth;
-	int64_t budget;        /* bytes of structs that this input may still make */
-	bool told;             /* err holds the reason; else the text is malformed, or `bad` is to be told */
-	const char *bad;       /* what stands in the text: "string", "number 1.5" … NULL: malformed */
+	int64_t budget; /* bytes of structs that this input may still make */
+	bool told; /* err holds the reason; else the text is malformed, or `bad` is to be told */
+	const char *bad; /* what stands in the text: "string", "number 1.5" … NULL: malformed */
 	char bad_number[48];
 	const struct field *bad_field;
-	bool bad_item;         /* the item of bad_field's list or map, not the whole */
+	bool bad_item; /* the item of bad_field's list or map, not the whole */
 	struct chunk *chunk;
 };
 
 /* What kind of value stands at p, in encoding/json's words. */
 const char *value_word(char c);
 int mismatch(struct dec *d, const struct field *f, bool item); /* -EBADMSG, with `bad` set */
-int decode_text(struct dec *d, struct str *ret); /* p at the opening quote */
+int decode_text(struct dec *d, struct str *ret);               /* p at the opening quote */
 /* One value that is no message; null has been handled. to: as SHAPE_ONE holds it. */
 int decode_scalar(struct dec *d, const struct field *f, void *to, bool item);
 static inline bool take_null(struct dec *d)

@@ -68,8 +68,8 @@ int decode_text(struct dec *d, struct str *ret)
 	stop = json_string_end(start, d->end, &plain, &invalid);
 	if (!stop)
 		return -EBADMSG;
-	char *to = pool_take(
-		&d->pool, (size_t)(stop - start) + 2 * invalid, (size_t)(d->end - d->p));
+	char *to =
+		pool_take(&d->pool, (size_t)(stop - start) + 2 * invalid, (size_t)(d->end - d->p));
 	char *end = json_unescape(start, stop - 1, to);
 
 	*end = '\0';
@@ -243,7 +243,7 @@ static int decode_int_or_str(
 	int64_t v = 0;
 	int r;
 
-	*ret = (struct int_or_str) { 0 };
+	*ret = (struct int_or_str){ 0 };
 	if (*d->p == '"') {
 		ret->kind = IOS_STR;
 		return decode_text(d, &ret->text);

@@ -107,7 +107,7 @@ static int parse_list(struct parse *s, struct value *ret)
 {
 	int r;
 
-	*ret = (struct value) { .kind = VALUE_LIST };
+	*ret = (struct value){ .kind = VALUE_LIST };
 	for (r = parse_open(s, ']'); r > 0; r = parse_next(s, ']')) {
 		r = parse_value(s, value_append(s->arena, ret));
 		if (r < 0)
@@ -140,7 +140,7 @@ void value_drop_duplicates(struct value *o)
 	bool *gone = xcalloc(n, sizeof(*gone));
 
 	for (size_t i = 0; i < n; i++)
-		names[i] = (struct named) { o->object.members[i].key, i };
+		names[i] = (struct named){ o->object.members[i].key, i };
 	qsort(names, n, sizeof(*names), by_name);
 	for (size_t i = 0, j; i < n; i = j) {
 		for (j = i + 1; j < n && str_eq(names[i].key, names[j].key); j++)
@@ -161,7 +161,7 @@ static int parse_object(struct parse *s, struct value *ret)
 	struct str key;
 	int r;
 
-	*ret = (struct value) { .kind = VALUE_OBJECT };
+	*ret = (struct value){ .kind = VALUE_OBJECT };
 	for (r = parse_open(s, '}'); r > 0; r = parse_next(s, '}')) {
 		if (*s->p != '"' || parse_text(s, &key) < 0)
 			return -EBADMSG;
@@ -191,15 +191,15 @@ static int parse_value(struct parse *s, struct value *ret)
 	case '[':
 		return parse_list(s, ret);
 	case '"':
-		*ret = (struct value) { .kind = VALUE_TEXT };
+		*ret = (struct value){ .kind = VALUE_TEXT };
 		return parse_text(s, &ret->text);
 	case 't':
 		return parse_word(
-			s, "true", (struct value) { .kind = VALUE_BOOL, .boolean = true }, ret);
+			s, "true", (struct value){ .kind = VALUE_BOOL, .boolean = true }, ret);
 	case 'f':
-		return parse_word(s, "false", (struct value) { .kind = VALUE_BOOL }, ret);
+		return parse_word(s, "false", (struct value){ .kind = VALUE_BOOL }, ret);
 	case 'n':
-		return parse_word(s, "null", (struct value) { .kind = VALUE_NULL }, ret);
+		return parse_word(s, "null", (struct value){ .kind = VALUE_NULL }, ret);
 	}
 	return parse_number(s, ret);
 }

@@ -20,7 +20,7 @@ void value_from_object(const struct type *t, const void *obj, struct arena *a, s
 
 	json_encode(t, obj, &text);
 	if (json_parse(buf_str(&text), a, ret, NULL) < 0)
-		*ret = (struct value) {
+		*ret = (struct value){
 			.kind = VALUE_NULL
 		}; /* nothing that codecs made: a raw member holds no JSON */
 	buf_deinit(&text);

@@ -65,7 +65,7 @@ static int get_bytes(struct pdec *d, struct bytes *in, struct bytes *ret)
 		return r;
 	if (n > (uint64_t)(in->end - in->p))
 		return truncated(d);
-	*ret = (struct bytes) { in->p, in->p + n };
+	*ret = (struct bytes){ in->p, in->p + n };
 	in->p += n;
 	return 0;
 }
@@ -159,7 +159,7 @@ static int get_parts(struct pdec *d, struct bytes in, struct parts *ret)
 	uint64_t key;
 	int r = 0;
 
-	*ret = (struct parts) { 0 };
+	*ret = (struct parts){ 0 };
 	while (r >= 0 && in.p < in.end) {
 		r = get_varint(d, &in, &key);
 		if (r < 0)
@@ -227,7 +227,7 @@ static int get_time(
 	if (sec < year_0 || sec > year_9999_end || nsec < 0 || nsec > 999999999)
 		return err_set(d->err, -EBADMSG,
 			"proto: %s: the time is outside of the years 0 to 9999", f->name);
-	*ret = (struct timestamp) { sec, f->kind == KIND_TIME ? 0 : (int32_t)(nsec - nsec % 1000) };
+	*ret = (struct timestamp){ sec, f->kind == KIND_TIME ? 0 : (int32_t)(nsec - nsec % 1000) };
 	return 0;
 }
 
@@ -250,7 +250,7 @@ static int special(struct pdec *d, const struct field *f, struct bytes in, void 
 	case KIND_INT_OR_STRING: {
 		struct int_or_str *v = to;
 
-		*v = (struct int_or_str) { .kind = parts.number[1] ? IOS_STR : IOS_INT,
+		*v = (struct int_or_str){ .kind = parts.number[1] ? IOS_STR : IOS_INT,
 			.num = parts.number[1] ? 0 : (int32_t)parts.number[2] };
 		if (v->kind == IOS_STR)
 			v->text = text_of(d, parts.text[3]);
@@ -415,8 +415,8 @@ static int get_wrapped(struct pdec *d, const struct field *f, struct bytes in, s
 		if (r >= 0)
 			r = spend(d, sizeof(struct str), f);
 		if (r >= 0)
-			*(struct str *)model_list_add(
-				d->pool.arena, l, sizeof(struct str)) = text_of(d, b);
+			*(struct str *)model_list_add(d->pool.arena, l, sizeof(struct str)) =
+				text_of(d, b);
 	}
 	return r;
 }
@@ -578,7 +578,7 @@ int proto_decode(
 		.err = err,
 		.budget = struct_budget(bytes.len) };
 	char *obj = arena_alloc(a, t->size);
-	int r = decode_message(&d, t, obj, (struct bytes) { p, p + bytes.len });
+	int r = decode_message(&d, t, obj, (struct bytes){ p, p + bytes.len });
 
 	if (!r)
 		*ret = obj;

@@ -18,7 +18,7 @@ static void grow(struct penc *e, size_t n)
 
 	memcpy(base + cap - used, e->p, used);
 	free(e->base);
-	*e = (struct penc) { base, base + cap - used, base + cap };
+	*e = (struct penc){ base, base + cap - used, base + cap };
 }
 
 static inline char *back(struct penc *e, size_t n)

@@ -52,7 +52,7 @@ int proto_open(struct str bytes, struct proto_envelope *ret, struct err *err)
 	if (!get_texts(str_from(bytes, 4), outer, 4) || !get_texts(outer[0], meta, 2))
 		return err_set(err, -EBADMSG,
 			"the envelope of the protobuf message is malformed: proto: unexpected EOF");
-	*ret = (struct proto_envelope) {
+	*ret = (struct proto_envelope){
 		.api_version = meta[0],
 		.kind = meta[1],
 		.raw = outer[1],

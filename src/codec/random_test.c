@@ -94,13 +94,13 @@ static void fill_one(struct gen *g, const struct field *f, void *to)
 		break;
 	case KIND_TIME:
 	case KIND_MICROTIME:
-		*(struct timestamp *)to = (struct timestamp) { 1 + (int64_t)(next(g) % 4000000000),
+		*(struct timestamp *)to = (struct timestamp){ 1 + (int64_t)(next(g) % 4000000000),
 			f->kind == KIND_TIME ? 0 : (int32_t)(next(g) % 1000000) * 1000 };
 		break;
 	case KIND_INT_OR_STRING:
 		*(struct int_or_str *)to = chance(g, 50)
-			? (struct int_or_str) { .kind = IOS_INT, .num = (int32_t)random_int(g) }
-			: (struct int_or_str) { .kind = IOS_STR, .text = random_text(g) };
+			? (struct int_or_str){ .kind = IOS_INT, .num = (int32_t)random_int(g) }
+			: (struct int_or_str){ .kind = IOS_STR, .text = random_text(g) };
 		break;
 	case KIND_MESSAGE:
 		fill(g, f->type, to);
@@ -177,8 +177,8 @@ static void fill(struct gen *g, const struct type *t, char *obj)
 
 		if (t->is_either) {
 			if (f->kind == KIND_BOOL && i != only)
-				*(bool *)(obj +
-					f->offset) = true; /* what a schema in its place means */
+				*(bool *)(obj + f->offset) =
+					true; /* what a schema in its place means */
 			if (i != only)
 				continue;
 		} else if (f->shape != SHAPE_ONE && !chance(g, 60)) {

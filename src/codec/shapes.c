@@ -91,7 +91,7 @@ void codec_sort_map(struct any_list *l, size_t entry_size)
 
 	memcpy(old, l->items, l->len * entry_size);
 	for (size_t i = 0; i < l->len; i++)
-		order[i] = (struct keyed) { *(struct str *)(old + i * entry_size), i };
+		order[i] = (struct keyed){ *(struct str *)(old + i * entry_size), i };
 	qsort(order, l->len, sizeof(*order), by_key);
 	for (size_t i = 0; i < l->len; i++) {
 		if (i + 1 < l->len && str_eq(order[i].key, order[i + 1].key))

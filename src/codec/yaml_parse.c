@@ -41,7 +41,7 @@ static bool resolve_word(struct str s, struct value *ret)
 	char padded[8];
 
 	if (!s.len) {
-		*ret = (struct value) { .kind = VALUE_NULL };
+		*ret = (struct value){ .kind = VALUE_NULL };
 		return true;
 	}
 	if (s.len > 5 || memchr(s.p, ' ', s.len))
@@ -78,9 +78,9 @@ static bool resolve_int(const char *s, struct value *ret)
 		return false;
 	bool negative = *s == '-', fits = !errno && v <= (unsigned long long)INT64_MAX + negative;
 
-	*ret = fits ? (struct value) { .kind = VALUE_INT,
+	*ret = fits ? (struct value){ .kind = VALUE_INT,
 		.integer = negative ? (int64_t)(0 - v) : (int64_t)v }
-		    : (struct value) { .kind = VALUE_DOUBLE, .number = strtod(s, NULL) };
+		    : (struct value){ .kind = VALUE_DOUBLE, .number = strtod(s, NULL) };
 	return fits || base == 10;
 }
 
@@ -96,7 +96,7 @@ static bool resolve_float(const char *s, struct value *ret)
 
 	if (*end || end == s || !isfinite(v))
 		return false;
-	*ret = (struct value) { .kind = VALUE_DOUBLE, .number = v };
+	*ret = (struct value){ .kind = VALUE_DOUBLE, .number = v };
 	return true;
 }
 
@@ -115,7 +115,7 @@ struct value yaml_resolve(struct str s)
 	if (strlen(plain) != n || (*s.p != '.' && resolve_int(plain, &v)) ||
 		resolve_float(plain, &v))
 		return v;
-	return (struct value) { .kind = VALUE_TEXT, .text = s };
+	return (struct value){ .kind = VALUE_TEXT, .text = s };
 }
 
 /* ---- events ---- */
@@ -141,8 +141,8 @@ static void remember(struct loader *l, const yaml_char_t *anchor, const struct v
 	if (!anchor)
 		return;
 	l->anchors = xrealloc(l->anchors, (l->n_anchors + 1) * sizeof(*l->anchors));
-	l->anchors[l->n_anchors++] = (struct anchor) { arena_strz(l->arena, (const char *)anchor),
-		*v };
+	l->anchors[l->n_anchors++] =
+		(struct anchor){ arena_strz(l->arena, (const char *)anchor), *v };
 }
 
 static size_t count_values(const struct value *v)
@@ -187,9 +187,9 @@ static int load_scalar(struct loader *l, struct value *ret)
 
 	s = arena_str(l->arena, utf8_repair(s, l->arena));
 	*ret = plain || number_tag ? yaml_resolve(s)
-				   : (struct value) { .kind = VALUE_TEXT, .text = s };
+				   : (struct value){ .kind = VALUE_TEXT, .text = s };
 	if (tag && !strcmp(tag, YAML_FLOAT_TAG) && ret->kind == VALUE_INT)
-		*ret = (struct value) { .kind = VALUE_DOUBLE, .number = (double)ret->integer };
+		*ret = (struct value){ .kind = VALUE_DOUBLE, .number = (double)ret->integer };
 	if (number_tag && ret->kind == VALUE_TEXT)
 		return fail(l, "a value does not fit its tag");
 	remember(l, anchor, ret);
@@ -202,7 +202,7 @@ static int load_list(struct loader *l, struct value *ret)
 	int r;
 
 	anchor = anchor.p ? arena_str(l->arena, anchor) : anchor;
-	*ret = (struct value) { .kind = VALUE_LIST };
+	*ret = (struct value){ .kind = VALUE_LIST };
 	for (;;) {
 		r = next_event(l);
 		if (r < 0)
@@ -255,8 +255,8 @@ static int merge(struct loader *l, struct value *into, const struct value *from)
 		return fail(l, "map merge requires map or sequence of maps as the value");
 	for (size_t i = 0; i < from->object.len; i++)
 		if (!value_get(into, from->object.members[i].key))
-			*value_set(l->arena, into,
-				from->object.members[i].key) = from->object.members[i].value;
+			*value_set(l->arena, into, from->object.members[i].key) =
+				from->object.members[i].value;
 	return 0;
 }
 
@@ -267,7 +267,7 @@ static int load_object(struct loader *l, struct value *ret)
 	int r;
 
 	anchor = anchor.p ? arena_str(l->arena, anchor) : anchor;
-	*ret = (struct value) { .kind = VALUE_OBJECT };
+	*ret = (struct value){ .kind = VALUE_OBJECT };
 	for (;;) {
 		r = next_event(l);
 		if (r < 0)
@@ -338,7 +338,7 @@ static int load_document(struct loader *l, struct value *ret)
 
 static void open_loader(struct loader *l, struct str text, struct arena *a, struct err *err)
 {
-	*l = (struct loader) { .arena = a, .err = err, .copied = 1000 + 10 * text.len };
+	*l = (struct loader){ .arena = a, .err = err, .copied = 1000 + 10 * text.len };
 	if (!yaml_parser_initialize(&l->parser))
 		abort();
 	yaml_parser_set_input_string(

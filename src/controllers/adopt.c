@@ -6,7 +6,7 @@ struct claiming {
 	struct run *r;
 	const struct claim *c;
 	const struct meta_v1_object_meta *owner;
-	int may_adopt;             /* -1: not asked yet */
+	int may_adopt; /* -1: not asked yet */
 };
 
 /* The cache may be behind: an owner that is gone, or another under its name, must not adopt. */
@@ -16,8 +16,8 @@ static int ask_may_adopt(struct claiming *s, struct err *err)
 
 	if (s->may_adopt >= 0)
 		return 0;
-	int r = client_get(s->r->client, s->c->owner_type, s->owner->namespace, s->owner->name, s->r->arena,
-		&live, err);
+	int r = client_get(s->r->client, s->c->owner_type, s->owner->namespace, s->owner->name,
+		s->r->arena, &live, err);
 
 	if (r && r != CLIENT_NOT_FOUND)
 		return r;
@@ -36,8 +36,8 @@ static int adopt(struct claiming *s, const struct meta_v1_object_meta *m, struct
 	buf_addz(&patch, "{\"metadata\":{\"ownerReferences\":[");
 	json_encode(&meta_v1_owner_reference_type, &ref, &patch);
 	buf_addf(&patch, "],\"uid\":\"" STR_FMT "\"}}", STR_ARG(m->uid));
-	return client_patch(s->r->client, s->c->type, m->namespace, m->name, NULL, CLIENT_PATCH_STRATEGIC,
-		buf_str(&patch), s->r->arena, NULL, err);
+	return client_patch(s->r->client, s->c->type, m->namespace, m->name, NULL,
+		CLIENT_PATCH_STRATEGIC, buf_str(&patch), s->r->arena, NULL, err);
 }
 
 static int release(struct claiming *s, const struct meta_v1_object_meta *m, struct err *err)
@@ -47,8 +47,8 @@ static int release(struct claiming *s, const struct meta_v1_object_meta *m, stru
 		"\"}],\"uid\":\"" STR_FMT "\"}}",
 		STR_ARG(s->owner->uid), STR_ARG(m->uid));
 
-	return client_patch(s->r->client, s->c->type, m->namespace, m->name, NULL, CLIENT_PATCH_STRATEGIC,
-		patch, s->r->arena, NULL, err);
+	return client_patch(s->r->client, s->c->type, m->namespace, m->name, NULL,
+		CLIENT_PATCH_STRATEGIC, patch, s->r->arena, NULL, err);
 }
 
 /* 0: keep it; CLIENT_NOT_FOUND: not ours; else the failure. */
@@ -63,8 +63,8 @@ static int claim_owned(struct claiming *s, const struct meta_v1_object_meta *m, 
 	return r == 0 || r == CLIENT_CONFLICT || r == CLIENT_INVALID ? CLIENT_NOT_FOUND : r;
 }
 
-static int claim_orphan(struct claiming *s, const void *obj, const struct meta_v1_object_meta *m,
-	struct err *err)
+static int claim_orphan(
+	struct claiming *s, const void *obj, const struct meta_v1_object_meta *m, struct err *err)
 {
 	if (!time_is_zero(s->owner->deletion_timestamp) || !time_is_zero(m->deletion_timestamp) ||
 		!selector_matches(s->c->selector, &m->labels) ||
@@ -85,7 +85,8 @@ int claim_objects(struct run *r, const struct claim *c, struct objects *ret, str
 	struct claiming s = { r, c, model_meta(c->owner_type, c->owner), -1 };
 	struct objects owned = cache_indexed(r, c->type, "uid:", s.owner->uid);
 	struct objects orphans = cache_indexed(r, c->type, "orphan:", s.owner->namespace);
-	struct objects os = { arena_alloc(r->arena, (owned.len + orphans.len + 1) * sizeof(void *)), 0 };
+	struct objects os = { arena_alloc(r->arena, (owned.len + orphans.len + 1) * sizeof(void *)),
+		0 };
 
 	for (size_t i = 0; i < owned.len + orphans.len; i++) {
 		const void *obj = i < owned.len ? owned.items[i] : orphans.items[i - owned.len];

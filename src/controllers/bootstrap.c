@@ -60,7 +60,8 @@ static void hmac_sha256(struct str key, struct str text, uint8_t out[32])
 static struct str sign(struct str id, struct str secret, struct str content, struct arena *a)
 {
 	struct buf signed_text CLEAN_BUF = { 0 }, ret CLEAN_BUF = { 0 };
-	struct str header = arena_fmt(a, "{\"alg\":\"HS256\",\"kid\":\"" STR_FMT "\"}", STR_ARG(id));
+	struct str header =
+		arena_fmt(a, "{\"alg\":\"HS256\",\"kid\":\"" STR_FMT "\"}", STR_ARG(id));
 	uint8_t mac[32];
 
 	base64url_encode(&signed_text, header.p, header.len);
@@ -79,7 +80,8 @@ static int sign_cluster_info(struct run *r, struct err *err)
 	struct core_v1_config_map *cm;
 	struct cached_list tokens;
 	struct str_map data = { 0 };
-	int ret = client_get(r->client, &core_v1_config_map_type, STR(PUBLIC_NAMESPACE), STR(CLUSTER_INFO), r->arena, (void **)&cm, err);
+	int ret = client_get(r->client, &core_v1_config_map_type, STR(PUBLIC_NAMESPACE),
+		STR(CLUSTER_INFO), r->arena, (void **)&cm, err);
 
 	if (ret)
 		return ret == CLIENT_NOT_FOUND ? 0 : ret;
@@ -96,8 +98,10 @@ static int sign_cluster_info(struct run *r, struct err *err)
 		struct str id = field(s, "token-id"), secret = field(s, "token-secret");
 		double left;
 
-		if (id.len && secret.len && str_eqz(field(s, "usage-bootstrap-signing"), "true") && !expired(r, s, &left))
-			str_map_set(r->arena, &data, arena_fmt(r->arena, SIGNATURE_PREFIX STR_FMT, STR_ARG(id)),
+		if (id.len && secret.len && str_eqz(field(s, "usage-bootstrap-signing"), "true") &&
+			!expired(r, s, &left))
+			str_map_set(r->arena, &data,
+				arena_fmt(r->arena, SIGNATURE_PREFIX STR_FMT, STR_ARG(id)),
 				sign(id, secret, content, r->arena));
 	}
 	cached_list_deinit(&tokens);
@@ -122,7 +126,8 @@ static int clean(struct run *r, struct str key, struct err *err)
 	if (expired(r, c->obj, &left)) {
 		const struct client_delete o = { .grace_seconds = -1, .uid = c->meta->uid };
 
-		ret = client_delete(r->client, &core_v1_secret_type, c->meta->namespace, c->meta->name, &o, err);
+		ret = client_delete(r->client, &core_v1_secret_type, c->meta->namespace,
+			c->meta->name, &o, err);
 		if (ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT)
 			ret = 0;
 	} else if (left > 0) {
@@ -137,23 +142,28 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	return str_eq(key, SIGN_KEY) ? sign_cluster_info(r, err) : clean(r, key, err);
 }
 
-static void on_token(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_token(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (now)
 		enqueue(arg, now->key);
 	enqueue(arg, SIGN_KEY);
 }
 
-static void map_info(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_info(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
-	if (now && str_eqz(now->meta->name, CLUSTER_INFO) && str_eqz(now->meta->namespace, PUBLIC_NAMESPACE))
+	if (now && str_eqz(now->meta->name, CLUSTER_INFO) &&
+		str_eqz(now->meta->namespace, PUBLIC_NAMESPACE))
 		enqueue(r, SIGN_KEY);
 }
 
 static int init(struct run *r, struct err *err)
 {
 	struct state *st = xcalloc(1, sizeof(*st));
-	const struct informer_config c = { .client = r->client, .type = &core_v1_secret_type, .ns = STR(SYSTEM_NAMESPACE),
+	const struct informer_config c = { .client = r->client,
+		.type = &core_v1_secret_type,
+		.ns = STR(SYSTEM_NAMESPACE),
 		.field_selector = "type=" TOKEN_TYPE };
 
 	r->state = st;

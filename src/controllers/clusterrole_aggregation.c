@@ -3,14 +3,16 @@
 
 #include "controllers/table.h"
 
-static bool gathers(struct run *r, const struct rbac_v1_cluster_role *to, const struct rbac_v1_cluster_role *from)
+static bool gathers(struct run *r, const struct rbac_v1_cluster_role *to,
+	const struct rbac_v1_cluster_role *from)
 {
 	if (str_eq(to->metadata.name, from->metadata.name))
 		return false;
 	LIST_EACH(ls, &to->aggregation_rule->cluster_role_selectors) {
 		struct selector *s;
 
-		if (!selector_from_label_selector(ls, r->arena, &s, NULL) && selector_matches(s, &from->metadata.labels))
+		if (!selector_from_label_selector(ls, r->arena, &s, NULL) &&
+			selector_matches(s, &from->metadata.labels))
 			return true;
 	}
 	return false;
@@ -48,23 +50,27 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 				*LIST_ADD(r->arena, &wanted->rules) = *rule;
 		}
 	}
-	const struct rbac_v1_cluster_role a = { .rules = role->rules }, b = { .rules = wanted->rules };
+	const struct rbac_v1_cluster_role a = { .rules = role->rules },
+					  b = { .rules = wanted->rules };
 
 	if (model_equal(&rbac_v1_cluster_role_type, &a, &b))
 		return 0;
-	int ret = client_update(r->client, &rbac_v1_cluster_role_type, NULL, wanted, r->arena, NULL, err);
+	int ret = client_update(
+		r->client, &rbac_v1_cluster_role_type, NULL, wanted, r->arena, NULL, err);
 
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
-static void map_role(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_role(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct cached_list all;
 
 	informer_list(run_informer(r, &rbac_v1_cluster_role_type), STR_NONE, &all);
 	for (size_t i = 0; i < all.len; i++)
 		if (((const struct rbac_v1_cluster_role *)all.items[i]->obj)->aggregation_rule)
-			enqueue_after(r, all.items[i]->key, 20); /* many come at once when a cluster begins */
+			enqueue_after(r, all.items[i]->key,
+				20); /* many come at once when a cluster begins */
 	cached_list_deinit(&all);
 }
 

@@ -8,8 +8,10 @@
 #define DAY_S 86400
 #define HORIZON_DAYS (5 * 366)
 
-static const char *const month_names[] = { "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", NULL };
-static const char *const weekday_names[] = { "sun", "mon", "tue", "wed", "thu", "fri", "sat", NULL };
+static const char *const month_names[] = { "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug",
+	"sep", "oct", "nov", "dec", NULL };
+static const char *const weekday_names[] = { "sun", "mon", "tue", "wed", "thu", "fri", "sat",
+	NULL };
 
 static const struct field {
 	const char *name;
@@ -26,8 +28,13 @@ static const struct field {
 static const struct {
 	const char *name, *fields;
 } shorthands[] = {
-	{ "@yearly", "0 0 1 1 *" },  { "@annually", "0 0 1 1 *" }, { "@monthly", "0 0 1 * *" }, { "@weekly", "0 0 * * 0" },
-	{ "@daily", "0 0 * * *" },   { "@midnight", "0 0 * * *" }, { "@hourly", "0 * * * *" },
+	{ "@yearly", "0 0 1 1 *" },
+	{ "@annually", "0 0 1 1 *" },
+	{ "@monthly", "0 0 1 * *" },
+	{ "@weekly", "0 0 * * 0" },
+	{ "@daily", "0 0 * * *" },
+	{ "@midnight", "0 0 * * *" },
+	{ "@hourly", "0 * * * *" },
 };
 
 static bool parse_number(const struct field *f, struct str s, int *ret)
@@ -110,7 +117,9 @@ static int parse_every(struct str text, struct cron *ret, struct err *err)
 	int64_t ns;
 
 	if (duration_parse(str_trim(text), &ns) || ns < 1000000000)
-		return err_set(err, -EINVAL, "schedule \"@every " STR_FMT "\": a duration of at least 1s is needed", STR_ARG(text));
+		return err_set(err, -EINVAL,
+			"schedule \"@every " STR_FMT "\": a duration of at least 1s is needed",
+			STR_ARG(text));
 	*ret = (struct cron){ .every_s = ns / 1000000000 };
 	return 0;
 }
@@ -130,13 +139,20 @@ int cron_parse(struct str text, struct cron *ret, struct err *err)
 		struct str word = next_word(&rest);
 
 		if (!word.len || !parse_field(&fields[i], word, &sets[i], &any[i]))
-			return err_set(err, -EINVAL, "schedule \"" STR_FMT "\": \"" STR_FMT "\" is no %s", STR_ARG(text), STR_ARG(word),
-				fields[i].name);
+			return err_set(err, -EINVAL,
+				"schedule \"" STR_FMT "\": \"" STR_FMT "\" is no %s", STR_ARG(text),
+				STR_ARG(word), fields[i].name);
 	}
 	if (str_trim(rest).len)
-		return err_set(err, -EINVAL, "schedule \"" STR_FMT "\": more than five fields", STR_ARG(text));
-	*ret = (struct cron){ .minutes = sets[0], .hours = (uint32_t)sets[1], .days = (uint32_t)sets[2], .months = (uint32_t)sets[3],
-		.weekdays = (uint32_t)sets[4], .any_day = any[2], .any_weekday = any[4] };
+		return err_set(err, -EINVAL, "schedule \"" STR_FMT "\": more than five fields",
+			STR_ARG(text));
+	*ret = (struct cron){ .minutes = sets[0],
+		.hours = (uint32_t)sets[1],
+		.days = (uint32_t)sets[2],
+		.months = (uint32_t)sets[3],
+		.weekdays = (uint32_t)sets[4],
+		.any_day = any[2],
+		.any_weekday = any[4] };
 	return 0;
 }
 
@@ -156,7 +172,8 @@ static bool day_matches(const struct cron *c, int64_t day_start)
 
 static bool minute_matches(const struct cron *c, int64_t second_of_day)
 {
-	return (c->hours >> (second_of_day / 3600) & 1) && (c->minutes >> (second_of_day / 60 % 60) & 1);
+	return (c->hours >> (second_of_day / 3600) & 1) &&
+		(c->minutes >> (second_of_day / 60 % 60) & 1);
 }
 
 int64_t cron_next(const struct cron *c, int64_t after)
@@ -178,7 +195,9 @@ int64_t cron_next(const struct cron *c, int64_t after)
 int64_t cron_last(const struct cron *c, int64_t after, int64_t until)
 {
 	if (c->every_s)
-		return until - after >= c->every_s ? after + (until - after) / c->every_s * c->every_s : 0;
+		return until - after >= c->every_s
+			? after + (until - after) / c->every_s * c->every_s
+			: 0;
 	int64_t day = until / DAY_S * DAY_S;
 
 	for (int i = 0; i < HORIZON_DAYS && day + DAY_S > after; i++, day -= DAY_S) {

@@ -6,9 +6,10 @@
 
 struct cron {
 	uint64_t minutes;
-	uint32_t hours, days, months, weekdays; /* bit sets; days from 1, months from 1, weekdays from 0 = Sunday */
-	bool any_day, any_weekday;      /* written as * or ?: then the other one decides */
-	int64_t every_s;                /* @every; 0: by the sets */
+	uint32_t hours, days, months,
+		weekdays; /* bit sets; days from 1, months from 1, weekdays from 0 = Sunday */
+	bool any_day, any_weekday; /* written as * or ?: then the other one decides */
+	int64_t every_s;           /* @every; 0: by the sets */
 };
 int cron_parse(struct str text, struct cron *ret, struct err *err); /* -EINVAL: says which field */
 /* Seconds since 1970 of the first moment after `after`, or of the last one in (after, until]. 0: none within five years. */

@@ -14,18 +14,22 @@
 struct csr_question {
 	const struct certificates_v1_certificate_signing_request *csr;
 	struct csr_info info;
-	struct str node;                  /* whose certificate it is to be */
+	struct str node; /* whose certificate it is to be */
 };
 struct csr_verdict {
-	const char *type;                 /* Approved, Denied; NULL: left to people */
+	const char *type; /* Approved, Denied; NULL: left to people */
 	const char *reason;
 	struct str message;
 };
 /* 0, or what the client said. */
-typedef int (*csr_judge_fn)(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
-int csr_judge_node(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
-int csr_judge_serving(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
-int csr_judge_network(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
+typedef int (*csr_judge_fn)(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
+int csr_judge_node(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
+int csr_judge_serving(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
+int csr_judge_network(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err);
 
 int csr_judge_init(struct run *r, struct err *err);
 void csr_judge_deinit(struct run *r);

@@ -24,20 +24,26 @@ static void refuse(struct csr_verdict *v, const char *reason, struct str message
 	*v = (struct csr_verdict){ "Denied", reason, message };
 }
 
-static int may_create(struct run *r, const struct csr_question *q, const char *subresource, bool *ret, struct err *err)
+static int may_create(struct run *r, const struct csr_question *q, const char *subresource,
+	bool *ret, struct err *err)
 {
-	struct authorization_v1_subject_access_review *sar = model_new(&authorization_v1_subject_access_review_type, r->arena), *back;
+	struct authorization_v1_subject_access_review
+		*sar = model_new(&authorization_v1_subject_access_review_type, r->arena),
+		*back;
 	struct authorization_v1_resource_attributes *ra = arena_alloc(r->arena, sizeof(*ra));
 
 	*ra = (struct authorization_v1_resource_attributes){ .group = STR("certificates.k8s.io"),
-		.resource = STR("certificatesigningrequests"), .verb = STR("create"), .version = STR("*"),
+		.resource = STR("certificatesigningrequests"),
+		.verb = STR("create"),
+		.version = STR("*"),
 		.subresource = str_of(subresource) };
 	sar->spec.user = q->csr->spec.username;
 	sar->spec.uid = q->csr->spec.uid;
 	sar->spec.groups.items = q->csr->spec.groups.items;
 	sar->spec.groups.len = q->csr->spec.groups.len;
 	sar->spec.resource_attributes = ra;
-	int ret_code = client_create(r->client, &authorization_v1_subject_access_review_type, STR_NONE, sar, r->arena, (void **)&back, err);
+	int ret_code = client_create(r->client, &authorization_v1_subject_access_review_type,
+		STR_NONE, sar, r->arena, (void **)&back, err);
 
 	if (!ret_code)
 		*ret = back->status.allowed;
@@ -93,7 +99,8 @@ static bool is_service_address(struct run *r, struct str ip)
 static int is_api_server_address(struct run *r, struct str ip, bool *ret, struct err *err)
 {
 	struct core_v1_endpoints *e;
-	int got = client_get(r->client, &core_v1_endpoints_type, STR("default"), STR("kubernetes"), r->arena, (void **)&e, err);
+	int got = client_get(r->client, &core_v1_endpoints_type, STR("default"), STR("kubernetes"),
+		r->arena, (void **)&e, err);
 
 	*ret = false;
 	if (got == CLIENT_NOT_FOUND)
@@ -107,30 +114,46 @@ static int is_api_server_address(struct run *r, struct str ip, bool *ret, struct
 }
 
 /* ret->type stays NULL when the address is free for this node. */
-static int judge_address(struct run *r, const struct csr_question *q, struct str ip, struct csr_verdict *ret, struct err *err)
+static int judge_address(struct run *r, const struct csr_question *q, struct str ip,
+	struct csr_verdict *ret, struct err *err)
 {
 	const struct core_v1_node *other;
 	bool of_server = false;
-	int got = str_list_has(&q->csr->spec.groups, STR(SERVER_NODES_GROUP)) ? 0 : is_api_server_address(r, ip, &of_server, err);
+	int got = str_list_has(&q->csr->spec.groups, STR(SERVER_NODES_GROUP))
+		? 0
+		: is_api_server_address(r, ip, &of_server, err);
 
 	if (got)
 		return got;
 	other = living_node_at(r, ip, q->node);
 	if (of_server)
-		refuse(ret, "AddressTaken", arena_fmt(r->arena, STR_FMT " is the address of an API server: give this machine's own with --node-ip. (On the "
-			"server's machine `skiff server` runs the agent itself)", STR_ARG(ip)));
+		refuse(ret, "AddressTaken",
+			arena_fmt(r->arena,
+				STR_FMT
+				" is the address of an API server: give this machine's own with --node-ip. (On the "
+				"server's machine `skiff server` runs the agent itself)",
+				STR_ARG(ip)));
 	else if (other)
-		refuse(ret, "AddressTaken", arena_fmt(r->arena, STR_FMT " is the address of node \"" STR_FMT "\", which is Ready: give this machine's own "
-			"with --node-ip", STR_ARG(ip), STR_ARG(other->metadata.name)));
+		refuse(ret, "AddressTaken",
+			arena_fmt(r->arena,
+				STR_FMT " is the address of node \"" STR_FMT
+					"\", which is Ready: give this machine's own "
+					"with --node-ip",
+				STR_ARG(ip), STR_ARG(other->metadata.name)));
 	else if (is_service_address(r, ip))
-		refuse(ret, "AddressTaken", arena_fmt(r->arena, STR_FMT " is the address of a service: give this machine's own with --node-ip", STR_ARG(ip)));
+		refuse(ret, "AddressTaken",
+			arena_fmt(r->arena,
+				STR_FMT
+				" is the address of a service: give this machine's own with --node-ip",
+				STR_ARG(ip)));
 	return 0;
 }
 
 /* What clients look for in the API server's certificate. */
 static bool is_server_name(struct str name)
 {
-	return str_eqz(name, "localhost") || str_eqz(name, "kubernetes") || str_eqz(name, "kubernetes.default") || str_eqz(name, "kubernetes.default.svc") ||
+	return str_eqz(name, "localhost") || str_eqz(name, "kubernetes") ||
+		str_eqz(name, "kubernetes.default") || str_eqz(name, "kubernetes.default.svc") ||
 		str_has_prefix(name, STR("kubernetes.default.svc."));
 }
 
@@ -138,11 +161,11 @@ static bool is_server_name(struct str name)
 
 struct given {
 	uint64_t at_ns;
-	char *to;                         /* the machine's address, or its request */
+	char *to; /* the machine's address, or its request */
 };
 struct names_given {
-	pthread_mutex_t lock;             /* guards names */
-	struct map names;                 /* node -> struct given */
+	pthread_mutex_t lock; /* guards names */
+	struct map names;     /* node -> struct given */
 };
 
 static void given_free(void *p)
@@ -185,7 +208,8 @@ static void drop_old(struct names_given *st, uint64_t now)
 }
 
 /* false: another machine got it and has not shown itself in the Node (n, may be NULL) yet. */
-static bool take_name(struct names_given *st, struct str node, struct str to, const struct core_v1_node *n)
+static bool take_name(
+	struct names_given *st, struct str node, struct str to, const struct core_v1_node *n)
 {
 	uint64_t now = mono_now_ns();
 	struct given *g;
@@ -209,7 +233,8 @@ static bool take_name(struct names_given *st, struct str node, struct str to, co
 }
 
 /* A token's holder wants to be this node. */
-static int judge_newcomer(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+static int judge_newcomer(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
 {
 	struct str address = str_map_get(&q->csr->metadata.annotations, NODE_ADDRESS);
 	const struct core_v1_node *n = cache_object(r, &core_v1_node_type, q->node);
@@ -219,18 +244,30 @@ static int judge_newcomer(struct run *r, const struct csr_question *q, struct cs
 		return got;
 
 	if (is_server_name(q->node)) {
-		refuse(ret, "NameTaken", arena_fmt(r->arena, "\"" STR_FMT "\" is a name of the API server: give another with --node-name", STR_ARG(q->node)));
+		refuse(ret, "NameTaken",
+			arena_fmt(r->arena,
+				"\"" STR_FMT
+				"\" is a name of the API server: give another with --node-name",
+				STR_ARG(q->node)));
 		return 0;
 	}
 	if (n && node_lives(n) && !(address.len && node_has_address(n, address))) {
-		refuse(ret, "NameTaken", arena_fmt(r->arena, "node \"" STR_FMT "\" is Ready at " STR_FMT ": give this machine another name with "
-			"--node-name. If that machine is gone, wait until its node is NotReady, or `kubectl delete node " STR_FMT "`", STR_ARG(q->node), STR_ARG(internal_ip(n)),
-			STR_ARG(q->node)));
+		refuse(ret, "NameTaken",
+			arena_fmt(r->arena,
+				"node \"" STR_FMT "\" is Ready at " STR_FMT
+				": give this machine another name with "
+				"--node-name. If that machine is gone, wait until its node is NotReady, or `kubectl delete node " STR_FMT
+				"`",
+				STR_ARG(q->node), STR_ARG(internal_ip(n)), STR_ARG(q->node)));
 		return 0;
 	}
 	if (!take_name(r->state, q->node, address.len ? address : q->csr->metadata.uid, n)) {
-		refuse(ret, "NameTaken", arena_fmt(r->arena, "another machine joined as node \"" STR_FMT "\" less than %d s ago: give this one another name with "
-			"--node-name", STR_ARG(q->node), JOINING_S));
+		refuse(ret, "NameTaken",
+			arena_fmt(r->arena,
+				"another machine joined as node \"" STR_FMT
+				"\" less than %d s ago: give this one another name with "
+				"--node-name",
+				STR_ARG(q->node), JOINING_S));
 		return 0;
 	}
 	return 0;
@@ -238,7 +275,8 @@ static int judge_newcomer(struct run *r, const struct csr_question *q, struct cs
 
 /* ---- the verdicts ---- */
 
-int csr_judge_node(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+int csr_judge_node(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
 {
 	bool allowed = false;
 	int got = 0;
@@ -248,18 +286,21 @@ int csr_judge_node(struct run *r, const struct csr_question *q, struct csr_verdi
 	if (got)
 		return got;
 	if (allowed) {
-		approve(ret, "Auto approving self kubelet client certificate after SubjectAccessReview.");
+		approve(ret,
+			"Auto approving self kubelet client certificate after SubjectAccessReview.");
 		return 0;
 	}
 	got = may_create(r, q, "nodeclient", &allowed, err);
 	if (!got && allowed)
 		got = judge_newcomer(r, q, ret, err);
 	if (!got && allowed && !ret->type)
-		approve(ret, "Auto approving kubelet client certificate after SubjectAccessReview.");
+		approve(ret,
+			"Auto approving kubelet client certificate after SubjectAccessReview.");
 	return got;
 }
 
-int csr_judge_serving(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+int csr_judge_serving(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
 {
 	if (!str_list_has(&q->csr->spec.groups, STR(NODES_GROUP)))
 		return 0;
@@ -276,11 +317,13 @@ int csr_judge_serving(struct run *r, const struct csr_question *q, struct csr_ve
 	return 0;
 }
 
-int csr_judge_network(struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
+int csr_judge_network(
+	struct run *r, const struct csr_question *q, struct csr_verdict *ret, struct err *err)
 {
 	struct str asker = arena_fmt(r->arena, NODE_PREFIX STR_FMT, STR_ARG(q->node));
 
-	if (str_eq(q->csr->spec.username, asker) && str_list_has(&q->csr->spec.groups, STR(NODES_GROUP)))
+	if (str_eq(q->csr->spec.username, asker) &&
+		str_list_has(&q->csr->spec.groups, STR(NODES_GROUP)))
 		approve(ret, "Auto approving network certificate of the node that asks.");
 	return 0;
 }

@@ -12,26 +12,28 @@
 
 #define BURST 250
 #define GATHER_MS 5
-#define NODES_GATHER_MS 20 /* thousands of nodes may come at once, and each reconcile looks at all of them */
+#define NODES_GATHER_MS \
+	20 /* thousands of nodes may come at once, and each reconcile looks at all of them */
 #define FAILED_REST_S 2
 
 struct node_pods {
 	const struct core_v1_node *node;
-	const struct core_v1_pod **pods;   /* oldest first */
+	const struct core_v1_pod **pods; /* oldest first */
 	size_t n;
 	bool should_run, may_stay;
 };
 
 struct daemon {
 	struct run *r;
-	struct apps_v1_daemon_set *d;      /* a copy */
+	struct apps_v1_daemon_set *d; /* a copy */
 	struct str key, hash;
 	struct history history;
-	struct node_pods *nodes;           /* those there are, and, last, one row a pod whose node is unknown */
+	struct node_pods
+		*nodes; /* those there are, and, last, one row a pod whose node is unknown */
 	size_t n_nodes;
 	const struct core_v1_pod **doomed;
 	size_t n_doomed;
-	struct str *needy;                 /* nodes that get a pod */
+	struct str *needy; /* nodes that get a pod */
 	size_t n_needy;
 };
 
@@ -52,7 +54,8 @@ static const struct {
 static void add_tolerations(struct core_v1_pod_spec *spec, struct arena *a)
 {
 	for (size_t i = 0; i < ARRAY_LEN(daemon_tolerations); i++) {
-		const struct core_v1_toleration t = { .key = str_of(daemon_tolerations[i].key), .operator = STR("Exists"),
+		const struct core_v1_toleration t = { .key = str_of(daemon_tolerations[i].key),
+			.operator= STR("Exists"),
 			.effect = str_of(daemon_tolerations[i].effect) };
 		bool there = false;
 
@@ -65,9 +68,11 @@ static void add_tolerations(struct core_v1_pod_spec *spec, struct arena *a)
 	}
 }
 
-static void judge_node(const struct core_v1_pod_spec *spec, const struct core_v1_node *n, bool *ret_should, bool *ret_may_stay)
+static void judge_node(const struct core_v1_pod_spec *spec, const struct core_v1_node *n,
+	bool *ret_should, bool *ret_may_stay)
 {
-	static const char *const both[] = { "NoSchedule", "NoExecute", NULL }, *const execute[] = { "NoExecute", NULL };
+	static const char *const both[] = { "NoSchedule", "NoExecute", NULL },
+				 *const execute[] = { "NoExecute", NULL };
 
 	*ret_should = *ret_may_stay = false;
 	if ((spec->node_name.len && !str_eq(spec->node_name, n->metadata.name)) ||
@@ -81,14 +86,17 @@ static struct str pinned_to(const struct core_v1_pod *p)
 {
 	if (p->spec.node_name.len)
 		return p->spec.node_name;
-	const struct core_v1_node_affinity *na = p->spec.affinity ? p->spec.affinity->node_affinity : NULL;
-	const struct core_v1_node_selector *s = na ? na->required_during_scheduling_ignored_during_execution : NULL;
+	const struct core_v1_node_affinity *na =
+		p->spec.affinity ? p->spec.affinity->node_affinity : NULL;
+	const struct core_v1_node_selector *s =
+		na ? na->required_during_scheduling_ignored_during_execution : NULL;
 
 	if (!s)
 		return STR_NONE;
 	LIST_EACH(term, &s->node_selector_terms)
 		LIST_EACH(f, &term->match_fields)
-			if (str_eqz(f->key, "metadata.name") && str_eqz(f->operator, "In") && f->values.len == 1)
+			if (str_eqz(f->key, "metadata.name") && str_eqz(f->operator, "In") &&
+				f->values.len == 1)
 				return f->values.items[0];
 	return STR_NONE;
 }
@@ -96,15 +104,17 @@ static struct str pinned_to(const struct core_v1_pod *p)
 static void pin(struct core_v1_pod_spec *spec, struct str node, struct arena *a)
 {
 	struct core_v1_node_selector *s = arena_alloc(a, sizeof(*s));
-	struct core_v1_node_selector_requirement *f = LIST_ADD(a, &LIST_ADD(a, &s->node_selector_terms)->match_fields);
+	struct core_v1_node_selector_requirement *f =
+		LIST_ADD(a, &LIST_ADD(a, &s->node_selector_terms)->match_fields);
 
 	f->key = STR("metadata.name");
-	f->operator = STR("In");
+	f->operator= STR("In");
 	*LIST_ADD(a, &f->values) = node;
 	if (!spec->affinity)
 		spec->affinity = arena_alloc(a, sizeof(*spec->affinity));
 	if (!spec->affinity->node_affinity)
-		spec->affinity->node_affinity = arena_alloc(a, sizeof(*spec->affinity->node_affinity));
+		spec->affinity->node_affinity =
+			arena_alloc(a, sizeof(*spec->affinity->node_affinity));
 	spec->affinity->node_affinity->required_during_scheduling_ignored_during_execution = s;
 }
 
@@ -122,15 +132,19 @@ static int older_first(const void *pa, const void *pb)
 
 static void add_pod(struct daemon *x, struct node_pods *np, const struct core_v1_pod *p)
 {
-	np->pods = arena_grow(x->r->arena, np->pods, np->n * sizeof(*np->pods), (np->n + 1) * sizeof(*np->pods));
+	np->pods = arena_grow(
+		x->r->arena, np->pods, np->n * sizeof(*np->pods), (np->n + 1) * sizeof(*np->pods));
 	np->pods[np->n++] = p;
 }
 
 static int survey(struct daemon *x, const struct selector *selector, struct err *err)
 {
-	const struct claim claim = { .owner_type = &apps_v1_daemon_set_type, .owner = x->d, .selector = selector, .type = &core_v1_pod_type };
-	struct core_v1_pod_spec spec = *(const struct core_v1_pod_spec *)model_copy(&core_v1_pod_spec_type, &x->d->spec.template.spec,
-		x->r->arena);
+	const struct claim claim = { .owner_type = &apps_v1_daemon_set_type,
+		.owner = x->d,
+		.selector = selector,
+		.type = &core_v1_pod_type };
+	struct core_v1_pod_spec spec = *(const struct core_v1_pod_spec *)model_copy(
+		&core_v1_pod_spec_type, &x->d->spec.template.spec, x->r->arena);
 	struct objects pods, nodes = cache_objects(x->r, &core_v1_node_type, STR_NONE);
 	struct map by_name = { 0 };
 	int ret = claim_objects(x->r, &claim, &pods, err);
@@ -160,7 +174,8 @@ static int survey(struct daemon *x, const struct selector *selector, struct err 
 	map_deinit(&by_name, NULL);
 	for (size_t i = 0; i < x->n_nodes; i++)
 		if (x->nodes[i].n > 1)
-			qsort(x->nodes[i].pods, x->nodes[i].n, sizeof(*x->nodes[i].pods), older_first);
+			qsort(x->nodes[i].pods, x->nodes[i].n, sizeof(*x->nodes[i].pods),
+				older_first);
 	return 0;
 }
 
@@ -172,7 +187,8 @@ static bool is_new(const struct daemon *x, const struct core_v1_pod *p)
 static bool available(const struct daemon *x, const struct core_v1_pod *p)
 {
 	uint64_t wait;
-	bool yes = time_is_zero(p->metadata.deletion_timestamp) && pod_available(p, x->d->spec.min_ready_seconds, x->r->now, &wait);
+	bool yes = time_is_zero(p->metadata.deletion_timestamp) &&
+		pod_available(p, x->d->spec.min_ready_seconds, x->r->now, &wait);
 
 	if (!yes && time_is_zero(p->metadata.deletion_timestamp) && wait)
 		requeue_within(x->r, wait);
@@ -183,19 +199,22 @@ static void doom(struct daemon *x, const struct core_v1_pod *p)
 {
 	if (!time_is_zero(p->metadata.deletion_timestamp))
 		return;
-	x->doomed = arena_grow(x->r->arena, x->doomed, x->n_doomed * sizeof(*x->doomed), (x->n_doomed + 1) * sizeof(*x->doomed));
+	x->doomed = arena_grow(x->r->arena, x->doomed, x->n_doomed * sizeof(*x->doomed),
+		(x->n_doomed + 1) * sizeof(*x->doomed));
 	x->doomed[x->n_doomed++] = p;
 }
 
 static void need(struct daemon *x, struct str node)
 {
-	x->needy = arena_grow(x->r->arena, x->needy, x->n_needy * sizeof(*x->needy), (x->n_needy + 1) * sizeof(*x->needy));
+	x->needy = arena_grow(x->r->arena, x->needy, x->n_needy * sizeof(*x->needy),
+		(x->n_needy + 1) * sizeof(*x->needy));
 	x->needy[x->n_needy++] = node;
 }
 
 static void bounds(const struct daemon *x, int desired, int *ret_surge, int *ret_unavailable)
 {
-	const struct apps_v1_rolling_update_daemon_set *u = x->d->spec.update_strategy.rolling_update;
+	const struct apps_v1_rolling_update_daemon_set *u =
+		x->d->spec.update_strategy.rolling_update;
 
 	*ret_surge = u ? scaled_value(&u->max_surge, desired, true, 0) : 0;
 	*ret_unavailable = u ? scaled_value(&u->max_unavailable, desired, true, 1) : 1;
@@ -240,15 +259,22 @@ static void tidy_node(struct daemon *x, const struct node_pods *np, bool surge)
 		if (pod_ended(p)) {
 			bool failed = str_eqz(p->status.phase, "Failed");
 
-			if (!runs(p) && time_diff_s(x->r->now, p->metadata.creation_timestamp) < FAILED_REST_S) {
-				requeue_within(x->r, FAILED_REST_S * 1000); /* one that fails at once must not spin */
+			if (!runs(p) &&
+				time_diff_s(x->r->now, p->metadata.creation_timestamp) <
+					FAILED_REST_S) {
+				requeue_within(x->r,
+					FAILED_REST_S *
+						1000); /* one that fails at once must not spin */
 				continue;
 			}
 
-			event_record(x->r->events, &apps_v1_daemon_set_type, x->d, failed ? "Warning" : "Normal",
+			event_record(x->r->events, &apps_v1_daemon_set_type, x->d,
+				failed ? "Warning" : "Normal",
 				failed ? "FailedDaemonPod" : "SucceededDaemonPod",
-				"Found %s daemon pod " STR_FMT "/" STR_FMT " on node " STR_FMT ", will try to %s it", failed ? "failed" : "succeeded",
-				STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name), STR_ARG(np->node->metadata.name),
+				"Found %s daemon pod " STR_FMT "/" STR_FMT " on node " STR_FMT
+				", will try to %s it",
+				failed ? "failed" : "succeeded", STR_ARG(p->metadata.namespace),
+				STR_ARG(p->metadata.name), STR_ARG(np->node->metadata.name),
 				failed ? "kill" : "delete");
 			doom(x, p);
 			continue;
@@ -261,7 +287,8 @@ static void tidy_node(struct daemon *x, const struct node_pods *np, bool surge)
 			*kept = p;
 		running++;
 	}
-	if (surge && kept_new && kept_old && running == 2 && !is_new(x, kept_old) && available(x, kept_new))
+	if (surge && kept_new && kept_old && running == 2 && !is_new(x, kept_old) &&
+		available(x, kept_new))
 		doom(x, kept_old);
 }
 
@@ -285,8 +312,8 @@ static void manage(struct daemon *x)
 }
 
 /* ---- rolling update ---- */
-static void find_old_and_new(const struct daemon *x, const struct node_pods *np, const struct core_v1_pod **ret_old,
-	const struct core_v1_pod **ret_new)
+static void find_old_and_new(const struct daemon *x, const struct node_pods *np,
+	const struct core_v1_pod **ret_old, const struct core_v1_pod **ret_new)
 {
 	*ret_old = *ret_new = NULL;
 	for (size_t i = 0; i < np->n; i++) {
@@ -303,7 +330,8 @@ static void find_old_and_new(const struct daemon *x, const struct node_pods *np,
 
 static void replace_old(struct daemon *x, int most)
 {
-	const struct core_v1_pod **candidates = arena_alloc(x->r->arena, (x->n_nodes + 1) * sizeof(*candidates));
+	const struct core_v1_pod **candidates =
+		arena_alloc(x->r->arena, (x->n_nodes + 1) * sizeof(*candidates));
 	size_t n = 0;
 	int gone = 0;
 
@@ -370,7 +398,8 @@ static int create_one(void *arg, size_t i, struct err *err)
 {
 	struct daemon *x = arg;
 	struct arena *a CLEAN_ARENA = arena_new(0);
-	struct core_v1_pod *p = pod_from_template(&x->d->spec.template, &apps_v1_daemon_set_type, x->d, a);
+	struct core_v1_pod *p =
+		pod_from_template(&x->d->spec.template, &apps_v1_daemon_set_type, x->d, a);
 
 	str_map_set(a, &p->metadata.labels, STR(REVISION_HASH_LABEL), x->hash);
 	add_tolerations(&p->spec, a);
@@ -409,7 +438,8 @@ static int act(struct daemon *x, struct err *err)
 
 static int write_status(struct daemon *x, struct err *err)
 {
-	struct apps_v1_daemon_set_status st = { .collision_count = x->d->status.collision_count, .conditions = x->d->status.conditions,
+	struct apps_v1_daemon_set_status st = { .collision_count = x->d->status.collision_count,
+		.conditions = x->d->status.conditions,
 		.observed_generation = x->d->metadata.generation };
 
 	for (size_t i = 0; i < x->n_nodes; i++) {
@@ -432,12 +462,14 @@ static int write_status(struct daemon *x, struct err *err)
 		st.updated_number_scheduled += is_new(x, p);
 	}
 	st.number_unavailable = st.desired_number_scheduled - st.number_available;
-	const struct apps_v1_daemon_set *cached = cache_object(x->r, &apps_v1_daemon_set_type, x->key);
+	const struct apps_v1_daemon_set *cached =
+		cache_object(x->r, &apps_v1_daemon_set_type, x->key);
 
 	if (cached && model_equal(&apps_v1_daemon_set_status_type, &st, &cached->status))
 		return 0;
 	x->d->status = st;
-	return client_update(x->r->client, &apps_v1_daemon_set_type, "status", x->d, x->r->arena, NULL, err);
+	return client_update(
+		x->r->client, &apps_v1_daemon_set_type, "status", x->d, x->r->arena, NULL, err);
 }
 
 static bool revision_in_use(void *arg, const struct apps_v1_controller_revision *c)
@@ -446,7 +478,9 @@ static bool revision_in_use(void *arg, const struct apps_v1_controller_revision 
 
 	for (size_t i = 0; i < x->n_nodes; i++)
 		for (size_t k = 0; k < x->nodes[i].n; k++)
-			if (str_eq(str_map_get(&x->nodes[i].pods[k]->metadata.labels, STR(REVISION_HASH_LABEL)), history_hash(c)))
+			if (str_eq(str_map_get(&x->nodes[i].pods[k]->metadata.labels,
+					   STR(REVISION_HASH_LABEL)),
+				    history_hash(c)))
 				return true;
 	return false;
 }
@@ -463,7 +497,9 @@ static int reconcile_living(struct daemon *x, struct err *err)
 			ret = act(x, err);
 		}
 		if (!ret)
-			ret = history_truncate(&x->history, int32_or(&x->d->spec.revision_history_limit, 10), revision_in_use, x, err);
+			ret = history_truncate(&x->history,
+				int32_or(&x->d->spec.revision_history_limit, 10), revision_in_use,
+				x, err);
 	}
 	int st = write_status(x, ret ? NULL : err);
 
@@ -479,9 +515,13 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 		expectations_forget(r->state, key);
 		return 0;
 	}
-	struct daemon x = { .r = r, .key = key, .d = model_copy(&apps_v1_daemon_set_type, cached, r->arena) };
+	struct daemon x = {
+		.r = r, .key = key, .d = model_copy(&apps_v1_daemon_set_type, cached, r->arena)
+	};
 
-	if (!x.d->spec.selector || (!x.d->spec.selector->match_labels.len && !x.d->spec.selector->match_expressions.len)) {
+	if (!x.d->spec.selector ||
+		(!x.d->spec.selector->match_labels.len &&
+			!x.d->spec.selector->match_expressions.len)) {
 		event_record(r->events, &apps_v1_daemon_set_type, x.d, "Warning", "SelectingAll",
 			"This daemon set is selecting all pods. A non-empty selector is required.");
 		return 0;
@@ -490,8 +530,12 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 
 	if (ret || !time_is_zero(x.d->metadata.deletion_timestamp))
 		return ret;
-	x.history = (struct history){ .r = r, .owner_type = &apps_v1_daemon_set_type, .owner = x.d, .selector = selector,
-		.template = &x.d->spec.template, .collisions = &x.d->status.collision_count };
+	x.history = (struct history){ .r = r,
+		.owner_type = &apps_v1_daemon_set_type,
+		.owner = x.d,
+		.selector = selector,
+		.template = &x.d->spec.template,
+		.collisions = &x.d->status.collision_count };
 	ret = history_sync(&x.history, err);
 	if (ret)
 		return ret;
@@ -501,7 +545,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 }
 
 /* ---- events ---- */
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	const struct meta_v1_owner_reference *o = client_controller_of(c->meta);
@@ -523,13 +568,16 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 
 static bool placement_changed(const struct core_v1_node *a, const struct core_v1_node *b)
 {
-	const struct core_v1_node x = { .metadata.labels = a->metadata.labels, .spec.taints = a->spec.taints },
-				  y = { .metadata.labels = b->metadata.labels, .spec.taints = b->spec.taints };
+	const struct core_v1_node x = { .metadata.labels = a->metadata.labels,
+		.spec.taints = a->spec.taints },
+				  y = { .metadata.labels = b->metadata.labels,
+					  .spec.taints = b->spec.taints };
 
 	return !model_equal(&core_v1_node_type, &x, &y);
 }
 
-static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_node(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct cached_list all;
 
@@ -541,7 +589,8 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 	cached_list_deinit(&all);
 }
 
-static void map_revision(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_revision(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	map_owner(r, ev, old, now, "DaemonSet");
 }

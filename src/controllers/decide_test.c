@@ -23,12 +23,16 @@ struct looks {
 
 static struct core_v1_pod pod_like(const struct looks *l, struct arena *a)
 {
-	struct core_v1_pod p = { .metadata = { .uid = STR("u"), .creation_timestamp = { now.sec - l->age, 0 } },
-		.spec.node_name = str_of(l->node), .status.phase = str_of(l->phase) };
+	struct core_v1_pod p = { .metadata = { .uid = STR("u"),
+					 .creation_timestamp = { now.sec - l->age, 0 } },
+		.spec.node_name = str_of(l->node),
+		.status.phase = str_of(l->phase) };
 
 	if (l->cost)
-		str_map_set(a, &p.metadata.annotations, STR("controller.kubernetes.io/pod-deletion-cost"), str_of(l->cost));
-	*LIST_ADD(a, &p.status.conditions) = (struct core_v1_pod_condition){ .type = STR("Ready"), .status = l->ready ? STR("True") : STR("False"),
+		str_map_set(a, &p.metadata.annotations,
+			STR("controller.kubernetes.io/pod-deletion-cost"), str_of(l->cost));
+	*LIST_ADD(a, &p.status.conditions) = (struct core_v1_pod_condition){ .type = STR("Ready"),
+		.status = l->ready ? STR("True") : STR("False"),
 		.last_transition_time = { now.sec - l->ready_for, 0 } };
 	LIST_ADD(a, &p.status.container_statuses)->restart_count = (int32_t)l->restarts;
 	return p;
@@ -73,15 +77,19 @@ static void test_bounds(void **state)
 		{ 10, "25%", "25%", 3, 2 },
 		{ 3, "25%", "25%", 1, 0 },
 		{ 1, "25%", "25%", 1, 0 },
-		{ 10, "0%", "5%", 0, 1 },  /* both round to nothing: one must be let go */
+		{ 10, "0%", "5%", 0, 1 }, /* both round to nothing: one must be let go */
 		{ 4, "100%", "0%", 4, 0 },
 		{ 3, "0%", "100%", 0, 3 },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct apps_v1_rolling_update_deployment u = { .max_surge = { IOS_STR, 0, str_of(rows[i].surge) },
+		struct apps_v1_rolling_update_deployment u = { .max_surge = { IOS_STR, 0,
+								       str_of(rows[i].surge) },
 			.max_unavailable = { IOS_STR, 0, str_of(rows[i].unavailable) } };
-		const struct apps_v1_deployment d = { .spec = { .replicas = SOME(rows[i].replicas), .strategy = { STR("RollingUpdate"), &u } } };
+		const struct apps_v1_deployment d = {
+			.spec = { .replicas = SOME(rows[i].replicas),
+				.strategy = { STR("RollingUpdate"), &u } }
+		};
 		int surge, unavailable;
 
 		rollout_bounds(&d, &surge, &unavailable);
@@ -92,15 +100,18 @@ static void test_bounds(void **state)
 
 static struct apps_v1_replica_set set_of(int replicas, int available)
 {
-	return (struct apps_v1_replica_set){ .spec.replicas = SOME(replicas), .status.available_replicas = available };
+	return (struct apps_v1_replica_set){ .spec.replicas = SOME(replicas),
+		.status.available_replicas = available };
 }
 
 /* Upstream's example: 10 replicas, 25 %: how a rollout walks when every new pod becomes available at once. */
 static void test_rollout_walk(void **state)
 {
 	struct arena *a CLEAN_ARENA = arena_new(0);
-	struct apps_v1_deployment d = { .spec = { .replicas = SOME(10), .strategy = { STR("RollingUpdate"), NULL } } };
-	struct apps_v1_replica_set old = set_of(10, 10), new = set_of(0, 0), *all[] = { &old, &new };
+	struct apps_v1_deployment d = { .spec = { .replicas = SOME(10),
+						.strategy = { STR("RollingUpdate"), NULL } } };
+	struct apps_v1_replica_set old = set_of(10, 10), new = set_of(0, 0),
+				   *all[] = { &old, &new };
 	struct run r = { .arena = a };
 	const struct rollout o = { .r = &r, .d = &d, .all = all, .n_all = 2, .new_set = &new };
 	int steps = 0;
@@ -128,8 +139,10 @@ static void test_rollout_walk(void **state)
 static void test_proportions(void **state)
 {
 	struct arena *a CLEAN_ARENA = arena_new(0);
-	struct apps_v1_rolling_update_deployment u = { .max_surge = { IOS_INT, 3, STR_NONE }, .max_unavailable = { IOS_INT, 2, STR_NONE } };
-	struct apps_v1_deployment d = { .spec = { .replicas = SOME(15), .strategy = { STR("RollingUpdate"), &u } } };
+	struct apps_v1_rolling_update_deployment u = { .max_surge = { IOS_INT, 3, STR_NONE },
+		.max_unavailable = { IOS_INT, 2, STR_NONE } };
+	struct apps_v1_deployment d = { .spec = { .replicas = SOME(15),
+						.strategy = { STR("RollingUpdate"), &u } } };
 	struct apps_v1_replica_set x = set_of(8, 8), y = set_of(5, 0), *all[] = { &x, &y };
 	struct run r = { .arena = a };
 	const struct rollout o = { .r = &r, .d = &d, .all = all, .n_all = 2, .new_set = &y };
@@ -147,7 +160,8 @@ static void test_proportions(void **state)
 
 static void test_scaled_value(void **state)
 {
-	const struct int_or_str percent = { IOS_STR, 0, STR("30%") }, number = { IOS_INT, 7, STR_NONE }, none = { 0 };
+	const struct int_or_str percent = { IOS_STR, 0, STR("30%") },
+				number = { IOS_INT, 7, STR_NONE }, none = { 0 };
 
 	assert_int_equal(scaled_value(&percent, 10, true, -1), 3);
 	assert_int_equal(scaled_value(&percent, 11, true, -1), 4);
@@ -175,20 +189,23 @@ static void test_cron(void **state)
 		{ "*/15 * * * *", "2024-01-01T00:15:00Z", "2024-01-01T00:30:00Z" },
 		{ "0 0 29 2 *", "2024-03-01T00:00:00Z", "2028-02-29T00:00:00Z" },
 		{ "30 8-10/2 * jan,feb mon-fri", "2024-01-05T10:30:00Z", "2024-01-08T08:30:00Z" },
-		{ "0 12 13 * 5", "2024-01-01T00:00:00Z", "2024-01-05T12:00:00Z" }, /* the 13th or a Friday */
+		{ "0 12 13 * 5", "2024-01-01T00:00:00Z",
+			"2024-01-05T12:00:00Z" }, /* the 13th or a Friday */
 		{ "0 0 * * 7", "2024-01-01T00:00:00Z", "2024-01-07T00:00:00Z" },
 		{ "@hourly", "2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z" },
 		{ "@every 90s", "2024-01-01T00:00:00Z", "2024-01-01T00:01:30Z" },
 	};
-	static const char *const wrong[] = { "", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "a * * * *", "5-1 * * * *", "*/0 * * * *",
-		"* * * * * *", "@sometimes", "@every 1ms", "1,,2 * * * *" };
+	static const char *const wrong[] = { "", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *",
+		"a * * * *", "5-1 * * * *", "*/0 * * * *", "* * * * * *", "@sometimes",
+		"@every 1ms", "1,,2 * * * *" };
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct cron c;
 
 		assert_int_equal(cron_parse(str_of(rows[i].schedule), &c, NULL), 0);
 		assert_int_equal(cron_next(&c, at(rows[i].after)), at(rows[i].next));
-		assert_int_equal(cron_last(&c, at(rows[i].after), at(rows[i].next) + 5), at(rows[i].next));
+		assert_int_equal(
+			cron_last(&c, at(rows[i].after), at(rows[i].next) + 5), at(rows[i].next));
 		assert_int_equal(cron_last(&c, at(rows[i].after), at(rows[i].next) - 1), 0);
 	}
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
@@ -203,7 +220,8 @@ static void test_cron(void **state)
 static void test_indexes(void **state)
 {
 	static const int add[] = { 5, 1, 3, 4, 0, 9, 8, 2, 5 };
-	static const char *const want[] = { "5", "1,5", "1,3,5", "1,3-5", "0,1,3-5", "0,1,3-5,9", "0,1,3-5,8,9", "0-5,8,9", "0-5,8,9" };
+	static const char *const want[] = { "5", "1,5", "1,3,5", "1,3-5", "0,1,3-5", "0,1,3-5,9",
+		"0,1,3-5,8,9", "0-5,8,9", "0-5,8,9" };
 	struct arena *a CLEAN_ARENA = arena_new(0);
 	struct str text = STR_NONE;
 

@@ -22,7 +22,8 @@ static const char *const not_copied[] = {
 	"deprecated.deployment.rollback.to",
 };
 
-static bool set_annotation(struct run *r, struct meta_v1_object_meta *m, const char *key, struct str value)
+static bool set_annotation(
+	struct run *r, struct meta_v1_object_meta *m, const char *key, struct str value)
 {
 	if (str_map_has(&m->annotations, str_of(key)) &&
 		str_eq(str_map_get(&m->annotations, str_of(key)), value))
@@ -31,7 +32,8 @@ static bool set_annotation(struct run *r, struct meta_v1_object_meta *m, const c
 	return true;
 }
 
-static bool set_annotation_int(struct run *r, struct meta_v1_object_meta *m, const char *key, int64_t n)
+static bool set_annotation_int(
+	struct run *r, struct meta_v1_object_meta *m, const char *key, int64_t n)
 {
 	return set_annotation(r, m, key, arena_fmt(r->arena, "%lld", (long long)n));
 }
@@ -51,8 +53,8 @@ static bool note_sizes(struct rollout *o, struct apps_v1_replica_set *rs)
 static int update_set(struct rollout *o, struct apps_v1_replica_set *rs, struct err *err)
 {
 	struct apps_v1_replica_set *back;
-	int r = client_update(o->r->client, &apps_v1_replica_set_type, NULL, rs, o->r->arena, (void **)&back,
-		err);
+	int r = client_update(o->r->client, &apps_v1_replica_set_type, NULL, rs, o->r->arena,
+		(void **)&back, err);
 
 	if (!r)
 		*rs = *back;
@@ -70,9 +72,9 @@ static int scale_set(struct rollout *o, struct apps_v1_replica_set *rs, int to, 
 	int r = update_set(o, rs, err);
 
 	if (!r && from != to)
-		event_record(o->r->events, &apps_v1_deployment_type, o->d, "Normal", "ScalingReplicaSet",
-			"Scaled %s replica set " STR_FMT " from %d to %d", to > from ? "up" : "down",
-			STR_ARG(rs->metadata.name), from, to);
+		event_record(o->r->events, &apps_v1_deployment_type, o->d, "Normal",
+			"ScalingReplicaSet", "Scaled %s replica set " STR_FMT " from %d to %d",
+			to > from ? "up" : "down", STR_ARG(rs->metadata.name), from, to);
 	return r;
 }
 
@@ -93,10 +95,13 @@ static void note_history(struct run *r, struct apps_v1_replica_set *rs, struct s
 	struct str history = str_map_get(&rs->metadata.annotations, STR(REVISION_HISTORY));
 	struct str head, tail;
 
-	while (history.len && history.len + was.len + 1 > HISTORY_MOST && str_cut(history, ',', &head, &tail))
+	while (history.len && history.len + was.len + 1 > HISTORY_MOST &&
+		str_cut(history, ',', &head, &tail))
 		history = tail;
 	set_annotation(r, &rs->metadata, REVISION_HISTORY,
-		history.len ? arena_fmt(r->arena, STR_FMT "," STR_FMT, STR_ARG(history), STR_ARG(was)) : was);
+		history.len
+			? arena_fmt(r->arena, STR_FMT "," STR_FMT, STR_ARG(history), STR_ARG(was))
+			: was);
 }
 
 static bool copy_annotations(struct rollout *o, struct apps_v1_replica_set *rs)
@@ -114,7 +119,8 @@ static bool copy_annotations(struct rollout *o, struct apps_v1_replica_set *rs)
 	return changed;
 }
 
-static bool annotate_new_set(struct rollout *o, struct apps_v1_replica_set *rs, int64_t revision, bool exists)
+static bool annotate_new_set(
+	struct rollout *o, struct apps_v1_replica_set *rs, int64_t revision, bool exists)
 {
 	bool changed = copy_annotations(o, rs);
 	struct str was = str_map_get(&rs->metadata.annotations, STR(REVISION));
@@ -145,8 +151,10 @@ static int adopt_new_set(struct rollout *o, struct err *err)
 	changed = set_annotation(o->r, &o->d->metadata, REVISION,
 		str_map_get(&rs->metadata.annotations, STR(REVISION)));
 	if (rollout_has_deadline(o->d) && !deployment_condition(&o->d->status, "Progressing")) {
-		set_deployment_condition(o->r, &o->d->status, "Progressing", "True", "FoundNewReplicaSet",
-			arena_fmt(o->r->arena, "Found new replica set \"" STR_FMT "\"", STR_ARG(rs->metadata.name)));
+		set_deployment_condition(o->r, &o->d->status, "Progressing", "True",
+			"FoundNewReplicaSet",
+			arena_fmt(o->r->arena, "Found new replica set \"" STR_FMT "\"",
+				STR_ARG(rs->metadata.name)));
 		changed = true;
 	}
 	return changed ? write_deployment(o, err) : 0;
@@ -159,14 +167,15 @@ static struct apps_v1_replica_set *build_set(struct rollout *o)
 	struct apps_v1_replica_set *rs = model_new(&apps_v1_replica_set_type, a);
 	struct str hash = template_hash(&d->spec.template, &d->status.collision_count, a);
 
-	rs->spec.template = *(struct core_v1_pod_template_spec *)model_copy(&core_v1_pod_template_spec_type,
-		&d->spec.template, a);
+	rs->spec.template = *(struct core_v1_pod_template_spec *)model_copy(
+		&core_v1_pod_template_spec_type, &d->spec.template, a);
 	str_map_set(a, &rs->spec.template.metadata.labels, STR(HASH_LABEL), hash);
 	rs->spec.selector = model_copy(&meta_v1_label_selector_type, d->spec.selector, a);
 	str_map_set(a, &rs->spec.selector->match_labels, STR(HASH_LABEL), hash);
 	rs->spec.min_ready_seconds = d->spec.min_ready_seconds;
 	rs->spec.replicas = (struct opt_int32)SOME(0);
-	rs->metadata.name = arena_fmt(a, STR_FMT "-" STR_FMT, STR_ARG(d->metadata.name), STR_ARG(hash));
+	rs->metadata.name =
+		arena_fmt(a, STR_FMT "-" STR_FMT, STR_ARG(d->metadata.name), STR_ARG(hash));
 	rs->metadata.namespace = d->metadata.namespace;
 	rs->metadata.labels = rs->spec.template.metadata.labels;
 	*LIST_ADD(a, &rs->metadata.owner_references) =
@@ -193,22 +202,25 @@ static int name_taken(struct rollout *o, struct apps_v1_replica_set **rs, struct
 		(struct opt_int32)SOME(int32_or(&o->d->status.collision_count, 0) + 1);
 	r = write_deployment(o, err);
 	return r ? r
-		 : err_set(err, CLIENT_CONFLICT, "the name " STR_FMT " belongs to another template: taking the next",
-			STR_ARG((*rs)->metadata.name));
+		 : err_set(err, CLIENT_CONFLICT,
+			   "the name " STR_FMT " belongs to another template: taking the next",
+			   STR_ARG((*rs)->metadata.name));
 }
 
-static int create_failed(struct rollout *o, const struct apps_v1_replica_set *rs, int failure, struct err *err)
+static int create_failed(
+	struct rollout *o, const struct apps_v1_replica_set *rs, int failure, struct err *err)
 {
-	struct str text = arena_fmt(o->r->arena, "Failed to create new replica set \"" STR_FMT "\": %s",
-		STR_ARG(rs->metadata.name), err->text);
+	struct str text =
+		arena_fmt(o->r->arena, "Failed to create new replica set \"" STR_FMT "\": %s",
+			STR_ARG(rs->metadata.name), err->text);
 
 	if (failure == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
 		return 0;
-	event_record(o->r->events, &apps_v1_deployment_type, o->d, "Warning", "ReplicaSetCreateError", "%s",
-		text.p);
+	event_record(o->r->events, &apps_v1_deployment_type, o->d, "Warning",
+		"ReplicaSetCreateError", "%s", text.p);
 	if (rollout_has_deadline(o->d)) {
-		set_deployment_condition(o->r, &o->d->status, "Progressing", "False", "ReplicaSetCreateError",
-			text);
+		set_deployment_condition(
+			o->r, &o->d->status, "Progressing", "False", "ReplicaSetCreateError", text);
 		write_deployment(o, NULL); /* the failure itself is what is told */
 	}
 	return failure;
@@ -220,8 +232,8 @@ static int create_new_set(struct rollout *o, struct err *err)
 	int64_t revision = highest_old_revision(o) + 1;
 
 	annotate_new_set(o, rs, revision, false);
-	int r = client_create(o->r->client, &apps_v1_replica_set_type, rs->metadata.namespace, rs, o->r->arena,
-		(void **)&made, err);
+	int r = client_create(o->r->client, &apps_v1_replica_set_type, rs->metadata.namespace, rs,
+		o->r->arena, (void **)&made, err);
 	bool existed = r == CLIENT_EXISTS;
 
 	if (existed) {
@@ -233,15 +245,17 @@ static int create_new_set(struct rollout *o, struct err *err)
 	if (r)
 		return create_failed(o, rs, r, err);
 	if (!existed && set_replicas(made) > 0)
-		event_record(o->r->events, &apps_v1_deployment_type, o->d, "Normal", "ScalingReplicaSet",
-			"Scaled up replica set " STR_FMT " from 0 to %d", STR_ARG(made->metadata.name),
-			set_replicas(made));
-	o->all = arena_grow(o->r->arena, o->all, o->n_all * sizeof(*o->all), (o->n_all + 1) * sizeof(*o->all));
+		event_record(o->r->events, &apps_v1_deployment_type, o->d, "Normal",
+			"ScalingReplicaSet", "Scaled up replica set " STR_FMT " from 0 to %d",
+			STR_ARG(made->metadata.name), set_replicas(made));
+	o->all = arena_grow(
+		o->r->arena, o->all, o->n_all * sizeof(*o->all), (o->n_all + 1) * sizeof(*o->all));
 	o->all[o->n_all++] = o->new_set = made;
 	bool changed = set_annotation_int(o->r, &o->d->metadata, REVISION, revision);
 
 	if (!existed && rollout_has_deadline(o->d)) {
-		set_deployment_condition(o->r, &o->d->status, "Progressing", "True", "NewReplicaSetCreated",
+		set_deployment_condition(o->r, &o->d->status, "Progressing", "True",
+			"NewReplicaSetCreated",
 			arena_fmt(o->r->arena, "Created new replica set \"" STR_FMT "\"",
 				STR_ARG(made->metadata.name)));
 		changed = true;
@@ -331,7 +345,8 @@ static int clean_history(struct rollout *o, struct err *err)
 
 	SET_EACH(s, o)
 		if (*s != o->new_set && time_is_zero((*s)->metadata.deletion_timestamp))
-			old[n++] = (struct aged){ *s, annotation_int(&(*s)->metadata, REVISION, 0) };
+			old[n++] =
+				(struct aged){ *s, annotation_int(&(*s)->metadata, REVISION, 0) };
 	if (keep == INT_MAX || n <= (size_t)keep)
 		return 0;
 	qsort(old, n, sizeof(*old), by_revision);
@@ -342,8 +357,8 @@ static int clean_history(struct rollout *o, struct err *err)
 		if (rs->status.replicas || set_replicas(rs) ||
 			rs->metadata.generation > rs->status.observed_generation)
 			continue;
-		int r = client_delete(o->r->client, &apps_v1_replica_set_type, rs->metadata.namespace,
-			rs->metadata.name, &del, err);
+		int r = client_delete(o->r->client, &apps_v1_replica_set_type,
+			rs->metadata.namespace, rs->metadata.name, &del, err);
 
 		if (r && r != CLIENT_NOT_FOUND && r != CLIENT_CONFLICT)
 			return r;
@@ -379,7 +394,8 @@ static bool old_pods_run(struct rollout *o)
 			continue;
 		if ((*s)->status.replicas > 0)
 			return true;
-		struct objects pods = cache_indexed(o->r, &core_v1_pod_type, "uid:", (*s)->metadata.uid);
+		struct objects pods =
+			cache_indexed(o->r, &core_v1_pod_type, "uid:", (*s)->metadata.uid);
 
 		OBJECT_EACH(const struct core_v1_pod, p, pods)
 			if (!pod_ended(p))
@@ -418,7 +434,8 @@ static bool saturated(const struct rollout *o)
 	const struct apps_v1_replica_set *rs = o->new_set;
 	int want = rollout_replicas(o->d);
 
-	return rs && set_replicas(rs) == want && annotation_int(&rs->metadata, DESIRED_REPLICAS, -1) == want &&
+	return rs && set_replicas(rs) == want &&
+		annotation_int(&rs->metadata, DESIRED_REPLICAS, -1) == want &&
 		rs->status.available_replicas == want;
 }
 
@@ -437,7 +454,8 @@ static int rescale(struct rollout *o, struct err *err)
 		only = o->new_set ? o->new_set : o->all[o->n_all - 1];
 	if (active <= 1)
 		return only && set_replicas(only) != rollout_replicas(o->d)
-			? scale_set(o, only, rollout_replicas(o->d), err) : 0;
+			? scale_set(o, only, rollout_replicas(o->d), err)
+			: 0;
 	if (saturated(o)) {
 		SET_EACH(s, o)
 			if (!r && *s != o->new_set && set_replicas(*s))
@@ -475,14 +493,16 @@ static bool size_changed(const struct rollout *o)
 
 	SET_EACH(s, o) {
 		active += set_replicas(*s) > 0;
-		changed += set_replicas(*s) > 0 && annotation_int(&(*s)->metadata, DESIRED_REPLICAS, want) != want;
+		changed += set_replicas(*s) > 0 &&
+			annotation_int(&(*s)->metadata, DESIRED_REPLICAS, want) != want;
 	}
 	return changed && (is_rolling(o->d) || active == 1);
 }
 
 static int note_pause(struct rollout *o, struct err *err)
 {
-	const struct apps_v1_deployment_condition *c = deployment_condition(&o->d->status, "Progressing");
+	const struct apps_v1_deployment_condition *c =
+		deployment_condition(&o->d->status, "Progressing");
 	bool noted = c && str_eqz(c->reason, "DeploymentPaused");
 
 	if (!rollout_has_deadline(o->d) || (c && str_eqz(c->reason, "ProgressDeadlineExceeded")) ||
@@ -508,7 +528,8 @@ static int gather(struct rollout *o, struct err *err)
 	struct selector *selector;
 	struct objects sets;
 	int r = selector_from_label_selector(o->d->spec.selector, o->r->arena, &selector, err);
-	const struct claim claim = { .owner_type = &apps_v1_deployment_type, .owner = o->d,
+	const struct claim claim = { .owner_type = &apps_v1_deployment_type,
+		.owner = o->d,
 		.type = &apps_v1_replica_set_type };
 
 	if (r)
@@ -521,11 +542,13 @@ static int gather(struct rollout *o, struct err *err)
 		return r;
 	o->all = arena_alloc(o->r->arena, (sets.len + 1) * sizeof(*o->all));
 	for (size_t i = 0; i < sets.len; i++)
-		o->all[o->n_all++] = model_copy(&apps_v1_replica_set_type, sets.items[i], o->r->arena);
+		o->all[o->n_all++] =
+			model_copy(&apps_v1_replica_set_type, sets.items[i], o->r->arena);
 	qsort(o->all, o->n_all, sizeof(*o->all), older_first);
 	SET_EACH(s, o)
 		if (!o->new_set &&
-			template_equal_but_hash(&(*s)->spec.template, &o->d->spec.template, o->r->arena))
+			template_equal_but_hash(
+				&(*s)->spec.template, &o->d->spec.template, o->r->arena))
 			o->new_set = *s;
 	return 0;
 }
@@ -563,8 +586,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 }
 
 /* ---- events ---- */
-static void map_set_event(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_set_event(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 
@@ -589,8 +612,8 @@ static void map_set_event(struct run *r, enum informer_event ev, const struct ca
 }
 
 /* Recreate waits until the last old pod is gone: only a pod's end matters. */
-static void map_pod_event(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_pod_event(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	const struct meta_v1_owner_reference *o = client_controller_of(c->meta);
@@ -605,7 +628,8 @@ static void map_pod_event(struct run *r, enum informer_event ev, const struct ca
 	if (d && str_eqz(d->kind, "Deployment")) {
 		buf_clear(&key);
 		buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(d->name));
-		struct cached *owner = informer_get(run_informer(r, &apps_v1_deployment_type), buf_str(&key));
+		struct cached *owner =
+			informer_get(run_informer(r, &apps_v1_deployment_type), buf_str(&key));
 
 		if (owner && !is_rolling(owner->obj))
 			enqueue(r, buf_str(&key));

@@ -1,8 +1,8 @@
 /* A Deployment's status: counts, Available, Progressing with its deadline, ReplicaFailure. Upstream: deployment's progress.go. */
 #include "controllers/rollout.h"
 
-const struct apps_v1_deployment_condition *deployment_condition(const struct apps_v1_deployment_status *st,
-	const char *type)
+const struct apps_v1_deployment_condition *deployment_condition(
+	const struct apps_v1_deployment_status *st, const char *type)
 {
 	LIST_EACH(c, &st->conditions)
 		if (str_eqz(c->type, type))
@@ -20,8 +20,8 @@ static void remove_condition(struct apps_v1_deployment_status *st, const char *t
 	st->conditions.len = n;
 }
 
-static void put_condition(struct run *r, struct apps_v1_deployment_status *st,
-	struct apps_v1_deployment_condition c)
+static void put_condition(
+	struct run *r, struct apps_v1_deployment_status *st, struct apps_v1_deployment_condition c)
 {
 	const struct apps_v1_deployment_condition *now = deployment_condition(st, c.type.p);
 
@@ -36,9 +36,13 @@ static void put_condition(struct run *r, struct apps_v1_deployment_status *st,
 void set_deployment_condition(struct run *r, struct apps_v1_deployment_status *st, const char *type,
 	const char *status, const char *reason, struct str message)
 {
-	put_condition(r, st, (struct apps_v1_deployment_condition){ .type = str_of(type),
-		.status = str_of(status), .reason = str_of(reason), .message = message,
-		.last_update_time = r->now, .last_transition_time = r->now });
+	put_condition(r, st,
+		(struct apps_v1_deployment_condition){ .type = str_of(type),
+			.status = str_of(status),
+			.reason = str_of(reason),
+			.message = message,
+			.last_update_time = r->now,
+			.last_transition_time = r->now });
 }
 
 static void count(struct rollout *o, struct apps_v1_deployment_status *st)
@@ -55,7 +59,8 @@ static void count(struct rollout *o, struct apps_v1_deployment_status *st)
 		terminating += (*s)->status.terminating_replicas.value;
 		all_tell &= (*s)->status.terminating_replicas.set;
 	}
-	st->terminating_replicas = all_tell ? (struct opt_int32)SOME(terminating) : (struct opt_int32){ 0 };
+	st->terminating_replicas =
+		all_tell ? (struct opt_int32)SOME(terminating) : (struct opt_int32){ 0 };
 	st->updated_replicas = o->new_set ? o->new_set->status.replicas : 0;
 	st->unavailable_replicas = MAX(rollout_total(o, false) - st->available_replicas, 0);
 }
@@ -72,7 +77,8 @@ static struct apps_v1_deployment_status compute(struct rollout *o)
 		set_deployment_condition(o->r, &st, "Available", "True", "MinimumReplicasAvailable",
 			STR("Deployment has minimum availability."));
 	else
-		set_deployment_condition(o->r, &st, "Available", "False", "MinimumReplicasUnavailable",
+		set_deployment_condition(o->r, &st, "Available", "False",
+			"MinimumReplicasUnavailable",
 			STR("Deployment does not have minimum availability."));
 	return st;
 }
@@ -82,14 +88,17 @@ int write_deployment(struct rollout *o, struct err *err)
 	struct apps_v1_deployment *back;
 	struct run *r = o->r;
 	struct str revision = str_map_get(&o->d->metadata.annotations, STR(REVISION));
-	int ret = client_update(r->client, &apps_v1_deployment_type, "status", o->d, r->arena, (void **)&back, err);
+	int ret = client_update(
+		r->client, &apps_v1_deployment_type, "status", o->d, r->arena, (void **)&back, err);
 
 	if (ret)
 		return ret;
 	/* Upstream's server takes annotations along with a status; where one does not, they need a write of their own. */
-	if (revision.len && !str_eq(revision, str_map_get(&back->metadata.annotations, STR(REVISION)))) {
-		ret = patch_merge_fmt(r, &apps_v1_deployment_type, o->d->metadata.namespace, o->d->metadata.name,
-			NULL, err, "{\"metadata\":{\"annotations\":{\"" REVISION "\":\"" STR_FMT "\"}}}",
+	if (revision.len &&
+		!str_eq(revision, str_map_get(&back->metadata.annotations, STR(REVISION)))) {
+		ret = patch_merge_fmt(r, &apps_v1_deployment_type, o->d->metadata.namespace,
+			o->d->metadata.name, NULL, err,
+			"{\"metadata\":{\"annotations\":{\"" REVISION "\":\"" STR_FMT "\"}}}",
 			STR_ARG(revision));
 		if (!ret)
 			return err_set(err, CLIENT_CONFLICT, "revision noted, status next");
@@ -100,7 +109,8 @@ int write_deployment(struct rollout *o, struct err *err)
 	return 0;
 }
 
-static bool same_status(const struct apps_v1_deployment_status *a, const struct apps_v1_deployment_status *b)
+static bool same_status(
+	const struct apps_v1_deployment_status *a, const struct apps_v1_deployment_status *b)
 {
 	return model_equal(&apps_v1_deployment_status_type, a, b);
 }
@@ -115,11 +125,13 @@ int sync_status(struct rollout *o, struct err *err)
 	return write_deployment(o, err);
 }
 
-static bool progressing(const struct apps_v1_deployment_status *old, const struct apps_v1_deployment_status *now)
+static bool progressing(
+	const struct apps_v1_deployment_status *old, const struct apps_v1_deployment_status *now)
 {
 	return now->updated_replicas > old->updated_replicas ||
 		now->replicas - now->updated_replicas < old->replicas - old->updated_replicas ||
-		now->ready_replicas > old->ready_replicas || now->available_replicas > old->available_replicas;
+		now->ready_replicas > old->ready_replicas ||
+		now->available_replicas > old->available_replicas;
 }
 
 static bool timed_out(struct rollout *o, const struct apps_v1_deployment_status *st)
@@ -129,38 +141,45 @@ static bool timed_out(struct rollout *o, const struct apps_v1_deployment_status 
 	if (!c || str_eqz(c->reason, "NewReplicaSetAvailable"))
 		return false;
 	return str_eqz(c->reason, "ProgressDeadlineExceeded") ||
-		time_diff_s(o->r->now, c->last_update_time) > o->d->spec.progress_deadline_seconds.value;
+		time_diff_s(o->r->now, c->last_update_time) >
+		o->d->spec.progress_deadline_seconds.value;
 }
 
 static struct str about(struct rollout *o, const char *what)
 {
-	return o->new_set
-		? arena_fmt(o->r->arena, "ReplicaSet \"" STR_FMT "\" %s", STR_ARG(o->new_set->metadata.name), what)
-		: arena_fmt(o->r->arena, "Deployment \"" STR_FMT "\" %s", STR_ARG(o->d->metadata.name), what);
+	return o->new_set ? arena_fmt(o->r->arena, "ReplicaSet \"" STR_FMT "\" %s",
+				    STR_ARG(o->new_set->metadata.name), what)
+			  : arena_fmt(o->r->arena, "Deployment \"" STR_FMT "\" %s",
+				    STR_ARG(o->d->metadata.name), what);
 }
 
 static void judge_progress(struct rollout *o, struct apps_v1_deployment_status *st)
 {
-	const struct apps_v1_deployment_condition *was = deployment_condition(&o->d->status, "Progressing");
+	const struct apps_v1_deployment_condition *was =
+		deployment_condition(&o->d->status, "Progressing");
 
-	if (st->replicas == st->updated_replicas && was && str_eqz(was->reason, "NewReplicaSetAvailable"))
+	if (st->replicas == st->updated_replicas && was &&
+		str_eqz(was->reason, "NewReplicaSetAvailable"))
 		return;
 	if (rollout_complete(o->d, st)) {
 		set_deployment_condition(o->r, st, "Progressing", "True", "NewReplicaSetAvailable",
 			about(o, "has successfully progressed."));
 	} else if (progressing(&o->d->status, st)) {
 		/* Written anew each time, for its lastUpdateTime: the deadline counts from there. */
-		struct apps_v1_deployment_condition c = { .type = STR("Progressing"), .status = STR("True"),
-			.reason = STR("ReplicaSetUpdated"), .message = about(o, "is progressing."),
-			.last_update_time = o->r->now, .last_transition_time = o->r->now };
+		struct apps_v1_deployment_condition c = { .type = STR("Progressing"),
+			.status = STR("True"),
+			.reason = STR("ReplicaSetUpdated"),
+			.message = about(o, "is progressing."),
+			.last_update_time = o->r->now,
+			.last_transition_time = o->r->now };
 
 		if (was && str_eqz(was->status, "True"))
 			c.last_transition_time = was->last_transition_time;
 		remove_condition(st, "Progressing");
 		put_condition(o->r, st, c);
 	} else if (timed_out(o, st)) {
-		set_deployment_condition(o->r, st, "Progressing", "False", "ProgressDeadlineExceeded",
-			about(o, "has timed out progressing."));
+		set_deployment_condition(o->r, st, "Progressing", "False",
+			"ProgressDeadlineExceeded", about(o, "has timed out progressing."));
 	}
 }
 
@@ -180,9 +199,13 @@ static void take_failures(struct rollout *o, struct apps_v1_deployment_status *s
 		f = f ? f : failure_of(*s);
 	if (!f)
 		return remove_condition(st, "ReplicaFailure");
-	put_condition(o->r, st, (struct apps_v1_deployment_condition){ .type = STR("ReplicaFailure"),
-		.status = f->status, .reason = f->reason, .message = f->message,
-		.last_transition_time = f->last_transition_time, .last_update_time = f->last_transition_time });
+	put_condition(o->r, st,
+		(struct apps_v1_deployment_condition){ .type = STR("ReplicaFailure"),
+			.status = f->status,
+			.reason = f->reason,
+			.message = f->message,
+			.last_transition_time = f->last_transition_time,
+			.last_update_time = f->last_transition_time });
 }
 
 static void come_back_at_deadline(struct rollout *o, const struct apps_v1_deployment_status *st)
@@ -190,9 +213,11 @@ static void come_back_at_deadline(struct rollout *o, const struct apps_v1_deploy
 	const struct apps_v1_deployment_condition *c = deployment_condition(st, "Progressing");
 
 	if (!c || !rollout_has_deadline(o->d) || rollout_complete(o->d, st) ||
-		str_eqz(c->reason, "ProgressDeadlineExceeded") || str_eqz(c->reason, "NewReplicaSetAvailable"))
+		str_eqz(c->reason, "ProgressDeadlineExceeded") ||
+		str_eqz(c->reason, "NewReplicaSetAvailable"))
 		return;
-	double left = o->d->spec.progress_deadline_seconds.value - time_diff_s(o->r->now, c->last_update_time);
+	double left = o->d->spec.progress_deadline_seconds.value -
+		time_diff_s(o->r->now, c->last_update_time);
 
 	requeue_within(o->r, (uint64_t)(MAX(left, 0.0) * 1000) + 1000);
 }

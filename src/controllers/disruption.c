@@ -10,31 +10,38 @@
 static const struct {
 	const char *kind;
 	const struct type *type;
-	size_t replicas_offset;      /* of struct opt_int32 */
+	size_t replicas_offset; /* of struct opt_int32 */
 } scalers[] = {
-	{ "ReplicaSet", &apps_v1_replica_set_type, offsetof(struct apps_v1_replica_set, spec.replicas) },
+	{ "ReplicaSet", &apps_v1_replica_set_type,
+		offsetof(struct apps_v1_replica_set, spec.replicas) },
 	{ "ReplicationController", &core_v1_replication_controller_type,
 		offsetof(struct core_v1_replication_controller, spec.replicas) },
-	{ "StatefulSet", &apps_v1_stateful_set_type, offsetof(struct apps_v1_stateful_set, spec.replicas) },
-	{ "Deployment", &apps_v1_deployment_type, offsetof(struct apps_v1_deployment, spec.replicas) },
+	{ "StatefulSet", &apps_v1_stateful_set_type,
+		offsetof(struct apps_v1_stateful_set, spec.replicas) },
+	{ "Deployment", &apps_v1_deployment_type,
+		offsetof(struct apps_v1_deployment, spec.replicas) },
 };
 
 /* The topmost scaler over an object: a ReplicaSet's Deployment counts, not the set. false: none that we know. */
-static bool find_scale(struct run *r, const struct meta_v1_object_meta *m, struct str *ret_uid, int *ret_scale)
+static bool find_scale(
+	struct run *r, const struct meta_v1_object_meta *m, struct str *ret_uid, int *ret_scale)
 {
 	const struct meta_v1_owner_reference *o = client_controller_of(m);
 
 	for (size_t i = 0; o && i < ARRAY_LEN(scalers); i++) {
 		if (!str_eqz(o->kind, scalers[i].kind))
 			continue;
-		const void *obj = cache_object(r, scalers[i].type, key_of(r->arena, m->namespace, o->name));
+		const void *obj =
+			cache_object(r, scalers[i].type, key_of(r->arena, m->namespace, o->name));
 
 		if (!obj || !str_eq(model_meta(scalers[i].type, obj)->uid, o->uid))
 			return false;
 		if (find_scale(r, model_meta(scalers[i].type, obj), ret_uid, ret_scale))
 			return true;
 		*ret_uid = o->uid;
-		*ret_scale = int32_or((const struct opt_int32 *)((const char *)obj + scalers[i].replicas_offset), 1);
+		*ret_scale = int32_or(
+			(const struct opt_int32 *)((const char *)obj + scalers[i].replicas_offset),
+			1);
 		return true;
 	}
 	return false;
@@ -50,7 +57,9 @@ static int expected_scale(struct run *r, const struct objects *pods, int *ret, s
 		int scale;
 
 		if (!find_scale(r, &p->metadata, &uid, &scale)) {
-			failure = err_set(err, -ENOENT, "found no controller ref for pod \"" STR_FMT "\"", STR_ARG(p->metadata.name));
+			failure = err_set(err, -ENOENT,
+				"found no controller ref for pod \"" STR_FMT "\"",
+				STR_ARG(p->metadata.name));
 			break;
 		}
 		if (!map_set(&seen, uid, &seen))
@@ -62,8 +71,8 @@ static int expected_scale(struct run *r, const struct objects *pods, int *ret, s
 	return failure;
 }
 
-static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b, const struct objects *pods, int *ret_expected,
-	int *ret_desired, struct err *err)
+static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b,
+	const struct objects *pods, int *ret_expected, int *ret_desired, struct err *err)
 {
 	const struct int_or_str *most = &b->spec.max_unavailable, *least = &b->spec.min_available;
 	int ret = 0;
@@ -71,7 +80,9 @@ static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b
 	*ret_expected = (int)pods->len;
 	if (most->kind != IOS_NONE) {
 		ret = expected_scale(r, pods, ret_expected, err);
-		*ret_desired = ret ? 0 : MAX(*ret_expected - scaled_value(most, *ret_expected, true, 0), 0);
+		*ret_desired = ret
+			? 0
+			: MAX(*ret_expected - scaled_value(most, *ret_expected, true, 0), 0);
 	} else if (least->kind == IOS_INT) {
 		*ret_desired = least->num;
 	} else if (least->kind == IOS_STR) {
@@ -84,17 +95,20 @@ static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b
 }
 
 /* ---- pods whose eviction was granted and is not seen yet ---- */
-static bool still_disrupted(const struct run *r, const struct policy_v1_pod_disruption_budget *b, const struct core_v1_pod *p, struct timestamp *ret_since)
+static bool still_disrupted(const struct run *r, const struct policy_v1_pod_disruption_budget *b,
+	const struct core_v1_pod *p, struct timestamp *ret_since)
 {
 	LIST_EACH(d, &b->status.disrupted_pods)
-		if (str_eq(d->key, p->metadata.name) && time_diff_s(r->now, d->value) < DISRUPTED_FOR_S) {
+		if (str_eq(d->key, p->metadata.name) &&
+			time_diff_s(r->now, d->value) < DISRUPTED_FOR_S) {
 			*ret_since = d->value;
 			return true;
 		}
 	return false;
 }
 
-static void set_condition(struct run *r, struct policy_v1_pod_disruption_budget *b, const char *status, const char *reason, struct str message)
+static void set_condition(struct run *r, struct policy_v1_pod_disruption_budget *b,
+	const char *status, const char *reason, struct str message)
 {
 	struct meta_v1_condition *c = NULL;
 
@@ -113,14 +127,17 @@ static void set_condition(struct run *r, struct policy_v1_pod_disruption_budget 
 	c->observed_generation = b->metadata.generation;
 }
 
-static int write_status(struct run *r, const struct policy_v1_pod_disruption_budget *cached, struct policy_v1_pod_disruption_budget *b, struct err *err)
+static int write_status(struct run *r, const struct policy_v1_pod_disruption_budget *cached,
+	struct policy_v1_pod_disruption_budget *b, struct err *err)
 {
 	if (model_equal(&policy_v1_pod_disruption_budget_status_type, &cached->status, &b->status))
 		return 0;
-	return client_update(r->client, &policy_v1_pod_disruption_budget_type, "status", b, r->arena, NULL, err);
+	return client_update(
+		r->client, &policy_v1_pod_disruption_budget_type, "status", b, r->arena, NULL, err);
 }
 
-static void count(struct run *r, struct policy_v1_pod_disruption_budget *b, const struct objects *pods)
+static void count(
+	struct run *r, struct policy_v1_pod_disruption_budget *b, const struct objects *pods)
 {
 	__typeof__(b->status.disrupted_pods) disrupted = { 0 };
 	int healthy = 0;
@@ -135,7 +152,10 @@ static void count(struct run *r, struct policy_v1_pod_disruption_budget *b, cons
 
 			d->key = p->metadata.name;
 			d->value = since;
-			requeue_within(r, (uint64_t)(MAX(DISRUPTED_FOR_S - time_diff_s(r->now, since), 0.0) * 1000) + 1000);
+			requeue_within(r,
+				(uint64_t)(MAX(DISRUPTED_FOR_S - time_diff_s(r->now, since), 0.0) *
+					1000) +
+					1000);
 		} else {
 			healthy += pod_ready(p);
 		}
@@ -153,13 +173,15 @@ static int by_name(const void *pa, const void *pb)
 
 static int reconcile(struct run *r, struct str key, struct err *err)
 {
-	const struct policy_v1_pod_disruption_budget *cached = cache_object(r, &policy_v1_pod_disruption_budget_type, key);
+	const struct policy_v1_pod_disruption_budget *cached =
+		cache_object(r, &policy_v1_pod_disruption_budget_type, key);
 	struct selector *selector;
 	int expected, desired;
 
 	if (!cached)
 		return 0;
-	struct policy_v1_pod_disruption_budget *b = model_copy(&policy_v1_pod_disruption_budget_type, cached, r->arena);
+	struct policy_v1_pod_disruption_budget *b =
+		model_copy(&policy_v1_pod_disruption_budget_type, cached, r->arena);
 	struct objects pods = cache_objects(r, &core_v1_pod_type, b->metadata.namespace);
 	int ret = selector_from_label_selector(b->spec.selector, r->arena, &selector, err);
 	size_t n = 0;
@@ -179,17 +201,20 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	ret = wanted(r, b, &pods, &expected, &desired, err);
 	b->status.observed_generation = b->metadata.generation;
 	if (ret) { /* fail safe: nothing may be evicted */
-		event_record(r->events, &policy_v1_pod_disruption_budget_type, b, "Warning", "CalculateExpectedPodCountFailed",
+		event_record(r->events, &policy_v1_pod_disruption_budget_type, b, "Warning",
+			"CalculateExpectedPodCountFailed",
 			"Failed to calculate the number of expected pods: %s", err->text);
 		b->status.disruptions_allowed = 0;
 		set_condition(r, b, "False", "SyncFailed", arena_strz(r->arena, err->text));
 		return write_status(r, cached, b, err);
 	}
 	if (!n && (cached->status.expected_pods || !cached->status.observed_generation))
-		event_record(r->events, &policy_v1_pod_disruption_budget_type, b, "Normal", "NoPods", "No matching pods found");
+		event_record(r->events, &policy_v1_pod_disruption_budget_type, b, "Normal",
+			"NoPods", "No matching pods found");
 	b->status.expected_pods = expected;
 	b->status.desired_healthy = desired;
-	b->status.disruptions_allowed = expected > 0 ? MAX(b->status.current_healthy - desired, 0) : 0;
+	b->status.disruptions_allowed =
+		expected > 0 ? MAX(b->status.current_healthy - desired, 0) : 0;
 	if (b->status.disruptions_allowed > 0)
 		set_condition(r, b, "True", "SufficientPods", STR(""));
 	else
@@ -198,7 +223,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 }
 
 /* ---- events ---- */
-static void enqueue_selecting(struct run *r, struct str ns, const struct str_map *a, const struct str_map *b)
+static void enqueue_selecting(
+	struct run *r, struct str ns, const struct str_map *a, const struct str_map *b)
 {
 	struct cached_list all;
 
@@ -207,27 +233,34 @@ static void enqueue_selecting(struct run *r, struct str ns, const struct str_map
 		struct arena *mem CLEAN_ARENA = arena_new(0);
 		struct selector *s;
 
-		if (!selector_from_label_selector(((const struct policy_v1_pod_disruption_budget *)all.items[i]->obj)->spec.selector, mem, &s, NULL) &&
+		if (!selector_from_label_selector(
+			    ((const struct policy_v1_pod_disruption_budget *)all.items[i]->obj)
+				    ->spec.selector,
+			    mem, &s, NULL) &&
 			((a && selector_matches(s, a)) || (b && selector_matches(s, b))))
 			enqueue_after(r, all.items[i]->key, 5);
 	}
 	cached_list_deinit(&all);
 }
 
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
-	enqueue_selecting(r, (now ? now : old)->meta->namespace, old ? &old->meta->labels : NULL, now ? &now->meta->labels : NULL);
+	enqueue_selecting(r, (now ? now : old)->meta->namespace, old ? &old->meta->labels : NULL,
+		now ? &now->meta->labels : NULL);
 }
 
 /* A controller's size changes what is expected. */
-static void map_scaler(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_scaler(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	struct cached_list all;
 
 	if (old && now && old->meta->generation == now->meta->generation)
 		return;
-	informer_list(run_informer(r, &policy_v1_pod_disruption_budget_type), c->meta->namespace, &all);
+	informer_list(
+		run_informer(r, &policy_v1_pod_disruption_budget_type), c->meta->namespace, &all);
 	for (size_t i = 0; i < all.len; i++)
 		enqueue_after(r, all.items[i]->key, 5);
 	cached_list_deinit(&all);

@@ -30,11 +30,12 @@ static struct str pod_address(const struct core_v1_pod *p, bool v6)
 	LIST_EACH(i, &p->status.pod_ips)
 		if (i->ip.len && is_ipv6(i->ip) == v6)
 			return i->ip;
-	return p->status.pod_ip.len && is_ipv6(p->status.pod_ip) == v6 ? p->status.pod_ip : STR_NONE;
+	return p->status.pod_ip.len && is_ipv6(p->status.pod_ip) == v6 ? p->status.pod_ip
+								       : STR_NONE;
 }
 
-static int32_t port_in(const struct core_v1_container_items *containers, bool sidecars, struct str name,
-	struct str protocol)
+static int32_t port_in(const struct core_v1_container_items *containers, bool sidecars,
+	struct str name, struct str protocol)
 {
 	LIST_EACH(c, containers) {
 		if (sidecars && !str_eqz(c->restart_policy, "Always"))
@@ -60,10 +61,12 @@ static int32_t target_port(const struct core_v1_pod *p, const struct core_v1_ser
 	return n ? n : port_in(&p->spec.init_containers, true, sp->target_port.text, protocol);
 }
 
-static struct endpoint_ports ports_of(struct run *r, const struct core_v1_service *s,
-	const struct core_v1_pod *p)
+static struct endpoint_ports ports_of(
+	struct run *r, const struct core_v1_service *s, const struct core_v1_pod *p)
 {
-	struct endpoint_ports ps = { arena_alloc(r->arena, (s->spec.ports.len + 1) * sizeof(*ps.items)), 0 };
+	struct endpoint_ports ps = {
+		arena_alloc(r->arena, (s->spec.ports.len + 1) * sizeof(*ps.items)), 0
+	};
 
 	LIST_EACH(sp, &s->spec.ports) {
 		int32_t n = target_port(p, sp);
@@ -122,8 +125,8 @@ static bool belongs(const struct core_v1_pod *p, bool with_terminating)
 	return !pod_ended(p) && (with_terminating || time_is_zero(p->metadata.deletion_timestamp));
 }
 
-struct endpoint_list service_endpoints(struct run *r, const struct core_v1_service *s, struct str family,
-	bool with_terminating)
+struct endpoint_list service_endpoints(
+	struct run *r, const struct core_v1_service *s, struct str family, bool with_terminating)
 {
 	struct objects pods = cache_objects(r, &core_v1_pod_type, s->metadata.namespace);
 	bool v6 = str_eqz(family, "IPv6"), unready_too = s->spec.publish_not_ready_addresses;
@@ -138,8 +141,12 @@ struct endpoint_list service_endpoints(struct run *r, const struct core_v1_servi
 		bool going = !time_is_zero(p->metadata.deletion_timestamp), serving = pod_ready(p);
 		struct endpoint *e = LIST_ADD(r->arena, &l);
 
-		*e = (struct endpoint){ .pod = p, .ip = ip, .ports = ports_of(r, s, p), .serving = serving,
-			.terminating = going, .ready = unready_too || (serving && !going) };
+		*e = (struct endpoint){ .pod = p,
+			.ip = ip,
+			.ports = ports_of(r, s, p),
+			.serving = serving,
+			.terminating = going,
+			.ready = unready_too || (serving && !going) };
 		if (p->spec.hostname.len && str_eq(p->spec.subdomain, s->metadata.name))
 			e->hostname = p->spec.hostname;
 	}
@@ -152,18 +159,23 @@ struct core_v1_object_reference *pod_reference(const struct core_v1_pod *p, stru
 {
 	struct core_v1_object_reference *ref = arena_alloc(a, sizeof(*ref));
 
-	*ref = (struct core_v1_object_reference){ .kind = STR("Pod"), .namespace = p->metadata.namespace,
-		.name = p->metadata.name, .uid = p->metadata.uid };
+	*ref = (struct core_v1_object_reference){ .kind = STR("Pod"),
+		.namespace = p->metadata.namespace,
+		.name = p->metadata.name,
+		.uid = p->metadata.uid };
 	return ref;
 }
 
 struct objects service_slices(struct run *r, struct str key, const char *managed_by)
 {
-	struct objects all = cache_indexed(r, &discovery_v1_endpoint_slice_type, "service:", key), ours = all;
+	struct objects all = cache_indexed(r, &discovery_v1_endpoint_slice_type, "service:", key),
+		       ours = all;
 
 	ours.len = 0;
 	for (size_t i = 0; i < all.len; i++)
-		if (str_eqz(str_map_get(&model_meta(&discovery_v1_endpoint_slice_type, all.items[i])->labels, STR(MANAGED_BY_SLICES)),
+		if (str_eqz(str_map_get(&model_meta(&discovery_v1_endpoint_slice_type, all.items[i])
+						 ->labels,
+				    STR(MANAGED_BY_SLICES)),
 			    managed_by))
 			ours.items[ours.len++] = all.items[i];
 	return ours;
@@ -185,10 +197,12 @@ struct str_map service_object_labels(const struct core_v1_service *s, struct are
 static bool matters(const struct core_v1_pod *a, const struct core_v1_pod *b)
 {
 	return pod_ready(a) != pod_ready(b) || pod_ended(a) != pod_ended(b) ||
-		time_is_zero(a->metadata.deletion_timestamp) != time_is_zero(b->metadata.deletion_timestamp) ||
+		time_is_zero(a->metadata.deletion_timestamp) !=
+		time_is_zero(b->metadata.deletion_timestamp) ||
 		!str_eq(pod_address(a, false), pod_address(b, false)) ||
 		!str_eq(pod_address(a, true), pod_address(b, true)) ||
-		!str_eq(a->spec.node_name, b->spec.node_name) || !str_eq(a->spec.hostname, b->spec.hostname) ||
+		!str_eq(a->spec.node_name, b->spec.node_name) ||
+		!str_eq(a->spec.hostname, b->spec.hostname) ||
 		!str_eq(a->spec.subdomain, b->spec.subdomain);
 }
 
@@ -197,7 +211,8 @@ static bool same_labels(const struct str_map *a, const struct str_map *b)
 	if (a->len != b->len)
 		return false;
 	for (size_t i = 0; i < a->len; i++)
-		if (!str_eq(a->items[i].key, b->items[i].key) || !str_eq(a->items[i].value, b->items[i].value))
+		if (!str_eq(a->items[i].key, b->items[i].key) ||
+			!str_eq(a->items[i].value, b->items[i].value))
 			return false;
 	return true;
 }
@@ -208,9 +223,10 @@ static void enqueue_selecting(struct run *r, const struct cached *pod)
 		struct buf value CLEAN_BUF = { 0 };
 		struct cached_list services;
 
-		buf_addf(&value, "selects:" STR_FMT "/" STR_FMT "=" STR_FMT, STR_ARG(pod->meta->namespace), STR_ARG(l->key),
-			STR_ARG(l->value));
-		informer_by_index(run_informer(r, &core_v1_service_type), buf_str(&value), &services);
+		buf_addf(&value, "selects:" STR_FMT "/" STR_FMT "=" STR_FMT,
+			STR_ARG(pod->meta->namespace), STR_ARG(l->key), STR_ARG(l->value));
+		informer_by_index(
+			run_informer(r, &core_v1_service_type), buf_str(&value), &services);
 		for (size_t i = 0; i < services.len; i++)
 			if (selects(services.items[i]->obj, &pod->meta->labels))
 				enqueue_after(r, services.items[i]->key, GATHER_MS);
@@ -218,7 +234,8 @@ static void enqueue_selecting(struct run *r, const struct cached *pod)
 	}
 }
 
-void map_pod_services(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+void map_pod_services(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	bool relabelled = old && now && !same_labels(&old->meta->labels, &now->meta->labels);
 

@@ -10,8 +10,10 @@
 
 static struct core_v1_endpoint_address address(const struct endpoint *e, struct arena *a)
 {
-	return (struct core_v1_endpoint_address){ .ip = e->ip, .hostname = e->hostname,
-		.node_name = e->pod->spec.node_name, .target_ref = pod_reference(e->pod, a) };
+	return (struct core_v1_endpoint_address){ .ip = e->ip,
+		.hostname = e->hostname,
+		.node_name = e->pod->spec.node_name,
+		.target_ref = pod_reference(e->pod, a) };
 }
 
 static int address_cmp(const void *pa, const void *pb)
@@ -53,8 +55,8 @@ static bool cut_to_capacity(struct endpoint_list *l)
 	return true;
 }
 
-static void fill_subsets(struct run *r, const struct core_v1_service *s, const struct endpoint_list *l,
-	struct core_v1_endpoint_subset_items *subsets)
+static void fill_subsets(struct run *r, const struct core_v1_service *s,
+	const struct endpoint_list *l, struct core_v1_endpoint_subset_items *subsets)
 {
 	const struct endpoint_ports *last = NULL;
 	struct core_v1_endpoint_subset *sub = NULL;
@@ -72,8 +74,9 @@ static void fill_subsets(struct run *r, const struct core_v1_service *s, const s
 			for (size_t k = 0; k < e->ports.len; k++) {
 				const struct endpoint_port *p = &e->ports.items[k];
 
-				*LIST_ADD(r->arena, &sub->ports) = (struct core_v1_endpoint_port){ p->name,
-					p->port, p->protocol, p->app_protocol };
+				*LIST_ADD(r->arena, &sub->ports) =
+					(struct core_v1_endpoint_port){ p->name, p->port,
+						p->protocol, p->app_protocol };
 			}
 		}
 		if (e->ready)
@@ -89,8 +92,10 @@ static void fill_subsets(struct run *r, const struct core_v1_service *s, const s
 
 static bool same(const struct core_v1_endpoints *a, const struct core_v1_endpoints *b)
 {
-	const struct core_v1_endpoints x = { .metadata.labels = a->metadata.labels, .subsets = a->subsets },
-				       y = { .metadata.labels = b->metadata.labels, .subsets = b->subsets };
+	const struct core_v1_endpoints x = { .metadata.labels = a->metadata.labels,
+		.subsets = a->subsets },
+				       y = { .metadata.labels = b->metadata.labels,
+					       .subsets = b->subsets };
 
 	return model_equal(&core_v1_endpoints_type, &x, &y) &&
 		str_eq(str_map_get(&a->metadata.annotations, STR(OVER_CAPACITY)),
@@ -115,30 +120,36 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	int ret;
 
 	if (!s) /* what users wrote for services without selectors goes with its service too */
-		return present && !str_map_has(&present->metadata.annotations,
-					  STR("control-plane.alpha.kubernetes.io/leader"))
-			? drop(r, present, err) : 0;
+		return present &&
+				!str_map_has(&present->metadata.annotations,
+					STR("control-plane.alpha.kubernetes.io/leader"))
+			? drop(r, present, err)
+			: 0;
 	if (!s->spec.selector.len || str_eqz(s->spec.type, "ExternalName"))
 		return 0;
 	service_families(s, families);
-	struct endpoint_list l = service_endpoints(r, s, families[0], s->spec.publish_not_ready_addresses);
+	struct endpoint_list l =
+		service_endpoints(r, s, families[0], s->spec.publish_not_ready_addresses);
 
 	if (present)
-		e->metadata = *(struct meta_v1_object_meta *)model_copy(&meta_v1_object_meta_type,
-			&present->metadata, r->arena);
+		e->metadata = *(struct meta_v1_object_meta *)model_copy(
+			&meta_v1_object_meta_type, &present->metadata, r->arena);
 	e->metadata.namespace = s->metadata.namespace;
 	e->metadata.name = s->metadata.name;
 	e->metadata.labels = service_object_labels(s, r->arena);
 	str_map_set(r->arena, &e->metadata.labels, STR(MANAGED_BY), STR("endpoint-controller"));
 	if (cut_to_capacity(&l))
-		str_map_set(r->arena, &e->metadata.annotations, STR(OVER_CAPACITY), STR("truncated"));
+		str_map_set(
+			r->arena, &e->metadata.annotations, STR(OVER_CAPACITY), STR("truncated"));
 	else
 		str_map_remove(&e->metadata.annotations, STR(OVER_CAPACITY));
 	fill_subsets(r, s, &l, &e->subsets);
 	if (present && same(present, e))
 		return 0;
-	ret = present ? client_update(r->client, &core_v1_endpoints_type, NULL, e, r->arena, NULL, err)
-		      : client_create(r->client, &core_v1_endpoints_type, e->metadata.namespace, e, r->arena, NULL, err);
+	ret = present
+		? client_update(r->client, &core_v1_endpoints_type, NULL, e, r->arena, NULL, err)
+		: client_create(r->client, &core_v1_endpoints_type, e->metadata.namespace, e,
+			  r->arena, NULL, err);
 	if (ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
 		return 0;
 	if (ret == CLIENT_EXISTS)
@@ -146,15 +157,17 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	if (ret && ret != CLIENT_CONFLICT)
 		event_record(r->events, &core_v1_service_type, s, "Warning",
 			present ? "FailedToUpdateEndpoint" : "FailedToCreateEndpoint",
-			"Failed to %s endpoint " STR_FMT ": %s", present ? "update" : "create", STR_ARG(key), err->text);
+			"Failed to %s endpoint " STR_FMT ": %s", present ? "update" : "create",
+			STR_ARG(key), err->text);
 	return ret;
 }
 
 /* An Endpoints object that someone removed is made again; one of ours that outlived its service goes. What users write without a service stays. */
-static void map_endpoints(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_endpoints(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
-	if (ev == INFORMER_DELETED || (ev == INFORMER_ADDED && str_map_has(&now->meta->labels, STR(MANAGED_BY))))
+	if (ev == INFORMER_DELETED ||
+		(ev == INFORMER_ADDED && str_map_has(&now->meta->labels, STR(MANAGED_BY))))
 		enqueue(r, (now ? now : old)->key);
 }
 

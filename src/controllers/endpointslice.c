@@ -40,7 +40,8 @@ static struct plan *add_plan(struct planning *p, const struct discovery_v1_endpo
 }
 
 /* trafficDistribution: whom an endpoint is for; proxies near it then prefer it. Only ready ones are for somebody. */
-static void add_hints(struct run *r, const struct core_v1_service *s, const struct endpoint *e, struct discovery_v1_endpoint *d)
+static void add_hints(struct run *r, const struct core_v1_service *s, const struct endpoint *e,
+	struct discovery_v1_endpoint *d)
 {
 	struct str how = s->spec.traffic_distribution;
 	bool same_node = str_eqz(how, "PreferSameNode");
@@ -56,12 +57,14 @@ static void add_hints(struct run *r, const struct core_v1_service *s, const stru
 		LIST_ADD(r->arena, &d->hints->for_nodes)->name = d->node_name;
 }
 
-static struct discovery_v1_endpoint build_endpoint(struct run *r, const struct core_v1_service *s, const struct endpoint *e)
+static struct discovery_v1_endpoint build_endpoint(
+	struct run *r, const struct core_v1_service *s, const struct endpoint *e)
 {
 	struct discovery_v1_endpoint d = { .target_ref = pod_reference(e->pod, r->arena),
 		.node_name = e->pod->spec.node_name };
 	const struct core_v1_node *node = e->pod->spec.node_name.len
-		? cache_object(r, &core_v1_node_type, e->pod->spec.node_name) : NULL;
+		? cache_object(r, &core_v1_node_type, e->pod->spec.node_name)
+		: NULL;
 
 	*LIST_ADD(r->arena, &d.addresses) = e->ip;
 	d.conditions.ready = (struct opt_bool)SOME(e->ready);
@@ -77,13 +80,14 @@ static struct discovery_v1_endpoint build_endpoint(struct run *r, const struct c
 	return d;
 }
 
-static struct endpoint_ports ports_of_slice(const struct discovery_v1_endpoint_slice *s, struct arena *a)
+static struct endpoint_ports ports_of_slice(
+	const struct discovery_v1_endpoint_slice *s, struct arena *a)
 {
 	struct endpoint_ports ps = { arena_alloc(a, (s->ports.len + 1) * sizeof(*ps.items)), 0 };
 
 	LIST_EACH(p, &s->ports)
-		ps.items[ps.len++] =
-			(struct endpoint_port){ p->name, p->protocol, p->app_protocol, p->port.value };
+		ps.items[ps.len++] = (struct endpoint_port){ p->name, p->protocol, p->app_protocol,
+			p->port.value };
 	return ps;
 }
 
@@ -138,7 +142,8 @@ static void place_rest(struct planning *p, const struct endpoint_list *l, struct
 
 		if (map_get(placed, e->pod->metadata.uid))
 			continue;
-		if (!last || last->n >= SLICE_MOST || !endpoint_ports_equal(&last->ports, &e->ports))
+		if (!last || last->n >= SLICE_MOST ||
+			!endpoint_ports_equal(&last->ports, &e->ports))
 			last = roomiest(p, &e->ports);
 		if (!last)
 			last = add_plan(p, NULL);
@@ -177,8 +182,12 @@ static struct discovery_v1_endpoint_slice *build(struct planning *p, const struc
 	for (size_t i = 0; i < plan->ports.len; i++) {
 		const struct endpoint_port *e = &plan->ports.items[i];
 
-		*LIST_ADD(a, &s->ports) = (struct discovery_v1_endpoint_port){ .name = e->name.len ? e->name : STR(""),
-			.protocol = e->protocol, .port = SOME(e->port), .app_protocol = e->app_protocol };
+		*LIST_ADD(a, &s->ports) =
+			(struct discovery_v1_endpoint_port){ .name = e->name.len ? e->name
+										 : STR(""),
+				.protocol = e->protocol,
+				.port = SOME(e->port),
+				.app_protocol = e->app_protocol };
 	}
 	return s;
 }
@@ -189,12 +198,14 @@ static int write_plan(struct planning *p, const struct plan *plan, struct str ke
 	const struct type *t = &discovery_v1_endpoint_slice_type;
 	int ret;
 
-	if (plan->present && !plan->n && p->n_plans > 1) { /* rule 3: one stays, the caller sees to it */
-		const struct client_delete o = { .grace_seconds = -1, .uid = plan->present->metadata.uid };
+	if (plan->present && !plan->n &&
+		p->n_plans > 1) { /* rule 3: one stays, the caller sees to it */
+		const struct client_delete o = { .grace_seconds = -1,
+			.uid = plan->present->metadata.uid };
 
 		expect_deletion(r->state, key, plan->present->metadata.uid);
-		ret = client_delete(r->client, t, plan->present->metadata.namespace, plan->present->metadata.name,
-			&o, err);
+		ret = client_delete(r->client, t, plan->present->metadata.namespace,
+			plan->present->metadata.name, &o, err);
 		if (ret)
 			deletion_observed(r->state, key, plan->present->metadata.uid);
 		return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
@@ -208,25 +219,31 @@ static int write_plan(struct planning *p, const struct plan *plan, struct str ke
 			creation_observed(r->state, key);
 		return ret;
 	}
-	const struct discovery_v1_endpoint_slice old = { .metadata.labels = plan->present->metadata.labels,
-		.address_type = plan->present->address_type, .endpoints = plan->present->endpoints,
+	const struct discovery_v1_endpoint_slice old = { .metadata.labels =
+								 plan->present->metadata.labels,
+		.address_type = plan->present->address_type,
+		.endpoints = plan->present->endpoints,
 		.ports = plan->present->ports },
-		now = { .metadata.labels = s->metadata.labels, .address_type = s->address_type,
-			.endpoints = s->endpoints, .ports = s->ports };
+						 now = { .metadata.labels = s->metadata.labels,
+							 .address_type = s->address_type,
+							 .endpoints = s->endpoints,
+							 .ports = s->ports };
 
 	if (model_equal(t, &old, &now))
 		return 0;
 	return client_update(r->client, t, NULL, s, r->arena, NULL, err);
 }
 
-static int reconcile_family(struct planning *p, const struct objects *slices, struct str key, struct err *err)
+static int reconcile_family(
+	struct planning *p, const struct objects *slices, struct str key, struct err *err)
 {
 	struct endpoint_list l = service_endpoints(p->r, p->s, p->family, true);
 	struct map placed = { 0 };
 	int first = 0;
 
 	OBJECT_EACH(const struct discovery_v1_endpoint_slice, s, *slices)
-		if (str_eq(s->address_type, p->family) && time_is_zero(s->metadata.deletion_timestamp))
+		if (str_eq(s->address_type, p->family) &&
+			time_is_zero(s->metadata.deletion_timestamp))
 			add_plan(p, s)->ports = ports_of_slice(s, p->r->arena);
 	keep_places(p, &l, &placed);
 	place_rest(p, &l, &placed);
@@ -264,8 +281,8 @@ static int reconcile_family(struct planning *p, const struct objects *slices, st
 }
 
 /* Families that the service has no more, or all of them when the service is gone. */
-static int drop_others(struct run *r, const struct objects *slices, const struct str *families, size_t n,
-	struct err *err)
+static int drop_others(struct run *r, const struct objects *slices, const struct str *families,
+	size_t n, struct err *err)
 {
 	OBJECT_EACH(const struct discovery_v1_endpoint_slice, s, *slices) {
 		bool keep = false;
@@ -275,8 +292,8 @@ static int drop_others(struct run *r, const struct objects *slices, const struct
 		if (keep)
 			continue;
 		const struct client_delete o = { .grace_seconds = -1, .uid = s->metadata.uid };
-		int ret = client_delete(r->client, &discovery_v1_endpoint_slice_type, s->metadata.namespace,
-			s->metadata.name, &o, err);
+		int ret = client_delete(r->client, &discovery_v1_endpoint_slice_type,
+			s->metadata.namespace, s->metadata.name, &o, err);
 
 		if (ret && ret != CLIENT_NOT_FOUND && ret != CLIENT_CONFLICT)
 			return ret;
@@ -311,19 +328,22 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	if (ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
 		return 0;
 	if (ret && ret != CLIENT_CONFLICT)
-		event_record(r->events, &core_v1_service_type, s, "Warning", "FailedToUpdateEndpointSlices",
-			"Error updating Endpoint Slices for Service " STR_FMT ": %s", STR_ARG(key), err->text);
+		event_record(r->events, &core_v1_service_type, s, "Warning",
+			"FailedToUpdateEndpointSlices",
+			"Error updating Endpoint Slices for Service " STR_FMT ": %s", STR_ARG(key),
+			err->text);
 	return ret;
 }
 
-static void map_slice(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_slice(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	struct str service = str_map_get(&c->meta->labels, STR(SERVICE_NAME_LABEL));
 	struct buf key CLEAN_BUF = { 0 };
 
-	if (!service.len || !str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
+	if (!service.len ||
+		!str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
 		return;
 	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(service));
 	if (ev == INFORMER_ADDED)
@@ -334,12 +354,14 @@ static void map_slice(struct run *r, enum informer_event ev, const struct cached
 }
 
 /* Zones are written into endpoints. */
-static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_node(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct cached_list services;
 
-	if (!old || !now || str_eq(str_map_get(&old->meta->labels, STR(ZONE_LABEL)),
-				   str_map_get(&now->meta->labels, STR(ZONE_LABEL))))
+	if (!old || !now ||
+		str_eq(str_map_get(&old->meta->labels, STR(ZONE_LABEL)),
+			str_map_get(&now->meta->labels, STR(ZONE_LABEL))))
 		return;
 	informer_list(run_informer(r, &core_v1_service_type), STR_NONE, &services);
 	for (size_t i = 0; i < services.len; i++)

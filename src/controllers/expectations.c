@@ -8,14 +8,14 @@
 
 struct expected {
 	int64_t creations;
-	struct map deletions;      /* uid -> anything */
+	struct map deletions; /* uid -> anything */
 	uint64_t since;
 };
 
 struct expectations {
-	pthread_mutex_t lock;      /* guards the maps and all in them */
+	pthread_mutex_t lock; /* guards the maps and all in them */
 	struct map by_key;
-	struct map written;        /* key -> uint64_t *: resourceVersion of our last write */
+	struct map written; /* key -> uint64_t *: resourceVersion of our last write */
 };
 
 struct expectations *expectations_new(void)

@@ -24,7 +24,7 @@ struct watched {
 struct gc {
 	struct run *r;
 	struct gc_graph *graph;
-	struct watched *watched;   /* one a row of resource_rows; informer NULL: not watched */
+	struct watched *watched; /* one a row of resource_rows; informer NULL: not watched */
 };
 
 enum owner_state { OWNER_SOLID, OWNER_DANGLING, OWNER_WAITING };
@@ -47,7 +47,8 @@ static bool item_parse(struct str text, struct item *ret)
 	struct str row, rest;
 	int64_t n;
 
-	if (!str_cut(text, '|', &row, &rest) || str_to_i64(row, &n) || n < 0 || (size_t)n >= n_resource_rows)
+	if (!str_cut(text, '|', &row, &rest) || str_to_i64(row, &n) || n < 0 ||
+		(size_t)n >= n_resource_rows)
 		return false;
 	ret->row = (size_t)n;
 	return str_cut(rest, '|', &ret->uid, &ret->key);
@@ -74,12 +75,14 @@ static size_t row_of(const struct meta_v1_owner_reference *o)
 		version = o->api_version;
 	}
 	for (size_t i = 0; i < n_resource_rows; i++)
-		if (str_eqz(o->kind, resource_rows[i].kind) && str_eqz(group, resource_rows[i].group))
+		if (str_eqz(o->kind, resource_rows[i].kind) &&
+			str_eqz(group, resource_rows[i].group))
 			return i; /* any version: the first is the one watched */
 	return n_resource_rows;
 }
 
-static struct str owner_key(struct buf *b, const struct meta_v1_owner_reference *o, size_t row, struct str ns)
+static struct str owner_key(
+	struct buf *b, const struct meta_v1_owner_reference *o, size_t row, struct str ns)
 {
 	buf_clear(b);
 	if (resource_rows[row].namespaced)
@@ -89,8 +92,8 @@ static struct str owner_key(struct buf *b, const struct meta_v1_owner_reference 
 }
 
 /* A reference to the cached owner with this uid, or NULL. */
-static struct cached *cached_owner(struct gc *gc, const struct meta_v1_owner_reference *o, struct str ns,
-	size_t *ret_row)
+static struct cached *cached_owner(
+	struct gc *gc, const struct meta_v1_owner_reference *o, struct str ns, size_t *ret_row)
 {
 	struct buf b CLEAN_BUF = { 0 };
 	size_t row = row_of(o);
@@ -113,12 +116,14 @@ static const struct value *member(const struct value *o, const char *key)
 }
 
 /* The collection's path of a kind that is none of ours, by discovery. Empty: the server does not know it. */
-static struct str discover(struct run *r, const struct meta_v1_owner_reference *o, struct str ns, struct err *err)
+static struct str discover(
+	struct run *r, const struct meta_v1_owner_reference *o, struct str ns, struct err *err)
 {
 	struct value v;
 	struct str body;
 	bool core = str_find(o->api_version, '/') < 0;
-	struct str base = arena_fmt(r->arena, "%s/" STR_FMT, core ? "/api" : "/apis", STR_ARG(o->api_version));
+	struct str base = arena_fmt(
+		r->arena, "%s/" STR_FMT, core ? "/api" : "/apis", STR_ARG(o->api_version));
 
 	if (client_raw(r->client, "GET", base.p, STR_NONE, STR_NONE, r->arena, &body, NULL, err) ||
 		json_parse(body, r->arena, &v, err))
@@ -130,18 +135,20 @@ static struct str discover(struct run *r, const struct meta_v1_owner_reference *
 		const struct value *name = member(&list->list.items[i], "name");
 		const struct value *namespaced = member(&list->list.items[i], "namespaced");
 
-		if (!kind || !name || !str_eq(kind->text, o->kind) || str_find(name->text, '/') >= 0)
+		if (!kind || !name || !str_eq(kind->text, o->kind) ||
+			str_find(name->text, '/') >= 0)
 			continue;
 		return namespaced && namespaced->boolean
-			? arena_fmt(r->arena, STR_FMT "/namespaces/" STR_FMT "/" STR_FMT, STR_ARG(base), STR_ARG(ns),
-				STR_ARG(name->text))
-			: arena_fmt(r->arena, STR_FMT "/" STR_FMT, STR_ARG(base), STR_ARG(name->text));
+			? arena_fmt(r->arena, STR_FMT "/namespaces/" STR_FMT "/" STR_FMT,
+				  STR_ARG(base), STR_ARG(ns), STR_ARG(name->text))
+			: arena_fmt(r->arena, STR_FMT "/" STR_FMT, STR_ARG(base),
+				  STR_ARG(name->text));
 	}
 	return STR_NONE;
 }
 
-static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, struct str ns, size_t row,
-	enum owner_state *ret, struct err *err)
+static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, struct str ns,
+	size_t row, enum owner_state *ret, struct err *err)
 {
 	struct gc *gc = r->state;
 	struct value v;
@@ -150,11 +157,13 @@ static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, st
 
 	if (row < n_resource_rows) {
 		const struct resource_row *rr = &resource_rows[row];
-		struct str prefix = *rr->group ? arena_fmt(r->arena, "/apis/%s/%s", rr->group, rr->version)
-					       : arena_fmt(r->arena, "/api/%s", rr->version);
+		struct str prefix = *rr->group
+			? arena_fmt(r->arena, "/apis/%s/%s", rr->group, rr->version)
+			: arena_fmt(r->arena, "/api/%s", rr->version);
 
 		base = rr->namespaced
-			? arena_fmt(r->arena, STR_FMT "/namespaces/" STR_FMT "/%s", STR_ARG(prefix), STR_ARG(ns), rr->plural)
+			? arena_fmt(r->arena, STR_FMT "/namespaces/" STR_FMT "/%s", STR_ARG(prefix),
+				  STR_ARG(ns), rr->plural)
 			: arena_fmt(r->arena, STR_FMT "/%s", STR_ARG(prefix), rr->plural);
 	} else {
 		base = discover(r, o, ns, err);
@@ -162,8 +171,9 @@ static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, st
 	*ret = OWNER_SOLID;
 	if (!base.len)
 		return 0; /* rule 4 */
-	int k = client_raw(r->client, "GET", arena_fmt(r->arena, STR_FMT "/" STR_FMT, STR_ARG(base),
-		STR_ARG(o->name)).p, STR_NONE, STR_NONE, r->arena, &body, &ret_code, err);
+	int k = client_raw(r->client, "GET",
+		arena_fmt(r->arena, STR_FMT "/" STR_FMT, STR_ARG(base), STR_ARG(o->name)).p,
+		STR_NONE, STR_NONE, r->arena, &body, &ret_code, err);
 
 	if (k == CLIENT_NOT_FOUND) {
 		gc_graph_set_gone(gc->graph, o->uid);
@@ -180,7 +190,8 @@ static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, st
 		*ret = OWNER_DANGLING;
 		return 0;
 	}
-	for (size_t i = 0; member(meta, "deletionTimestamp") && finalizers && i < finalizers->list.len; i++)
+	for (size_t i = 0;
+		member(meta, "deletionTimestamp") && finalizers && i < finalizers->list.len; i++)
 		if (str_eqz(finalizers->list.items[i].text, FOREGROUND))
 			*ret = OWNER_WAITING;
 	return 0;
@@ -227,13 +238,16 @@ static bool same_owners(const struct meta_v1_object_meta *a, const struct meta_v
 static int delete_item(struct run *r, const struct item *it, const struct meta_v1_object_meta *m,
 	const char *propagation, struct err *err)
 {
-	struct client_delete o = { .grace_seconds = -1, .uid = m->uid, .resource_version = m->resource_version,
+	struct client_delete o = { .grace_seconds = -1,
+		.uid = m->uid,
+		.resource_version = m->resource_version,
 		.propagation = propagation };
 	void *live;
 	int ret = client_delete(r->client, type_of(it), m->namespace, m->name, &o, err);
 
 	if (ret == CLIENT_CONFLICT) { /* changed meanwhile: still the same owners? */
-		ret = client_get(r->client, type_of(it), m->namespace, m->name, r->arena, &live, err);
+		ret = client_get(
+			r->client, type_of(it), m->namespace, m->name, r->arena, &live, err);
 		if (ret)
 			return ret == CLIENT_NOT_FOUND ? 0 : ret;
 		const struct meta_v1_object_meta *lm = model_meta(type_of(it), live);
@@ -254,7 +268,8 @@ static int drop_finalizer(struct run *r, const struct item *it, const struct met
 	struct buf b CLEAN_BUF = { 0 };
 	bool first = true;
 
-	buf_addf(&b, "{\"metadata\":{\"resourceVersion\":\"" STR_FMT "\",\"finalizers\":[", STR_ARG(m->resource_version));
+	buf_addf(&b, "{\"metadata\":{\"resourceVersion\":\"" STR_FMT "\",\"finalizers\":[",
+		STR_ARG(m->resource_version));
 	LIST_EACH(f, &m->finalizers) {
 		if (str_eqz(*f, name))
 			continue;
@@ -264,20 +279,22 @@ static int drop_finalizer(struct run *r, const struct item *it, const struct met
 		json_write_text(*f, &b);
 	}
 	buf_addz(&b, "]}}");
-	int ret = client_patch(r->client, type_of(it), m->namespace, m->name, NULL, CLIENT_PATCH_MERGE, buf_str(&b),
-		r->arena, NULL, err);
+	int ret = client_patch(r->client, type_of(it), m->namespace, m->name, NULL,
+		CLIENT_PATCH_MERGE, buf_str(&b), r->arena, NULL, err);
 
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
 /* Takes the owner references whose uid is in `uids` off the object. */
-static int drop_references(struct run *r, const struct item *it, const struct meta_v1_object_meta *m,
-	const struct str_list *uids, struct err *err)
+static int drop_references(struct run *r, const struct item *it,
+	const struct meta_v1_object_meta *m, const struct str_list *uids, struct err *err)
 {
 	struct buf b CLEAN_BUF = { 0 };
 	bool first = true;
 
-	buf_addf(&b, "{\"metadata\":{\"uid\":\"" STR_FMT "\",\"resourceVersion\":\"" STR_FMT "\",\"ownerReferences\":[",
+	buf_addf(&b,
+		"{\"metadata\":{\"uid\":\"" STR_FMT "\",\"resourceVersion\":\"" STR_FMT
+		"\",\"ownerReferences\":[",
 		STR_ARG(m->uid), STR_ARG(m->resource_version));
 	LIST_EACH(o, &m->owner_references) {
 		if (str_list_has(uids, o->uid))
@@ -288,13 +305,14 @@ static int drop_references(struct run *r, const struct item *it, const struct me
 		json_encode(&meta_v1_owner_reference_type, o, &b);
 	}
 	buf_addz(&b, "]}}");
-	int ret = client_patch(r->client, type_of(it), m->namespace, m->name, NULL, CLIENT_PATCH_MERGE, buf_str(&b),
-		r->arena, NULL, err);
+	int ret = client_patch(r->client, type_of(it), m->namespace, m->name, NULL,
+		CLIENT_PATCH_MERGE, buf_str(&b), r->arena, NULL, err);
 
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
-static const struct meta_v1_owner_reference *reference_to(const struct meta_v1_object_meta *m, struct str uid)
+static const struct meta_v1_owner_reference *reference_to(
+	const struct meta_v1_object_meta *m, struct str uid)
 {
 	LIST_EACH(o, &m->owner_references)
 		if (str_eq(o->uid, uid))
@@ -303,7 +321,8 @@ static const struct meta_v1_owner_reference *reference_to(const struct meta_v1_o
 }
 
 /* Of a dependent's key: its cached metadata, held until the reconcile ends; NULL: gone. */
-static const struct meta_v1_object_meta *dependent_meta(struct run *r, struct str text, struct item *ret)
+static const struct meta_v1_object_meta *dependent_meta(
+	struct run *r, struct str text, struct item *ret)
 {
 	struct gc *gc = r->state;
 
@@ -315,14 +334,15 @@ static const struct meta_v1_object_meta *dependent_meta(struct run *r, struct st
 		cached_unref(c);
 		return NULL;
 	}
-	const struct meta_v1_object_meta *m = model_copy(&meta_v1_object_meta_type, c->meta, r->arena);
+	const struct meta_v1_object_meta *m =
+		model_copy(&meta_v1_object_meta_type, c->meta, r->arena);
 
 	cached_unref(c);
 	return m;
 }
 
-static int orphan_dependents(struct run *r, const struct item *it, const struct meta_v1_object_meta *m,
-	struct err *err)
+static int orphan_dependents(
+	struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
 {
 	struct gc *gc = r->state;
 	struct str_list dependents = gc_graph_dependents(gc->graph, it->uid, r->arena);
@@ -339,8 +359,8 @@ static int orphan_dependents(struct run *r, const struct item *it, const struct 
 	return drop_finalizer(r, it, m, ORPHAN, err);
 }
 
-static int wait_for_dependents(struct run *r, const struct item *it, const struct meta_v1_object_meta *m,
-	struct err *err)
+static int wait_for_dependents(
+	struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
 {
 	struct gc *gc = r->state;
 	struct str_list dependents = gc_graph_dependents(gc->graph, it->uid, r->arena);
@@ -361,13 +381,15 @@ static int wait_for_dependents(struct run *r, const struct item *it, const struc
 }
 
 /* X and one of its dependents wait for each other: X's references stop blocking. */
-static int unblock(struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
+static int unblock(
+	struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
 {
 	struct meta_v1_object_meta copy = *m;
 	struct buf b CLEAN_BUF = { 0 };
 	bool first = true;
 
-	buf_addf(&b, "{\"metadata\":{\"uid\":\"" STR_FMT "\",\"ownerReferences\":[", STR_ARG(m->uid));
+	buf_addf(&b, "{\"metadata\":{\"uid\":\"" STR_FMT "\",\"ownerReferences\":[",
+		STR_ARG(m->uid));
 	LIST_EACH(o, &copy.owner_references) {
 		struct meta_v1_owner_reference ref = *o;
 
@@ -378,8 +400,8 @@ static int unblock(struct run *r, const struct item *it, const struct meta_v1_ob
 		json_encode(&meta_v1_owner_reference_type, &ref, &b);
 	}
 	buf_addz(&b, "]}}");
-	return client_patch(r->client, type_of(it), m->namespace, m->name, NULL, CLIENT_PATCH_MERGE, buf_str(&b),
-		r->arena, NULL, err);
+	return client_patch(r->client, type_of(it), m->namespace, m->name, NULL, CLIENT_PATCH_MERGE,
+		buf_str(&b), r->arena, NULL, err);
 }
 
 static bool in_a_circle(struct run *r, const struct item *it)
@@ -397,7 +419,8 @@ static bool in_a_circle(struct run *r, const struct item *it)
 	return false;
 }
 
-static int judge(struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
+static int judge(
+	struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
 {
 	struct gc *gc = r->state;
 	struct str_list away = { 0 };
@@ -424,7 +447,10 @@ static int judge(struct run *r, const struct item *it, const struct meta_v1_obje
 		return ret ? ret : delete_item(r, it, m, "Foreground", err);
 	}
 	return delete_item(r, it, m,
-		has_finalizer(m, ORPHAN) ? "Orphan" : has_finalizer(m, FOREGROUND) ? "Foreground" : "Background", err);
+		has_finalizer(m, ORPHAN)               ? "Orphan"
+			: has_finalizer(m, FOREGROUND) ? "Foreground"
+						       : "Background",
+		err);
 }
 
 static int reconcile(struct run *r, struct str key, struct err *err)
@@ -455,7 +481,8 @@ static void enqueue_dependents(struct gc *gc, struct str uid)
 		enqueue(gc->r, *text);
 }
 
-static void link_owners(struct gc *gc, size_t row, const struct cached *old, const struct cached *now)
+static void link_owners(
+	struct gc *gc, size_t row, const struct cached *old, const struct cached *now)
 {
 	const struct cached *any = now ? now : old;
 	struct buf b CLEAN_BUF = { 0 };
@@ -500,7 +527,8 @@ static void wake_waiting_owners(struct gc *gc, const struct cached *c)
 	}
 }
 
-static void on_event(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_event(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct watched *w = arg;
 	struct gc *gc = w->gc;
@@ -518,7 +546,8 @@ static void on_event(void *arg, enum informer_event ev, const struct cached *old
 	struct str text = item_text(&b, w->row, now->meta->uid, now->key);
 
 	if (deletes_in(now->meta, FOREGROUND) || deletes_in(now->meta, ORPHAN)) {
-		if (deletes_in(now->meta, FOREGROUND) && (!old || !deletes_in(old->meta, FOREGROUND)))
+		if (deletes_in(now->meta, FOREGROUND) &&
+			(!old || !deletes_in(old->meta, FOREGROUND)))
 			enqueue_dependents(gc, now->meta->uid);
 		enqueue(gc->r, text);
 	} else if (now->meta->owner_references.len && time_is_zero(now->meta->deletion_timestamp) &&
@@ -533,10 +562,12 @@ static bool collected(size_t row)
 {
 	const struct resource_row *rr = &resource_rows[row];
 
-	if (!rr->list_type || !(rr->verbs & VERB_WATCH) || !(rr->verbs & VERB_DELETE) || !strcmp(rr->plural, "events"))
+	if (!rr->list_type || !(rr->verbs & VERB_WATCH) || !(rr->verbs & VERB_DELETE) ||
+		!strcmp(rr->plural, "events"))
 		return false;
 	for (size_t i = 0; i < row; i++)
-		if (!strcmp(resource_rows[i].group, rr->group) && !strcmp(resource_rows[i].plural, rr->plural))
+		if (!strcmp(resource_rows[i].group, rr->group) &&
+			!strcmp(resource_rows[i].plural, rr->plural))
 			return false;
 	return true;
 }

@@ -9,8 +9,8 @@ struct owner {
 };
 
 struct gc_graph {
-	pthread_mutex_t lock;  /* all below */
-	struct map owners;     /* uid -> struct owner */
+	pthread_mutex_t lock; /* all below */
+	struct map owners;    /* uid -> struct owner */
 	struct map gone;
 	char *gone_ring[GONE_MOST];
 	size_t gone_at;

@@ -16,7 +16,8 @@ static struct str data_hash(struct str data, const struct opt_int32 *collisions,
 {
 	char text[16];
 	struct str salted = collisions && collisions->set
-		? arena_fmt(a, STR_FMT "|%d", STR_ARG(data), collisions->value) : data;
+		? arena_fmt(a, STR_FMT "|%d", STR_ARG(data), collisions->value)
+		: data;
 
 	snprintf(text, sizeof(text), "%u", hash_fnv32a(salted.p, salted.len));
 	safe_encode_suffix(text);
@@ -34,7 +35,8 @@ static bool same_data(struct run *r, struct str a, struct str b)
 
 	if (str_eq(a, b))
 		return true;
-	return !json_parse(a, r->arena, &va, NULL) && !json_parse(b, r->arena, &vb, NULL) && value_equal(&va, &vb);
+	return !json_parse(a, r->arena, &va, NULL) && !json_parse(b, r->arena, &vb, NULL) &&
+		value_equal(&va, &vb);
 }
 
 static int by_revision(const void *pa, const void *pb)
@@ -48,7 +50,9 @@ static int by_revision(const void *pa, const void *pb)
 
 static int load(struct history *h, struct err *err)
 {
-	const struct claim claim = { .owner_type = h->owner_type, .owner = h->owner, .selector = h->selector,
+	const struct claim claim = { .owner_type = h->owner_type,
+		.owner = h->owner,
+		.selector = h->selector,
 		.type = &apps_v1_controller_revision_type };
 	struct objects os;
 	int ret = claim_objects(h->r, &claim, &os, err);
@@ -76,7 +80,8 @@ static int raise(struct history *h, struct apps_v1_controller_revision *c, struc
 	if (c->revision == highest(h))
 		return 0;
 	c->revision = highest(h) + 1;
-	int ret = client_update(h->r->client, &apps_v1_controller_revision_type, NULL, c, h->r->arena, (void **)&back, err);
+	int ret = client_update(h->r->client, &apps_v1_controller_revision_type, NULL, c,
+		h->r->arena, (void **)&back, err);
 
 	if (!ret)
 		qsort(h->all, h->n_all, sizeof(*h->all), by_revision);
@@ -95,7 +100,8 @@ static struct apps_v1_controller_revision *build(struct history *h, struct str d
 	LIST_EACH(l, &h->template->metadata.labels)
 		str_map_set(a, &c->metadata.labels, l->key, l->value);
 	str_map_set(a, &c->metadata.labels, STR(REVISION_HASH_LABEL), hash);
-	*LIST_ADD(a, &c->metadata.owner_references) = controller_reference(h->owner_type, h->owner, a);
+	*LIST_ADD(a, &c->metadata.owner_references) =
+		controller_reference(h->owner_type, h->owner, a);
 	c->data = data;
 	c->revision = highest(h) + 1;
 	return c;
@@ -107,12 +113,15 @@ static int create(struct history *h, struct str data, struct err *err)
 
 	for (int attempt = 0; attempt < 10; attempt++) {
 		struct apps_v1_controller_revision *c = build(h, data), *made;
-		int ret = client_create(h->r->client, t, c->metadata.namespace, c, h->r->arena, (void **)&made, err);
+		int ret = client_create(h->r->client, t, c->metadata.namespace, c, h->r->arena,
+			(void **)&made, err);
 
 		if (ret == CLIENT_EXISTS) {
-			ret = client_get(h->r->client, t, c->metadata.namespace, c->metadata.name, h->r->arena, (void **)&made, err);
+			ret = client_get(h->r->client, t, c->metadata.namespace, c->metadata.name,
+				h->r->arena, (void **)&made, err);
 			if (!ret && !same_data(h->r, made->data, data)) {
-				*h->collisions = (struct opt_int32)SOME(int32_or(h->collisions, 0) + 1);
+				*h->collisions =
+					(struct opt_int32)SOME(int32_or(h->collisions, 0) + 1);
 				continue;
 			}
 		}
@@ -139,8 +148,9 @@ int history_sync(struct history *h, struct err *err)
 	return h->current ? raise(h, h->current, err) : create(h, data, err);
 }
 
-int history_truncate(struct history *h, int32_t limit, bool (*in_use)(void *arg, const struct apps_v1_controller_revision *c),
-	void *arg, struct err *err)
+int history_truncate(struct history *h, int32_t limit,
+	bool (*in_use)(void *arg, const struct apps_v1_controller_revision *c), void *arg,
+	struct err *err)
 {
 	size_t idle = 0;
 
@@ -152,7 +162,8 @@ int history_truncate(struct history *h, int32_t limit, bool (*in_use)(void *arg,
 
 		if (c == h->current || in_use(arg, c))
 			continue;
-		int ret = client_delete(h->r->client, &apps_v1_controller_revision_type, c->metadata.namespace, c->metadata.name, &o, err);
+		int ret = client_delete(h->r->client, &apps_v1_controller_revision_type,
+			c->metadata.namespace, c->metadata.name, &o, err);
 
 		if (ret && ret != CLIENT_NOT_FOUND && ret != CLIENT_CONFLICT)
 			return ret;
@@ -161,7 +172,8 @@ int history_truncate(struct history *h, int32_t limit, bool (*in_use)(void *arg,
 	return 0;
 }
 
-int history_template(struct run *r, const struct apps_v1_controller_revision *c, struct core_v1_pod_template_spec **ret, struct err *err)
+int history_template(struct run *r, const struct apps_v1_controller_revision *c,
+	struct core_v1_pod_template_spec **ret, struct err *err)
 {
 	struct value v, *spec, *tpl = NULL;
 	int code = json_parse(c->data, r->arena, &v, err);
@@ -172,7 +184,9 @@ int history_template(struct run *r, const struct apps_v1_controller_revision *c,
 	if (spec && spec->kind == VALUE_OBJECT)
 		tpl = value_get(spec, STR("template"));
 	if (!tpl || tpl->kind != VALUE_OBJECT)
-		return err_set(err, -EBADMSG, "revision " STR_FMT " holds no template", STR_ARG(c->metadata.name));
+		return err_set(err, -EBADMSG, "revision " STR_FMT " holds no template",
+			STR_ARG(c->metadata.name));
 	value_remove(tpl, STR("$patch"));
-	return value_to_object(&core_v1_pod_template_spec_type, tpl, r->arena, NULL, (void **)ret, err);
+	return value_to_object(
+		&core_v1_pod_template_spec_type, tpl, r->arena, NULL, (void **)ret, err);
 }

@@ -17,7 +17,8 @@ static bool suspended(const struct job *x)
 	return x->j->spec.suspend.value;
 }
 
-static void set_condition(struct job *x, const char *type, const char *status, const char *reason, struct str message)
+static void set_condition(
+	struct job *x, const char *type, const char *status, const char *reason, struct str message)
 {
 	struct batch_v1_job_condition *c = NULL;
 
@@ -28,16 +29,22 @@ static void set_condition(struct job *x, const char *type, const char *status, c
 		return;
 	if (!c)
 		c = LIST_ADD(x->r->arena, &x->j->status.conditions);
-	*c = (struct batch_v1_job_condition){ .type = str_of(type), .status = str_of(status), .reason = str_of(reason), .message = message,
-		.last_probe_time = x->r->now, .last_transition_time = x->r->now };
+	*c = (struct batch_v1_job_condition){ .type = str_of(type),
+		.status = str_of(status),
+		.reason = str_of(reason),
+		.message = message,
+		.last_probe_time = x->r->now,
+		.last_transition_time = x->r->now };
 }
 
 /* ---- is it over? ---- */
 static bool past_deadline(struct job *x)
 {
-	if (!x->j->spec.active_deadline_seconds.set || suspended(x) || time_is_zero(x->j->status.start_time))
+	if (!x->j->spec.active_deadline_seconds.set || suspended(x) ||
+		time_is_zero(x->j->status.start_time))
 		return false;
-	double left = (double)x->j->spec.active_deadline_seconds.value - time_diff_s(x->r->now, x->j->status.start_time);
+	double left = (double)x->j->spec.active_deadline_seconds.value -
+		time_diff_s(x->r->now, x->j->status.start_time);
 
 	if (left > 0)
 		requeue_within(x->r, (uint64_t)(left * 1000) + 1);
@@ -47,7 +54,9 @@ static bool past_deadline(struct job *x)
 /* With restartPolicy OnFailure the kubelet restarts: its restarts count. */
 static bool past_backoff_limit(const struct job *x)
 {
-	int limit = int32_or(&x->j->spec.backoff_limit, x->j->spec.backoff_limit_per_index.set ? INT32_MAX : 6), restarts = 0;
+	int limit = int32_or(&x->j->spec.backoff_limit,
+		    x->j->spec.backoff_limit_per_index.set ? INT32_MAX : 6),
+	    restarts = 0;
 
 	if (x->failed > limit)
 		return true;
@@ -78,7 +87,10 @@ static const char *indexes_failed(const struct job *x, const char **ret_message)
 		return "MaxFailedIndexesExceeded";
 	}
 	*ret_message = "Job has failed indexes";
-	return failed + indexes_count(x->j->status.completed_indexes) >= int32_or(&x->j->spec.completions, 1) ? "FailedIndexes" : NULL;
+	return failed + indexes_count(x->j->status.completed_indexes) >=
+			int32_or(&x->j->spec.completions, 1)
+		? "FailedIndexes"
+		: NULL;
 }
 
 static void judge(struct job *x)
@@ -96,11 +108,14 @@ static void judge(struct job *x)
 	if (x->fail_reason)
 		set_condition(x, "FailureTarget", "True", x->fail_reason, x->fail_message);
 	else if (past_backoff_limit(x))
-		set_condition(x, "FailureTarget", "True", "BackoffLimitExceeded", STR("Job has reached the specified backoff limit"));
+		set_condition(x, "FailureTarget", "True", "BackoffLimitExceeded",
+			STR("Job has reached the specified backoff limit"));
 	else if (past_deadline(x))
-		set_condition(x, "FailureTarget", "True", "DeadlineExceeded", STR("Job was active longer than specified deadline"));
+		set_condition(x, "FailureTarget", "True", "DeadlineExceeded",
+			STR("Job was active longer than specified deadline"));
 	else if (succeeded(x))
-		set_condition(x, "SuccessCriteriaMet", "True", "CompletionsReached", STR("Reached expected number of succeeded pods"));
+		set_condition(x, "SuccessCriteriaMet", "True", "CompletionsReached",
+			STR("Reached expected number of succeeded pods"));
 }
 
 static bool over(const struct job *x)
@@ -112,25 +127,28 @@ static bool over(const struct job *x)
 static void finish(struct job *x)
 {
 	const struct batch_v1_uncounted_terminated_pods *u = x->j->status.uncounted_terminated_pods;
-	const struct batch_v1_job_condition *failure = job_condition(x->j, "FailureTarget"), *success;
+	const struct batch_v1_job_condition *failure = job_condition(x->j, "FailureTarget"),
+					    *success;
 
 	if (!over(x) || x->n_active || x->terminating || (u && (u->succeeded.len || u->failed.len)))
 		return;
 	if (failure) {
 		set_condition(x, "Failed", "True", failure->reason.p, failure->message);
-		event_record(x->r->events, &batch_v1_job_type, x->j, "Warning", failure->reason.p, STR_FMT, STR_ARG(failure->message));
+		event_record(x->r->events, &batch_v1_job_type, x->j, "Warning", failure->reason.p,
+			STR_FMT, STR_ARG(failure->message));
 	} else {
 		success = job_condition(x->j, "SuccessCriteriaMet");
 		set_condition(x, "Complete", "True", success->reason.p, success->message);
 		x->j->status.completion_time = x->r->now;
-		event_record(x->r->events, &batch_v1_job_type, x->j, "Normal", "Completed", "Job completed");
+		event_record(x->r->events, &batch_v1_job_type, x->j, "Normal", "Completed",
+			"Job completed");
 	}
 }
 
 /* ---- pods ---- */
 struct change {
 	struct job *x;
-	const int *indexes;          /* of an Indexed Job's new pods */
+	const int *indexes; /* of an Indexed Job's new pods */
 	const struct core_v1_pod **victims;
 };
 
@@ -160,8 +178,10 @@ static void set_index(const struct job *x, struct core_v1_pod *p, int index, str
 	str_map_set(a, &p->metadata.annotations, STR(INDEX_KEY), text);
 	str_map_set(a, &p->metadata.labels, STR(INDEX_KEY), text);
 	if (x->j->spec.backoff_limit_per_index.set)
-		str_map_set(a, &p->metadata.annotations, STR(INDEX_FAILURES_KEY), arena_fmt(a, "%d", job_index_failures(x, index)));
-	p->metadata.generate_name = arena_fmt(a, STR_FMT "-%d-", STR_ARG(x->j->metadata.name), index);
+		str_map_set(a, &p->metadata.annotations, STR(INDEX_FAILURES_KEY),
+			arena_fmt(a, "%d", job_index_failures(x, index)));
+	p->metadata.generate_name =
+		arena_fmt(a, STR_FMT "-%d-", STR_ARG(x->j->metadata.name), index);
 	if (!p->spec.hostname.len)
 		p->spec.hostname = arena_fmt(a, STR_FMT "-%d", STR_ARG(x->j->metadata.name), index);
 	add_index_env(&p->spec.init_containers, a);
@@ -172,7 +192,8 @@ static int create_one(void *arg, size_t i, struct err *err)
 {
 	const struct change *c = arg;
 	struct arena *a CLEAN_ARENA = arena_new(0);
-	struct core_v1_pod *p = pod_from_template(&c->x->j->spec.template, &batch_v1_job_type, c->x->j, a);
+	struct core_v1_pod *p =
+		pod_from_template(&c->x->j->spec.template, &batch_v1_job_type, c->x->j, a);
 
 	*LIST_ADD(a, &p->metadata.finalizers) = STR(TRACKING);
 	if (c->indexes)
@@ -239,8 +260,8 @@ static size_t free_indexes(struct job *x, int *ret, size_t most)
 			busy[k] = 1;
 	}
 	for (int k = 0; k < completions && n < most; k++)
-		if (!busy[k] && !indexes_have(x->j->status.completed_indexes, k) && !indexes_have(x->j->status.failed_indexes, k) &&
-			!rests(x, k))
+		if (!busy[k] && !indexes_have(x->j->status.completed_indexes, k) &&
+			!indexes_have(x->j->status.failed_indexes, k) && !rests(x, k))
 			ret[n++] = k;
 	return n;
 }
@@ -278,7 +299,9 @@ static int manage(struct job *x, struct err *err)
 		return delete_active(x, (size_t)(active - want), err);
 	if (str_eqz(x->j->spec.pod_replacement_policy, "Failed"))
 		want -= x->terminating;
-	uint64_t wait = want > active && !x->j->spec.backoff_limit_per_index.set ? job_backoff_ms(x, -1) : 0;
+	uint64_t wait = want > active && !x->j->spec.backoff_limit_per_index.set
+		? job_backoff_ms(x, -1)
+		: 0;
 
 	if (wait)
 		requeue_within(x->r, wait);
@@ -292,11 +315,13 @@ static void follow_suspension(struct job *x)
 
 	if (suspended(x) && !c) {
 		set_condition(x, "Suspended", "True", "JobSuspended", STR("Job suspended"));
-		event_record(x->r->events, &batch_v1_job_type, x->j, "Normal", "Suspended", "Job suspended");
+		event_record(x->r->events, &batch_v1_job_type, x->j, "Normal", "Suspended",
+			"Job suspended");
 		x->j->status.start_time = (struct timestamp){ 0 };
 	} else if (!suspended(x) && c) {
 		set_condition(x, "Suspended", "False", "JobResumed", STR("Job resumed"));
-		event_record(x->r->events, &batch_v1_job_type, x->j, "Normal", "Resumed", "Job resumed");
+		event_record(
+			x->r->events, &batch_v1_job_type, x->j, "Normal", "Resumed", "Job resumed");
 	}
 	if (!suspended(x) && time_is_zero(x->j->status.start_time))
 		x->j->status.start_time = x->r->now;
@@ -311,7 +336,9 @@ static int survey(struct job *x, struct err *err)
 
 	if (ret)
 		return ret;
-	const struct claim claim = { .owner_type = t, .owner = x->j, .selector = selector, .type = &core_v1_pod_type };
+	const struct claim claim = {
+		.owner_type = t, .owner = x->j, .selector = selector, .type = &core_v1_pod_type
+	};
 
 	ret = claim_objects(x->r, &claim, &x->pods, err);
 	if (ret)
@@ -339,7 +366,8 @@ static int write_status(struct job *x, const struct batch_v1_job *cached, struct
 	if (model_equal(&batch_v1_job_status_type, st, &cached->status))
 		return 0;
 	struct batch_v1_job *back;
-	int ret = client_update(x->r->client, &batch_v1_job_type, "status", x->j, x->r->arena, (void **)&back, err);
+	int ret = client_update(
+		x->r->client, &batch_v1_job_type, "status", x->j, x->r->arena, (void **)&back, err);
 
 	if (!ret)
 		expect_version(x->r->state, x->key, back->metadata.resource_version);
@@ -349,7 +377,8 @@ static int write_status(struct job *x, const struct batch_v1_job *cached, struct
 /* A finished Job's pods may still carry the finalizer, when taking it off met a conflict. */
 static int release_leftovers(struct run *r, const struct batch_v1_job *j, struct err *err)
 {
-	struct job x = { .r = r, .pods = cache_indexed(r, &core_v1_pod_type, "uid:", j->metadata.uid) };
+	struct job x = { .r = r,
+		.pods = cache_indexed(r, &core_v1_pod_type, "uid:", j->metadata.uid) };
 
 	return job_release_pods(&x, true, err);
 }
@@ -364,11 +393,14 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 	}
 	if (!version_seen(r->state, key, cached->metadata.resource_version))
 		return 0; /* what was counted would be counted again; its event brings us back */
-	if (cached->spec.managed_by.len && !str_eqz(cached->spec.managed_by, "kubernetes.io/job-controller"))
+	if (cached->spec.managed_by.len &&
+		!str_eqz(cached->spec.managed_by, "kubernetes.io/job-controller"))
 		return 0;
 	if (job_condition(cached, "Complete") || job_condition(cached, "Failed"))
 		return release_leftovers(r, cached, err);
-	struct job x = { .r = r, .key = key, .j = model_copy(&batch_v1_job_type, cached, r->arena) };
+	struct job x = {
+		.r = r, .key = key, .j = model_copy(&batch_v1_job_type, cached, r->arena)
+	};
 	int ret = survey(&x, err), failure = 0;
 
 	if (ret)
@@ -399,11 +431,13 @@ static int reconcile_pod(struct run *r, struct str key, struct err *err)
 	if (!p || !str_list_has(&p->metadata.finalizers, STR(TRACKING)))
 		return 0;
 	if (o && str_eqz(o->kind, "Job")) {
-		int ret = client_get(r->client, &batch_v1_job_type, p->metadata.namespace, o->name, r->arena, (void **)&j, err);
+		int ret = client_get(r->client, &batch_v1_job_type, p->metadata.namespace, o->name,
+			r->arena, (void **)&j, err);
 
 		if (ret && ret != CLIENT_NOT_FOUND)
 			return ret;
-		if (!ret && str_eq(j->metadata.uid, o->uid) && !job_condition(j, "Complete") && !job_condition(j, "Failed"))
+		if (!ret && str_eq(j->metadata.uid, o->uid) && !job_condition(j, "Complete") &&
+			!job_condition(j, "Failed"))
 			return 0;
 	}
 	return pod_drop_tracking(r, p, err);
@@ -437,7 +471,8 @@ static void enqueue_matching(struct run *r, const struct cached *pod)
 	for (size_t i = 0; i < all.len; i++) {
 		const struct batch_v1_job *j = all.items[i]->obj;
 
-		if (!selector_from_label_selector(j->spec.selector, a, &s, NULL) && selector_matches(s, &pod->meta->labels))
+		if (!selector_from_label_selector(j->spec.selector, a, &s, NULL) &&
+			selector_matches(s, &pod->meta->labels))
 			enqueue(r, all.items[i]->key);
 	}
 	cached_list_deinit(&all);
@@ -451,14 +486,16 @@ static void left_behind(struct run *r, const struct cached *old, const struct ca
 	if (was && str_eqz(was->kind, "Job")) {
 		struct buf key CLEAN_BUF = { 0 };
 
-		buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(old->meta->namespace), STR_ARG(was->name));
+		buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(old->meta->namespace),
+			STR_ARG(was->name));
 		enqueue(r, buf_str(&key));
 	}
 	if (time_is_zero(now->meta->deletion_timestamp) && now->meta->labels.len)
 		enqueue_matching(r, now);
 }
 
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	const struct meta_v1_owner_reference *o = client_controller_of(c->meta);
@@ -481,7 +518,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 		else if (ev == INFORMER_ADDED)
 			creation_observed(r->state, buf_str(&key));
 		enqueue_after(r, buf_str(&key), GATHER_MS);
-		if (tracked && (job_condition(job->obj, "Complete") || job_condition(job->obj, "Failed")))
+		if (tracked &&
+			(job_condition(job->obj, "Complete") || job_condition(job->obj, "Failed")))
 			enqueue_pod(r, now->key);
 	} else if (tracked) {
 		enqueue_pod(r, now->key);
@@ -489,7 +527,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 	cached_unref(job);
 }
 
-static void map_job(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_job(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct buf value CLEAN_BUF = { 0 };
 	struct cached_list pods;

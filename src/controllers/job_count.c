@@ -16,7 +16,8 @@ int pod_index(const struct core_v1_pod *p)
 {
 	int64_t n;
 
-	if (str_to_i64(str_map_get(&p->metadata.annotations, STR(INDEX_KEY)), &n) || n < 0 || n > INT32_MAX)
+	if (str_to_i64(str_map_get(&p->metadata.annotations, STR(INDEX_KEY)), &n) || n < 0 ||
+		n > INT32_MAX)
 		return -1;
 	return (int)n;
 }
@@ -33,7 +34,8 @@ bool job_counts_as_failed(const struct batch_v1_job *j, const struct core_v1_pod
 {
 	if (str_eqz(p->status.phase, "Failed"))
 		return true;
-	return !time_is_zero(p->metadata.deletion_timestamp) && !str_eqz(p->status.phase, "Succeeded") &&
+	return !time_is_zero(p->metadata.deletion_timestamp) &&
+		!str_eqz(p->status.phase, "Succeeded") &&
 		!str_eqz(j->spec.pod_replacement_policy, "Failed");
 }
 
@@ -46,7 +48,8 @@ static bool tracked(const struct core_v1_pod *p)
 static struct batch_v1_uncounted_terminated_pods *uncounted(struct job *x)
 {
 	if (!x->j->status.uncounted_terminated_pods)
-		x->j->status.uncounted_terminated_pods = arena_alloc(x->r->arena, sizeof(struct batch_v1_uncounted_terminated_pods));
+		x->j->status.uncounted_terminated_pods =
+			arena_alloc(x->r->arena, sizeof(struct batch_v1_uncounted_terminated_pods));
 	return x->j->status.uncounted_terminated_pods;
 }
 
@@ -87,20 +90,23 @@ static void note(struct job *x, const struct core_v1_pod *p)
 	struct batch_v1_uncounted_terminated_pods *u = uncounted(x);
 	struct str_list *l = succeeded ? &u->succeeded : &u->failed;
 
-	if (str_list_has(&u->succeeded, p->metadata.uid) || str_list_has(&u->failed, p->metadata.uid))
+	if (str_list_has(&u->succeeded, p->metadata.uid) ||
+		str_list_has(&u->failed, p->metadata.uid))
 		return;
 	if (succeeded && job_indexed(x->j)) { /* the index is what counts; one is done once */
 		int i = pod_index(p);
 
 		if (i >= 0 && i < max_index(x))
-			x->j->status.completed_indexes = indexes_add(x->j->status.completed_indexes, i, x->r->arena);
+			x->j->status.completed_indexes =
+				indexes_add(x->j->status.completed_indexes, i, x->r->arena);
 		return;
 	}
 	if (!succeeded && job_failure_action(x->j, p) == FAILURE_IGNORED)
 		return; /* it goes without a trace */
 	if (!succeeded && job_failure_action(x->j, p) == FAILURE_OF_JOB) {
 		x->fail_reason = "PodFailurePolicy";
-		x->fail_message = arena_fmt(x->r->arena, "Pod " STR_FMT "/" STR_FMT " has failed matching a FailJob rule",
+		x->fail_message = arena_fmt(x->r->arena,
+			"Pod " STR_FMT "/" STR_FMT " has failed matching a FailJob rule",
 			STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
 	}
 	*LIST_ADD(x->r->arena, l) = p->metadata.uid;
@@ -114,7 +120,8 @@ void job_count(struct job *x)
 	x->j->status.failed += failed;
 	x->j->status.succeeded += succeeded;
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
-		if (tracked(p) && (str_eqz(p->status.phase, "Succeeded") || job_counts_as_failed(x->j, p)))
+		if (tracked(p) &&
+			(str_eqz(p->status.phase, "Succeeded") || job_counts_as_failed(x->j, p)))
 			note(x, p);
 	job_find_failed_indexes(x);
 	if (job_indexed(x->j))
@@ -128,7 +135,9 @@ int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *er
 	struct buf b CLEAN_BUF = { 0 };
 	bool first = true;
 
-	buf_addf(&b, "{\"metadata\":{\"uid\":\"" STR_FMT "\",\"resourceVersion\":\"" STR_FMT "\",\"finalizers\":[",
+	buf_addf(&b,
+		"{\"metadata\":{\"uid\":\"" STR_FMT "\",\"resourceVersion\":\"" STR_FMT
+		"\",\"finalizers\":[",
 		STR_ARG(p->metadata.uid), STR_ARG(p->metadata.resource_version));
 	LIST_EACH(f, &p->metadata.finalizers) {
 		if (str_eqz(*f, TRACKING))
@@ -139,8 +148,8 @@ int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *er
 		json_write_text(*f, &b);
 	}
 	buf_addz(&b, "]}}");
-	int ret = client_patch(r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, NULL, CLIENT_PATCH_MERGE, buf_str(&b),
-		r->arena, NULL, err);
+	int ret = client_patch(r->client, &core_v1_pod_type, p->metadata.namespace,
+		p->metadata.name, NULL, CLIENT_PATCH_MERGE, buf_str(&b), r->arena, NULL, err);
 
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
@@ -148,7 +157,9 @@ int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *er
 int job_release_pods(struct job *x, bool all, struct err *err)
 {
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
-		if (!tracked(p) || (!all && !str_eqz(p->status.phase, "Succeeded") && !job_counts_as_failed(x->j, p)))
+		if (!tracked(p) ||
+			(!all && !str_eqz(p->status.phase, "Succeeded") &&
+				!job_counts_as_failed(x->j, p)))
 			continue;
 		int ret = pod_drop_tracking(x->r, p, err);
 
@@ -178,10 +189,12 @@ uint64_t job_backoff_ms(const struct job *x, int index)
 	int n = 0;
 
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
-		if (index < 0 && str_eqz(p->status.phase, "Succeeded") && time_cmp(ended_at(p), last_success) > 0)
+		if (index < 0 && str_eqz(p->status.phase, "Succeeded") &&
+			time_cmp(ended_at(p), last_success) > 0)
 			last_success = ended_at(p);
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
-		if ((index >= 0 && pod_index(p) != index) || !str_eqz(p->status.phase, "Failed") || time_cmp(ended_at(p), last_success) < 0 ||
+		if ((index >= 0 && pod_index(p) != index) || !str_eqz(p->status.phase, "Failed") ||
+			time_cmp(ended_at(p), last_success) < 0 ||
 			job_failure_action(x->j, p) == FAILURE_IGNORED)
 			continue;
 		n++;
@@ -190,7 +203,8 @@ uint64_t job_backoff_ms(const struct job *x, int index)
 	}
 	if (!n)
 		return 0;
-	int64_t wait_s = n > 7 ? BACKOFF_MOST_S : MIN((int64_t)BACKOFF_FIRST_S << (n - 1), (int64_t)BACKOFF_MOST_S);
+	int64_t wait_s = n > 7 ? BACKOFF_MOST_S
+			       : MIN((int64_t)BACKOFF_FIRST_S << (n - 1), (int64_t)BACKOFF_MOST_S);
 	double left = (double)wait_s - time_diff_s(x->r->now, last_failure);
 
 	return left > 0 ? (uint64_t)(left * 1000) + 1 : 0;

@@ -2,12 +2,15 @@
  * indexed_job_utils.go, success_policy.go. Decisions only. */
 #include "controllers/job.h"
 
-static bool exit_codes_match(const struct batch_v1_pod_failure_policy_on_exit_codes_requirement *q, const struct core_v1_pod *p)
+static bool exit_codes_match(const struct batch_v1_pod_failure_policy_on_exit_codes_requirement *q,
+	const struct core_v1_pod *p)
 {
 	LIST_EACH(c, &p->status.container_statuses) {
 		bool in = false;
 
-		if (!c->state.terminated || (q->container_name.len && !str_eq(q->container_name, c->name)) || !c->state.terminated->exit_code)
+		if (!c->state.terminated ||
+			(q->container_name.len && !str_eq(q->container_name, c->name)) ||
+			!c->state.terminated->exit_code)
 			continue;
 		LIST_EACH(v, &q->values)
 			in |= *v == c->state.terminated->exit_code;
@@ -17,7 +20,8 @@ static bool exit_codes_match(const struct batch_v1_pod_failure_policy_on_exit_co
 	return false;
 }
 
-static bool rule_matches(const struct batch_v1_pod_failure_policy_rule *rule, const struct core_v1_pod *p)
+static bool rule_matches(
+	const struct batch_v1_pod_failure_policy_rule *rule, const struct core_v1_pod *p)
 {
 	if (rule->on_exit_codes)
 		return exit_codes_match(rule->on_exit_codes, p);
@@ -32,7 +36,9 @@ static bool rule_matches(const struct batch_v1_pod_failure_policy_rule *rule, co
 
 enum failure_action job_failure_action(const struct batch_v1_job *j, const struct core_v1_pod *p)
 {
-	static const char *const names[] = { [FAILURE_COUNTS] = "Count", [FAILURE_IGNORED] = "Ignore", [FAILURE_OF_INDEX] = "FailIndex",
+	static const char *const names[] = { [FAILURE_COUNTS] = "Count",
+		[FAILURE_IGNORED] = "Ignore",
+		[FAILURE_OF_INDEX] = "FailIndex",
 		[FAILURE_OF_JOB] = "FailJob" };
 
 	if (!j->spec.pod_failure_policy || !str_eqz(p->status.phase, "Failed"))
@@ -50,7 +56,10 @@ static int64_t noted_failures(const struct core_v1_pod *p)
 {
 	int64_t n;
 
-	return str_to_i64(str_map_get(&p->metadata.annotations, STR(INDEX_FAILURES_KEY)), &n) || n < 0 ? 0 : n;
+	return str_to_i64(str_map_get(&p->metadata.annotations, STR(INDEX_FAILURES_KEY)), &n) ||
+			n < 0
+		? 0
+		: n;
 }
 
 int job_index_failures(const struct job *x, int index)
@@ -59,7 +68,9 @@ int job_index_failures(const struct job *x, int index)
 
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
 		if (pod_index(p) == index && job_counts_as_failed(x->j, p))
-			most = MAX(most, noted_failures(p) + (job_failure_action(x->j, p) != FAILURE_IGNORED));
+			most = MAX(most,
+				noted_failures(p) +
+					(job_failure_action(x->j, p) != FAILURE_IGNORED));
 	return (int)MIN(most, (int64_t)INT32_MAX);
 }
 
@@ -72,12 +83,14 @@ void job_find_failed_indexes(struct job *x)
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
 		int i = pod_index(p);
 
-		if (i < 0 || i >= int32_or(&x->j->spec.completions, 1) || !job_counts_as_failed(x->j, p) ||
+		if (i < 0 || i >= int32_or(&x->j->spec.completions, 1) ||
+			!job_counts_as_failed(x->j, p) ||
 			indexes_have(x->j->status.completed_indexes, i))
 			continue;
 		if (job_failure_action(x->j, p) == FAILURE_OF_INDEX ||
 			job_index_failures(x, i) > x->j->spec.backoff_limit_per_index.value)
-			x->j->status.failed_indexes = indexes_add(x->j->status.failed_indexes, i, x->r->arena);
+			x->j->status.failed_indexes =
+				indexes_add(x->j->status.failed_indexes, i, x->r->arena);
 	}
 }
 
@@ -98,10 +111,13 @@ int job_success_rule(const struct batch_v1_job *j)
 	if (!j->spec.success_policy || !job_indexed(j))
 		return -1;
 	LIST_EACH(rule, &j->spec.success_policy->rules) {
-		int has = rule->succeeded_indexes.len ? count_common(j->status.completed_indexes, rule->succeeded_indexes, completions)
-						      : indexes_count(j->status.completed_indexes);
+		int has = rule->succeeded_indexes.len
+			? count_common(
+				  j->status.completed_indexes, rule->succeeded_indexes, completions)
+			: indexes_count(j->status.completed_indexes);
 		int needs = rule->succeeded_count.set ? rule->succeeded_count.value
-			: rule->succeeded_indexes.len ? indexes_count(rule->succeeded_indexes) : completions;
+			: rule->succeeded_indexes.len ? indexes_count(rule->succeeded_indexes)
+						      : completions;
 
 		if (has >= needs)
 			return (int)(rule - j->spec.success_policy->rules.items);

@@ -31,7 +31,9 @@ struct worker {
 
 struct controllers {
 	struct controllers_config config;
-	struct str_owned { char *ca, *signing_cert, *signing_key, *cidr; } own;
+	struct str_owned {
+		char *ca, *signing_cert, *signing_key, *cidr;
+	} own;
 	struct run runs[N_CONTROLLERS];
 	size_t n_runs;
 	struct hook hooks[N_CONTROLLERS * WATCHES_MOST];
@@ -86,7 +88,8 @@ void requeue_within(struct run *r, uint64_t ms)
 /* ---- caches ---- */
 struct informer *run_informer(struct run *r, const struct type *t)
 {
-	return informers_get_meta(r->config->informers, t); /* rows said before the start what they want whole */
+	return informers_get_meta(
+		r->config->informers, t); /* rows said before the start what they want whole */
 }
 
 static void hold(struct run *r, struct cached *one, struct cached_list many)
@@ -134,16 +137,19 @@ struct objects cache_objects(struct run *r, const struct type *t, struct str ns)
 	return hold_list(r, l);
 }
 
-struct objects cache_indexed(struct run *r, const struct type *t, const char *prefix, struct str value)
+struct objects cache_indexed(
+	struct run *r, const struct type *t, const char *prefix, struct str value)
 {
 	struct cached_list l;
 
-	informer_by_index(run_informer(r, t), arena_fmt(r->arena, "%s" STR_FMT, prefix, STR_ARG(value)), &l);
+	informer_by_index(
+		run_informer(r, t), arena_fmt(r->arena, "%s" STR_FMT, prefix, STR_ARG(value)), &l);
 	return hold_list(r, l);
 }
 
 /* ---- workers ---- */
-static void reconcile(struct controllers *m, struct workqueue *queue, const char *queue_key, struct arena *a)
+static void reconcile(
+	struct controllers *m, struct workqueue *queue, const char *queue_key, struct arena *a)
 {
 	struct run r = m->runs[queue_key[0] - 1];
 	struct err err = { "" };
@@ -188,7 +194,7 @@ struct batch {
 	parallel_fn fn;
 	void *arg;
 	size_t end;
-	pthread_mutex_t lock;   /* what follows */
+	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t done;
 	size_t next, helpers, succeeded;
 	int failure;
@@ -227,8 +233,8 @@ static void batch_help(void *arg)
 	pthread_mutex_unlock(&b->lock);
 }
 
-static size_t run_range(struct run *r, size_t from, size_t to, parallel_fn fn, void *arg, int *ret_failure,
-	struct err *err)
+static size_t run_range(struct run *r, size_t from, size_t to, parallel_fn fn, void *arg,
+	int *ret_failure, struct err *err)
 {
 	struct batch b = { .fn = fn, .arg = arg, .next = from, .end = to };
 
@@ -252,14 +258,15 @@ static size_t run_range(struct run *r, size_t from, size_t to, parallel_fn fn, v
 	return b.succeeded;
 }
 
-size_t run_parallel(struct run *r, size_t n, parallel_fn fn, void *arg, int *ret_first_failure, struct err *err)
+size_t run_parallel(
+	struct run *r, size_t n, parallel_fn fn, void *arg, int *ret_first_failure, struct err *err)
 {
 	*ret_first_failure = 0;
 	return n ? run_range(r, 0, n, fn, arg, ret_first_failure, err) : 0;
 }
 
-size_t run_slow_start(struct run *r, size_t n, parallel_fn fn, void *arg, int *ret_first_failure,
-	struct err *err)
+size_t run_slow_start(
+	struct run *r, size_t n, parallel_fn fn, void *arg, int *ret_first_failure, struct err *err)
 {
 	size_t done = 0;
 
@@ -272,7 +279,8 @@ size_t run_slow_start(struct run *r, size_t n, parallel_fn fn, void *arg, int *r
 }
 
 /* ---- life ---- */
-static void on_event(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_event(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct hook *h = arg;
 
@@ -324,9 +332,13 @@ int controllers_new(const struct controllers_config *c, struct controllers **ret
 			continue;
 		struct run *r = &m->runs[m->n_runs];
 
-		*r = (struct run){ .row = row, .m = m, .config = &m->config, .client = c->client,
+		*r = (struct run){ .row = row,
+			.m = m,
+			.config = &m->config,
+			.client = c->client,
 			.index = (unsigned)m->n_runs++ };
-		r->events = event_recorder_for(m->events, row->component ? row->component : row->name);
+		r->events =
+			event_recorder_for(m->events, row->component ? row->component : row->name);
 		int rc = row->init ? row->init(r, err) : 0;
 
 		if (rc) {

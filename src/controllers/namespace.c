@@ -13,7 +13,7 @@
 #define RETRY_PODS_MS 500
 
 struct leftover {
-	struct str group_resource;     /* pods., deployments.apps */
+	struct str group_resource; /* pods., deployments.apps */
 	size_t n;
 };
 
@@ -22,7 +22,7 @@ struct emptying {
 	struct str ns;
 	struct leftover *left;
 	size_t n_left;
-	struct str_list finalizers;    /* of what is left, each once */
+	struct str_list finalizers; /* of what is left, each once */
 	struct buf failures;
 	bool discovery_failed, pods_left;
 };
@@ -35,10 +35,12 @@ struct target {
 static struct str path_of(struct emptying *e, const struct target *t)
 {
 	return t->group.len
-		? arena_fmt(e->r->arena, "/apis/" STR_FMT "/" STR_FMT "/namespaces/" STR_FMT "/" STR_FMT,
-			STR_ARG(t->group), STR_ARG(t->version), STR_ARG(e->ns), STR_ARG(t->plural))
-		: arena_fmt(e->r->arena, "/api/" STR_FMT "/namespaces/" STR_FMT "/" STR_FMT, STR_ARG(t->version),
-			STR_ARG(e->ns), STR_ARG(t->plural));
+		? arena_fmt(e->r->arena,
+			  "/apis/" STR_FMT "/" STR_FMT "/namespaces/" STR_FMT "/" STR_FMT,
+			  STR_ARG(t->group), STR_ARG(t->version), STR_ARG(e->ns),
+			  STR_ARG(t->plural))
+		: arena_fmt(e->r->arena, "/api/" STR_FMT "/namespaces/" STR_FMT "/" STR_FMT,
+			  STR_ARG(t->version), STR_ARG(e->ns), STR_ARG(t->plural));
 }
 
 static const struct value *member(const struct value *o, const char *key)
@@ -56,7 +58,8 @@ static struct str text_of(const struct value *o, const char *key)
 static void note_finalizers(struct emptying *e, const struct value *items)
 {
 	for (size_t i = 0; i < items->list.len; i++) {
-		const struct value *f = member(member(&items->list.items[i], "metadata"), "finalizers");
+		const struct value *f =
+			member(member(&items->list.items[i], "metadata"), "finalizers");
 
 		for (size_t k = 0; f && f->kind == VALUE_LIST && k < f->list.len; k++)
 			if (!str_list_has(&e->finalizers, f->list.items[k].text))
@@ -64,12 +67,15 @@ static void note_finalizers(struct emptying *e, const struct value *items)
 	}
 }
 
-static int look_what_is_left(struct emptying *e, const struct target *t, struct str path, struct err *err)
+static int look_what_is_left(
+	struct emptying *e, const struct target *t, struct str path, struct err *err)
 {
 	struct value v;
 	struct str body;
-	int code, r = client_raw(e->r->client, "GET", arena_fmt(e->r->arena, STR_FMT "?limit=500", STR_ARG(path)).p,
-		STR_NONE, STR_NONE, e->r->arena, &body, &code, err);
+	int code,
+		r = client_raw(e->r->client, "GET",
+			arena_fmt(e->r->arena, STR_FMT "?limit=500", STR_ARG(path)).p, STR_NONE,
+			STR_NONE, e->r->arena, &body, &code, err);
 
 	if (r)
 		return r;
@@ -80,9 +86,11 @@ static int look_what_is_left(struct emptying *e, const struct target *t, struct 
 
 	if (!items || items->kind != VALUE_LIST || !items->list.len)
 		return 0;
-	e->left = arena_grow(e->r->arena, e->left, e->n_left * sizeof(*e->left), (e->n_left + 1) * sizeof(*e->left));
-	e->left[e->n_left++] = (struct leftover){ arena_fmt(e->r->arena, STR_FMT "." STR_FMT, STR_ARG(t->plural),
-		STR_ARG(t->group)), items->list.len };
+	e->left = arena_grow(e->r->arena, e->left, e->n_left * sizeof(*e->left),
+		(e->n_left + 1) * sizeof(*e->left));
+	e->left[e->n_left++] = (struct leftover){ arena_fmt(e->r->arena, STR_FMT "." STR_FMT,
+							  STR_ARG(t->plural), STR_ARG(t->group)),
+		items->list.len };
 	note_finalizers(e, items);
 	e->pods_left |= !t->group.len && str_eqz(t->plural, "pods");
 	return 0;
@@ -101,13 +109,15 @@ static void empty_one(struct emptying *e, const struct target *t, bool may_delet
 	if (!r)
 		r = look_what_is_left(e, t, path, &err);
 	if (r && r != CLIENT_NOT_FOUND && code != 405)
-		buf_addf(&e->failures, "%s" STR_FMT ": %s", e->failures.len ? "; " : "", STR_ARG(path), err.text);
+		buf_addf(&e->failures, "%s" STR_FMT ": %s", e->failures.len ? "; " : "",
+			STR_ARG(path), err.text);
 }
 
 static bool built_in(struct str group, struct str plural)
 {
 	for (size_t i = 0; i < n_resource_rows; i++)
-		if (str_eqz(group, resource_rows[i].group) && str_eqz(plural, resource_rows[i].plural))
+		if (str_eqz(group, resource_rows[i].group) &&
+			str_eqz(plural, resource_rows[i].plural))
 			return true;
 	return false;
 }
@@ -135,10 +145,13 @@ static void empty_built_in(struct emptying *e)
 	for (int events = 0; events < 2; events++)
 		for (size_t i = 0; i < n_resource_rows; i++) {
 			const struct resource_row *row = &resource_rows[i];
-			const struct target t = { str_of(row->group), str_of(row->version), str_of(row->plural) };
+			const struct target t = { str_of(row->group), str_of(row->version),
+				str_of(row->plural) };
 
-			if (!row->namespaced || !(row->verbs & VERB_LIST) || !(row->verbs & VERB_DELETE) ||
-				row->type == &core_v1_pod_type || !first_version(i) || (!strcmp(row->plural, "events") ? 1 : 0) != events)
+			if (!row->namespaced || !(row->verbs & VERB_LIST) ||
+				!(row->verbs & VERB_DELETE) || row->type == &core_v1_pod_type ||
+				!first_version(i) ||
+				(!strcmp(row->plural, "events") ? 1 : 0) != events)
 				continue;
 			if (events && *row->group)
 				continue; /* the same objects as core's */
@@ -151,8 +164,11 @@ static void empty_group_version(struct emptying *e, struct str group, struct str
 	struct err err = { "" };
 	struct value v;
 	struct str body;
-	int r = client_raw(e->r->client, "GET", arena_fmt(e->r->arena, "/apis/" STR_FMT "/" STR_FMT, STR_ARG(group),
-		STR_ARG(version)).p, STR_NONE, STR_NONE, e->r->arena, &body, NULL, &err);
+	int r = client_raw(e->r->client, "GET",
+		arena_fmt(
+			e->r->arena, "/apis/" STR_FMT "/" STR_FMT, STR_ARG(group), STR_ARG(version))
+			.p,
+		STR_NONE, STR_NONE, e->r->arena, &body, NULL, &err);
 
 	if (r || json_parse(body, e->r->arena, &v, &err)) {
 		e->discovery_failed = true;
@@ -161,15 +177,16 @@ static void empty_group_version(struct emptying *e, struct str group, struct str
 	const struct value *list = member(&v, "resources");
 
 	for (size_t i = 0; list && list->kind == VALUE_LIST && i < list->list.len; i++) {
-		const struct value *one = &list->list.items[i], *namespaced = member(one, "namespaced");
+		const struct value *one = &list->list.items[i],
+				   *namespaced = member(one, "namespaced");
 		const struct target t = { group, version, text_of(one, "name") };
 		bool deletes = false;
 		const struct value *verbs = member(one, "verbs");
 
 		for (size_t k = 0; verbs && verbs->kind == VALUE_LIST && k < verbs->list.len; k++)
 			deletes |= str_eqz(verbs->list.items[k].text, "deletecollection");
-		if (namespaced && namespaced->kind == VALUE_BOOL && namespaced->boolean && deletes &&
-			str_find(t.plural, '/') < 0 && !built_in(group, t.plural))
+		if (namespaced && namespaced->kind == VALUE_BOOL && namespaced->boolean &&
+			deletes && str_find(t.plural, '/') < 0 && !built_in(group, t.plural))
 			empty_one(e, &t, true);
 	}
 }
@@ -181,7 +198,8 @@ static void empty_custom(struct emptying *e)
 	struct value v;
 	struct str body;
 
-	if (client_raw(e->r->client, "GET", "/apis", STR_NONE, STR_NONE, e->r->arena, &body, NULL, &err) ||
+	if (client_raw(e->r->client, "GET", "/apis", STR_NONE, STR_NONE, e->r->arena, &body, NULL,
+		    &err) ||
 		json_parse(body, e->r->arena, &v, &err)) {
 		e->discovery_failed = true;
 		return;
@@ -190,7 +208,8 @@ static void empty_custom(struct emptying *e)
 
 	for (size_t i = 0; groups && groups->kind == VALUE_LIST && i < groups->list.len; i++) {
 		struct str name = text_of(&groups->list.items[i], "name");
-		struct str version = text_of(member(&groups->list.items[i], "preferredVersion"), "version");
+		struct str version =
+			text_of(member(&groups->list.items[i], "preferredVersion"), "version");
 		bool ours = false;
 
 		for (size_t k = 0; k < n_resource_rows && !ours; k++)
@@ -248,28 +267,34 @@ static int write_conditions(struct emptying *e, struct core_v1_namespace *ns, st
 	const struct core_v1_namespace_status *was =
 		model_copy(&core_v1_namespace_status_type, &ns->status, r->arena);
 
-	set_condition(r, ns, "NamespaceDeletionDiscoveryFailure", e->discovery_failed, "DiscoveryFailed",
-		"ResourcesDiscovered", STR("Discovery failed for some groups; they are asked again."),
+	set_condition(r, ns, "NamespaceDeletionDiscoveryFailure", e->discovery_failed,
+		"DiscoveryFailed", "ResourcesDiscovered",
+		STR("Discovery failed for some groups; they are asked again."),
 		"All resources successfully discovered");
-	set_condition(r, ns, "NamespaceDeletionGroupVersionParsingFailure", false, "GroupVersionParsingFailed",
-		"ParsedGroupVersions", STR_NONE, "All legacy kube types successfully parsed");
-	set_condition(r, ns, "NamespaceDeletionContentFailure", e->failures.len > 0, "ContentDeletionFailed",
-		"ContentDeleted", arena_str(r->arena, buf_str(&e->failures)),
+	set_condition(r, ns, "NamespaceDeletionGroupVersionParsingFailure", false,
+		"GroupVersionParsingFailed", "ParsedGroupVersions", STR_NONE,
+		"All legacy kube types successfully parsed");
+	set_condition(r, ns, "NamespaceDeletionContentFailure", e->failures.len > 0,
+		"ContentDeletionFailed", "ContentDeleted",
+		arena_str(r->arena, buf_str(&e->failures)),
 		"All content successfully deleted, may be waiting on finalization");
-	set_condition(r, ns, "NamespaceContentRemaining", e->n_left > 0, "SomeResourcesRemain", "ContentRemoved",
-		left_text(e), "All content successfully removed");
-	set_condition(r, ns, "NamespaceFinalizersRemaining", e->finalizers.len > 0, "SomeFinalizersRemain",
-		"ContentHasNoFinalizers", finalizers_text(e), "All content-preserving finalizers finished");
+	set_condition(r, ns, "NamespaceContentRemaining", e->n_left > 0, "SomeResourcesRemain",
+		"ContentRemoved", left_text(e), "All content successfully removed");
+	set_condition(r, ns, "NamespaceFinalizersRemaining", e->finalizers.len > 0,
+		"SomeFinalizersRemain", "ContentHasNoFinalizers", finalizers_text(e),
+		"All content-preserving finalizers finished");
 	if (model_equal(&core_v1_namespace_status_type, was, &ns->status))
 		return 0;
-	return client_update(r->client, &core_v1_namespace_type, "status", ns, r->arena, (void **)&ns, err);
+	return client_update(
+		r->client, &core_v1_namespace_type, "status", ns, r->arena, (void **)&ns, err);
 }
 
 static int finalize(struct run *r, struct str name, struct err *err)
 {
 	struct core_v1_namespace *ns;
 	size_t n = 0;
-	int ret = client_get(r->client, &core_v1_namespace_type, STR_NONE, name, r->arena, (void **)&ns, err);
+	int ret = client_get(
+		r->client, &core_v1_namespace_type, STR_NONE, name, r->arena, (void **)&ns, err);
 
 	if (ret)
 		return ret == CLIENT_NOT_FOUND ? 0 : ret;
@@ -277,7 +302,8 @@ static int finalize(struct run *r, struct str name, struct err *err)
 		if (!str_eqz(ns->spec.finalizers.items[i], FINALIZER))
 			ns->spec.finalizers.items[n++] = ns->spec.finalizers.items[i];
 	ns->spec.finalizers.len = n;
-	ret = client_update(r->client, &core_v1_namespace_type, "finalize", ns, r->arena, NULL, err);
+	ret = client_update(
+		r->client, &core_v1_namespace_type, "finalize", ns, r->arena, NULL, err);
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
@@ -308,8 +334,8 @@ static int reconcile(struct run *r, struct str name, struct err *err)
 	return ret;
 }
 
-static void map_deleted(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_deleted(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (now && !time_is_zero(now->meta->deletion_timestamp))
 		enqueue(r, now->key);

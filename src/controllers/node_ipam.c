@@ -11,10 +11,10 @@
 #define KEY STR("all")
 
 struct state {
-	uint32_t base;               /* host order */
-	uint32_t ranges;             /* how many /24 there are */
-	uint32_t next;               /* where the search begins: freed ranges rest for a round */
-	struct map given;            /* node's uid -> range number + 1; touched by the one reconcile alone */
+	uint32_t base;    /* host order */
+	uint32_t ranges;  /* how many /24 there are */
+	uint32_t next;    /* where the search begins: freed ranges rest for a round */
+	struct map given; /* node's uid -> range number + 1; touched by the one reconcile alone */
 };
 
 static bool parse_range(struct state *st, struct str cidr, uint32_t *ret)
@@ -24,7 +24,8 @@ static bool parse_range(struct state *st, struct str cidr, uint32_t *ret)
 	char text[INET_ADDRSTRLEN];
 	int64_t n;
 
-	if (!str_cut(cidr, '/', &address, &bits) || str_to_i64(bits, &n) || address.len >= sizeof(text))
+	if (!str_cut(cidr, '/', &address, &bits) || str_to_i64(bits, &n) ||
+		address.len >= sizeof(text))
 		return false;
 	memcpy(text, address.p, address.len);
 	text[address.len] = 0;
@@ -47,9 +48,11 @@ static int init(struct run *r, struct err *err)
 	int64_t n;
 
 	r->state = st;
-	if (!str_cut(cidr, '/', &address, &bits) || str_to_i64(bits, &n) || n < 8 || n > NODE_BITS ||
-		address.len >= sizeof(text) || !memcpy(text, address.p, address.len) || inet_pton(AF_INET, text, &in) != 1)
-		return err_set(err, -EINVAL, "pod network %s: an IPv4 range from /8 to /24 is needed (10.42.0.0/16)",
+	if (!str_cut(cidr, '/', &address, &bits) || str_to_i64(bits, &n) || n < 8 ||
+		n > NODE_BITS || address.len >= sizeof(text) ||
+		!memcpy(text, address.p, address.len) || inet_pton(AF_INET, text, &in) != 1)
+		return err_set(err, -EINVAL,
+			"pod network %s: an IPv4 range from /8 to /24 is needed (10.42.0.0/16)",
 			r->config->cluster_cidr);
 	st->base = ntohl(in.s_addr) & ~(uint32_t)((1ull << (32 - n)) - 1);
 	st->ranges = 1u << (NODE_BITS - n);
@@ -86,7 +89,8 @@ static int give(struct run *r, const struct core_v1_node *n, uint32_t range, str
 
 	inet_ntop(AF_INET, &in, text, sizeof(text));
 	int ret = patch_merge_fmt(r, &core_v1_node_type, STR_NONE, n->metadata.name, NULL, err,
-		"{\"spec\":{\"podCIDR\":\"%s/%d\",\"podCIDRs\":[\"%s/%d\"]}}", text, NODE_BITS, text, NODE_BITS);
+		"{\"spec\":{\"podCIDR\":\"%s/%d\",\"podCIDRs\":[\"%s/%d\"]}}", text, NODE_BITS,
+		text, NODE_BITS);
 
 	if (!ret)
 		map_set(&st->given, n->metadata.uid, (void *)(uintptr_t)(range + 1));
@@ -123,7 +127,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 		if (there)
 			mark(used, (uint32_t)(uintptr_t)v - 1);
 		else
-			map_remove(&st->given, uid); /* deleted before its range was seen: one of that name later is another node */
+			map_remove(&st->given,
+				uid); /* deleted before its range was seen: one of that name later is another node */
 	}
 	OBJECT_EACH(const struct core_v1_node, n, nodes) {
 		uint32_t range;
@@ -132,8 +137,10 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 			continue;
 		if (!find_free(st, used, &range)) {
 			event_record(r->events, &core_v1_node_type, n, "Normal", "CIDRNotAvailable",
-				"Node " STR_FMT " status is now: CIDRNotAvailable", STR_ARG(n->metadata.name));
-			return err_set(err, -ENOSPC, "the pod network %s has no /%d left for node " STR_FMT,
+				"Node " STR_FMT " status is now: CIDRNotAvailable",
+				STR_ARG(n->metadata.name));
+			return err_set(err, -ENOSPC,
+				"the pod network %s has no /%d left for node " STR_FMT,
 				r->config->cluster_cidr, NODE_BITS, STR_ARG(n->metadata.name));
 		}
 		mark(used, range);
@@ -145,7 +152,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	return 0;
 }
 
-static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_node(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_node *n = now ? now->obj : NULL;
 

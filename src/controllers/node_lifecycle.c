@@ -15,7 +15,7 @@
 #define MONITOR_GRACE_S 50
 #define EVICT_EVERY_MS 10000
 #define DOUBT_MS 1000
-#define ZONES_KEY STR("*")         /* no node has this name */
+#define ZONES_KEY STR("*") /* no node has this name */
 #define ZONES_MS 50
 #define UNHEALTHY_ZONE 0.55
 #define LARGE_CLUSTER 50
@@ -25,17 +25,17 @@
 #define UNSCHEDULABLE "node.kubernetes.io/unschedulable"
 
 struct health {
-	uint64_t seen_ns;               /* the last sign of life; monotonic */
+	uint64_t seen_ns; /* the last sign of life; monotonic */
 	struct timestamp renew, heartbeat;
 	bool registered, pods_marked, was_ready;
 };
 
 struct state {
-	pthread_mutex_t lock;           /* guards the maps */
-	struct map health;              /* node -> struct health */
-	struct map zone_next;           /* zone -> uint64_t *: when its next node may be evicted */
-	bool cut_off;                   /* every node was dead when last looked at */
-	uint64_t back_ns;               /* when that ended; 0: never was */
+	pthread_mutex_t lock; /* guards the maps */
+	struct map health;    /* node -> struct health */
+	struct map zone_next; /* zone -> uint64_t *: when its next node may be evicted */
+	bool cut_off;         /* every node was dead when last looked at */
+	uint64_t back_ns;     /* when that ended; 0: never was */
 };
 
 /* Conditions that become taints: the status that taints, and with what. */
@@ -82,7 +82,8 @@ static uint64_t mono(const struct run *r)
 	return r->config->clock->mono_ns(r->config->clock);
 }
 
-static void map_lease(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_lease(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct state *st = r->state;
 
@@ -100,7 +101,8 @@ static void map_lease(struct run *r, enum informer_event ev, const struct cached
 	pthread_mutex_unlock(&st->lock);
 }
 
-static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_node(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct state *st = r->state;
 
@@ -118,7 +120,8 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 		pthread_mutex_unlock(&st->lock);
 	}
 	enqueue(r, (now ? now : old)->key);
-	if (!old || !now || has_status(old->obj, "Ready", "True") != has_status(now->obj, "Ready", "True"))
+	if (!old || !now ||
+		has_status(old->obj, "Ready", "True") != has_status(now->obj, "Ready", "True"))
 		enqueue_after(r, ZONES_KEY, ZONES_MS);
 }
 
@@ -143,17 +146,21 @@ static int64_t grace_s(const struct run *r, const struct core_v1_node *n)
 
 static bool set_unknown(struct run *r, struct core_v1_node *n)
 {
-	static const char *const types[] = { "Ready", "MemoryPressure", "DiskPressure", "PIDPressure" };
+	static const char *const types[] = { "Ready", "MemoryPressure", "DiskPressure",
+		"PIDPressure" };
 	bool changed = false;
 
 	for (size_t i = 0; i < ARRAY_LEN(types); i++) {
 		struct core_v1_node_condition *c = condition(n, types[i]);
 
 		if (!c) {
-			*LIST_ADD(r->arena, &n->status.conditions) = (struct core_v1_node_condition){
-				.type = str_of(types[i]), .status = STR("Unknown"), .reason = STR("NodeStatusNeverUpdated"),
-				.message = STR("Kubelet never posted node status."),
-				.last_heartbeat_time = n->metadata.creation_timestamp, .last_transition_time = r->now };
+			*LIST_ADD(r->arena, &n->status.conditions) =
+				(struct core_v1_node_condition){ .type = str_of(types[i]),
+					.status = STR("Unknown"),
+					.reason = STR("NodeStatusNeverUpdated"),
+					.message = STR("Kubelet never posted node status."),
+					.last_heartbeat_time = n->metadata.creation_timestamp,
+					.last_transition_time = r->now };
 		} else if (!str_eqz(c->status, "Unknown")) {
 			c->status = STR("Unknown");
 			c->reason = STR("NodeStatusUnknown");
@@ -170,7 +177,8 @@ static bool set_unknown(struct run *r, struct core_v1_node *n)
 /* Writes Unknown conditions when the node was silent for too long; else comes back when it may have been. */
 static int check_silence(struct run *r, struct core_v1_node **n, uint64_t seen_ns, struct err *err)
 {
-	uint64_t grace_ms = (uint64_t)grace_s(r, *n) * 1000, silent_ms = (mono(r) - seen_ns) / 1000000;
+	uint64_t grace_ms = (uint64_t)grace_s(r, *n) * 1000,
+		 silent_ms = (mono(r) - seen_ns) / 1000000;
 
 	if (silent_ms < grace_ms) {
 		requeue_within(r, grace_ms - silent_ms + 10);
@@ -178,9 +186,11 @@ static int check_silence(struct run *r, struct core_v1_node **n, uint64_t seen_n
 	}
 	if (!set_unknown(r, *n))
 		return 0;
-	log_warn("node-lifecycle", "node " STR_FMT " said nothing for %llu s: its conditions become Unknown",
+	log_warn("node-lifecycle",
+		"node " STR_FMT " said nothing for %llu s: its conditions become Unknown",
 		STR_ARG((*n)->metadata.name), (unsigned long long)(silent_ms / 1000));
-	return client_update(r->client, &core_v1_node_type, "status", *n, r->arena, (void **)n, err);
+	return client_update(
+		r->client, &core_v1_node_type, "status", *n, r->arena, (void **)n, err);
 }
 
 /* ---- pods of a node that is not ready ---- */
@@ -198,8 +208,10 @@ static int mark_pods(struct run *r, const struct core_v1_node *n, struct err *er
 				c->status = STR("False");
 				c->last_transition_time = r->now;
 			}
-		event_record(r->events, &core_v1_pod_type, p, "Warning", "NodeNotReady", "Node is not ready");
-		int ret = client_update(r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
+		event_record(r->events, &core_v1_pod_type, p, "Warning", "NodeNotReady",
+			"Node is not ready");
+		int ret = client_update(
+			r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
 
 		if (ret && ret != CLIENT_NOT_FOUND)
 			return ret;
@@ -207,13 +219,15 @@ static int mark_pods(struct run *r, const struct core_v1_node *n, struct err *er
 	return 0;
 }
 
-static void record_node(struct run *r, struct str name, const char *type, const char *reason, const char *fmt, ...)
-	PRINTF_LIKE(5, 6);
-static void record_node(struct run *r, struct str name, const char *type, const char *reason, const char *fmt, ...)
+static void record_node(struct run *r, struct str name, const char *type, const char *reason,
+	const char *fmt, ...) PRINTF_LIKE(5, 6);
+static void record_node(
+	struct run *r, struct str name, const char *type, const char *reason, const char *fmt, ...)
 {
 	/* Node events name the node as uid too: that is what kubectl describe looks for. */
-	const struct core_v1_object_reference ref = { .kind = STR("Node"), .name = name, .uid = name,
-		.api_version = STR("v1") };
+	const struct core_v1_object_reference ref = {
+		.kind = STR("Node"), .name = name, .uid = name, .api_version = STR("v1")
+	};
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -228,7 +242,8 @@ static int follow_readiness(struct run *r, const struct core_v1_node *n, struct 
 
 	pthread_mutex_lock(&st->lock);
 	struct health *h = health_of(st, n->metadata.name);
-	bool ready = has_status(n, "Ready", "True"), marked = h->pods_marked, was_ready = h->was_ready;
+	bool ready = has_status(n, "Ready", "True"), marked = h->pods_marked,
+	     was_ready = h->was_ready;
 
 	h->was_ready = ready;
 	pthread_mutex_unlock(&st->lock);
@@ -242,7 +257,8 @@ static int follow_readiness(struct run *r, const struct core_v1_node *n, struct 
 			return ret;
 		if (was_ready)
 			record_node(r, n->metadata.name, "Normal", "NodeNotReady",
-				"Node " STR_FMT " status is now: NodeNotReady", STR_ARG(n->metadata.name));
+				"Node " STR_FMT " status is now: NodeNotReady",
+				STR_ARG(n->metadata.name));
 	}
 	pthread_mutex_lock(&st->lock);
 	health_of(st, n->metadata.name)->pods_marked = !ready;
@@ -259,10 +275,10 @@ static struct str zone_of(const struct core_v1_node *n, struct arena *a)
 }
 
 struct zones {
-	size_t nodes, bad;           /* of the zone asked for */
+	size_t nodes, bad; /* of the zone asked for */
 	size_t total;
-	bool any_ready;              /* a node anywhere says so */
-	bool any_heard;              /* and was heard of within half a grace period: what it says is true */
+	bool any_ready; /* a node anywhere says so */
+	bool any_heard; /* and was heard of within half a grace period: what it says is true */
 };
 
 static struct zones count_zones(struct run *r, struct str zone)
@@ -308,10 +324,12 @@ static bool just_back(struct run *r, const struct core_v1_node *n)
 }
 
 /* May this node's pods be evicted now? Asked for again later when not. */
-static bool may_evict(struct run *r, const struct core_v1_node *n, struct str zone, const struct zones *z)
+static bool may_evict(
+	struct run *r, const struct core_v1_node *n, struct str zone, const struct zones *z)
 {
 	struct state *st = r->state;
-	bool partial = z->bad > 2 && z->bad < z->nodes && (double)z->bad / (double)z->nodes >= UNHEALTHY_ZONE;
+	bool partial = z->bad > 2 && z->bad < z->nodes &&
+		(double)z->bad / (double)z->nodes >= UNHEALTHY_ZONE;
 
 	if (just_back(r, n))
 		return false;
@@ -347,7 +365,8 @@ static bool is_ours(const struct core_v1_taint *t)
 	return str_eqz(t->key, UNSCHEDULABLE);
 }
 
-static const struct core_v1_taint *find_taint(const struct core_v1_node *n, const char *key, const char *effect)
+static const struct core_v1_taint *find_taint(
+	const struct core_v1_node *n, const char *key, const char *effect)
 {
 	LIST_EACH(t, &n->spec.taints)
 		if (str_eqz(t->key, key) && str_eqz(t->effect, effect))
@@ -355,18 +374,23 @@ static const struct core_v1_taint *find_taint(const struct core_v1_node *n, cons
 	return NULL;
 }
 
-static void want_taint(struct run *r, const struct core_v1_node *n, struct core_v1_taint_items *wanted,
-	const char *key, const char *effect)
+static void want_taint(struct run *r, const struct core_v1_node *n,
+	struct core_v1_taint_items *wanted, const char *key, const char *effect)
 {
 	const struct core_v1_taint *t = find_taint(n, key, effect);
 
-	*LIST_ADD(r->arena, wanted) = t ? *t : (struct core_v1_taint){ .key = str_of(key), .effect = str_of(effect),
-		.time_added = r->now };
+	*LIST_ADD(r->arena, wanted) = t ? *t
+					: (struct core_v1_taint){ .key = str_of(key),
+						  .effect = str_of(effect),
+						  .time_added = r->now };
 }
 
-static void want_no_execute(struct run *r, const struct core_v1_node *n, struct core_v1_taint_items *wanted)
+static void want_no_execute(
+	struct run *r, const struct core_v1_node *n, struct core_v1_taint_items *wanted)
 {
-	const char *key = has_status(n, "Ready", "False") ? NOT_READY : has_status(n, "Ready", "Unknown") ? UNREACHABLE : NULL;
+	const char *key = has_status(n, "Ready", "False") ? NOT_READY
+		: has_status(n, "Ready", "Unknown")       ? UNREACHABLE
+							  : NULL;
 	bool has = find_taint(n, NOT_READY, "NoExecute") || find_taint(n, UNREACHABLE, "NoExecute");
 	struct state *st = r->state;
 
@@ -383,7 +407,8 @@ static void want_no_execute(struct run *r, const struct core_v1_node *n, struct 
 		return;
 	}
 	if (!z.any_heard && !has) {
-		requeue_within(r, DOUBT_MS); /* are we cut off? Soon the others are heard, or dead too */
+		requeue_within(
+			r, DOUBT_MS); /* are we cut off? Soon the others are heard, or dead too */
 		return;
 	}
 	if (has || may_evict(r, n, zone, &z))
@@ -405,8 +430,8 @@ static bool same_taints(const struct core_v1_taint_items *a, const struct core_v
 	return true;
 }
 
-static int write_taints(struct run *r, const struct core_v1_node *n, const struct core_v1_taint_items *wanted,
-	struct err *err)
+static int write_taints(struct run *r, const struct core_v1_node *n,
+	const struct core_v1_taint_items *wanted, struct err *err)
 {
 	struct buf b CLEAN_BUF = { 0 };
 
@@ -418,8 +443,8 @@ static int write_taints(struct run *r, const struct core_v1_node *n, const struc
 		json_encode(&core_v1_taint_type, t, &b);
 	}
 	buf_addz(&b, "]}}");
-	return client_patch(r->client, &core_v1_node_type, STR_NONE, n->metadata.name, NULL, CLIENT_PATCH_MERGE,
-		buf_str(&b), r->arena, NULL, err);
+	return client_patch(r->client, &core_v1_node_type, STR_NONE, n->metadata.name, NULL,
+		CLIENT_PATCH_MERGE, buf_str(&b), r->arena, NULL, err);
 }
 
 static int follow_taints(struct run *r, const struct core_v1_node *n, struct err *err)
@@ -446,8 +471,9 @@ static void forget(struct run *r, struct str name)
 	pthread_mutex_lock(&st->lock);
 	free(map_remove(&st->health, name));
 	pthread_mutex_unlock(&st->lock);
-	record_node(r, name, "Normal", "RemovingNode", "Node " STR_FMT " event: Removing Node " STR_FMT " from Controller",
-		STR_ARG(name), STR_ARG(name));
+	record_node(r, name, "Normal", "RemovingNode",
+		"Node " STR_FMT " event: Removing Node " STR_FMT " from Controller", STR_ARG(name),
+		STR_ARG(name));
 }
 
 static int reconcile(struct run *r, struct str name, struct err *err)
@@ -472,7 +498,8 @@ static int reconcile(struct run *r, struct str name, struct err *err)
 	pthread_mutex_unlock(&st->lock);
 	if (is_new)
 		record_node(r, name, "Normal", "RegisteredNode",
-			"Node " STR_FMT " event: Registered Node " STR_FMT " in Controller", STR_ARG(name), STR_ARG(name));
+			"Node " STR_FMT " event: Registered Node " STR_FMT " in Controller",
+			STR_ARG(name), STR_ARG(name));
 	int ret = check_silence(r, &n, seen_ns, err);
 
 	if (!ret)

@@ -14,24 +14,30 @@
 static int force_delete(struct run *r, const struct core_v1_pod *p, struct err *err)
 {
 	const struct client_delete o = { .grace_seconds = 0, .uid = p->metadata.uid };
-	int ret = client_delete(r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
+	int ret = client_delete(
+		r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
 
 	return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
 }
 
 /* Failed first, so that whoever counts on its end (a Job) sees one. */
-static int fail_and_delete(struct run *r, const struct core_v1_pod *cached, const char *message, struct err *err)
+static int fail_and_delete(
+	struct run *r, const struct core_v1_pod *cached, const char *message, struct err *err)
 {
 	struct core_v1_pod *p = model_copy(&core_v1_pod_type, cached, r->arena);
 
 	if (!pod_ended(p)) {
 		p->status.phase = STR("Failed");
 		if (message && !pod_condition(p, "DisruptionTarget"))
-			*LIST_ADD(r->arena, &p->status.conditions) = (struct core_v1_pod_condition){
-				.type = STR("DisruptionTarget"), .status = STR("True"), .reason = STR("DeletionByPodGC"),
-				.message = str_of(message), .last_transition_time = r->now,
-				.observed_generation = p->metadata.generation };
-		int ret = client_update(r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
+			*LIST_ADD(r->arena, &p->status.conditions) =
+				(struct core_v1_pod_condition){ .type = STR("DisruptionTarget"),
+					.status = STR("True"),
+					.reason = STR("DeletionByPodGC"),
+					.message = str_of(message),
+					.last_transition_time = r->now,
+					.observed_generation = p->metadata.generation };
+		int ret = client_update(
+			r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
 
 		if (ret)
 			return ret == CLIENT_NOT_FOUND ? 0 : ret;
@@ -66,7 +72,9 @@ static int clear_node(struct run *r, struct str name, struct err *err)
 
 static bool out_of_service(struct run *r, const struct core_v1_pod *p)
 {
-	const struct core_v1_node *n = p->spec.node_name.len ? cache_object(r, &core_v1_node_type, p->spec.node_name) : NULL;
+	const struct core_v1_node *n = p->spec.node_name.len
+		? cache_object(r, &core_v1_node_type, p->spec.node_name)
+		: NULL;
 	bool tainted = false;
 
 	if (!n)
@@ -135,7 +143,8 @@ static void add(struct run *r, const char *prefix, struct str name, uint64_t aft
 	enqueue_after(r, buf_str(&key), after_ms);
 }
 
-static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_node(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (!now) {
 		add(r, "node/", old->key, QUARANTINE_MS);
@@ -158,7 +167,8 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 	}
 }
 
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_pod *p = now ? now->obj : NULL, *was = old ? old->obj : NULL;
 
@@ -169,7 +179,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 	if (pod_ended(p) && (!was || !pod_ended(was)))
 		add(r, "ended", STR_NONE, ENDED_EVERY_MS);
 	if (p->spec.node_name.len && (!was || !was->spec.node_name.len)) {
-		struct cached *n = informer_get(run_informer(r, &core_v1_node_type), p->spec.node_name);
+		struct cached *n =
+			informer_get(run_informer(r, &core_v1_node_type), p->spec.node_name);
 
 		if (!n)
 			add(r, "node/", p->spec.node_name, QUARANTINE_MS);

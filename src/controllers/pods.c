@@ -70,7 +70,9 @@ static int by_assigned(const struct victim *a, const struct victim *b)
 
 static int phase_order(const struct core_v1_pod *p)
 {
-	return str_eqz(p->status.phase, "Running") ? 2 : str_eqz(p->status.phase, "Unknown") ? 1 : 0;
+	return str_eqz(p->status.phase, "Running")    ? 2
+		: str_eqz(p->status.phase, "Unknown") ? 1
+						      : 0;
 }
 
 static int by_phase(const struct victim *a, const struct victim *b)
@@ -87,8 +89,9 @@ static int64_t deletion_cost(const struct core_v1_pod *p)
 {
 	int64_t cost;
 
-	if (str_to_i64(str_map_get(&p->metadata.annotations, STR("controller.kubernetes.io/pod-deletion-cost")),
-			&cost))
+	if (str_to_i64(str_map_get(&p->metadata.annotations,
+			       STR("controller.kubernetes.io/pod-deletion-cost")),
+		    &cost))
 		return 0;
 	return cost;
 }
@@ -104,14 +107,16 @@ static int by_rank(const struct victim *a, const struct victim *b)
 }
 
 /* The younger one first, in steps of powers of two, so that not always the same node loses; equal steps: by uid. */
-static int by_age(struct timestamp ta, struct timestamp tb, const struct victim *a, const struct victim *b)
+static int by_age(
+	struct timestamp ta, struct timestamp tb, const struct victim *a, const struct victim *b)
 {
 	if (!time_cmp(ta, tb))
 		return 0;
 	if (time_is_zero(ta) || time_is_zero(tb))
 		return time_is_zero(ta) ? -1 : 1;
 	double da = time_diff_s(a->now, ta) * 1e9, db = time_diff_s(b->now, tb) * 1e9;
-	int64_t ra = da > 0 ? (int64_t)floor(log2(da)) : -1, rb = db > 0 ? (int64_t)floor(log2(db)) : -1;
+	int64_t ra = da > 0 ? (int64_t)floor(log2(da)) : -1,
+		rb = db > 0 ? (int64_t)floor(log2(db)) : -1;
 
 	return ra != rb ? cmp_i64(ra, rb) : str_cmp(a->pod->metadata.uid, b->pod->metadata.uid);
 }
@@ -146,22 +151,23 @@ static int by_restarts(const struct victim *a, const struct victim *b)
 
 static int by_creation(const struct victim *a, const struct victim *b)
 {
-	return by_age(a->pod->metadata.creation_timestamp, b->pod->metadata.creation_timestamp, a, b);
+	return by_age(
+		a->pod->metadata.creation_timestamp, b->pod->metadata.creation_timestamp, a, b);
 }
 
 static int (*const victim_order[])(const struct victim *a, const struct victim *b) = {
-	by_assigned,   /* without a node first */
-	by_phase,      /* Pending, Unknown, Running */
-	by_ready,      /* not ready first */
-	by_cost,       /* the cheaper first */
+	by_assigned, /* without a node first */
+	by_phase,    /* Pending, Unknown, Running */
+	by_ready,    /* not ready first */
+	by_cost,     /* the cheaper first */
 	by_rank,
 	by_ready_time,
-	by_restarts,   /* the more restarts the earlier */
+	by_restarts, /* the more restarts the earlier */
 	by_creation,
 };
 
-int pod_victim_cmp(const struct core_v1_pod *a, size_t rank_a, const struct core_v1_pod *b, size_t rank_b,
-	struct timestamp now)
+int pod_victim_cmp(const struct core_v1_pod *a, size_t rank_a, const struct core_v1_pod *b,
+	size_t rank_b, struct timestamp now)
 {
 	const struct victim va = { a, rank_a, now }, vb = { b, rank_b, now };
 
@@ -175,8 +181,8 @@ int pod_victim_cmp(const struct core_v1_pod *a, size_t rank_a, const struct core
 }
 
 /* ---- creation and deletion ---- */
-struct meta_v1_owner_reference controller_reference(const struct type *owner_type, const void *owner,
-	struct arena *a)
+struct meta_v1_owner_reference controller_reference(
+	const struct type *owner_type, const void *owner, struct arena *a)
 {
 	const struct meta_v1_object_meta *m = model_meta(owner_type, owner);
 
@@ -194,7 +200,8 @@ struct core_v1_pod *pod_from_template(const struct core_v1_pod_template_spec *tp
 	const struct type *owner_type, const void *owner, struct arena *a)
 {
 	const struct meta_v1_object_meta *om = model_meta(owner_type, owner);
-	const struct core_v1_pod_template_spec *copy = model_copy(&core_v1_pod_template_spec_type, tpl, a);
+	const struct core_v1_pod_template_spec *copy =
+		model_copy(&core_v1_pod_template_spec_type, tpl, a);
 	struct core_v1_pod *p = model_new(&core_v1_pod_type, a);
 
 	p->metadata.labels = copy->metadata.labels;
@@ -212,15 +219,15 @@ int pod_create(struct run *r, const struct core_v1_pod *pod, const struct type *
 {
 	struct arena *a CLEAN_ARENA = arena_new(0);
 	struct core_v1_pod *made;
-	int ret = client_create(r->client, &core_v1_pod_type, pod->metadata.namespace, pod, a,
-		(void **)&made, err);
+	int ret = client_create(
+		r->client, &core_v1_pod_type, pod->metadata.namespace, pod, a, (void **)&made, err);
 
 	if (!ret)
-		event_record(r->events, owner_type, owner, "Normal", "SuccessfulCreate", "Created pod: " STR_FMT,
-			STR_ARG(made->metadata.name));
+		event_record(r->events, owner_type, owner, "Normal", "SuccessfulCreate",
+			"Created pod: " STR_FMT, STR_ARG(made->metadata.name));
 	else if (!strstr(err->text, "because it is being terminated"))
-		event_record(r->events, owner_type, owner, "Warning", "FailedCreate", "Error creating: %s",
-			err->text);
+		event_record(r->events, owner_type, owner, "Warning", "FailedCreate",
+			"Error creating: %s", err->text);
 	return ret;
 }
 
@@ -228,14 +235,15 @@ int pod_delete(struct run *r, const struct core_v1_pod *pod, const struct type *
 	const void *owner, struct err *err)
 {
 	const struct client_delete o = { .grace_seconds = -1, .uid = pod->metadata.uid };
-	int ret = client_delete(r->client, &core_v1_pod_type, pod->metadata.namespace, pod->metadata.name, &o,
-		err);
+	int ret = client_delete(
+		r->client, &core_v1_pod_type, pod->metadata.namespace, pod->metadata.name, &o, err);
 
 	if (!ret)
-		event_record(r->events, owner_type, owner, "Normal", "SuccessfulDelete", "Deleted pod: " STR_FMT,
-			STR_ARG(pod->metadata.name));
+		event_record(r->events, owner_type, owner, "Normal", "SuccessfulDelete",
+			"Deleted pod: " STR_FMT, STR_ARG(pod->metadata.name));
 	else if (ret != CLIENT_NOT_FOUND && ret != CLIENT_CONFLICT)
-		event_record(r->events, owner_type, owner, "Warning", "FailedDelete", "Error deleting: %s",
-			err->text);
-	return ret == CLIENT_CONFLICT ? CLIENT_NOT_FOUND : ret; /* another uid has the name: ours is gone */
+		event_record(r->events, owner_type, owner, "Warning", "FailedDelete",
+			"Error deleting: %s", err->text);
+	return ret == CLIENT_CONFLICT ? CLIENT_NOT_FOUND
+				      : ret; /* another uid has the name: ours is gone */
 }

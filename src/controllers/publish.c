@@ -3,15 +3,16 @@
 
 #define NAME "kubernetes"
 
-static int put(struct client *c, const struct type *t, void *present, const void *wanted, struct arena *a,
-	struct err *err)
+static int put(struct client *c, const struct type *t, void *present, const void *wanted,
+	struct arena *a, struct err *err)
 {
 	if (present)
 		return client_update(c, t, NULL, wanted, a, NULL, err);
 	return client_create(c, t, STR("default"), wanted, a, NULL, err);
 }
 
-static void fill_meta(struct meta_v1_object_meta *m, const struct meta_v1_object_meta *present, struct arena *a)
+static void fill_meta(
+	struct meta_v1_object_meta *m, const struct meta_v1_object_meta *present, struct arena *a)
 {
 	if (present)
 		*m = *present;
@@ -20,7 +21,8 @@ static void fill_meta(struct meta_v1_object_meta *m, const struct meta_v1_object
 	str_map_set(a, &m->labels, STR("endpointslice.kubernetes.io/skip-mirror"), STR("true"));
 }
 
-static int publish_endpoints(struct client *c, const char *const *ips, size_t n, int port, struct arena *a, struct err *err)
+static int publish_endpoints(struct client *c, const char *const *ips, size_t n, int port,
+	struct arena *a, struct err *err)
 {
 	const struct type *t = &core_v1_endpoints_type;
 	struct core_v1_endpoints *present = NULL, *e = model_new(t, a);
@@ -33,13 +35,15 @@ static int publish_endpoints(struct client *c, const char *const *ips, size_t n,
 
 	for (size_t i = 0; i < n; i++)
 		LIST_ADD(a, &s->addresses)->ip = str_of(ips[i]);
-	*LIST_ADD(a, &s->ports) = (struct core_v1_endpoint_port){ STR("https"), port, STR("TCP"), STR_NONE };
+	*LIST_ADD(a, &s->ports) =
+		(struct core_v1_endpoint_port){ STR("https"), port, STR("TCP"), STR_NONE };
 	if (present && model_equal(t, present, e))
 		return 0;
 	return put(c, t, present, e, a, err);
 }
 
-static int publish_slice(struct client *c, const char *const *ips, size_t n, int port, struct arena *a, struct err *err)
+static int publish_slice(struct client *c, const char *const *ips, size_t n, int port,
+	struct arena *a, struct err *err)
 {
 	const struct type *t = &discovery_v1_endpoint_slice_type;
 	struct discovery_v1_endpoint_slice *present = NULL, *s = model_new(t, a);
@@ -57,14 +61,16 @@ static int publish_slice(struct client *c, const char *const *ips, size_t n, int
 		*LIST_ADD(a, &e->addresses) = str_of(ips[i]);
 		e->conditions.ready = (struct opt_bool)SOME(true);
 	}
-	*LIST_ADD(a, &s->ports) = (struct discovery_v1_endpoint_port){ .name = STR("https"),
-		.protocol = STR("TCP"), .port = SOME(port) };
+	*LIST_ADD(a, &s->ports) = (struct discovery_v1_endpoint_port){
+		.name = STR("https"), .protocol = STR("TCP"), .port = SOME(port)
+	};
 	if (present && model_equal(t, present, s))
 		return 0;
 	return put(c, t, present, s, a, err);
 }
 
-int controllers_publish_apiservers(struct client *c, const char *const *ips, size_t n, int port, struct err *err)
+int controllers_publish_apiservers(
+	struct client *c, const char *const *ips, size_t n, int port, struct err *err)
 {
 	struct arena *a CLEAN_ARENA = arena_new(0);
 	int r = publish_endpoints(c, ips, n, port, a, err);

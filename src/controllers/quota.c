@@ -31,13 +31,15 @@ static bool cross_namespace_affinity(const struct core_v1_pod *p)
 			if (t->namespaces.len || t->namespace_selector)
 				return true;
 	if (a && a->pod_anti_affinity)
-		LIST_EACH(t, &a->pod_anti_affinity->required_during_scheduling_ignored_during_execution)
+		LIST_EACH(t,
+			&a->pod_anti_affinity->required_during_scheduling_ignored_during_execution)
 			if (t->namespaces.len || t->namespace_selector)
 				return true;
 	return false;
 }
 
-static bool in_scope(const struct core_v1_pod *p, struct str scope, struct str operator, const struct str_list *values)
+static bool in_scope(const struct core_v1_pod *p, struct str scope, struct str operator,
+	const struct str_list * values)
 {
 	bool has = p->spec.active_deadline_seconds.set;
 
@@ -55,7 +57,8 @@ static bool in_scope(const struct core_v1_pod *p, struct str scope, struct str o
 		return p->spec.priority_class_name.len;
 	if (str_eqz(operator, "DoesNotExist"))
 		return !p->spec.priority_class_name.len;
-	return (values && str_list_has(values, p->spec.priority_class_name)) == str_eqz(operator, "In");
+	return (values && str_list_has(values, p->spec.priority_class_name)) ==
+		str_eqz(operator, "In");
 }
 
 static bool speaks_of(const struct core_v1_resource_quota *q, const struct core_v1_pod *p)
@@ -65,7 +68,7 @@ static bool speaks_of(const struct core_v1_resource_quota *q, const struct core_
 			return false;
 	if (q->spec.scope_selector)
 		LIST_EACH(m, &q->spec.scope_selector->match_expressions)
-			if (!in_scope(p, m->scope_name, m->operator, &m->values))
+			if (!in_scope(p, m->scope_name, m->operator, & m->values))
 				return false;
 	return true;
 }
@@ -110,7 +113,8 @@ static struct quantity requests_of(const struct core_v1_pod *p, struct str resou
 		return (struct quantity){ .nano = (__int128)n * 1000000, .format = 'D' };
 	struct quantity q = whole(n);
 
-	q.format = str_eqz(resource, "memory") || str_eqz(resource, "ephemeral-storage") ? 'B' : 'D';
+	q.format =
+		str_eqz(resource, "memory") || str_eqz(resource, "ephemeral-storage") ? 'B' : 'D';
 	return q;
 }
 
@@ -119,12 +123,16 @@ static struct quantity sum_pods(struct counting *c, struct str name)
 	struct objects pods = cache_objects(c->r, &core_v1_pod_type, c->ns);
 	struct quantity sum = { 0, 'D' };
 	bool limits = str_has_prefix(name, STR("limits."));
-	struct str resource = limits ? str_from(name, 7) : str_has_prefix(name, STR("requests.")) ? str_from(name, 9) : name;
+	struct str resource = limits                     ? str_from(name, 7)
+		: str_has_prefix(name, STR("requests.")) ? str_from(name, 9)
+							 : name;
 
 	OBJECT_EACH(const struct core_v1_pod, p, pods) {
 		if (pod_ended(p) || !speaks_of(c->q, p))
 			continue;
-		struct quantity one = str_eqz(name, "pods") ? whole(1) : limits ? limits_of(p, resource) : requests_of(p, resource);
+		struct quantity one = str_eqz(name, "pods") ? whole(1)
+			: limits                            ? limits_of(p, resource)
+							    : requests_of(p, resource);
 		char format = one.nano ? one.format : sum.format;
 
 		sum = quantity_add(sum, one);
@@ -162,7 +170,9 @@ static struct quantity sum_claims(struct counting *c, struct str name)
 	OBJECT_EACH(const struct core_v1_persistent_volume_claim, x, os) {
 		if (class.len && !str_eq(x->spec.storage_class_name, class))
 			continue;
-		sum = quantity_add(sum, counts ? whole(1) : parsed(str_map_get(&x->spec.resources.requests, STR("storage"))));
+		sum = quantity_add(sum,
+			counts ? whole(1)
+			       : parsed(str_map_get(&x->spec.resources.requests, STR("storage"))));
 		sum.format = counts ? 'D' : 'B';
 	}
 	return sum;
@@ -171,7 +181,8 @@ static struct quantity sum_claims(struct counting *c, struct str name)
 static const struct resource_row *row_named(struct str plural, struct str group)
 {
 	for (size_t i = 0; i < n_resource_rows; i++)
-		if (str_eqz(plural, resource_rows[i].plural) && str_eqz(group, resource_rows[i].group) && resource_rows[i].list_type)
+		if (str_eqz(plural, resource_rows[i].plural) &&
+			str_eqz(group, resource_rows[i].group) && resource_rows[i].list_type)
 			return &resource_rows[i];
 	return NULL;
 }
@@ -179,7 +190,8 @@ static const struct resource_row *row_named(struct str plural, struct str group)
 /* count/deployments.apps, or configmaps. Every kind has an informer: the garbage collector's. */
 static bool count_objects(struct counting *c, struct str name, struct quantity *ret)
 {
-	struct str plural = str_has_prefix(name, STR("count/")) ? str_from(name, 6) : name, group = STR_NONE, head, tail;
+	struct str plural = str_has_prefix(name, STR("count/")) ? str_from(name, 6) : name,
+		   group = STR_NONE, head, tail;
 	struct cached_list l;
 
 	if (str_cut(plural, '.', &head, &tail)) {
@@ -198,7 +210,8 @@ static bool count_objects(struct counting *c, struct str name, struct quantity *
 
 static bool used(struct counting *c, struct str name, struct quantity *ret)
 {
-	static const char *const by_count[] = { "configmaps", "secrets", "replicationcontrollers", "resourcequotas" };
+	static const char *const by_count[] = { "configmaps", "secrets", "replicationcontrollers",
+		"resourcequotas" };
 
 	for (size_t i = 0; i < ARRAY_LEN(by_count); i++)
 		if (str_eqz(name, by_count[i]))
@@ -207,7 +220,8 @@ static bool used(struct counting *c, struct str name, struct quantity *ret)
 		return count_objects(c, name, ret);
 	if (str_has_prefix(name, STR("services")))
 		*ret = sum_services(c, name);
-	else if (str_has_suffix(name, STR("persistentvolumeclaims")) || str_has_suffix(name, STR("requests.storage")))
+	else if (str_has_suffix(name, STR("persistentvolumeclaims")) ||
+		str_has_suffix(name, STR("requests.storage")))
 		*ret = sum_claims(c, name);
 	else
 		*ret = sum_pods(c, name);
@@ -216,11 +230,13 @@ static bool used(struct counting *c, struct str name, struct quantity *ret)
 
 static int reconcile(struct run *r, struct str key, struct err *err)
 {
-	const struct core_v1_resource_quota *cached = cache_object(r, &core_v1_resource_quota_type, key);
+	const struct core_v1_resource_quota *cached =
+		cache_object(r, &core_v1_resource_quota_type, key);
 
 	if (!cached || !time_is_zero(cached->metadata.deletion_timestamp))
 		return 0;
-	struct core_v1_resource_quota *q = model_copy(&core_v1_resource_quota_type, cached, r->arena);
+	struct core_v1_resource_quota *q =
+		model_copy(&core_v1_resource_quota_type, cached, r->arena);
 	struct counting c = { .r = r, .q = cached, .ns = cached->metadata.namespace };
 	struct str_map now = { 0 };
 
@@ -237,7 +253,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	q->status.used = now;
 	if (model_equal(&core_v1_resource_quota_status_type, &q->status, &cached->status))
 		return 0;
-	int ret = client_update(r->client, &core_v1_resource_quota_type, "status", q, r->arena, NULL, err);
+	int ret = client_update(
+		r->client, &core_v1_resource_quota_type, "status", q, r->arena, NULL, err);
 
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
@@ -253,13 +270,16 @@ static void enqueue_quotas(struct run *r, struct str ns)
 }
 
 /* Whatever comes or goes; of changes only those that free or take something. */
-static void on_event(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_event(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
-	bool matters = ev != INFORMER_MODIFIED || c->type == &core_v1_service_type || c->type == &core_v1_persistent_volume_claim_type;
+	bool matters = ev != INFORMER_MODIFIED || c->type == &core_v1_service_type ||
+		c->type == &core_v1_persistent_volume_claim_type;
 
 	if (ev == INFORMER_MODIFIED && c->type == &core_v1_pod_type)
-		matters = pod_ended(old->obj) != pod_ended(now->obj) || old->meta->generation != now->meta->generation;
+		matters = pod_ended(old->obj) != pod_ended(now->obj) ||
+			old->meta->generation != now->meta->generation;
 	if (matters)
 		enqueue_quotas(arg, c->meta->namespace);
 }
@@ -269,10 +289,12 @@ static int init(struct run *r, struct err *err)
 	for (size_t i = 0; i < n_resource_rows; i++) {
 		const struct resource_row *row = &resource_rows[i];
 
-		if (!row->namespaced || !row->list_type || !(row->verbs & VERB_WATCH) || !strcmp(row->plural, "events") ||
-			!strcmp(row->plural, "leases") || row_named(str_of(row->plural), str_of(row->group)) != row)
+		if (!row->namespaced || !row->list_type || !(row->verbs & VERB_WATCH) ||
+			!strcmp(row->plural, "events") || !strcmp(row->plural, "leases") ||
+			row_named(str_of(row->plural), str_of(row->group)) != row)
 			continue;
-		informer_add_handler(informers_get_meta(r->config->informers, row->type), on_event, r);
+		informer_add_handler(
+			informers_get_meta(r->config->informers, row->type), on_event, r);
 	}
 	return 0;
 }

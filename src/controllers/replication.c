@@ -14,9 +14,9 @@
 #define GATHER_MS 5 /* events about pods within this time make one reconcile */
 
 struct replicated {
-	const struct type *type;          /* what it really is … */
+	const struct type *type; /* what it really is … */
 	const void *object;
-	struct apps_v1_replica_set rs;    /* … and how the engine sees it; shares memory */
+	struct apps_v1_replica_set rs; /* … and how the engine sees it; shares memory */
 	struct selector *selector;
 	struct str key;
 };
@@ -27,8 +27,8 @@ static const struct type *type_of(const struct run *r)
 						: &core_v1_replication_controller_type;
 }
 
-static int view_controller(struct replicated *x, const struct core_v1_replication_controller *rc,
-	struct arena *a)
+static int view_controller(
+	struct replicated *x, const struct core_v1_replication_controller *rc, struct arena *a)
 {
 	const struct core_v1_replication_controller_status *st = &rc->status;
 
@@ -38,11 +38,14 @@ static int view_controller(struct replicated *x, const struct core_v1_replicatio
 	if (rc->spec.template)
 		x->rs.spec.template = *rc->spec.template;
 	x->rs.status = (struct apps_v1_replica_set_status){ .replicas = st->replicas,
-		.fully_labeled_replicas = st->fully_labeled_replicas, .ready_replicas = st->ready_replicas,
-		.available_replicas = st->available_replicas, .observed_generation = st->observed_generation };
+		.fully_labeled_replicas = st->fully_labeled_replicas,
+		.ready_replicas = st->ready_replicas,
+		.available_replicas = st->available_replicas,
+		.observed_generation = st->observed_generation };
 	LIST_EACH(c, &st->conditions)
-		*LIST_ADD(a, &x->rs.status.conditions) = (struct apps_v1_replica_set_condition){ c->type,
-			c->status, c->last_transition_time, c->reason, c->message };
+		*LIST_ADD(a, &x->rs.status.conditions) =
+			(struct apps_v1_replica_set_condition){ c->type, c->status,
+				c->last_transition_time, c->reason, c->message };
 	/* An empty selector of a ReplicationController selects nothing; so does selector_from_map. */
 	x->selector = selector_from_map(&rc->spec.selector, a);
 	return 0;
@@ -131,14 +134,16 @@ static void pod_changed(struct run *r, const struct cached *old, const struct ca
 	if (is) {
 		if (resolve_owner(r, now, &key))
 			enqueue_after(r, buf_str(&key), GATHER_MS);
-	} else if (moved || !model_equal(&meta_v1_object_meta_type,
-				&(struct meta_v1_object_meta){ .labels = old->meta->labels },
-				&(struct meta_v1_object_meta){ .labels = now->meta->labels })) {
+	} else if (moved ||
+		!model_equal(&meta_v1_object_meta_type,
+			&(struct meta_v1_object_meta){ .labels = old->meta->labels },
+			&(struct meta_v1_object_meta){ .labels = now->meta->labels })) {
 		enqueue_matching(r, now);
 	}
 }
 
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (ev == INFORMER_ADDED)
 		pod_added(r, now);
@@ -152,7 +157,7 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 struct change {
 	struct run *r;
 	struct replicated *x;
-	const struct core_v1_pod *pod;    /* to create: what every new one looks like */
+	const struct core_v1_pod *pod; /* to create: what every new one looks like */
 	const struct core_v1_pod **victims;
 	_Atomic size_t tried;
 };
@@ -203,13 +208,15 @@ static void count_family(struct run *r, const struct replicated *x, struct map *
 	if (parent && x->type == &apps_v1_replica_set_type)
 		sets = cache_indexed(r, x->type, "uid:", parent->uid);
 	for (size_t i = 0; i < MAX(sets.len, (size_t)1); i++) {
-		struct str uid = sets.len ? model_meta(x->type, sets.items[i])->uid : x->rs.metadata.uid;
+		struct str uid =
+			sets.len ? model_meta(x->type, sets.items[i])->uid : x->rs.metadata.uid;
 		struct objects pods = cache_indexed(r, &core_v1_pod_type, "uid:", uid);
 
 		OBJECT_EACH(const struct core_v1_pod, p, pods)
 			if (pod_active(p) && p->spec.node_name.len)
 				map_set(counts, p->spec.node_name,
-					(void *)((uintptr_t)map_get(counts, p->spec.node_name) + 1));
+					(void *)((uintptr_t)map_get(counts, p->spec.node_name) +
+						1));
 	}
 }
 
@@ -239,7 +246,8 @@ static int scale_down(struct run *r, struct replicated *x, const struct objects 
 	for (size_t i = 0; i < active->len; i++) {
 		const struct core_v1_pod *p = active->items[i];
 
-		ranked[i] = (struct ranked){ p, (size_t)(uintptr_t)map_get(&counts, p->spec.node_name), r->now };
+		ranked[i] = (struct ranked){ p,
+			(size_t)(uintptr_t)map_get(&counts, p->spec.node_name), r->now };
 	}
 	map_deinit(&counts, NULL);
 	if (n < active->len)
@@ -253,7 +261,8 @@ static int scale_down(struct run *r, struct replicated *x, const struct objects 
 	return failure;
 }
 
-static int manage(struct run *r, struct replicated *x, const struct objects *active, struct err *err)
+static int manage(
+	struct run *r, struct replicated *x, const struct objects *active, struct err *err)
 {
 	int64_t diff = (int64_t)active->len - int32_or(&x->rs.spec.replicas, 1);
 
@@ -271,8 +280,8 @@ static bool has_all_labels(const struct core_v1_pod *p, const struct str_map *la
 	return true;
 }
 
-static void set_failure(struct run *r, struct replicated *x, struct apps_v1_replica_set_status *st, int failure,
-	int64_t diff, const struct err *why)
+static void set_failure(struct run *r, struct replicated *x, struct apps_v1_replica_set_status *st,
+	int failure, int64_t diff, const struct err *why)
 {
 	struct apps_v1_replica_set_condition *present = NULL;
 
@@ -280,18 +289,21 @@ static void set_failure(struct run *r, struct replicated *x, struct apps_v1_repl
 		if (str_eqz(c->type, "ReplicaFailure"))
 			present = c;
 	if (failure && !present) {
-		*LIST_ADD(r->arena, &st->conditions) = (struct apps_v1_replica_set_condition){
-			.type = STR("ReplicaFailure"), .status = STR("True"), .last_transition_time = r->now,
-			.reason = diff < 0 ? STR("FailedCreate") : STR("FailedDelete"),
-			.message = arena_strz(r->arena, why->text) };
+		*LIST_ADD(r->arena, &st->conditions) =
+			(struct apps_v1_replica_set_condition){ .type = STR("ReplicaFailure"),
+				.status = STR("True"),
+				.last_transition_time = r->now,
+				.reason = diff < 0 ? STR("FailedCreate") : STR("FailedDelete"),
+				.message = arena_strz(r->arena, why->text) };
 	} else if (!failure && present) {
 		*present = st->conditions.items[st->conditions.len - 1];
 		st->conditions.len--;
 	}
 }
 
-static void compute_status(struct run *r, struct replicated *x, const struct objects *active, int32_t terminating,
-	int failure, const struct err *why, struct apps_v1_replica_set_status *st)
+static void compute_status(struct run *r, struct replicated *x, const struct objects *active,
+	int32_t terminating, int failure, const struct err *why,
+	struct apps_v1_replica_set_status *st)
 {
 	const struct apps_v1_replica_set_status *old =
 		model_copy(&apps_v1_replica_set_status_type, &x->rs.status, r->arena);
@@ -302,22 +314,25 @@ static void compute_status(struct run *r, struct replicated *x, const struct obj
 	OBJECT_EACH(const struct core_v1_pod, p, *active) {
 		uint64_t wait = 0;
 
-		st->fully_labeled_replicas += has_all_labels(p, &x->rs.spec.template.metadata.labels);
+		st->fully_labeled_replicas +=
+			has_all_labels(p, &x->rs.spec.template.metadata.labels);
 		if (!pod_ready(p))
 			continue;
 		st->ready_replicas++;
-		st->available_replicas += pod_available(p, x->rs.spec.min_ready_seconds, r->now, &wait);
+		st->available_replicas +=
+			pod_available(p, x->rs.spec.min_ready_seconds, r->now, &wait);
 		if (wait)
 			requeue_within(r, wait);
 	}
 	if (x->type == &apps_v1_replica_set_type)
 		st->terminating_replicas = (struct opt_int32)SOME(terminating);
-	set_failure(r, x, st, failure, (int64_t)active->len - int32_or(&x->rs.spec.replicas, 1), why);
+	set_failure(
+		r, x, st, failure, (int64_t)active->len - int32_or(&x->rs.spec.replicas, 1), why);
 	st->observed_generation = x->rs.metadata.generation;
 }
 
-static int write_status(struct run *r, struct replicated *x, const struct apps_v1_replica_set_status *st,
-	struct err *err)
+static int write_status(struct run *r, struct replicated *x,
+	const struct apps_v1_replica_set_status *st, struct err *err)
 {
 	if (model_equal(&apps_v1_replica_set_status_type, st, &x->rs.status))
 		return 0;
@@ -325,14 +340,18 @@ static int write_status(struct run *r, struct replicated *x, const struct apps_v
 		x->rs.status = *st;
 		return client_update(r->client, x->type, "status", &x->rs, r->arena, NULL, err);
 	}
-	struct core_v1_replication_controller rc = *(const struct core_v1_replication_controller *)x->object;
+	struct core_v1_replication_controller rc =
+		*(const struct core_v1_replication_controller *)x->object;
 
 	rc.status = (struct core_v1_replication_controller_status){ .replicas = st->replicas,
-		.fully_labeled_replicas = st->fully_labeled_replicas, .ready_replicas = st->ready_replicas,
-		.available_replicas = st->available_replicas, .observed_generation = st->observed_generation };
+		.fully_labeled_replicas = st->fully_labeled_replicas,
+		.ready_replicas = st->ready_replicas,
+		.available_replicas = st->available_replicas,
+		.observed_generation = st->observed_generation };
 	LIST_EACH(c, &st->conditions)
-		*LIST_ADD(r->arena, &rc.status.conditions) = (struct core_v1_replication_controller_condition){
-			c->type, c->status, c->last_transition_time, c->reason, c->message };
+		*LIST_ADD(r->arena, &rc.status.conditions) =
+			(struct core_v1_replication_controller_condition){ c->type, c->status,
+				c->last_transition_time, c->reason, c->message };
 	return client_update(r->client, x->type, "status", &rc, r->arena, NULL, err);
 }
 
@@ -354,7 +373,9 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	if (ret)
 		return ret;
 	bool act = may_act(r, key);
-	const struct claim claim = { .owner_type = x.type, .owner = object, .selector = x.selector,
+	const struct claim claim = { .owner_type = x.type,
+		.owner = object,
+		.selector = x.selector,
 		.type = &core_v1_pod_type };
 
 	ret = claim_objects(r, &claim, &pods, err);
@@ -405,7 +426,8 @@ const struct controller replication_controller = {
 	.name = "replication",
 	.bulk = true,
 	.component = "replication-controller",
-	.watches = { { &core_v1_replication_controller_type, map_self }, { &core_v1_pod_type, map_pod } },
+	.watches = { { &core_v1_replication_controller_type, map_self },
+		{ &core_v1_pod_type, map_pod } },
 	.init = init,
 	.deinit = deinit,
 	.reconcile = reconcile,

@@ -28,9 +28,10 @@ void rollout_bounds(const struct apps_v1_deployment *d, int *ret_surge, int *ret
 	*ret_surge = *ret_unavailable = 0;
 	if (!is_rolling(d))
 		return;
-	*ret_surge = scaled_value(u && u->max_surge.kind ? &u->max_surge : &quarter, replicas, true, 0);
-	*ret_unavailable =
-		scaled_value(u && u->max_unavailable.kind ? &u->max_unavailable : &quarter, replicas, false, 0);
+	*ret_surge =
+		scaled_value(u && u->max_surge.kind ? &u->max_surge : &quarter, replicas, true, 0);
+	*ret_unavailable = scaled_value(
+		u && u->max_unavailable.kind ? &u->max_unavailable : &quarter, replicas, false, 0);
 	if (!*ret_surge && !*ret_unavailable)
 		*ret_unavailable = 1; /* both rounded to nothing: something has to give */
 	*ret_unavailable = MIN(*ret_unavailable, replicas);
@@ -71,7 +72,8 @@ int rollout_may_go(const struct rollout *o)
 	int surge, unavailable;
 
 	rollout_bounds(o->d, &surge, &unavailable);
-	int new_unavailable = o->new_set ? set_replicas(o->new_set) - o->new_set->status.available_replicas : 0;
+	int new_unavailable =
+		o->new_set ? set_replicas(o->new_set) - o->new_set->status.available_replicas : 0;
 
 	return rollout_total(o, false) - (rollout_replicas(o->d) - unavailable) - new_unavailable;
 }
@@ -127,7 +129,8 @@ void rollout_proportions(const struct rollout *o, int *ret_sizes)
 	size_t n = 0;
 
 	rollout_bounds(o->d, &surge, &unavailable);
-	int allowed_size = want > 0 ? want + surge : 0, to_add = allowed_size - rollout_total(o, false);
+	int allowed_size = want > 0 ? want + surge : 0,
+	    to_add = allowed_size - rollout_total(o, false);
 
 	for (size_t i = 0; i < o->n_all; i++) {
 		ret_sizes[i] = set_replicas(o->all[i]);
@@ -147,8 +150,8 @@ void rollout_proportions(const struct rollout *o, int *ret_sizes)
 	ret_sizes[active[0].at] = MAX(ret_sizes[active[0].at] + to_add - added, 0);
 }
 
-bool template_equal_but_hash(const struct core_v1_pod_template_spec *a, const struct core_v1_pod_template_spec *b,
-	struct arena *arena)
+bool template_equal_but_hash(const struct core_v1_pod_template_spec *a,
+	const struct core_v1_pod_template_spec *b, struct arena *arena)
 {
 	const struct core_v1_pod_template_spec *in[2] = { a, b };
 	struct core_v1_pod_template_spec bare[2];
@@ -157,8 +160,10 @@ bool template_equal_but_hash(const struct core_v1_pod_template_spec *a, const st
 		const struct str_map *labels = &in[i]->metadata.labels;
 
 		bare[i] = *in[i];
-		bare[i].metadata.labels = (struct str_map){ arena_memdup(arena, labels->items,
-			labels->len * sizeof(*labels->items)), labels->len };
+		bare[i].metadata.labels = (struct str_map){
+			arena_memdup(arena, labels->items, labels->len * sizeof(*labels->items)),
+			labels->len
+		};
 		str_map_remove(&bare[i].metadata.labels, STR(HASH_LABEL));
 	}
 	return model_equal(&core_v1_pod_template_spec_type, &bare[0], &bare[1]);
@@ -166,13 +171,15 @@ bool template_equal_but_hash(const struct core_v1_pod_template_spec *a, const st
 
 bool rollout_has_deadline(const struct apps_v1_deployment *d)
 {
-	return d->spec.progress_deadline_seconds.set && d->spec.progress_deadline_seconds.value != INT_MAX;
+	return d->spec.progress_deadline_seconds.set &&
+		d->spec.progress_deadline_seconds.value != INT_MAX;
 }
 
-bool rollout_complete(const struct apps_v1_deployment *d, const struct apps_v1_deployment_status *st)
+bool rollout_complete(
+	const struct apps_v1_deployment *d, const struct apps_v1_deployment_status *st)
 {
 	int want = rollout_replicas(d);
 
-	return st->updated_replicas == want && st->replicas == want && st->available_replicas == want &&
-		st->observed_generation >= d->metadata.generation;
+	return st->updated_replicas == want && st->replicas == want &&
+		st->available_replicas == want && st->observed_generation >= d->metadata.generation;
 }

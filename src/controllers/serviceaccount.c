@@ -10,10 +10,12 @@ static bool namespace_lives(struct run *r, struct str name)
 {
 	const struct core_v1_namespace *ns = cache_object(r, &core_v1_namespace_type, name);
 
-	return ns && time_is_zero(ns->metadata.deletion_timestamp) && !str_eqz(ns->status.phase, "Terminating");
+	return ns && time_is_zero(ns->metadata.deletion_timestamp) &&
+		!str_eqz(ns->status.phase, "Terminating");
 }
 
-static int create_quietly(struct run *r, const struct type *t, struct str ns, const void *obj, struct err *err)
+static int create_quietly(
+	struct run *r, const struct type *t, struct str ns, const void *obj, struct err *err)
 {
 	int ret = client_create(r->client, t, ns, obj, r->arena, NULL, err);
 
@@ -27,7 +29,8 @@ static int reconcile_account(struct run *r, struct str ns, struct err *err)
 	struct core_v1_service_account *sa;
 
 	if (!namespace_lives(r, ns) ||
-		cache_object(r, &core_v1_service_account_type, key_of(r->arena, ns, STR("default"))))
+		cache_object(
+			r, &core_v1_service_account_type, key_of(r->arena, ns, STR("default"))))
 		return 0;
 	sa = model_new(&core_v1_service_account_type, r->arena);
 	sa->metadata.name = STR("default");
@@ -35,16 +38,16 @@ static int reconcile_account(struct run *r, struct str ns, struct err *err)
 	return create_quietly(r, &core_v1_service_account_type, ns, sa, err);
 }
 
-static void map_account(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_account(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (ev == INFORMER_DELETED && str_eqz(old->meta->name, "default"))
 		enqueue(r, old->meta->namespace);
 }
 
 /* Only new namespaces, and those that the cache shows first. */
-static void map_new_namespace(struct run *r, enum informer_event ev, const struct cached *old,
-	const struct cached *now)
+static void map_new_namespace(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	if (ev != INFORMER_DELETED)
 		enqueue(r, now->key);
@@ -72,7 +75,8 @@ static int reconcile_ca(struct run *r, struct str ns, struct err *err)
 
 	if (ret && ret != CLIENT_NOT_FOUND)
 		return ret;
-	if (!ret && cm->data.len == 1 && str_eq(str_map_get(&cm->data, STR("ca.crt")), r->config->ca_pem))
+	if (!ret && cm->data.len == 1 &&
+		str_eq(str_map_get(&cm->data, STR("ca.crt")), r->config->ca_pem))
 		return 0;
 	bool there = !ret;
 
@@ -89,7 +93,8 @@ static int reconcile_ca(struct run *r, struct str ns, struct err *err)
 		     : create_quietly(r, t, ns, cm, err);
 }
 
-static void map_ca(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_ca(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 

@@ -23,13 +23,15 @@ static bool mirrored(const struct core_v1_endpoints *e, const struct core_v1_ser
 		!str_map_has(&e->metadata.annotations, STR(LEADER_ANNOTATION));
 }
 
-static void add_addresses(struct mirror *m, struct discovery_v1_endpoint_slice *s, const struct core_v1_endpoint_address_items *l, bool ready)
+static void add_addresses(struct mirror *m, struct discovery_v1_endpoint_slice *s,
+	const struct core_v1_endpoint_address_items *l, bool ready)
 {
 	struct arena *a = m->r->arena;
 	bool v6 = str_eqz(s->address_type, "IPv6");
 
 	LIST_EACH(x, l) {
-		if ((memchr(x->ip.p, ':', x->ip.len) != NULL) != v6 || s->endpoints.len >= ADDRESSES_MOST)
+		if ((memchr(x->ip.p, ':', x->ip.len) != NULL) != v6 ||
+			s->endpoints.len >= ADDRESSES_MOST)
 			continue;
 		struct discovery_v1_endpoint *e = LIST_ADD(a, &s->endpoints);
 
@@ -41,7 +43,8 @@ static void add_addresses(struct mirror *m, struct discovery_v1_endpoint_slice *
 	}
 }
 
-static void add_slice(struct mirror *m, const struct core_v1_endpoint_subset *sub, const char *family)
+static void add_slice(
+	struct mirror *m, const struct core_v1_endpoint_subset *sub, const char *family)
 {
 	struct arena *a = m->r->arena;
 	struct discovery_v1_endpoint_slice *s = model_new(&discovery_v1_endpoint_slice_type, a);
@@ -52,8 +55,12 @@ static void add_slice(struct mirror *m, const struct core_v1_endpoint_subset *su
 	if (!s->endpoints.len)
 		return;
 	LIST_EACH(p, &sub->ports)
-		*LIST_ADD(a, &s->ports) = (struct discovery_v1_endpoint_port){ .name = p->name.len ? p->name : STR(""), .protocol = p->protocol,
-			.port = SOME(p->port), .app_protocol = p->app_protocol };
+		*LIST_ADD(a, &s->ports) =
+			(struct discovery_v1_endpoint_port){ .name = p->name.len ? p->name
+										 : STR(""),
+				.protocol = p->protocol,
+				.port = SOME(p->port),
+				.app_protocol = p->app_protocol };
 	s->metadata.generate_name = arena_fmt(a, STR_FMT "-", STR_ARG(m->e->metadata.name));
 	s->metadata.namespace = m->e->metadata.namespace;
 	LIST_EACH(l, &m->e->metadata.labels)
@@ -61,23 +68,31 @@ static void add_slice(struct mirror *m, const struct core_v1_endpoint_subset *su
 			str_map_set(a, &s->metadata.labels, l->key, l->value);
 	str_map_set(a, &s->metadata.labels, STR(SERVICE_NAME_LABEL), m->e->metadata.name);
 	str_map_set(a, &s->metadata.labels, STR(MANAGED_BY_SLICES), STR(OUR_NAME));
-	*LIST_ADD(a, &s->metadata.owner_references) = controller_reference(&core_v1_endpoints_type, m->e, a);
-	m->wanted = arena_grow(a, m->wanted, m->n_wanted * sizeof(*m->wanted), (m->n_wanted + 1) * sizeof(*m->wanted));
+	*LIST_ADD(a, &s->metadata.owner_references) =
+		controller_reference(&core_v1_endpoints_type, m->e, a);
+	m->wanted = arena_grow(a, m->wanted, m->n_wanted * sizeof(*m->wanted),
+		(m->n_wanted + 1) * sizeof(*m->wanted));
 	m->wanted[m->n_wanted++] = s;
 }
 
-static bool same_ports(const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
+static bool same_ports(
+	const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
 {
-	const struct discovery_v1_endpoint_slice x = { .address_type = a->address_type, .ports = a->ports },
-						 y = { .address_type = b->address_type, .ports = b->ports };
+	const struct discovery_v1_endpoint_slice x = { .address_type = a->address_type,
+		.ports = a->ports },
+						 y = { .address_type = b->address_type,
+							 .ports = b->ports };
 
 	return model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
 }
 
-static bool same_slice(const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
+static bool same_slice(
+	const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
 {
-	const struct discovery_v1_endpoint_slice x = { .metadata.labels = a->metadata.labels, .endpoints = a->endpoints },
-						 y = { .metadata.labels = b->metadata.labels, .endpoints = b->endpoints };
+	const struct discovery_v1_endpoint_slice x = { .metadata.labels = a->metadata.labels,
+		.endpoints = a->endpoints },
+						 y = { .metadata.labels = b->metadata.labels,
+							 .endpoints = b->endpoints };
 
 	return same_ports(a, b) && model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
 }
@@ -85,7 +100,8 @@ static bool same_slice(const struct discovery_v1_endpoint_slice *a, const struct
 static int drop(struct run *r, const struct discovery_v1_endpoint_slice *s, struct err *err)
 {
 	const struct client_delete o = { .grace_seconds = -1, .uid = s->metadata.uid };
-	int ret = client_delete(r->client, &discovery_v1_endpoint_slice_type, s->metadata.namespace, s->metadata.name, &o, err);
+	int ret = client_delete(r->client, &discovery_v1_endpoint_slice_type, s->metadata.namespace,
+		s->metadata.name, &o, err);
 
 	return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
 }
@@ -118,11 +134,15 @@ static int put(struct mirror *m, const struct objects *present, struct str key, 
 		if (!m->wanted[i])
 			continue;
 		expect_creations(m->r->state, key, 1);
-		int ret = client_create(m->r->client, t, m->wanted[i]->metadata.namespace, m->wanted[i], m->r->arena, NULL, err);
+		int ret = client_create(m->r->client, t, m->wanted[i]->metadata.namespace,
+			m->wanted[i], m->r->arena, NULL, err);
 
 		if (ret) {
 			creation_observed(m->r->state, key);
-			return ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated") ? 0 : ret;
+			return ret == CLIENT_FORBIDDEN &&
+					strstr(err->text, "because it is being terminated")
+				? 0
+				: ret;
 		}
 	}
 	return 0;
@@ -146,13 +166,15 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	return put(&m, &present, key, err);
 }
 
-static void map_slice(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_slice(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	struct str service = str_map_get(&c->meta->labels, STR(SERVICE_NAME_LABEL));
 	struct buf key CLEAN_BUF = { 0 };
 
-	if (!service.len || !str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
+	if (!service.len ||
+		!str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
 		return;
 	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(service));
 	if (ev == INFORMER_ADDED)

@@ -17,13 +17,13 @@
 
 struct stateful {
 	struct run *r;
-	struct apps_v1_stateful_set *s;    /* a copy; status is written back */
+	struct apps_v1_stateful_set *s; /* a copy; status is written back */
 	struct str key;
 	struct history history;
 	struct apps_v1_controller_revision *current, *update;
 	struct core_v1_pod_template_spec *current_template;
 	int start, replicas;
-	const struct core_v1_pod **pods;   /* by ordinal - start; NULL: not there */
+	const struct core_v1_pod **pods;      /* by ordinal - start; NULL: not there */
 	const struct core_v1_pod **condemned; /* ordinals beyond, ascending */
 	size_t n_condemned;
 	const struct core_v1_pod *first_sick;
@@ -35,11 +35,13 @@ static int ordinal_of(const struct apps_v1_stateful_set *s, struct str pod_name)
 	int64_t n;
 	struct str prefix = s->metadata.name;
 
-	if (!str_has_prefix(pod_name, prefix) || pod_name.len < prefix.len + 2 || pod_name.p[prefix.len] != '-')
+	if (!str_has_prefix(pod_name, prefix) || pod_name.len < prefix.len + 2 ||
+		pod_name.p[prefix.len] != '-')
 		return -1;
 	struct str digits = str_from(pod_name, prefix.len + 1);
 
-	if (str_to_i64(digits, &n) || n < 0 || n > INT32_MAX || (digits.len > 1 && digits.p[0] == '0'))
+	if (str_to_i64(digits, &n) || n < 0 || n > INT32_MAX ||
+		(digits.len > 1 && digits.p[0] == '0'))
 		return -1;
 	return (int)n;
 }
@@ -49,9 +51,11 @@ static bool is_member(void *arg, const void *pod)
 	return ordinal_of(arg, ((const struct core_v1_pod *)pod)->metadata.name) >= 0;
 }
 
-static struct str claim_name(const struct stateful *x, const struct core_v1_persistent_volume_claim *tpl, int ordinal)
+static struct str claim_name(
+	const struct stateful *x, const struct core_v1_persistent_volume_claim *tpl, int ordinal)
 {
-	return arena_fmt(x->r->arena, STR_FMT "-" STR_FMT "-%d", STR_ARG(tpl->metadata.name), STR_ARG(x->s->metadata.name), ordinal);
+	return arena_fmt(x->r->arena, STR_FMT "-" STR_FMT "-%d", STR_ARG(tpl->metadata.name),
+		STR_ARG(x->s->metadata.name), ordinal);
 }
 
 static struct str revision_of(const struct core_v1_pod *p)
@@ -86,7 +90,8 @@ static bool healthy(struct stateful *x, const struct core_v1_pod *p)
 
 static int partition(const struct stateful *x)
 {
-	const struct apps_v1_rolling_update_stateful_set_strategy *u = x->s->spec.update_strategy.rolling_update;
+	const struct apps_v1_rolling_update_stateful_set_strategy *u =
+		x->s->spec.update_strategy.rolling_update;
 
 	return u ? int32_or(&u->partition, 0) : 0;
 }
@@ -138,13 +143,15 @@ static struct core_v1_pod *build_pod(struct stateful *x, int ordinal)
 {
 	struct arena *a = x->r->arena;
 	bool old = wants_current(x, ordinal);
-	struct core_v1_pod *p = pod_from_template(old ? x->current_template : &x->s->spec.template, &apps_v1_stateful_set_type, x->s, a);
+	struct core_v1_pod *p = pod_from_template(old ? x->current_template : &x->s->spec.template,
+		&apps_v1_stateful_set_type, x->s, a);
 
 	p->metadata.generate_name = STR_NONE;
 	p->metadata.name = arena_fmt(a, STR_FMT "-%d", STR_ARG(x->s->metadata.name), ordinal);
 	str_map_set(a, &p->metadata.labels, STR(NAME_LABEL), p->metadata.name);
 	str_map_set(a, &p->metadata.labels, STR(INDEX_LABEL), arena_fmt(a, "%d", ordinal));
-	str_map_set(a, &p->metadata.labels, STR(REVISION_HASH_LABEL), old ? x->current->metadata.name : x->update->metadata.name);
+	str_map_set(a, &p->metadata.labels, STR(REVISION_HASH_LABEL),
+		old ? x->current->metadata.name : x->update->metadata.name);
 	p->spec.hostname = p->metadata.name;
 	p->spec.subdomain = x->s->spec.service_name;
 	set_claims(x, p, ordinal);
@@ -152,19 +159,22 @@ static struct core_v1_pod *build_pod(struct stateful *x, int ordinal)
 }
 
 /* ---- acts, with upstream's events ---- */
-static void say(struct stateful *x, const char *verb, const char *what, struct str pod, int failure, const struct err *err)
+static void say(struct stateful *x, const char *verb, const char *what, struct str pod, int failure,
+	const struct err *err)
 {
-	const char *reason = !strcmp(verb, "create") ? (failure ? "FailedCreate" : "SuccessfulCreate")
+	const char *reason = !strcmp(verb, "create")
+		? (failure ? "FailedCreate" : "SuccessfulCreate")
 		: !strcmp(verb, "update") ? (failure ? "FailedUpdate" : "SuccessfulUpdate")
-		: (failure ? "FailedDelete" : "SuccessfulDelete");
+					  : (failure ? "FailedDelete" : "SuccessfulDelete");
 
 	if (failure)
 		event_record(x->r->events, &apps_v1_stateful_set_type, x->s, "Warning", reason,
-			"%s %s " STR_FMT " in StatefulSet " STR_FMT " failed error: %s", verb, what, STR_ARG(pod),
-			STR_ARG(x->s->metadata.name), err->text);
+			"%s %s " STR_FMT " in StatefulSet " STR_FMT " failed error: %s", verb, what,
+			STR_ARG(pod), STR_ARG(x->s->metadata.name), err->text);
 	else
 		event_record(x->r->events, &apps_v1_stateful_set_type, x->s, "Normal", reason,
-			"%s %s " STR_FMT " in StatefulSet " STR_FMT " successful", verb, what, STR_ARG(pod), STR_ARG(x->s->metadata.name));
+			"%s %s " STR_FMT " in StatefulSet " STR_FMT " successful", verb, what,
+			STR_ARG(pod), STR_ARG(x->s->metadata.name));
 }
 
 static bool keeps(struct str policy)
@@ -185,14 +195,17 @@ static int create_claims(struct stateful *x, int ordinal, struct err *err)
 		c->kind = STR("PersistentVolumeClaim");
 		c->metadata.name = claim_name(x, tpl, ordinal);
 		c->metadata.namespace = x->s->metadata.namespace;
-		if (cache_object(x->r, t, key_of(x->r->arena, c->metadata.namespace, c->metadata.name)))
+		if (cache_object(
+			    x->r, t, key_of(x->r->arena, c->metadata.namespace, c->metadata.name)))
 			continue;
 		if (x->s->spec.selector)
 			LIST_EACH(l, &x->s->spec.selector->match_labels)
 				str_map_set(x->r->arena, &c->metadata.labels, l->key, l->value);
 		if (keep && !keeps(keep->when_deleted))
-			*LIST_ADD(x->r->arena, &c->metadata.owner_references) = controller_reference(&apps_v1_stateful_set_type, x->s, x->r->arena);
-		int r = client_create(x->r->client, t, c->metadata.namespace, c, x->r->arena, NULL, err);
+			*LIST_ADD(x->r->arena, &c->metadata.owner_references) =
+				controller_reference(&apps_v1_stateful_set_type, x->s, x->r->arena);
+		int r = client_create(
+			x->r->client, t, c->metadata.namespace, c, x->r->arena, NULL, err);
 
 		if (r == CLIENT_EXISTS)
 			continue;
@@ -210,9 +223,12 @@ static int create_pod(struct stateful *x, int ordinal, struct err *err)
 
 	if (r)
 		return r;
-	r = client_create(x->r->client, &core_v1_pod_type, p->metadata.namespace, p, x->r->arena, NULL, err);
+	r = client_create(
+		x->r->client, &core_v1_pod_type, p->metadata.namespace, p, x->r->arena, NULL, err);
 	if (r == CLIENT_EXISTS)
-		return err_set(err, CLIENT_CONFLICT, "pod " STR_FMT " is there and not in the cache yet", STR_ARG(p->metadata.name));
+		return err_set(err, CLIENT_CONFLICT,
+			"pod " STR_FMT " is there and not in the cache yet",
+			STR_ARG(p->metadata.name));
 	if (r == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
 		return 0;
 	say(x, "create", "Pod", p->metadata.name, r, err);
@@ -222,7 +238,8 @@ static int create_pod(struct stateful *x, int ordinal, struct err *err)
 static int delete_pod(struct stateful *x, const struct core_v1_pod *p, struct err *err)
 {
 	const struct client_delete o = { .grace_seconds = -1, .uid = p->metadata.uid };
-	int r = client_delete(x->r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
+	int r = client_delete(
+		x->r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
 
 	if (r == CLIENT_NOT_FOUND || r == CLIENT_CONFLICT)
 		return 0;
@@ -239,10 +256,12 @@ static int let_claims_go(struct stateful *x, const struct core_v1_pod *p, struct
 	if (!keep || keeps(keep->when_scaled))
 		return 0;
 	LIST_EACH(tpl, &x->s->spec.volume_claim_templates) {
-		int r = patch_merge_fmt(x->r, &core_v1_persistent_volume_claim_type, p->metadata.namespace,
+		int r = patch_merge_fmt(x->r, &core_v1_persistent_volume_claim_type,
+			p->metadata.namespace,
 			claim_name(x, tpl, ordinal_of(x->s, p->metadata.name)), NULL, err,
-			"{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"" STR_FMT "\",\"uid\":\"" STR_FMT
-			"\"}]}}", STR_ARG(p->metadata.name), STR_ARG(p->metadata.uid));
+			"{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"" STR_FMT
+			"\",\"uid\":\"" STR_FMT "\"}]}}",
+			STR_ARG(p->metadata.name), STR_ARG(p->metadata.uid));
 
 		if (r && r != CLIENT_NOT_FOUND)
 			return r;
@@ -250,16 +269,21 @@ static int let_claims_go(struct stateful *x, const struct core_v1_pod *p, struct
 	return 0;
 }
 
-static int mend_labels(struct stateful *x, const struct core_v1_pod *p, int ordinal, struct err *err)
+static int mend_labels(
+	struct stateful *x, const struct core_v1_pod *p, int ordinal, struct err *err)
 {
-	struct str name = str_map_get(&p->metadata.labels, STR(NAME_LABEL)), index = str_map_get(&p->metadata.labels, STR(INDEX_LABEL));
+	struct str name = str_map_get(&p->metadata.labels, STR(NAME_LABEL)),
+		   index = str_map_get(&p->metadata.labels, STR(INDEX_LABEL));
 	char want[16];
 
 	snprintf(want, sizeof(want), "%d", ordinal);
 	if (str_eq(name, p->metadata.name) && str_eqz(index, want))
 		return 0;
-	return patch_merge_fmt(x->r, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, NULL, err,
-		"{\"metadata\":{\"labels\":{\"" NAME_LABEL "\":\"" STR_FMT "\",\"" INDEX_LABEL "\":\"%s\"}}}", STR_ARG(p->metadata.name), want);
+	return patch_merge_fmt(x->r, &core_v1_pod_type, p->metadata.namespace, p->metadata.name,
+		NULL, err,
+		"{\"metadata\":{\"labels\":{\"" NAME_LABEL "\":\"" STR_FMT "\",\"" INDEX_LABEL
+		"\":\"%s\"}}}",
+		STR_ARG(p->metadata.name), want);
 }
 
 /* ---- steps; *ret_stop: wait for what was begun ---- */
@@ -277,10 +301,12 @@ static int step_replica(struct stateful *x, int i, bool *ret_stop, struct err *e
 		*ret_stop = true;
 		if (terminating(p))
 			return 0;
-		event_record(x->r->events, &apps_v1_stateful_set_type, x->s, failed ? "Warning" : "Normal",
+		event_record(x->r->events, &apps_v1_stateful_set_type, x->s,
+			failed ? "Warning" : "Normal",
 			failed ? "RecreatingFailedPod" : "RecreatingTerminatedPod",
-			"StatefulSet " STR_FMT "/" STR_FMT " is recreating %s Pod " STR_FMT, STR_ARG(x->s->metadata.namespace),
-			STR_ARG(x->s->metadata.name), failed ? "failed" : "terminated", STR_ARG(p->metadata.name));
+			"StatefulSet " STR_FMT "/" STR_FMT " is recreating %s Pod " STR_FMT,
+			STR_ARG(x->s->metadata.namespace), STR_ARG(x->s->metadata.name),
+			failed ? "failed" : "terminated", STR_ARG(p->metadata.name));
 		return delete_pod(x, p, err);
 	}
 	if (str_eqz(p->status.phase, "Pending")) {
@@ -295,7 +321,8 @@ static int step_replica(struct stateful *x, int i, bool *ret_stop, struct err *e
 	return terminating(p) ? 0 : mend_labels(x, p, ordinal, err);
 }
 
-static int step_condemned(struct stateful *x, const struct core_v1_pod *p, bool *ret_stop, struct err *err)
+static int step_condemned(
+	struct stateful *x, const struct core_v1_pod *p, bool *ret_stop, struct err *err)
 {
 	*ret_stop = ordered(x);
 	if (terminating(p))
@@ -309,7 +336,8 @@ static int step_condemned(struct stateful *x, const struct core_v1_pod *p, bool 
 
 static int step_update(struct stateful *x, struct err *err)
 {
-	const struct apps_v1_rolling_update_stateful_set_strategy *u = x->s->spec.update_strategy.rolling_update;
+	const struct apps_v1_rolling_update_stateful_set_strategy *u =
+		x->s->spec.update_strategy.rolling_update;
 	int most = u ? scaled_value(&u->max_unavailable, x->replicas, false, 1) : 1, sick = 0;
 
 	most = MAX(most, 1);
@@ -365,8 +393,12 @@ static int by_ordinal(const void *pa, const void *pb)
 
 static int survey(struct stateful *x, const struct selector *selector, struct err *err)
 {
-	const struct claim claim = { .owner_type = &apps_v1_stateful_set_type, .owner = x->s, .selector = selector,
-		.type = &core_v1_pod_type, .filter = is_member, .arg = x->s };
+	const struct claim claim = { .owner_type = &apps_v1_stateful_set_type,
+		.owner = x->s,
+		.selector = selector,
+		.type = &core_v1_pod_type,
+		.filter = is_member,
+		.arg = x->s };
 	struct objects os;
 	int r = claim_objects(x->r, &claim, &os, err);
 
@@ -394,7 +426,8 @@ static int survey(struct stateful *x, const struct selector *selector, struct er
 }
 
 /* ---- status ---- */
-static void count_pod(struct stateful *x, const struct core_v1_pod *p, struct apps_v1_stateful_set_status *st)
+static void count_pod(
+	struct stateful *x, const struct core_v1_pod *p, struct apps_v1_stateful_set_status *st)
 {
 	if (!p || !p->status.phase.len)
 		return;
@@ -411,9 +444,12 @@ static void count_pod(struct stateful *x, const struct core_v1_pod *p, struct ap
 
 static void count(struct stateful *x, struct apps_v1_stateful_set_status *st)
 {
-	*st = (struct apps_v1_stateful_set_status){ .observed_generation = x->s->metadata.generation,
-		.collision_count = x->s->status.collision_count, .conditions = x->s->status.conditions,
-		.current_revision = x->current->metadata.name, .update_revision = x->update->metadata.name };
+	*st = (struct apps_v1_stateful_set_status){ .observed_generation =
+							    x->s->metadata.generation,
+		.collision_count = x->s->status.collision_count,
+		.conditions = x->s->status.conditions,
+		.current_revision = x->current->metadata.name,
+		.update_revision = x->update->metadata.name };
 	for (int i = 0; i < x->replicas; i++)
 		count_pod(x, x->pods[i], st);
 	for (size_t i = 0; i < x->n_condemned; i++)
@@ -425,11 +461,12 @@ static void count(struct stateful *x, struct apps_v1_stateful_set_status *st)
 static int write_status(struct stateful *x, struct err *err)
 {
 	struct apps_v1_stateful_set_status st;
-	const struct apps_v1_stateful_set *cached = cache_object(x->r, &apps_v1_stateful_set_type, x->key);
+	const struct apps_v1_stateful_set *cached =
+		cache_object(x->r, &apps_v1_stateful_set_type, x->key);
 
 	count(x, &st);
-	if (rolling(x) && x->current != x->update && st.updated_replicas == st.replicas && st.ready_replicas == st.replicas &&
-		st.replicas == x->replicas) {
+	if (rolling(x) && x->current != x->update && st.updated_replicas == st.replicas &&
+		st.ready_replicas == st.replicas && st.replicas == x->replicas) {
 		st.current_replicas = st.updated_replicas; /* the update is complete */
 		st.current_revision = st.update_revision;
 	}
@@ -437,7 +474,8 @@ static int write_status(struct stateful *x, struct err *err)
 		return 0;
 	x->s->status = st;
 	struct apps_v1_stateful_set *back;
-	int ret = client_update(x->r->client, &apps_v1_stateful_set_type, "status", x->s, x->r->arena, (void **)&back, err);
+	int ret = client_update(x->r->client, &apps_v1_stateful_set_type, "status", x->s,
+		x->r->arena, (void **)&back, err);
 
 	if (!ret)
 		expect_version(x->r->state, x->key, back->metadata.resource_version);
@@ -462,8 +500,12 @@ static bool revision_in_use(void *arg, const struct apps_v1_controller_revision 
 /* ---- reconcile ---- */
 static int find_revisions(struct stateful *x, const struct selector *selector, struct err *err)
 {
-	x->history = (struct history){ .r = x->r, .owner_type = &apps_v1_stateful_set_type, .owner = x->s, .selector = selector,
-		.template = &x->s->spec.template, .collisions = &x->s->status.collision_count };
+	x->history = (struct history){ .r = x->r,
+		.owner_type = &apps_v1_stateful_set_type,
+		.owner = x->s,
+		.selector = selector,
+		.template = &x->s->spec.template,
+		.collisions = &x->s->status.collision_count };
 	int r = history_sync(&x->history, err);
 
 	if (r)
@@ -472,12 +514,15 @@ static int find_revisions(struct stateful *x, const struct selector *selector, s
 	for (size_t i = 0; i < x->history.n_all; i++)
 		if (str_eq(x->history.all[i]->metadata.name, x->s->status.current_revision))
 			x->current = x->history.all[i];
-	return x->current == x->update ? 0 : history_template(x->r, x->current, &x->current_template, err);
+	return x->current == x->update
+		? 0
+		: history_template(x->r, x->current, &x->current_template, err);
 }
 
 static int reconcile(struct run *r, struct str key, struct err *err)
 {
-	const struct apps_v1_stateful_set *cached = cache_object(r, &apps_v1_stateful_set_type, key);
+	const struct apps_v1_stateful_set *cached =
+		cache_object(r, &apps_v1_stateful_set_type, key);
 	struct selector *selector;
 
 	if (!cached) {
@@ -486,7 +531,9 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	}
 	if (!version_seen(r->state, key, cached->metadata.resource_version))
 		return 0;
-	struct stateful x = { .r = r, .key = key, .s = model_copy(&apps_v1_stateful_set_type, cached, r->arena) };
+	struct stateful x = {
+		.r = r, .key = key, .s = model_copy(&apps_v1_stateful_set_type, cached, r->arena)
+	};
 	int ret = selector_from_label_selector(x.s->spec.selector, r->arena, &selector, err);
 
 	if (!ret)
@@ -499,12 +546,14 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 
 	ret = write_status(&x, failure ? NULL : err);
 	if (!failure && !ret)
-		ret = history_truncate(&x.history, int32_or(&x.s->spec.revision_history_limit, 10), revision_in_use, &x, err);
+		ret = history_truncate(&x.history, int32_or(&x.s->spec.revision_history_limit, 10),
+			revision_in_use, &x, err);
 	return failure ? failure : ret;
 }
 
 /* ---- events ---- */
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct cached *c = now ? now : old;
 	struct cached_list all;
@@ -520,7 +569,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 	cached_list_deinit(&all);
 }
 
-static void map_revision(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_revision(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	map_owner(r, ev, old, now, "StatefulSet");
 }

@@ -12,7 +12,7 @@ struct since {
 };
 struct state {
 	pthread_mutex_t lock;
-	struct map since;               /* pod's key -> struct since */
+	struct map since; /* pod's key -> struct since */
 };
 
 static void since_free(void *arg)
@@ -61,7 +61,8 @@ static bool has_no_execute(const struct core_v1_node *n)
 }
 
 /* false: never. *ret_left_s: seconds until the pod must go, <= 0: now. */
-static bool must_go(struct run *r, struct str key, const struct core_v1_pod *p, const struct core_v1_node *n, double *ret_left_s)
+static bool must_go(struct run *r, struct str key, const struct core_v1_pod *p,
+	const struct core_v1_node *n, double *ret_left_s)
 {
 	bool any = false;
 
@@ -83,7 +84,11 @@ static bool must_go(struct run *r, struct str key, const struct core_v1_pod *p, 
 		double left = 0;
 
 		if (tolerated)
-			left = (double)least - time_diff_s(r->now, time_is_zero(taint->time_added) ? first_seen(r, key, p->metadata.uid) : taint->time_added);
+			left = (double)least -
+				time_diff_s(r->now,
+					time_is_zero(taint->time_added)
+						? first_seen(r, key, p->metadata.uid)
+						: taint->time_added);
 		if (!any || left < *ret_left_s)
 			*ret_left_s = left;
 		any = true;
@@ -95,21 +100,28 @@ static int evict(struct run *r, const struct core_v1_pod *cached, struct err *er
 {
 	struct core_v1_pod *p = model_copy(&core_v1_pod_type, cached, r->arena);
 	const struct client_delete o = { .grace_seconds = -1, .uid = p->metadata.uid };
-	struct core_v1_pod_condition *c = (struct core_v1_pod_condition *)pod_condition(p, "DisruptionTarget");
+	struct core_v1_pod_condition *c =
+		(struct core_v1_pod_condition *)pod_condition(p, "DisruptionTarget");
 
 	event_record(r->events, &core_v1_pod_type, p, "Normal", "TaintManagerEviction",
-		"Marking for deletion Pod " STR_FMT "/" STR_FMT, STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
+		"Marking for deletion Pod " STR_FMT "/" STR_FMT, STR_ARG(p->metadata.namespace),
+		STR_ARG(p->metadata.name));
 	if (!c || !str_eqz(c->status, "True")) {
 		c = c ? c : LIST_ADD(r->arena, &p->status.conditions);
-		*c = (struct core_v1_pod_condition){ .type = STR("DisruptionTarget"), .status = STR("True"),
-			.reason = STR("DeletionByTaintManager"), .message = STR("Taint manager: deleting due to NoExecute taint"),
-			.last_transition_time = r->now, .observed_generation = p->metadata.generation };
-		int ret = client_update(r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
+		*c = (struct core_v1_pod_condition){ .type = STR("DisruptionTarget"),
+			.status = STR("True"),
+			.reason = STR("DeletionByTaintManager"),
+			.message = STR("Taint manager: deleting due to NoExecute taint"),
+			.last_transition_time = r->now,
+			.observed_generation = p->metadata.generation };
+		int ret = client_update(
+			r->client, &core_v1_pod_type, "status", p, r->arena, NULL, err);
 
 		if (ret)
 			return ret == CLIENT_NOT_FOUND ? 0 : ret;
 	}
-	int ret = client_delete(r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
+	int ret = client_delete(
+		r->client, &core_v1_pod_type, p->metadata.namespace, p->metadata.name, &o, err);
 
 	return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
 }
@@ -120,7 +132,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	const struct core_v1_node *n;
 	double left = 0;
 
-	if (!p || !p->spec.node_name.len || !time_is_zero(p->metadata.deletion_timestamp) || pod_ended(p)) {
+	if (!p || !p->spec.node_name.len || !time_is_zero(p->metadata.deletion_timestamp) ||
+		pod_ended(p)) {
 		forget(r, key);
 		return 0;
 	}
@@ -135,7 +148,8 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	return 0;
 }
 
-static void map_node(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_node(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct buf value CLEAN_BUF = { 0 };
 	struct cached_list pods;
@@ -144,7 +158,8 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 		return;
 	if (old) {
 		const struct core_v1_node *a = old->obj, *b = now->obj;
-		const struct core_v1_node_spec x = { .taints = a->spec.taints }, y = { .taints = b->spec.taints };
+		const struct core_v1_node_spec x = { .taints = a->spec.taints },
+					       y = { .taints = b->spec.taints };
 
 		if (model_equal(&core_v1_node_spec_type, &x, &y))
 			return;
@@ -157,14 +172,16 @@ static void map_node(struct run *r, enum informer_event ev, const struct cached 
 }
 
 /* A pod that just came to a node, or whose tolerations changed. */
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_pod *p = now ? now->obj : NULL, *was = old ? old->obj : NULL;
 
 	if (!p)
 		forget(r, old->key);
 	if (!p || !p->spec.node_name.len ||
-		(was && was->spec.node_name.len && was->spec.tolerations.len == p->spec.tolerations.len))
+		(was && was->spec.node_name.len &&
+			was->spec.tolerations.len == p->spec.tolerations.len))
 		return;
 	struct cached *n = informer_get(run_informer(r, &core_v1_node_type), p->spec.node_name);
 

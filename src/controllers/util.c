@@ -5,7 +5,8 @@
 
 struct str key_of(struct arena *a, struct str ns, struct str name)
 {
-	return ns.len ? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(ns), STR_ARG(name)) : arena_str(a, name);
+	return ns.len ? arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(ns), STR_ARG(name))
+		      : arena_str(a, name);
 }
 
 void split_key(struct str key, struct str *ret_ns, struct str *ret_name)
@@ -21,7 +22,8 @@ void split_key(struct str key, struct str *ret_ns, struct str *ret_name)
 	}
 }
 
-void map_self(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+void map_self(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	enqueue(r, (now ? now : old)->key);
 }
@@ -39,8 +41,8 @@ static void enqueue_owner(struct run *r, const struct cached *c, const char *kin
 	enqueue(r, buf_str(&key));
 }
 
-void map_owner(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now,
-	const char *kind)
+void map_owner(struct run *r, enum informer_event ev, const struct cached *old,
+	const struct cached *now, const char *kind)
 {
 	enqueue_owner(r, now, kind);
 	if (!now || !old)
@@ -52,7 +54,8 @@ void map_owner(struct run *r, enum informer_event ev, const struct cached *old, 
 		enqueue_owner(r, old, kind);
 }
 
-void map_namespace(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+void map_namespace(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	enqueue(r, (now ? now : old)->meta->namespace);
 }
@@ -88,8 +91,8 @@ int scaled_value(const struct int_or_str *v, int total, bool round_up, int fallb
 	return (int)(round_up ? (percent * total + 99) / 100 : percent * total / 100);
 }
 
-struct str template_hash(const struct core_v1_pod_template_spec *tpl, const struct opt_int32 *collisions,
-	struct arena *a)
+struct str template_hash(const struct core_v1_pod_template_spec *tpl,
+	const struct opt_int32 *collisions, struct arena *a)
 {
 	struct buf b CLEAN_BUF = { 0 };
 	char text[16];
@@ -102,13 +105,14 @@ struct str template_hash(const struct core_v1_pod_template_spec *tpl, const stru
 	return arena_strz(a, text);
 }
 
-bool label_selectors_equal(const struct meta_v1_label_selector *a, const struct meta_v1_label_selector *b)
+bool label_selectors_equal(
+	const struct meta_v1_label_selector *a, const struct meta_v1_label_selector *b)
 {
 	return a == b || (a && b && model_equal(&meta_v1_label_selector_type, a, b));
 }
 
-int patch_merge_fmt(struct run *r, const struct type *t, struct str ns, struct str name, const char *sub,
-	struct err *err, const char *fmt, ...)
+int patch_merge_fmt(struct run *r, const struct type *t, struct str ns, struct str name,
+	const char *sub, struct err *err, const char *fmt, ...)
 {
 	struct buf b CLEAN_BUF = { 0 };
 	va_list ap;
@@ -116,5 +120,6 @@ int patch_merge_fmt(struct run *r, const struct type *t, struct str ns, struct s
 	va_start(ap, fmt);
 	buf_vaddf(&b, fmt, ap);
 	va_end(ap);
-	return client_patch(r->client, t, ns, name, sub, CLIENT_PATCH_MERGE, buf_str(&b), r->arena, NULL, err);
+	return client_patch(
+		r->client, t, ns, name, sub, CLIENT_PATCH_MERGE, buf_str(&b), r->arena, NULL, err);
 }

@@ -22,8 +22,8 @@
 #define BETA_CLASS "volume.beta.kubernetes.io/storage-class"
 #define NO_PROVISIONER "kubernetes.io/no-provisioner"
 
-
-static const struct type *const VOLUME = &core_v1_persistent_volume_type, *const CLAIM = &core_v1_persistent_volume_claim_type;
+static const struct type *const VOLUME = &core_v1_persistent_volume_type,
+				*const CLAIM = &core_v1_persistent_volume_claim_type;
 
 /* ---- questions ---- */
 static struct str class_of(const struct meta_v1_object_meta *m, struct str class)
@@ -33,13 +33,16 @@ static struct str class_of(const struct meta_v1_object_meta *m, struct str class
 	return beta.p ? beta : class;
 }
 
-static bool refers_to(const struct core_v1_object_reference *ref, const struct core_v1_persistent_volume_claim *c)
+static bool refers_to(
+	const struct core_v1_object_reference *ref, const struct core_v1_persistent_volume_claim *c)
 {
-	return ref && str_eq(ref->name, c->metadata.name) && str_eq(ref->namespace, c->metadata.namespace) &&
+	return ref && str_eq(ref->name, c->metadata.name) &&
+		str_eq(ref->namespace, c->metadata.namespace) &&
 		(!ref->uid.len || str_eq(ref->uid, c->metadata.uid));
 }
 
-static bool is_bound_to(const struct core_v1_persistent_volume *v, const struct core_v1_persistent_volume_claim *c)
+static bool is_bound_to(
+	const struct core_v1_persistent_volume *v, const struct core_v1_persistent_volume_claim *c)
 {
 	return refers_to(v->spec.claim_ref, c) && v->spec.claim_ref->uid.len;
 }
@@ -62,7 +65,8 @@ static struct quantity storage(const struct str_map *m)
 static bool uses(const struct core_v1_pod *p, struct str claim)
 {
 	LIST_EACH(v, &p->spec.volumes)
-		if (v->volume_source.persistent_volume_claim && str_eq(v->volume_source.persistent_volume_claim->claim_name, claim))
+		if (v->volume_source.persistent_volume_claim &&
+			str_eq(v->volume_source.persistent_volume_claim->claim_name, claim))
 			return true;
 	return false;
 }
@@ -84,7 +88,8 @@ static struct str consumer_node(struct run *r, const struct core_v1_persistent_v
 
 static bool on_node(struct run *r, const struct core_v1_persistent_volume *v, struct str node_name)
 {
-	const struct core_v1_node *n = node_name.len ? cache_object(r, &core_v1_node_type, node_name) : NULL;
+	const struct core_v1_node *n =
+		node_name.len ? cache_object(r, &core_v1_node_type, node_name) : NULL;
 
 	if (!n || !v->spec.node_affinity || !v->spec.node_affinity->required)
 		return true;
@@ -94,29 +99,34 @@ static bool on_node(struct run *r, const struct core_v1_persistent_volume *v, st
 	return false;
 }
 
-static bool fits(struct run *r, const struct core_v1_persistent_volume *v, const struct core_v1_persistent_volume_claim *c,
-	const struct selector *selector, struct str node)
+static bool fits(struct run *r, const struct core_v1_persistent_volume *v,
+	const struct core_v1_persistent_volume_claim *c, const struct selector *selector,
+	struct str node)
 {
 	LIST_EACH(mode, &c->spec.access_modes)
 		if (!str_list_has(&v->spec.access_modes, *mode))
 			return false;
-	return time_is_zero(v->metadata.deletion_timestamp) && str_eq(mode_of(v->spec.volume_mode), mode_of(c->spec.volume_mode)) &&
-		str_eq(class_of(&v->metadata, v->spec.storage_class_name), class_of(&c->metadata, c->spec.storage_class_name)) &&
+	return time_is_zero(v->metadata.deletion_timestamp) &&
+		str_eq(mode_of(v->spec.volume_mode), mode_of(c->spec.volume_mode)) &&
+		str_eq(class_of(&v->metadata, v->spec.storage_class_name),
+			class_of(&c->metadata, c->spec.storage_class_name)) &&
 		(!selector || selector_matches(selector, &v->metadata.labels)) &&
-		quantity_cmp(storage(&v->spec.capacity), storage(&c->spec.resources.requests)) >= 0 &&
+		quantity_cmp(storage(&v->spec.capacity), storage(&c->spec.resources.requests)) >=
+		0 &&
 		on_node(r, v, node);
 }
 
 /* Rule 2. */
-static int find_volume(struct run *r, const struct core_v1_persistent_volume_claim *c, struct str node,
-	const struct core_v1_persistent_volume **ret, struct err *err)
+static int find_volume(struct run *r, const struct core_v1_persistent_volume_claim *c,
+	struct str node, const struct core_v1_persistent_volume **ret, struct err *err)
 {
 	struct objects all = cache_objects(r, VOLUME, STR_NONE);
 	struct selector *selector = NULL;
 	const struct core_v1_persistent_volume *best = NULL;
 
 	if (c->spec.selector) {
-		int ret_code = selector_from_label_selector(c->spec.selector, r->arena, &selector, err);
+		int ret_code =
+			selector_from_label_selector(c->spec.selector, r->arena, &selector, err);
 
 		if (ret_code)
 			return ret_code;
@@ -130,7 +140,8 @@ static int find_volume(struct run *r, const struct core_v1_persistent_volume_cla
 		}
 		if (v->spec.claim_ref || !str_eqz(v->status.phase, "Available"))
 			continue;
-		if (!best || quantity_cmp(storage(&v->spec.capacity), storage(&best->spec.capacity)) < 0)
+		if (!best ||
+			quantity_cmp(storage(&v->spec.capacity), storage(&best->spec.capacity)) < 0)
 			best = v;
 	}
 	*ret = best;
@@ -138,7 +149,8 @@ static int find_volume(struct run *r, const struct core_v1_persistent_volume_cla
 }
 
 /* ---- phases ---- */
-static int set_volume_phase(struct run *r, const struct core_v1_persistent_volume *cached, const char *phase, struct err *err)
+static int set_volume_phase(struct run *r, const struct core_v1_persistent_volume *cached,
+	const char *phase, struct err *err)
 {
 	if (str_eqz(cached->status.phase, phase))
 		return 0;
@@ -149,8 +161,8 @@ static int set_volume_phase(struct run *r, const struct core_v1_persistent_volum
 	return client_update(r->client, VOLUME, "status", v, r->arena, NULL, err);
 }
 
-static int set_claim_phase(struct run *r, const struct core_v1_persistent_volume_claim *cached, const char *phase,
-	const struct core_v1_persistent_volume *v, struct err *err)
+static int set_claim_phase(struct run *r, const struct core_v1_persistent_volume_claim *cached,
+	const char *phase, const struct core_v1_persistent_volume *v, struct err *err)
 {
 	struct core_v1_persistent_volume_claim *c = model_copy(CLAIM, cached, r->arena);
 
@@ -163,7 +175,8 @@ static int set_claim_phase(struct run *r, const struct core_v1_persistent_volume
 }
 
 /* ---- binding: rule 1 ---- */
-static int reserve_volume(struct run *r, const struct core_v1_persistent_volume **v, const struct core_v1_persistent_volume_claim *c, struct err *err)
+static int reserve_volume(struct run *r, const struct core_v1_persistent_volume **v,
+	const struct core_v1_persistent_volume_claim *c, struct err *err)
 {
 	if (is_bound_to(*v, c))
 		return 0;
@@ -173,9 +186,13 @@ static int reserve_volume(struct run *r, const struct core_v1_persistent_volume 
 		n->spec.claim_ref = arena_alloc(r->arena, sizeof(*n->spec.claim_ref));
 		str_map_set(r->arena, &n->metadata.annotations, STR(BOUND_BY_US), STR("yes"));
 	}
-	*n->spec.claim_ref = (struct core_v1_object_reference){ .kind = STR("PersistentVolumeClaim"), .api_version = STR("v1"),
-		.namespace = c->metadata.namespace, .name = c->metadata.name, .uid = c->metadata.uid,
-		.resource_version = c->metadata.resource_version };
+	*n->spec.claim_ref =
+		(struct core_v1_object_reference){ .kind = STR("PersistentVolumeClaim"),
+			.api_version = STR("v1"),
+			.namespace = c->metadata.namespace,
+			.name = c->metadata.name,
+			.uid = c->metadata.uid,
+			.resource_version = c->metadata.resource_version };
 	int ret = client_update(r->client, VOLUME, NULL, n, r->arena, (void **)&back, err);
 
 	if (!ret)
@@ -183,9 +200,11 @@ static int reserve_volume(struct run *r, const struct core_v1_persistent_volume 
 	return ret;
 }
 
-static int name_volume(struct run *r, const struct core_v1_persistent_volume_claim **c, const struct core_v1_persistent_volume *v, struct err *err)
+static int name_volume(struct run *r, const struct core_v1_persistent_volume_claim **c,
+	const struct core_v1_persistent_volume *v, struct err *err)
 {
-	if (str_eq((*c)->spec.volume_name, v->metadata.name) && str_map_has(&(*c)->metadata.annotations, STR(BIND_COMPLETED)))
+	if (str_eq((*c)->spec.volume_name, v->metadata.name) &&
+		str_map_has(&(*c)->metadata.annotations, STR(BIND_COMPLETED)))
 		return 0;
 	struct core_v1_persistent_volume_claim *n = model_copy(CLAIM, *c, r->arena), *back;
 
@@ -201,7 +220,8 @@ static int name_volume(struct run *r, const struct core_v1_persistent_volume_cla
 	return ret;
 }
 
-static int bind_pair(struct run *r, const struct core_v1_persistent_volume *v, const struct core_v1_persistent_volume_claim *c, struct err *err)
+static int bind_pair(struct run *r, const struct core_v1_persistent_volume *v,
+	const struct core_v1_persistent_volume_claim *c, struct err *err)
 {
 	int ret = reserve_volume(r, &v, c, err);
 
@@ -213,23 +233,28 @@ static int bind_pair(struct run *r, const struct core_v1_persistent_volume *v, c
 }
 
 /* ---- claims ---- */
-static int ask_provisioner(struct run *r, const struct core_v1_persistent_volume_claim *c, const struct storage_v1_storage_class *class, struct err *err)
+static int ask_provisioner(struct run *r, const struct core_v1_persistent_volume_claim *c,
+	const struct storage_v1_storage_class *class, struct err *err)
 {
 	event_record(r->events, CLAIM, c, "Normal", "ExternalProvisioning",
-		"Waiting for a volume to be created either by the external provisioner '" STR_FMT "' or manually by the system administrator. "
+		"Waiting for a volume to be created either by the external provisioner '" STR_FMT
+		"' or manually by the system administrator. "
 		"If volume creation is delayed, please verify that the provisioner is running and correctly registered.",
 		STR_ARG(class->provisioner));
 	if (str_eq(str_map_get(&c->metadata.annotations, STR(PROVISIONER)), class->provisioner))
 		return 0;
 	return patch_merge_fmt(r, CLAIM, c->metadata.namespace, c->metadata.name, NULL, err,
-		"{\"metadata\":{\"annotations\":{\"" PROVISIONER "\":\"" STR_FMT "\",\"" BETA_PROVISIONER "\":\"" STR_FMT "\"}}}",
+		"{\"metadata\":{\"annotations\":{\"" PROVISIONER "\":\"" STR_FMT
+		"\",\"" BETA_PROVISIONER "\":\"" STR_FMT "\"}}}",
 		STR_ARG(class->provisioner), STR_ARG(class->provisioner));
 }
 
-static int search_for(struct run *r, const struct core_v1_persistent_volume_claim *c, struct err *err)
+static int search_for(
+	struct run *r, const struct core_v1_persistent_volume_claim *c, struct err *err)
 {
 	struct str class_name = class_of(&c->metadata, c->spec.storage_class_name);
-	const struct storage_v1_storage_class *class = class_name.len ? cache_object(r, &storage_v1_storage_class_type, class_name) : NULL;
+	const struct storage_v1_storage_class *class =
+		class_name.len ? cache_object(r, &storage_v1_storage_class_type, class_name) : NULL;
 	const struct core_v1_persistent_volume *v = NULL;
 	bool late = class && str_eqz(class->volume_binding_mode, "WaitForFirstConsumer");
 	struct str node = late ? consumer_node(r, c) : STR_NONE;
@@ -241,17 +266,20 @@ static int search_for(struct run *r, const struct core_v1_persistent_volume_clai
 	if (v && (!waits || refers_to(v->spec.claim_ref, c)))
 		return bind_pair(r, v, c, err);
 	if (waits)
-		event_record(r->events, CLAIM, c, "Normal", "WaitForFirstConsumer", "waiting for first consumer to be created before binding");
+		event_record(r->events, CLAIM, c, "Normal", "WaitForFirstConsumer",
+			"waiting for first consumer to be created before binding");
 	else if (class && class->provisioner.len && !str_eqz(class->provisioner, NO_PROVISIONER))
 		ret = ask_provisioner(r, c, class, err);
 	else
 		event_record(r->events, CLAIM, c, "Normal", "FailedBinding",
-			class_name.len ? "no persistent volumes available for this claim and no provisioner of its storage class"
-				       : "no persistent volumes available for this claim and no storage class is set");
+			class_name.len
+				? "no persistent volumes available for this claim and no provisioner of its storage class"
+				: "no persistent volumes available for this claim and no storage class is set");
 	return ret ? ret : set_claim_phase(r, c, "Pending", NULL, err);
 }
 
-static int lose(struct run *r, const struct core_v1_persistent_volume_claim *c, const char *reason, const char *text, struct err *err)
+static int lose(struct run *r, const struct core_v1_persistent_volume_claim *c, const char *reason,
+	const char *text, struct err *err)
 {
 	if (!str_eqz(c->status.phase, "Lost"))
 		event_record(r->events, CLAIM, c, "Warning", reason, "%s", text);
@@ -265,19 +293,29 @@ static int reconcile_claim(struct run *r, struct str key, struct err *err)
 
 	if (!c || !time_is_zero(c->metadata.deletion_timestamp))
 		return 0;
-	const struct core_v1_persistent_volume *v = c->spec.volume_name.len ? cache_object(r, VOLUME, c->spec.volume_name) : NULL;
+	const struct core_v1_persistent_volume *v =
+		c->spec.volume_name.len ? cache_object(r, VOLUME, c->spec.volume_name) : NULL;
 
 	if (!c->spec.volume_name.len)
-		return complete ? lose(r, c, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!", err)
-				: search_for(r, c, err);
+		return complete
+			? lose(r, c, "ClaimLost",
+				  "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!",
+				  err)
+			: search_for(r, c, err);
 	if (!v)
-		return complete ? lose(r, c, "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!", err)
-				: set_claim_phase(r, c, "Pending", NULL, err);
+		return complete
+			? lose(r, c, "ClaimLost",
+				  "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
+				  err)
+			: set_claim_phase(r, c, "Pending", NULL, err);
 	if (!v->spec.claim_ref || refers_to(v->spec.claim_ref, c))
 		return bind_pair(r, v, c, err);
 	if (complete)
-		return lose(r, c, "ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly", err);
-	event_record(r->events, CLAIM, c, "Warning", "FailedBinding", "volume \"" STR_FMT "\" already bound to a different claim.",
+		return lose(r, c, "ClaimMisbound",
+			"Two claims are bound to the same volume, this one is bound incorrectly",
+			err);
+	event_record(r->events, CLAIM, c, "Warning", "FailedBinding",
+		"volume \"" STR_FMT "\" already bound to a different claim.",
 		STR_ARG(v->metadata.name));
 	return set_claim_phase(r, c, "Pending", NULL, err);
 }
@@ -288,7 +326,8 @@ static int release(struct run *r, const struct core_v1_persistent_volume *v, str
 	int ret = set_volume_phase(r, v, "Released", err);
 
 	if (!ret && str_eqz(v->spec.persistent_volume_reclaim_policy, "Delete") &&
-		!str_map_has(&v->metadata.annotations, STR(PROVISIONED_BY)) && !str_eqz(v->status.phase, "Released"))
+		!str_map_has(&v->metadata.annotations, STR(PROVISIONED_BY)) &&
+		!str_eqz(v->status.phase, "Released"))
 		event_record(r->events, VOLUME, v, "Warning", "VolumeFailedDelete",
 			"nobody provisioned this volume, so nobody deletes its content: clean it and remove the volume by hand");
 	return ret;
@@ -304,10 +343,12 @@ static int reconcile_volume(struct run *r, struct str name, struct err *err)
 		return 0;
 	if (!ref || !ref->uid.len)
 		return set_volume_phase(r, v, "Available", err);
-	const struct core_v1_persistent_volume_claim *c = cache_object(r, CLAIM, key_of(r->arena, ref->namespace, ref->name));
+	const struct core_v1_persistent_volume_claim *c =
+		cache_object(r, CLAIM, key_of(r->arena, ref->namespace, ref->name));
 
 	if (!c || !str_eq(c->metadata.uid, ref->uid)) { /* the cache may be behind */
-		int ret = client_get(r->client, CLAIM, ref->namespace, ref->name, r->arena, (void **)&live, err);
+		int ret = client_get(
+			r->client, CLAIM, ref->namespace, ref->name, r->arena, (void **)&live, err);
 
 		if (ret && ret != CLIENT_NOT_FOUND)
 			return ret;
@@ -318,7 +359,8 @@ static int reconcile_volume(struct run *r, struct str name, struct err *err)
 	if (str_eq(c->spec.volume_name, v->metadata.name))
 		return set_volume_phase(r, v, "Bound", err);
 	if (!c->spec.volume_name.len) {
-		struct str key = arena_fmt(r->arena, "c/" STR_FMT "/" STR_FMT, STR_ARG(ref->namespace), STR_ARG(ref->name));
+		struct str key = arena_fmt(r->arena, "c/" STR_FMT "/" STR_FMT,
+			STR_ARG(ref->namespace), STR_ARG(ref->name));
 
 		enqueue(r, key); /* half bound: the claim's turn finishes it */
 		return 0;
@@ -350,7 +392,8 @@ static void add(struct run *r, char kind, struct str key)
 	enqueue(r, buf_str(&b));
 }
 
-static void map_claim(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_claim(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_persistent_volume_claim *c = (now ? now : old)->obj;
 
@@ -361,7 +404,8 @@ static void map_claim(struct run *r, enum informer_event ev, const struct cached
 }
 
 /* A pod that came to a node may be the first consumer. */
-static void map_pod(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_pod(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_pod *p = now ? now->obj : NULL, *was = old ? old->obj : NULL;
 
@@ -379,7 +423,8 @@ static void map_pod(struct run *r, enum informer_event ev, const struct cached *
 }
 
 /* A volume that became free may be what some claim waits for. */
-static void map_volume(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_volume(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_persistent_volume *v = (now ? now : old)->obj;
 	struct cached_list claims;
@@ -390,7 +435,8 @@ static void map_volume(struct run *r, enum informer_event ev, const struct cache
 	for (size_t i = 0; i < claims.len; i++) {
 		const struct core_v1_persistent_volume_claim *c = claims.items[i]->obj;
 
-		if (str_eq(c->spec.volume_name, v->metadata.name) || (!c->spec.volume_name.len && !v->spec.claim_ref) ||
+		if (str_eq(c->spec.volume_name, v->metadata.name) ||
+			(!c->spec.volume_name.len && !v->spec.claim_ref) ||
 			refers_to(v->spec.claim_ref, c))
 			add(r, 'c', claims.items[i]->key);
 	}
@@ -398,7 +444,8 @@ static void map_volume(struct run *r, enum informer_event ev, const struct cache
 }
 
 /* Claims may be there before their class. */
-static void map_class(struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void map_class(
+	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct cached_list claims;
 
@@ -408,7 +455,8 @@ static void map_class(struct run *r, enum informer_event ev, const struct cached
 	for (size_t i = 0; i < claims.len; i++) {
 		const struct core_v1_persistent_volume_claim *c = claims.items[i]->obj;
 
-		if (!c->spec.volume_name.len && str_eq(class_of(&c->metadata, c->spec.storage_class_name), now->meta->name))
+		if (!c->spec.volume_name.len &&
+			str_eq(class_of(&c->metadata, c->spec.storage_class_name), now->meta->name))
 			add(r, 'c', claims.items[i]->key);
 	}
 	cached_list_deinit(&claims);

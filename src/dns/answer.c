@@ -25,18 +25,20 @@ struct question {
 	size_t n;
 	knot_pkt_t *reply;
 	struct arena *arena;
-	bool found;                    /* the name exists, whatever its records */
-	int aliases;                   /* followed so far */
+	bool found;  /* the name exists, whatever its records */
+	int aliases; /* followed so far */
 };
 
 /* ---- records ---- */
 
-static void put(struct question *q, const knot_dname_t *owner, uint16_t type, const uint8_t *data, uint16_t len)
+static void put(struct question *q, const knot_dname_t *owner, uint16_t type, const uint8_t *data,
+	uint16_t len)
 {
 	knot_rrset_t rr;
 
 	knot_rrset_init(&rr, knot_dname_copy(owner, NULL), type, KNOT_CLASS_IN, DNS_TTL);
-	if (knot_rrset_add_rdata(&rr, data, len, NULL) != KNOT_EOK || knot_pkt_put(q->reply, KNOT_COMPR_HINT_NONE, &rr, KNOT_PF_FREE) != KNOT_EOK)
+	if (knot_rrset_add_rdata(&rr, data, len, NULL) != KNOT_EOK ||
+		knot_pkt_put(q->reply, KNOT_COMPR_HINT_NONE, &rr, KNOT_PF_FREE) != KNOT_EOK)
 		knot_rrset_clear(&rr, NULL); /* no room: libknot has set the truncation bit */
 }
 
@@ -49,13 +51,18 @@ static void put_address(struct question *q, const knot_dname_t *owner, struct st
 		return;
 	memcpy(text, ip.p, ip.len);
 	text[ip.len] = 0;
-	if ((q->type == KNOT_RRTYPE_A || q->type == KNOT_RRTYPE_SRV || q->type == KNOT_RRTYPE_ANY) && inet_pton(AF_INET, text, bytes) == 1)
+	if ((q->type == KNOT_RRTYPE_A || q->type == KNOT_RRTYPE_SRV ||
+		    q->type == KNOT_RRTYPE_ANY) &&
+		inet_pton(AF_INET, text, bytes) == 1)
 		put(q, owner, KNOT_RRTYPE_A, bytes, 4);
-	else if ((q->type == KNOT_RRTYPE_AAAA || q->type == KNOT_RRTYPE_SRV || q->type == KNOT_RRTYPE_ANY) && inet_pton(AF_INET6, text, bytes) == 1)
+	else if ((q->type == KNOT_RRTYPE_AAAA || q->type == KNOT_RRTYPE_SRV ||
+			 q->type == KNOT_RRTYPE_ANY) &&
+		inet_pton(AF_INET6, text, bytes) == 1)
 		put(q, owner, KNOT_RRTYPE_AAAA, bytes, 16);
 }
 
-static void put_name(struct question *q, const knot_dname_t *owner, uint16_t type, const char *target)
+static void put_name(
+	struct question *q, const knot_dname_t *owner, uint16_t type, const char *target)
 {
 	knot_dname_storage_t name;
 
@@ -65,7 +72,8 @@ static void put_name(struct question *q, const knot_dname_t *owner, uint16_t typ
 
 static void put_srv(struct question *q, int32_t port, const char *target)
 {
-	uint8_t data[6 + KNOT_DNAME_MAXLEN] = { 0, 0, 0, 100, (uint8_t)(port >> 8), (uint8_t)port }; /* priority 0, weight 100 */
+	uint8_t data[6 + KNOT_DNAME_MAXLEN] = { 0, 0, 0, 100, (uint8_t)(port >> 8),
+		(uint8_t)port }; /* priority 0, weight 100 */
 
 	if (knot_dname_from_str(data + 6, target, KNOT_DNAME_MAXLEN))
 		put(q, q->name, KNOT_RRTYPE_SRV, data, (uint16_t)(6 + knot_dname_size(data + 6)));
@@ -98,7 +106,8 @@ static void put_soa(struct question *q)
 
 static bool published(const struct core_v1_service *s, const struct discovery_v1_endpoint *e)
 {
-	return s->spec.publish_not_ready_addresses || !e->conditions.ready.set || e->conditions.ready.value;
+	return s->spec.publish_not_ready_addresses || !e->conditions.ready.set ||
+		e->conditions.ready.value;
 }
 
 /* The label under which an endpoint stands below its service. */
@@ -116,10 +125,11 @@ static struct str endpoint_label(struct question *q, const struct discovery_v1_e
 	return s;
 }
 
-typedef void (*endpoint_fn)(struct question *q, const struct core_v1_service *s, const struct discovery_v1_endpoint_slice *slice,
-	const struct discovery_v1_endpoint *e);
+typedef void (*endpoint_fn)(struct question *q, const struct core_v1_service *s,
+	const struct discovery_v1_endpoint_slice *slice, const struct discovery_v1_endpoint *e);
 
-static void each_endpoint(struct question *q, struct str key, const struct core_v1_service *s, endpoint_fn fn)
+static void each_endpoint(
+	struct question *q, struct str key, const struct core_v1_service *s, endpoint_fn fn)
 {
 	struct cached_list list;
 
@@ -135,16 +145,16 @@ static void each_endpoint(struct question *q, struct str key, const struct core_
 	cached_list_deinit(&list);
 }
 
-static void add_endpoint_address(struct question *q, const struct core_v1_service *s, const struct discovery_v1_endpoint_slice *slice,
-	const struct discovery_v1_endpoint *e)
+static void add_endpoint_address(struct question *q, const struct core_v1_service *s,
+	const struct discovery_v1_endpoint_slice *slice, const struct discovery_v1_endpoint *e)
 {
 	q->found = true;
 	LIST_EACH(ip, &e->addresses)
 		put_address(q, q->name, *ip);
 }
 
-static void add_endpoint_named(struct question *q, const struct core_v1_service *s, const struct discovery_v1_endpoint_slice *slice,
-	const struct discovery_v1_endpoint *e)
+static void add_endpoint_named(struct question *q, const struct core_v1_service *s,
+	const struct discovery_v1_endpoint_slice *slice, const struct discovery_v1_endpoint *e)
 {
 	if (str_eq(endpoint_label(q, e), q->labels[0]))
 		add_endpoint_address(q, s, slice, e);
@@ -168,16 +178,18 @@ static bool same_port(struct str label, struct str name)
 	return label.len == name.len + 1 && label.p[0] == '_' && str_eq(str_from(label, 1), name);
 }
 
-static void add_endpoint_srv(struct question *q, const struct core_v1_service *s, const struct discovery_v1_endpoint_slice *slice,
-	const struct discovery_v1_endpoint *e)
+static void add_endpoint_srv(struct question *q, const struct core_v1_service *s,
+	const struct discovery_v1_endpoint_slice *slice, const struct discovery_v1_endpoint *e)
 {
 	LIST_EACH(p, &slice->ports) {
 		struct str target;
 
-		if (!same_port(q->labels[0], p->name) || !same_protocol(q->labels[1], p->protocol) || !p->port.set)
+		if (!same_port(q->labels[0], p->name) ||
+			!same_protocol(q->labels[1], p->protocol) || !p->port.set)
 			continue;
 		q->found = true;
-		target = arena_fmt(q->arena, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s", STR_ARG(endpoint_label(q, e)), STR_ARG(s->metadata.name),
+		target = arena_fmt(q->arena, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s",
+			STR_ARG(endpoint_label(q, e)), STR_ARG(s->metadata.name),
 			STR_ARG(s->metadata.namespace), q->domain);
 		if (q->type == KNOT_RRTYPE_SRV || q->type == KNOT_RRTYPE_ANY)
 			put_srv(q, p->port.value, target.p);
@@ -193,7 +205,8 @@ static bool headless(const struct core_v1_service *s)
 
 static void service_srv(struct question *q, struct str key, const struct core_v1_service *s)
 {
-	struct str target = arena_fmt(q->arena, STR_FMT "." STR_FMT ".svc.%s", STR_ARG(s->metadata.name), STR_ARG(s->metadata.namespace), q->domain);
+	struct str target = arena_fmt(q->arena, STR_FMT "." STR_FMT ".svc.%s",
+		STR_ARG(s->metadata.name), STR_ARG(s->metadata.namespace), q->domain);
 	knot_dname_storage_t owner;
 
 	if (headless(s)) {
@@ -218,14 +231,16 @@ static bool split(struct question *q);
 static enum dns_outcome service_name(struct question *q, knot_dname_storage_t ret_alias);
 
 /* An alias that points into the cluster is followed here, one that points outside by the caller. */
-static enum dns_outcome service_alias(struct question *q, const struct core_v1_service *s, knot_dname_storage_t ret_alias)
+static enum dns_outcome service_alias(
+	struct question *q, const struct core_v1_service *s, knot_dname_storage_t ret_alias)
 {
 	struct str target = arena_fmt(q->arena, STR_FMT, STR_ARG(s->spec.external_name));
 	struct question inner = *q;
 
 	q->found = true;
 	put_name(q, q->name, KNOT_RRTYPE_CNAME, target.p);
-	if (q->type == KNOT_RRTYPE_CNAME || !knot_dname_from_str(ret_alias, target.p, sizeof(knot_dname_storage_t)))
+	if (q->type == KNOT_RRTYPE_CNAME ||
+		!knot_dname_from_str(ret_alias, target.p, sizeof(knot_dname_storage_t)))
 		return DNS_ANSWERED;
 	inner.name = arena_memdup(q->arena, ret_alias, knot_dname_size(ret_alias));
 	inner.n = 0;
@@ -234,10 +249,13 @@ static enum dns_outcome service_alias(struct question *q, const struct core_v1_s
 	memcpy(inner.text, target.p, target.len + 1);
 	if (!split(&inner))
 		return DNS_FORWARD_ALIAS;
-	return inner.n && str_eqz(inner.labels[inner.n - 1], "svc") ? service_name(&inner, ret_alias) : DNS_ANSWERED;
+	return inner.n && str_eqz(inner.labels[inner.n - 1], "svc")
+		? service_name(&inner, ret_alias)
+		: DNS_ANSWERED;
 }
 
-static enum dns_outcome service_addresses(struct question *q, struct str key, const struct core_v1_service *s, knot_dname_storage_t ret_alias)
+static enum dns_outcome service_addresses(struct question *q, struct str key,
+	const struct core_v1_service *s, knot_dname_storage_t ret_alias)
 {
 	if (str_eqz(s->spec.type, "ExternalName"))
 		return service_alias(q, s, ret_alias);
@@ -261,7 +279,8 @@ static enum dns_outcome service_name(struct question *q, knot_dname_storage_t re
 		q->found = true; /* "svc" and "NS.svc" hold names and have no records */
 		return out;
 	}
-	key = arena_fmt(q->arena, STR_FMT "/" STR_FMT, STR_ARG(q->labels[q->n - 2]), STR_ARG(q->labels[q->n - 3]));
+	key = arena_fmt(q->arena, STR_FMT "/" STR_FMT, STR_ARG(q->labels[q->n - 2]),
+		STR_ARG(q->labels[q->n - 3]));
 	c = q->src->service(q->src->arg, key);
 	if (!c)
 		return out;
@@ -305,7 +324,9 @@ static bool reverse_address(const char *text, char out[INET_ADDRSTRLEN])
 	unsigned b[4];
 	int used = 0;
 
-	if (sscanf(text, "%3u.%3u.%3u.%3u.in-addr.arpa%n", &b[3], &b[2], &b[1], &b[0], &used) != 4 || !used)
+	if (sscanf(text, "%3u.%3u.%3u.%3u.in-addr.arpa%n", &b[3], &b[2], &b[1], &b[0], &used) !=
+			4 ||
+		!used)
 		return false;
 	if (text[used] && strcmp(text + used, "."))
 		return false;
@@ -320,12 +341,16 @@ static void reverse_service(struct question *q, const struct core_v1_service *s,
 {
 	q->found = true;
 	if (q->type == KNOT_RRTYPE_PTR || q->type == KNOT_RRTYPE_ANY)
-		put_name(q, q->name, KNOT_RRTYPE_PTR, arena_fmt(q->arena, STR_FMT "%s" STR_FMT "." STR_FMT ".svc.%s", STR_ARG(host), host.len ? "." : "",
-			STR_ARG(s->metadata.name), STR_ARG(s->metadata.namespace), q->domain).p);
+		put_name(q, q->name, KNOT_RRTYPE_PTR,
+			arena_fmt(q->arena, STR_FMT "%s" STR_FMT "." STR_FMT ".svc.%s",
+				STR_ARG(host), host.len ? "." : "", STR_ARG(s->metadata.name),
+				STR_ARG(s->metadata.namespace), q->domain)
+				.p);
 }
 
 /* The endpoints of a headless service have names of their own. */
-static void reverse_endpoints(struct question *q, struct str key, const struct core_v1_service *s, const char *ip)
+static void reverse_endpoints(
+	struct question *q, struct str key, const struct core_v1_service *s, const char *ip)
 {
 	struct cached_list slices;
 
@@ -334,7 +359,8 @@ static void reverse_endpoints(struct question *q, struct str key, const struct c
 		const struct discovery_v1_endpoint_slice *slice = slices.items[i]->obj;
 
 		LIST_EACH(e, &slice->endpoints)
-			if (e->addresses.len && str_eqz(e->addresses.items[0], ip) && e->hostname.len)
+			if (e->addresses.len && str_eqz(e->addresses.items[0], ip) &&
+				e->hostname.len)
 				reverse_service(q, s, e->hostname);
 	}
 	cached_list_deinit(&slices);
@@ -369,7 +395,8 @@ static bool split(struct question *q)
 
 	if (name.len && name.p[name.len - 1] == '.')
 		name.len--;
-	if (!str_has_suffix(name, domain) || (name.len > domain.len && name.p[name.len - domain.len - 1] != '.'))
+	if (!str_has_suffix(name, domain) ||
+		(name.len > domain.len && name.p[name.len - domain.len - 1] != '.'))
 		return false;
 	name.len -= name.len > domain.len ? domain.len + 1 : domain.len;
 	while (name.len) {
@@ -412,11 +439,16 @@ static enum dns_outcome answer(struct question *q, knot_dname_storage_t ret_alia
 	return DNS_ANSWERED;
 }
 
-enum dns_outcome dns_answer(const struct dns_source *src, const char *domain, const knot_pkt_t *query, knot_pkt_t *reply,
-	knot_dname_storage_t ret_alias)
+enum dns_outcome dns_answer(const struct dns_source *src, const char *domain,
+	const knot_pkt_t *query, knot_pkt_t *reply, knot_dname_storage_t ret_alias)
 {
 	CLEAN_ARENA struct arena *a = arena_new(1024);
-	struct question q = { .src = src, .domain = domain, .type = knot_pkt_qtype(query), .name = knot_pkt_qname(query), .reply = reply, .arena = a };
+	struct question q = { .src = src,
+		.domain = domain,
+		.type = knot_pkt_qtype(query),
+		.name = knot_pkt_qname(query),
+		.reply = reply,
+		.arena = a };
 	enum dns_outcome out;
 
 	if (!knot_dname_to_str(q.text, q.name, sizeof(q.text)))

@@ -15,12 +15,19 @@ static struct arena *arena;
 static struct cached services[5], slices[1];
 
 /* Never the last reference: these live in the arena. */
-static struct cached cache(const struct type *t, void *obj, struct meta_v1_object_meta *meta, const char *key)
+static struct cached cache(
+	const struct type *t, void *obj, struct meta_v1_object_meta *meta, const char *key)
 {
-	return (struct cached){ .refs = 1000000, .type = t, .obj = obj, .meta = meta, .key = str_of(key), .arena = arena };
+	return (struct cached){ .refs = 1000000,
+		.type = t,
+		.obj = obj,
+		.meta = meta,
+		.key = str_of(key),
+		.arena = arena };
 }
 
-static struct core_v1_service *add_service(size_t i, const char *name, const char *ip, const char *key)
+static struct core_v1_service *add_service(
+	size_t i, const char *name, const char *ip, const char *key)
 {
 	struct core_v1_service *s = model_new(&core_v1_service_type, arena);
 	struct core_v1_service_port *p = LIST_ADD(arena, &s->spec.ports);
@@ -88,7 +95,7 @@ static struct cached *find_service(void *arg, struct str key)
 
 static void find_slices(void *arg, struct str key, struct cached_list *ret)
 {
-	*ret = (struct cached_list){0};
+	*ret = (struct cached_list){ 0 };
 	if (!str_eqz(key, "shop/db"))
 		return;
 	ret->items = xcalloc(1, sizeof(*ret->items));
@@ -121,8 +128,11 @@ static const char *ask(const char *name, uint16_t type)
 	assert_int_equal(knot_pkt_parse(query, 0), KNOT_EOK);
 	assert_int_equal(knot_pkt_init_response(reply, query), KNOT_EOK);
 	out = dns_answer(&source, DOMAIN, query, reply, alias);
-	n = (size_t)snprintf(text, sizeof(text), "%s", out == DNS_FORWARD ? "forward" : out == DNS_FORWARD_ALIAS ? "alias" :
-		knot_wire_get_rcode(reply->wire) == KNOT_RCODE_NXDOMAIN ? "nxdomain" : "ok");
+	n = (size_t)snprintf(text, sizeof(text), "%s",
+		out == DNS_FORWARD                                                ? "forward"
+			: out == DNS_FORWARD_ALIAS                                ? "alias"
+			: knot_wire_get_rcode(reply->wire) == KNOT_RCODE_NXDOMAIN ? "nxdomain"
+										  : "ok");
 	answers = knot_pkt_section(reply, KNOT_ANSWER);
 	for (uint16_t i = 0; i < answers->count; i++) {
 		const knot_rrset_t *rr = knot_pkt_rr(answers, i);
@@ -137,7 +147,8 @@ static const char *ask(const char *name, uint16_t type)
 			knot_dname_to_str(data, d->data, sizeof(data));
 		n += (size_t)snprintf(text + n, sizeof(text) - n, " %s", data);
 		if (rr->type == KNOT_RRTYPE_SRV)
-			n += (size_t)snprintf(text + n, sizeof(text) - n, ":%d", d->data[4] << 8 | d->data[5]);
+			n += (size_t)snprintf(
+				text + n, sizeof(text) - n, ":%d", d->data[4] << 8 | d->data[5]);
 	}
 	knot_pkt_free(query);
 	knot_pkt_free(reply);
@@ -191,7 +202,8 @@ static void questions(void **state)
 		const char *got = ask(cases[i].name, cases[i].type);
 
 		if (strcmp(got, cases[i].answer))
-			fail_msg("%s type %u: expected \"%s\", got \"%s\"", cases[i].name, cases[i].type, cases[i].answer, got);
+			fail_msg("%s type %u: expected \"%s\", got \"%s\"", cases[i].name,
+				cases[i].type, cases[i].answer, got);
 	}
 }
 

@@ -41,8 +41,8 @@ struct forward {
 	struct list all;
 	struct dns *d;
 	struct asker asker;
-	knot_pkt_t *query;             /* the asker's, parsed; owns its bytes */
-	bool alias;                    /* asked for the target of a CNAME */
+	knot_pkt_t *query; /* the asker's, parsed; owns its bytes */
+	bool alias;        /* asked for the target of a CNAME */
 	knot_dname_storage_t target;
 	size_t upstream;
 	uint16_t id;
@@ -58,7 +58,7 @@ struct connection {
 	struct fd_watch *watch;
 	struct timer *timer;
 	struct buf in;
-	size_t waiting;                /* forwards that will answer here */
+	size_t waiting; /* forwards that will answer here */
 	bool closed;
 };
 
@@ -88,7 +88,8 @@ static void connection_close(struct connection *c)
 static void send_reply(struct dns *d, const struct asker *to, const knot_pkt_t *reply)
 {
 	if (!to->connection) {
-		sendto(d->udp, reply->wire, reply->size, MSG_DONTWAIT, (const struct sockaddr *)&to->address, sizeof(to->address));
+		sendto(d->udp, reply->wire, reply->size, MSG_DONTWAIT,
+			(const struct sockaddr *)&to->address, sizeof(to->address));
 		return;
 	}
 	if (to->connection->closed)
@@ -98,7 +99,8 @@ static void send_reply(struct dns *d, const struct asker *to, const knot_pkt_t *
 	struct msghdr m = { .msg_iov = parts, .msg_iovlen = 2 };
 
 	/* One answer fits a socket's buffer; a peer that does not read loses its connection by the timer. */
-	if (sendmsg(to->connection->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)reply->size + 2)
+	if (sendmsg(to->connection->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) !=
+		(ssize_t)reply->size + 2)
 		connection_close(to->connection);
 }
 
@@ -115,7 +117,8 @@ static knot_pkt_t *begin_reply(const knot_pkt_t *query, uint16_t limit)
 	return r;
 }
 
-static void send_rcode(struct dns *d, const struct asker *to, const knot_pkt_t *query, uint8_t rcode)
+static void send_rcode(
+	struct dns *d, const struct asker *to, const knot_pkt_t *query, uint8_t rcode)
 {
 	knot_pkt_t *r = begin_reply(query, to->limit);
 
@@ -168,7 +171,9 @@ static void forward_answer(struct forward *f, uint8_t *wire, size_t len)
 		return;
 	}
 	reply = begin_reply(f->query, f->asker.limit);
-	if (reply && dns_answer(&f->d->source, f->d->c.domain, f->query, reply, alias) == DNS_FORWARD_ALIAS) {
+	if (reply &&
+		dns_answer(&f->d->source, f->d->c.domain, f->query, reply, alias) ==
+			DNS_FORWARD_ALIAS) {
 		const knot_pktsection_t *answers = knot_pkt_section(got, KNOT_ANSWER);
 
 		for (uint16_t i = 0; i < answers->count; i++)
@@ -204,7 +209,7 @@ static void on_upstream_timeout(void *arg)
 /* Asks the upstream whose turn it is; when none is left the asker is told. */
 static void forward_send(struct forward *f)
 {
-	CLEAN_BUF struct buf wire = {0};
+	CLEAN_BUF struct buf wire = { 0 };
 	struct err err;
 
 	fd_watch_free(f->watch);
@@ -230,8 +235,11 @@ static void forward_send(struct forward *f)
 		buf_add(&wire, f->query->wire, f->query->size);
 	}
 	knot_wire_set_id((uint8_t *)wire.p, f->id);
-	if (f->fd < 0 || connect(f->fd, (struct sockaddr *)&f->d->upstreams[f->upstream], sizeof(struct sockaddr_in)) < 0 ||
-		send(f->fd, wire.p, wire.len, 0) < 0 || fd_watch_new(f->d->loop, f->fd, IO_READ, on_upstream, f, &f->watch, &err) < 0) {
+	if (f->fd < 0 ||
+		connect(f->fd, (struct sockaddr *)&f->d->upstreams[f->upstream],
+			sizeof(struct sockaddr_in)) < 0 ||
+		send(f->fd, wire.p, wire.len, 0) < 0 ||
+		fd_watch_new(f->d->loop, f->fd, IO_READ, on_upstream, f, &f->watch, &err) < 0) {
 		timer_start(f->timer, 0, 0); /* the next one, from the loop */
 		return;
 	}
@@ -239,7 +247,8 @@ static void forward_send(struct forward *f)
 }
 
 /* Takes query over. */
-static void forward_start(struct dns *d, const struct asker *to, knot_pkt_t *query, const knot_dname_t *target)
+static void forward_start(
+	struct dns *d, const struct asker *to, knot_pkt_t *query, const knot_dname_t *target)
 {
 	struct forward *f;
 
@@ -249,7 +258,9 @@ static void forward_start(struct dns *d, const struct asker *to, knot_pkt_t *que
 		return;
 	}
 	f = xcalloc(1, sizeof(*f));
-	*f = (struct forward){ .d = d, .asker = *to, .query = query, .fd = -1, .alias = target != NULL };
+	*f = (struct forward){
+		.d = d, .asker = *to, .query = query, .fd = -1, .alias = target != NULL
+	};
 	if (target)
 		memcpy(f->target, target, knot_dname_size(target));
 	list_insert(&d->forwards, &f->all);
@@ -271,8 +282,8 @@ static void handle(struct dns *d, struct asker *from, const uint8_t *wire, size_
 		return;
 	memcpy(query->wire, wire, len);
 	query->size = len;
-	if (knot_pkt_parse(query, 0) != KNOT_EOK || knot_wire_get_qr(query->wire) || knot_wire_get_opcode(query->wire) != KNOT_OPCODE_QUERY ||
-		!knot_pkt_qname(query)) {
+	if (knot_pkt_parse(query, 0) != KNOT_EOK || knot_wire_get_qr(query->wire) ||
+		knot_wire_get_opcode(query->wire) != KNOT_OPCODE_QUERY || !knot_pkt_qname(query)) {
 		if (len >= KNOT_WIRE_HEADER_SIZE && !knot_wire_get_qr(query->wire))
 			send_rcode(d, from, query, KNOT_RCODE_FORMERR);
 		knot_pkt_free(query);
@@ -308,7 +319,8 @@ static void on_udp(void *arg, int events)
 		struct asker from = { .limit = 512 };
 		socklen_t size = sizeof(from.address);
 		uint8_t wire[4096];
-		ssize_t n = recvfrom(d->udp, wire, sizeof(wire), MSG_DONTWAIT, (struct sockaddr *)&from.address, &size);
+		ssize_t n = recvfrom(d->udp, wire, sizeof(wire), MSG_DONTWAIT,
+			(struct sockaddr *)&from.address, &size);
 
 		if (n < 0)
 			return;
@@ -415,7 +427,7 @@ static void add_upstream(struct dns *d, struct str text)
 
 static void find_upstreams(struct dns *d)
 {
-	CLEAN_BUF struct buf text = {0};
+	CLEAN_BUF struct buf text = { 0 };
 	struct str rest, part, line;
 	struct err err;
 
@@ -462,7 +474,8 @@ static int listen_on(const struct dns *d, int type, int *ret_fd, struct err *err
 		return err_errno(err, -errno, "cannot make a socket for DNS");
 	inet_pton(AF_INET, d->c.address, &at.sin_addr);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || (type == SOCK_STREAM && listen(fd, 64) < 0)) {
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+		(type == SOCK_STREAM && listen(fd, 64) < 0)) {
 		int e = -errno;
 
 		close(fd);

@@ -6,11 +6,12 @@
 #include "client/services.h"
 
 struct dns_config {
-	struct service_view *view;         /* shared; the owner starts it after this part was made, and stops it last */
-	const char *address;               /* to listen on; the cluster DNS address, on a link of the node */
-	int port;                          /* 53 */
-	const char *domain;                /* cluster.local */
-	const char *upstreams;             /* "1.1.1.1,8.8.8.8"; NULL: from /etc/resolv.conf */
+	struct service_view
+		*view; /* shared; the owner starts it after this part was made, and stops it last */
+	const char *address;   /* to listen on; the cluster DNS address, on a link of the node */
+	int port;              /* 53 */
+	const char *domain;    /* cluster.local */
+	const char *upstreams; /* "1.1.1.1,8.8.8.8"; NULL: from /etc/resolv.conf */
 };
 struct dns;
 int dns_new(const struct dns_config *c, struct dns **ret, struct err *err);

@@ -21,14 +21,13 @@ size_t dnssec_tsig_algorithm_size(dnssec_tsig_algorithm_t algorithm)
 	return 0;
 }
 
-int dnssec_tsig_new(dnssec_tsig_ctx_t **ctx, dnssec_tsig_algorithm_t algorithm, const dnssec_binary_t *key)
+int dnssec_tsig_new(
+	dnssec_tsig_ctx_t **ctx, dnssec_tsig_algorithm_t algorithm, const dnssec_binary_t *key)
 {
 	return DNSSEC_NOT_IMPLEMENTED_ERROR;
 }
 
-void dnssec_tsig_free(dnssec_tsig_ctx_t *ctx)
-{
-}
+void dnssec_tsig_free(dnssec_tsig_ctx_t *ctx) {}
 
 int dnssec_tsig_add(dnssec_tsig_ctx_t *ctx, const dnssec_binary_t *data)
 {

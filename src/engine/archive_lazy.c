@@ -51,7 +51,8 @@ LAZY(&library, int, archive_entry_xattr_next, (E, const char **name, const void 
 /* Variadic, so no row: the text is made here. */
 __attribute__((visibility("hidden"))) void archive_set_error(A, int code, const char *fmt, ...)
 {
-	void (*fn)(struct archive *, int, const char *, ...) = (void (*)(struct archive *, int, const char *, ...))lazy_symbol(&library, "archive_set_error");
+	void (*fn)(struct archive *, int, const char *, ...) = (void (*)(struct archive *, int,
+		const char *, ...))lazy_symbol(&library, "archive_set_error");
 	char text[512];
 	va_list ap;
 

@@ -73,9 +73,24 @@ int container_save(struct local *l, const struct container *c, struct err *err)
 }
 
 /* ---- creating ---- */
-static const struct { const char *name; int number; } signal_names[] = {
-	{ "HUP", SIGHUP }, { "INT", SIGINT }, { "QUIT", SIGQUIT }, { "ABRT", SIGABRT }, { "KILL", SIGKILL }, { "USR1", SIGUSR1 }, { "USR2", SIGUSR2 },
-	{ "ALRM", SIGALRM }, { "TERM", SIGTERM }, { "CONT", SIGCONT }, { "STOP", SIGSTOP }, { "TSTP", SIGTSTP }, { "WINCH", SIGWINCH }, { "PWR", SIGPWR },
+static const struct {
+	const char *name;
+	int number;
+} signal_names[] = {
+	{ "HUP", SIGHUP },
+	{ "INT", SIGINT },
+	{ "QUIT", SIGQUIT },
+	{ "ABRT", SIGABRT },
+	{ "KILL", SIGKILL },
+	{ "USR1", SIGUSR1 },
+	{ "USR2", SIGUSR2 },
+	{ "ALRM", SIGALRM },
+	{ "TERM", SIGTERM },
+	{ "CONT", SIGCONT },
+	{ "STOP", SIGSTOP },
+	{ "TSTP", SIGTSTP },
+	{ "WINCH", SIGWINCH },
+	{ "PWR", SIGPWR },
 };
 
 static int stop_signal_of(struct str text)
@@ -89,12 +104,14 @@ static int stop_signal_of(struct str text)
 	for (size_t i = 0; i < ARRAY_LEN(signal_names); i++)
 		if (str_eqz(text, signal_names[i].name))
 			return signal_names[i].number;
-	if (str_has_prefix(text, STR("RTMIN+")) && str_to_i64(str_from(text, 6), &plus) == 0 && plus >= 0 && plus <= SIGRTMAX - SIGRTMIN)
+	if (str_has_prefix(text, STR("RTMIN+")) && str_to_i64(str_from(text, 6), &plus) == 0 &&
+		plus >= 0 && plus <= SIGRTMAX - SIGRTMIN)
 		return SIGRTMIN + (int)plus;
 	return SIGTERM;
 }
 
-static struct container *container_new(const struct local *l, const struct sandbox *s, const struct engine_container_config *c)
+static struct container *container_new(
+	const struct local *l, const struct sandbox *s, const struct engine_container_config *c)
 {
 	struct container *n = xcalloc(1, sizeof(*n));
 	struct timestamp now = time_now();
@@ -126,8 +143,8 @@ static struct container *container_new(const struct local *l, const struct sandb
 }
 
 /* The image's layers are ours from the moment that the record names them; until then the store's lock keeps them. */
-static int take_image(struct local *l, struct container *n, const struct engine_container_config *c, struct arena *a, struct image_config *ret,
-	struct err *err)
+static int take_image(struct local *l, struct container *n, const struct engine_container_config *c,
+	struct arena *a, struct image_config *ret, struct err *err)
 {
 	struct image_record image = { 0 };
 	char path[PATH_MAX];
@@ -151,10 +168,14 @@ static int take_image(struct local *l, struct container *n, const struct engine_
 	return r;
 }
 
-static int write_bundle(struct local *l, const struct sandbox *s, struct container *n, const struct engine_container_config *c,
-	const struct image_config *image, struct arena *a, struct err *err)
+static int write_bundle(struct local *l, const struct sandbox *s, struct container *n,
+	const struct engine_container_config *c, const struct image_config *image, struct arena *a,
+	struct err *err)
 {
-	static const struct { const char *name; mode_t mode; } folders[] = { { "upper", 0755 }, { "work", 0700 }, { "rootfs", 0755 } };
+	static const struct {
+		const char *name;
+		mode_t mode;
+	} folders[] = { { "upper", 0755 }, { "work", 0700 }, { "rootfs", 0755 } };
 	size_t n_layers = texts_len(n->layers);
 	CLEAN_FREE const char **topmost_first = xcalloc(n_layers + 1, sizeof(*topmost_first));
 	CLEAN_BUF struct buf config = { 0 };
@@ -163,7 +184,13 @@ static int write_bundle(struct local *l, const struct sandbox *s, struct contain
 
 	for (size_t i = 0; i < n_layers; i++)
 		topmost_first[i] = n->layers[n_layers - 1 - i];
-	struct spec spec = { .l = l, .sandbox = s, .container = n, .config = c, .image = image, .layers = topmost_first, .n_layers = n_layers };
+	struct spec spec = { .l = l,
+		.sandbox = s,
+		.container = n,
+		.config = c,
+		.image = image,
+		.layers = topmost_first,
+		.n_layers = n_layers };
 	if ((r = spec_write(&spec, a, &config, err)) < 0)
 		return r;
 	for (size_t i = 0; i < ARRAY_LEN(folders); i++) {
@@ -180,7 +207,8 @@ static int write_bundle(struct local *l, const struct sandbox *s, struct contain
 	return dir_make(path, 0755, err);
 }
 
-static bool is_taken(struct local *l, const char *sandbox_id, const struct engine_container_config *c)
+static bool is_taken(
+	struct local *l, const char *sandbox_id, const struct engine_container_config *c)
 {
 	size_t i = 0;
 	struct str id;
@@ -188,13 +216,15 @@ static bool is_taken(struct local *l, const char *sandbox_id, const struct engin
 
 	while (map_next(&l->containers, &i, &id, &p)) {
 		const struct container *k = p;
-		if (!strcmp(k->sandbox_id, sandbox_id) && !strcmp(k->name, c->name) && k->attempt == c->attempt)
+		if (!strcmp(k->sandbox_id, sandbox_id) && !strcmp(k->name, c->name) &&
+			k->attempt == c->attempt)
 			return true;
 	}
 	return false;
 }
 
-int local_container_create(struct engine *e, const char *sandbox_id, const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err)
+int local_container_create(struct engine *e, const char *sandbox_id,
+	const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err)
 {
 	struct local *l = local_of(e);
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -207,9 +237,13 @@ int local_container_create(struct engine *e, const char *sandbox_id, const struc
 	if (!s)
 		return sandbox_missing(sandbox_id, err);
 	if (!ready)
-		return err_set(err, -ESHUTDOWN, "the sandbox of pod %s/%s is stopped, so container %s cannot be made in it", s->namespace_, s->name, c->name);
+		return err_set(err, -ESHUTDOWN,
+			"the sandbox of pod %s/%s is stopped, so container %s cannot be made in it",
+			s->namespace_, s->name, c->name);
 	if (taken)
-		return err_set(err, ENGINE_EXISTS, "container %s of pod %s/%s is there already with attempt %u", c->name, s->namespace_, s->name, c->attempt);
+		return err_set(err, ENGINE_EXISTS,
+			"container %s of pod %s/%s is there already with attempt %u", c->name,
+			s->namespace_, s->name, c->attempt);
 	CLEANUP(container_freep) struct container *n = container_new(l, s, c);
 	int r = take_image(l, n, c, a, &image, err);
 	if (r == 0)
@@ -220,7 +254,9 @@ int local_container_create(struct engine *e, const char *sandbox_id, const struc
 	}
 	if (r != 0) {
 		container_drop(l, n, NULL);
-		return r < 0 ? err_prefix(err, r, "cannot create container %s of pod %s/%s", c->name, s->namespace_, s->name) : r;
+		return r < 0 ? err_prefix(err, r, "cannot create container %s of pod %s/%s",
+				       c->name, s->namespace_, s->name)
+			     : r;
 	}
 	memcpy(ret_id, n->id, ENGINE_ID);
 	pthread_mutex_lock(&l->lock);
@@ -237,7 +273,8 @@ static void set_text(char **field, const char *text)
 }
 
 /* Lock held. */
-void container_set_exit(struct local *l, struct container *c, int64_t code, struct timestamp at, const char *reason, const char *message)
+void container_set_exit(struct local *l, struct container *c, int64_t code, struct timestamp at,
+	const char *reason, const char *message)
 {
 	c->exited = true;
 	c->starting = false;
@@ -261,7 +298,8 @@ static int fail_start(struct local *l, struct container *c, int r, struct err *e
 	cgroup_kill(l->cgroups, c->cgroup, NULL);
 	pthread_mutex_lock(&l->lock);
 	if (!c->exited)
-		container_set_exit(l, c, EXIT_START_ERROR, time_now(), "StartError", err ? err->text : "");
+		container_set_exit(
+			l, c, EXIT_START_ERROR, time_now(), "StartError", err ? err->text : "");
 	pthread_mutex_unlock(&l->lock);
 	return err_prefix(err, r, "cannot start container %s", c->name);
 }
@@ -300,7 +338,8 @@ int local_container_start(struct engine *e, const char *id, struct err *err)
 	if (!c || !s)
 		return container_missing(id, err);
 	if (!fresh)
-		return err_set(err, -EINVAL, "container %s was started already, or its sandbox is stopped", c->name);
+		return err_set(err, -EINVAL,
+			"container %s was started already, or its sandbox is stopped", c->name);
 	int r = runtime_create(l, c, s, &pid, &conmon, err);
 	if (r < 0)
 		return fail_start(l, c, r, err);
@@ -339,7 +378,8 @@ static int wait_taken_in(struct local *l, const char *id, struct err *err)
 		if (!c || c->exited || (c->started && container_refresh(l, c)))
 			break;
 		if (r == ETIMEDOUT) { /* neither conmon nor its pidfd said a word */
-			container_set_exit(l, c, 137, time_now(), "Error", "the container ended, but conmon wrote no exit code");
+			container_set_exit(l, c, 137, time_now(), "Error",
+				"the container ended, but conmon wrote no exit code");
 			break;
 		}
 		r = pthread_cond_timedwait(&l->changed, &l->lock, &until);
@@ -356,7 +396,8 @@ struct target {
 	bool running;
 };
 
-static int signal_and_wait(struct local *l, const struct target *t, int64_t grace_ms, struct err *err)
+static int signal_and_wait(
+	struct local *l, const struct target *t, int64_t grace_ms, struct err *err)
 {
 	CLEAN_FD int fd = pidfd_of(t->pid);
 	int r = -ETIMEDOUT;
@@ -370,13 +411,15 @@ static int signal_and_wait(struct local *l, const struct target *t, int64_t grac
 			r = pidfd_wait(fd, TAKE_IN_TIMEOUT_S * 1000);
 		}
 		if (r < 0)
-			return err_set(err, r, "process %d does not die, not even by SIGKILL (state D?)", t->pid);
+			return err_set(err, r,
+				"process %d does not die, not even by SIGKILL (state D?)", t->pid);
 	}
 	/* Under a shared or the host's process namespace its children live on. */
 	return cgroup_kill(l->cgroups, t->cgroup, err);
 }
 
-int local_container_stop(struct engine *e, const char *id, int signal, int64_t grace_ms, struct err *err)
+int local_container_stop(
+	struct engine *e, const char *id, int signal, int64_t grace_ms, struct err *err)
 {
 	struct local *l = local_of(e);
 	struct target t = { 0 };
@@ -466,7 +509,8 @@ int local_container_remove(struct engine *e, const char *id, struct err *err)
 }
 
 /* ---- looking ---- */
-static void export_container(const struct container *c, struct arena *a, struct engine_container *ret)
+static void export_container(
+	const struct container *c, struct arena *a, struct engine_container *ret)
 {
 	*ret = (struct engine_container){
 		.name = arena_strz(a, c->name),
@@ -475,7 +519,9 @@ static void export_container(const struct container *c, struct arena *a, struct 
 		.log_path = arena_strz(a, c->log_path),
 		.annotations_json = arena_strz(a, c->annotations ? c->annotations : ""),
 		.attempt = (uint32_t)c->attempt,
-		.state = c->exited ? CONTAINER_EXITED : c->started ? CONTAINER_RUNNING : CONTAINER_CREATED,
+		.state = c->exited   ? CONTAINER_EXITED
+			: c->started ? CONTAINER_RUNNING
+				     : CONTAINER_CREATED,
 		.created_at = { c->created_s, (int32_t)c->created_ns },
 		.started_at = { c->started_s, (int32_t)c->started_ns },
 		.finished_at = { c->finished_s, (int32_t)c->finished_ns },
@@ -489,7 +535,8 @@ static void export_container(const struct container *c, struct arena *a, struct 
 	memcpy(ret->sandbox_id, c->sandbox_id, ENGINE_ID);
 }
 
-int local_container_status(struct engine *e, const char *id, struct arena *a, struct engine_container *ret, struct err *err)
+int local_container_status(struct engine *e, const char *id, struct arena *a,
+	struct engine_container *ret, struct err *err)
 {
 	struct local *l = local_of(e);
 
@@ -503,7 +550,8 @@ int local_container_status(struct engine *e, const char *id, struct arena *a, st
 	return c ? 0 : container_missing(id, err);
 }
 
-int local_container_list(struct engine *e, const char *sandbox_id, struct arena *a, struct engine_container **ret, size_t *ret_n, struct err *err)
+int local_container_list(struct engine *e, const char *sandbox_id, struct arena *a,
+	struct engine_container **ret, size_t *ret_n, struct err *err)
 {
 	struct local *l = local_of(e);
 	size_t i = 0, n = 0;
@@ -538,7 +586,8 @@ static int cgroup_of(struct local *l, const char *id, char ret[PATH_MAX], struct
 	return running ? 0 : err_set(err, -ESRCH, "container %s is not running", id);
 }
 
-int local_container_update(struct engine *e, const char *id, const struct engine_resources *q, struct err *err)
+int local_container_update(
+	struct engine *e, const char *id, const struct engine_resources *q, struct err *err)
 {
 	struct local *l = local_of(e);
 	char cgroup[PATH_MAX];
@@ -554,7 +603,8 @@ int local_container_update(struct engine *e, const char *id, const struct engine
 	return r ? r : cgroup_set(l->cgroups, cgroup, &limits, err);
 }
 
-int local_container_stats(struct engine *e, const char *id, struct engine_stats *ret, struct err *err)
+int local_container_stats(
+	struct engine *e, const char *id, struct engine_stats *ret, struct err *err)
 {
 	struct local *l = local_of(e);
 	struct cgroup_stats stats;
@@ -564,7 +614,8 @@ int local_container_stats(struct engine *e, const char *id, struct engine_stats 
 	if (r == 0)
 		r = cgroup_stats(l->cgroups, cgroup, &stats, err);
 	if (r == 0)
-		*ret = (struct engine_stats){ stats.cpu_ns, stats.memory_bytes, stats.memory_working_set, stats.pids, time_now() };
+		*ret = (struct engine_stats){ stats.cpu_ns, stats.memory_bytes,
+			stats.memory_working_set, stats.pids, time_now() };
 	return r;
 }
 
@@ -579,6 +630,7 @@ int local_container_reopen_log(struct engine *e, const char *id, struct err *err
 	path_fmt(path, "%s/containers/%s/ctl", l->root, id);
 	CLEAN_FD int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0 || write(fd, "2 0 0\n", 6) < 0)
-		return err_errno(err, -errno, "cannot tell conmon of container %s to reopen its log", id);
+		return err_errno(
+			err, -errno, "cannot tell conmon of container %s to reopen its log", id);
 	return 0;
 }

@@ -22,7 +22,7 @@ struct fake_image {
 };
 
 struct fake_function {
-	int fail;                        /* how many calls are to fail, -1: all */
+	int fail; /* how many calls are to fail, -1: all */
 	size_t calls;
 	char text[256];
 };
@@ -30,7 +30,7 @@ struct fake_function {
 struct fake {
 	struct engine base;
 	const struct clock *clock;
-	pthread_mutex_t lock;            /* guards all below */
+	pthread_mutex_t lock; /* guards all below */
 	struct map sandboxes, containers, images, functions;
 	engine_event_fn event_fn;
 	void *event_arg;
@@ -132,7 +132,8 @@ static void fake_set_event_handler(struct engine *e, engine_event_fn fn, void *a
 	pthread_mutex_unlock(&f->lock);
 }
 
-static int fake_version(struct engine *e, struct arena *a, struct str *ret_name, struct str *ret_version, struct err *err)
+static int fake_version(struct engine *e, struct arena *a, struct str *ret_name,
+	struct str *ret_version, struct err *err)
 {
 	*ret_name = STR("fake");
 	*ret_version = STR("1.0");
@@ -145,7 +146,10 @@ static void export_image(const struct fake_image *i, struct arena *a, struct eng
 	struct str *tag = arena_memdup(a, i->image.repo_tags.items, sizeof(*tag));
 
 	*tag = arena_str(a, *tag);
-	*ret = (struct engine_image){ .id = arena_str(a, i->image.id), .repo_tags = { tag, 1 }, .size = i->image.size, .user = STR("") };
+	*ret = (struct engine_image){ .id = arena_str(a, i->image.id),
+		.repo_tags = { tag, 1 },
+		.size = i->image.size,
+		.user = STR("") };
 }
 
 /* By name or id. */
@@ -168,7 +172,8 @@ static struct fake_image *find_image(struct fake *f, struct str ref, struct str 
 	return NULL;
 }
 
-static int add_image(struct fake *f, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+static int add_image(
+	struct fake *f, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
 {
 	struct arena *own = arena_new(1024);
 	struct image_ref parsed;
@@ -182,7 +187,9 @@ static int add_image(struct fake *f, struct str ref, struct arena *a, struct eng
 	struct fake_image *i = arena_alloc(own, sizeof(*i));
 	struct str *tag = arena_memdup(own, &parsed.canonical, sizeof(parsed.canonical));
 	digest_of(parsed.canonical, id);
-	*i = (struct fake_image){ .arena = own, .image = { .id = arena_strz(own, id), .repo_tags = { tag, 1 }, .size = 1024 * 1024 } };
+	*i = (struct fake_image){ .arena = own,
+		.image = {
+			.id = arena_strz(own, id), .repo_tags = { tag, 1 }, .size = 1024 * 1024 } };
 	struct fake_image *old = map_set(&f->images, parsed.canonical, i);
 	if (old)
 		free_image(old);
@@ -190,7 +197,8 @@ static int add_image(struct fake *f, struct str ref, struct arena *a, struct eng
 	return 0;
 }
 
-static int fake_image_import(struct engine *e, const char *file, const char *tag, struct arena *a, struct engine_image *ret, struct err *err)
+static int fake_image_import(struct engine *e, const char *file, const char *tag, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	int r = enter(f, "image_import", err);
@@ -198,7 +206,8 @@ static int fake_image_import(struct engine *e, const char *file, const char *tag
 	return r ? r : leave(f, add_image(f, str_of(tag ? tag : file), a, ret, err));
 }
 
-static int fake_image_status(struct engine *e, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+static int fake_image_status(struct engine *e, struct str ref, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct str key;
@@ -208,12 +217,15 @@ static int fake_image_status(struct engine *e, struct str ref, struct arena *a, 
 		return r;
 	struct fake_image *i = find_image(f, ref, &key);
 	if (!i)
-		return leave(f, err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not on this node", STR_ARG(ref)));
+		return leave(f,
+			err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not on this node",
+				STR_ARG(ref)));
 	export_image(i, a, ret);
 	return leave(f, 0);
 }
 
-static int fake_image_pull(struct engine *e, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+static int fake_image_pull(struct engine *e, struct str ref, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	int r = enter(f, "image_pull", err);
@@ -221,7 +233,8 @@ static int fake_image_pull(struct engine *e, struct str ref, struct arena *a, st
 	return r ? r : leave(f, add_image(f, ref, a, ret, err));
 }
 
-static int fake_image_list(struct engine *e, struct arena *a, struct engine_image **ret, size_t *ret_n, struct err *err)
+static int fake_image_list(struct engine *e, struct arena *a, struct engine_image **ret,
+	size_t *ret_n, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	size_t i = 0, n = 0;
@@ -249,14 +262,17 @@ static int fake_image_remove(struct engine *e, struct str ref, struct err *err)
 		return r;
 	struct fake_image *i = find_image(f, ref, &key);
 	if (!i)
-		return leave(f, err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not there", STR_ARG(ref)));
+		return leave(f,
+			err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not there",
+				STR_ARG(ref)));
 	map_remove(&f->images, key);
 	free_image(i);
 	return leave(f, 0);
 }
 
 /* ---- sandboxes ---- */
-static void export_sandbox(const struct fake_sandbox *s, struct arena *a, struct engine_sandbox *ret)
+static void export_sandbox(
+	const struct fake_sandbox *s, struct arena *a, struct engine_sandbox *ret)
 {
 	*ret = s->s;
 	ret->name = arena_str(a, s->s.name);
@@ -266,7 +282,8 @@ static void export_sandbox(const struct fake_sandbox *s, struct arena *a, struct
 	ret->netns_path = arena_str(a, s->s.netns_path);
 }
 
-static int fake_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, struct arena *a, struct engine_sandbox *ret, struct err *err)
+static int fake_sandbox_run(struct engine *e, const struct engine_sandbox_config *c,
+	struct arena *a, struct engine_sandbox *ret, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	char ip[INET_ADDRSTRLEN];
@@ -280,16 +297,28 @@ static int fake_sandbox_run(struct engine *e, const struct engine_sandbox_config
 	while (map_next(&f->sandboxes, &i, &key, &p)) {
 		const struct engine_sandbox *s = &((struct fake_sandbox *)p)->s;
 		if (s->attempt == c->attempt && str_eqz(s->uid, c->uid))
-			return leave(f, err_set(err, ENGINE_EXISTS, "pod %s has a sandbox of attempt %u already", c->uid, c->attempt));
+			return leave(f,
+				err_set(err, ENGINE_EXISTS,
+					"pod %s has a sandbox of attempt %u already", c->uid,
+					c->attempt));
 	}
 	struct arena *own = arena_new(1024);
 	struct fake_sandbox *s = arena_alloc(own, sizeof(*s));
 	uint32_t address = htonl(0x0af40000u + ++f->next_ip); /* 10.244.0.0/16 */
-	*s = (struct fake_sandbox){ .arena = own, .s = {
-		.name = arena_strz(own, c->name), .namespace_ = arena_strz(own, c->namespace_), .uid = arena_strz(own, c->uid),
-		.attempt = c->attempt, .state = SANDBOX_READY, .created_at = f->clock->wall(f->clock), .host_network = c->host_network,
-		.ip = arena_strz(own, c->host_network ? "" : inet_ntop(AF_INET, &address, ip, sizeof(ip))), .netns_path = STR(""),
-	} };
+	*s = (struct fake_sandbox){ .arena = own,
+		.s = {
+			.name = arena_strz(own, c->name),
+			.namespace_ = arena_strz(own, c->namespace_),
+			.uid = arena_strz(own, c->uid),
+			.attempt = c->attempt,
+			.state = SANDBOX_READY,
+			.created_at = f->clock->wall(f->clock),
+			.host_network = c->host_network,
+			.ip = arena_strz(own,
+				c->host_network ? ""
+						: inet_ntop(AF_INET, &address, ip, sizeof(ip))),
+			.netns_path = STR(""),
+		} };
 	fake_id(f, s->s.id);
 	map_set(&f->sandboxes, str_of(s->s.id), s);
 	export_sandbox(s, a, ret);
@@ -355,7 +384,8 @@ static int fake_sandbox_remove(struct engine *e, const char *id, struct err *err
 	return leave(f, 0);
 }
 
-static int fake_sandbox_list(struct engine *e, struct arena *a, struct engine_sandbox **ret, size_t *ret_n, struct err *err)
+static int fake_sandbox_list(struct engine *e, struct arena *a, struct engine_sandbox **ret,
+	size_t *ret_n, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	size_t i = 0, n = 0;
@@ -374,17 +404,19 @@ static int fake_sandbox_list(struct engine *e, struct arena *a, struct engine_sa
 }
 
 /* ---- containers ---- */
-static void export_container(const struct fake_container *c, struct arena *a, struct engine_container *ret)
+static void export_container(
+	const struct fake_container *c, struct arena *a, struct engine_container *ret)
 {
 	*ret = c->c;
 	for (size_t i = 0; i < 7; i++) {
-		struct str *field = (struct str *[]){ &ret->name, &ret->image, &ret->image_id, &ret->log_path, &ret->annotations_json, &ret->reason,
-			&ret->message }[i];
+		struct str *field = (struct str *[]){ &ret->name, &ret->image, &ret->image_id,
+			&ret->log_path, &ret->annotations_json, &ret->reason, &ret->message }[i];
 		*field = arena_str(a, *field);
 	}
 }
 
-static int fake_container_create(struct engine *e, const char *sandbox_id, const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err)
+static int fake_container_create(struct engine *e, const char *sandbox_id,
+	const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct str ref = str_of(c->image_id ? c->image_id : c->image), key;
@@ -401,20 +433,34 @@ static int fake_container_create(struct engine *e, const char *sandbox_id, const
 		return leave(f, err_set(err, -ESHUTDOWN, "the sandbox %s is stopped", sandbox_id));
 	while (map_next(&f->containers, &i, &key, &p)) {
 		const struct engine_container *k = &((struct fake_container *)p)->c;
-		if (!strcmp(k->sandbox_id, sandbox_id) && str_eqz(k->name, c->name) && k->attempt == c->attempt)
-			return leave(f, err_set(err, ENGINE_EXISTS, "container %s is there already with attempt %u", c->name, c->attempt));
+		if (!strcmp(k->sandbox_id, sandbox_id) && str_eqz(k->name, c->name) &&
+			k->attempt == c->attempt)
+			return leave(f,
+				err_set(err, ENGINE_EXISTS,
+					"container %s is there already with attempt %u", c->name,
+					c->attempt));
 	}
 	struct fake_image *image = find_image(f, ref, &key);
 	if (!image)
-		return leave(f, err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not on this node", STR_ARG(ref)));
+		return leave(f,
+			err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not on this node",
+				STR_ARG(ref)));
 	struct arena *own = arena_new(1024);
 	struct fake_container *n = arena_alloc(own, sizeof(*n));
-	*n = (struct fake_container){ .arena = own, .c = {
-		.name = arena_strz(own, c->name), .image = arena_strz(own, c->image ? c->image : ""), .image_id = arena_str(own, image->image.id),
-		.log_path = arena_strz(own, c->log_path ? c->log_path : ""),
-		.annotations_json = arena_strz(own, c->annotations_json ? c->annotations_json : ""),
-		.attempt = c->attempt, .state = CONTAINER_CREATED, .created_at = f->clock->wall(f->clock), .reason = STR(""), .message = STR(""),
-	} };
+	*n = (struct fake_container){ .arena = own,
+		.c = {
+			.name = arena_strz(own, c->name),
+			.image = arena_strz(own, c->image ? c->image : ""),
+			.image_id = arena_str(own, image->image.id),
+			.log_path = arena_strz(own, c->log_path ? c->log_path : ""),
+			.annotations_json =
+				arena_strz(own, c->annotations_json ? c->annotations_json : ""),
+			.attempt = c->attempt,
+			.state = CONTAINER_CREATED,
+			.created_at = f->clock->wall(f->clock),
+			.reason = STR(""),
+			.message = STR(""),
+		} };
 	fake_id(f, n->c.id);
 	memcpy(n->c.sandbox_id, s->s.id, ENGINE_ID);
 	map_set(&f->containers, str_of(n->c.id), n);
@@ -423,7 +469,8 @@ static int fake_container_create(struct engine *e, const char *sandbox_id, const
 }
 
 /* As enter, and finds the container. */
-static int enter_container(struct fake *f, const char *function, const char *id, struct fake_container **ret, struct err *err)
+static int enter_container(struct fake *f, const char *function, const char *id,
+	struct fake_container **ret, struct err *err)
 {
 	int r = enter(f, function, err);
 
@@ -449,7 +496,8 @@ static int fake_container_start(struct engine *e, const char *id, struct err *er
 	return leave(f, 0);
 }
 
-static int fake_container_stop(struct engine *e, const char *id, int signal, int64_t grace_ms, struct err *err)
+static int fake_container_stop(
+	struct engine *e, const char *id, int signal, int64_t grace_ms, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct fake_container *c;
@@ -461,7 +509,8 @@ static int fake_container_stop(struct engine *e, const char *id, int signal, int
 	bool ran = c->c.state == CONTAINER_RUNNING;
 	memcpy(sandbox, c->c.sandbox_id, sizeof(sandbox));
 	if (ran)
-		end_container(f, c, grace_ms > 0 && signal != SIGKILL ? 128 + SIGTERM : 128 + SIGKILL, false);
+		end_container(f, c,
+			grace_ms > 0 && signal != SIGKILL ? 128 + SIGTERM : 128 + SIGKILL, false);
 	leave(f, 0);
 	if (ran)
 		tell(f, sandbox, id);
@@ -481,7 +530,8 @@ static int fake_container_remove(struct engine *e, const char *id, struct err *e
 	return leave(f, 0);
 }
 
-static int fake_container_status(struct engine *e, const char *id, struct arena *a, struct engine_container *ret, struct err *err)
+static int fake_container_status(struct engine *e, const char *id, struct arena *a,
+	struct engine_container *ret, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct fake_container *c;
@@ -493,7 +543,8 @@ static int fake_container_status(struct engine *e, const char *id, struct arena 
 	return leave(f, 0);
 }
 
-static int fake_container_list(struct engine *e, const char *sandbox_id, struct arena *a, struct engine_container **ret, size_t *ret_n, struct err *err)
+static int fake_container_list(struct engine *e, const char *sandbox_id, struct arena *a,
+	struct engine_container **ret, size_t *ret_n, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	size_t i = 0, n = 0;
@@ -512,7 +563,8 @@ static int fake_container_list(struct engine *e, const char *sandbox_id, struct 
 	return leave(f, 0);
 }
 
-static int fake_container_update(struct engine *e, const char *id, const struct engine_resources *q, struct err *err)
+static int fake_container_update(
+	struct engine *e, const char *id, const struct engine_resources *q, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct fake_container *c;
@@ -521,7 +573,8 @@ static int fake_container_update(struct engine *e, const char *id, const struct 
 	return r ? r : leave(f, 0);
 }
 
-static int fake_container_stats(struct engine *e, const char *id, struct engine_stats *ret, struct err *err)
+static int fake_container_stats(
+	struct engine *e, const char *id, struct engine_stats *ret, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct fake_container *c;
@@ -529,7 +582,10 @@ static int fake_container_stats(struct engine *e, const char *id, struct engine_
 
 	if (r)
 		return r;
-	*ret = (struct engine_stats){ .cpu_ns = 1000000, .memory_bytes = 1 << 20, .memory_working_set = 1 << 20, .pids = 1,
+	*ret = (struct engine_stats){ .cpu_ns = 1000000,
+		.memory_bytes = 1 << 20,
+		.memory_working_set = 1 << 20,
+		.pids = 1,
 		.at = f->clock->wall(f->clock) };
 	return leave(f, 0);
 }
@@ -543,7 +599,8 @@ static int fake_container_reopen_log(struct engine *e, const char *id, struct er
 	return r ? r : leave(f, 0);
 }
 
-static int fake_exec_sync(struct engine *e, const char *id, const char *const *argv, int64_t timeout_ms, struct buf *ret_output, int *ret_code, struct err *err)
+static int fake_exec_sync(struct engine *e, const char *id, const char *const *argv,
+	int64_t timeout_ms, struct buf *ret_output, int *ret_code, struct err *err)
 {
 	struct fake *f = fake_of(e);
 	struct fake_container *c;
@@ -563,23 +620,26 @@ static int fake_exec_sync(struct engine *e, const char *id, const char *const *a
 	return 0;
 }
 
-static int fake_exec(struct engine *e, const char *id, const char *const *argv, bool in, bool out, bool err_stream, bool tty, struct engine_session *ret,
-	struct err *err)
+static int fake_exec(struct engine *e, const char *id, const char *const *argv, bool in, bool out,
+	bool err_stream, bool tty, struct engine_session *ret, struct err *err)
 {
 	return err_set(err, -ENOSYS, "the fake engine runs nothing that one could talk to");
 }
 
-static int fake_session_wait(struct engine *e, struct engine_session *s, int *ret_code, struct err *err)
+static int fake_session_wait(
+	struct engine *e, struct engine_session *s, int *ret_code, struct err *err)
 {
 	return err_set(err, -ENOSYS, "the fake engine has no sessions");
 }
 
-static int fake_attach(struct engine *e, const char *id, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err)
+static int fake_attach(struct engine *e, const char *id, bool in, bool out, bool err_stream,
+	struct engine_session *ret, struct err *err)
 {
 	return err_set(err, -ENOSYS, "the fake engine runs nothing that one could attach to");
 }
 
-static int fake_port_forward(struct engine *e, const char *sandbox_id, int port, int *ret_fd, struct err *err)
+static int fake_port_forward(
+	struct engine *e, const char *sandbox_id, int port, int *ret_fd, struct err *err)
 {
 	return err_set(err, -ECONNREFUSED, "the fake engine has no network");
 }

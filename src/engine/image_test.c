@@ -19,8 +19,17 @@
 static char dir[64];
 static struct err err;
 
-#define must(call) do { int r_ = (call); if (r_ != 0) fail_msg("%s: %d: %s", #call, r_, err.text); } while (0)
-#define assert_has(text, part) do { if (!strstr(text, part)) fail_msg("\"%s\" is not in \"%s\"", part, text); } while (0)
+#define must(call) \
+	do { \
+		int r_ = (call); \
+		if (r_ != 0) \
+			fail_msg("%s: %d: %s", #call, r_, err.text); \
+	} while (0)
+#define assert_has(text, part) \
+	do { \
+		if (!strstr(text, part)) \
+			fail_msg("\"%s\" is not in \"%s\"", part, text); \
+	} while (0)
 
 static void sh(const char *fmt, ...) PRINTF_LIKE(1, 2);
 static void sh(const char *fmt, ...)
@@ -51,14 +60,20 @@ static int teardown(void **state)
 	return dir_remove_tree(dir, NULL);
 }
 
-#define needs_root() do { if (geteuid() != 0) skip(); } while (0)
+#define needs_root() \
+	do { \
+		if (geteuid() != 0) \
+			skip(); \
+	} while (0)
 
 /* ---- references ---- */
 #define DIGEST "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 static void test_references(void **state)
 {
-	static const struct { const char *text, *canonical; } good[] = {
+	static const struct {
+		const char *text, *canonical;
+	} good[] = {
 		{ "busybox", "docker.io/library/busybox:latest" },
 		{ "busybox:1.35", "docker.io/library/busybox:1.35" },
 		{ "library/busybox", "docker.io/library/busybox:latest" },
@@ -68,15 +83,35 @@ static void test_references(void **state)
 		{ "localhost/app", "localhost/app:latest" },
 		{ "localhost:5000/app:v1", "localhost:5000/app:v1" },
 		{ "quay.io/a/b/c:x_Y.z-1", "quay.io/a/b/c:x_Y.z-1" },
-		{ "registry.k8s.io/e2e-test-images/agnhost:2.47", "registry.k8s.io/e2e-test-images/agnhost:2.47" },
+		{ "registry.k8s.io/e2e-test-images/agnhost:2.47",
+			"registry.k8s.io/e2e-test-images/agnhost:2.47" },
 		{ "a__b/c.d/e---f", "docker.io/a__b/c.d/e---f:latest" },
 		{ "busybox@" DIGEST, "docker.io/library/busybox@" DIGEST },
 		{ "busybox:1@" DIGEST, "docker.io/library/busybox:1" },
 		{ "[::1]:5000/app", "[::1]:5000/app:latest" },
 	};
 	static const char *const bad[] = {
-		"", "Busybox", "busy box", "a..b", "a___b", "-a", "a-", "a/", "/a", "a//b", "a:", "a:-x", "a:b:c", "a@sha256:12", "a@" DIGEST "0",
-		"a@md5:0123", "localhost:/a", "a/../b", "a/./b", "a\nb", "registry.io:port/a",
+		"",
+		"Busybox",
+		"busy box",
+		"a..b",
+		"a___b",
+		"-a",
+		"a-",
+		"a/",
+		"/a",
+		"a//b",
+		"a:",
+		"a:-x",
+		"a:b:c",
+		"a@sha256:12",
+		"a@" DIGEST "0",
+		"a@md5:0123",
+		"localhost:/a",
+		"a/../b",
+		"a/./b",
+		"a\nb",
+		"registry.io:port/a",
 	};
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct image_ref ref;
@@ -95,9 +130,22 @@ static void test_references(void **state)
 /* ---- paths and layers ---- */
 static void test_paths(void **state)
 {
-	static const struct { const char *in, *out; } rows[] = {
-		{ "a/b", "a/b" }, { "./a//b/", "a/b" }, { "/etc/passwd", "etc/passwd" }, { ".", "" }, { "", "" }, { "/", "" }, { "a/./b", "a/b" },
-		{ "..a/b..", "..a/b.." }, { "..", NULL }, { "a/../b", NULL }, { "../a", NULL }, { "a/..", NULL }, { "/..", NULL },
+	static const struct {
+		const char *in, *out;
+	} rows[] = {
+		{ "a/b", "a/b" },
+		{ "./a//b/", "a/b" },
+		{ "/etc/passwd", "etc/passwd" },
+		{ ".", "" },
+		{ "", "" },
+		{ "/", "" },
+		{ "a/./b", "a/b" },
+		{ "..a/b..", "..a/b.." },
+		{ "..", NULL },
+		{ "a/../b", NULL },
+		{ "../a", NULL },
+		{ "a/..", NULL },
+		{ "/..", NULL },
 	};
 	char out[PATH_MAX], longer[PATH_MAX + 2];
 
@@ -116,7 +164,7 @@ static void test_paths(void **state)
 struct entry {
 	const char *path;
 	mode_t type;
-	const char *data;            /* content, or target */
+	const char *data; /* content, or target */
 	bool hardlink;
 	const char *xattr;
 };
@@ -161,21 +209,37 @@ static int unpack(const struct entry *entries, size_t n)
 	write_tar(tar, entries, n);
 	must(dir_remove_tree(folder, &err));
 	must(dir_make(folder, 0755, &err));
-	CLEAN_FD int fd = open(tar, O_RDONLY | O_CLOEXEC), d = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CLEAN_FD int fd = open(tar, O_RDONLY | O_CLOEXEC),
+		     d = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return layer_unpack(fd, d, blob, diff, &size, &err);
 }
 
 static void test_layer(void **state)
 {
 	static const struct entry entries[] = {
-		{ "etc", S_IFDIR, NULL }, { "etc/passwd", S_IFREG, "first" }, { "etc/passwd", S_IFREG, "second" },
-		{ "deep/in/side", S_IFREG, "x" }, { "lib", S_IFLNK, "usr/lib" }, { "usr/lib", S_IFDIR, NULL }, { "lib/so", S_IFREG, "so" },
-		{ "out", S_IFLNK, "/../../../../../../etc" }, { "out/made", S_IFREG, "inside" },
-		{ "hard", S_IFREG, "etc/passwd", true }, { "dangling", S_IFLNK, "/nowhere" }, { "dangling", S_IFREG, "real" },
-		{ ".wh.gone", S_IFREG, "" }, { "opaque/.wh..wh..opq", S_IFREG, "" }, { "opaque/kept", S_IFREG, "k" },
-		{ ".wh..wh.plnk", S_IFDIR, NULL }, { ".wh.was", S_IFREG, "" }, { "was", S_IFDIR, NULL },
-		{ "steer", S_IFDIR, NULL, false, "trusted.overlay.redirect" }, { "noted", S_IFREG, "n", false, "user.note" },
-		{ "fifo", S_IFIFO, NULL }, { "tree/a", S_IFREG, "a" }, { "tree", S_IFREG, "no tree any more" },
+		{ "etc", S_IFDIR, NULL },
+		{ "etc/passwd", S_IFREG, "first" },
+		{ "etc/passwd", S_IFREG, "second" },
+		{ "deep/in/side", S_IFREG, "x" },
+		{ "lib", S_IFLNK, "usr/lib" },
+		{ "usr/lib", S_IFDIR, NULL },
+		{ "lib/so", S_IFREG, "so" },
+		{ "out", S_IFLNK, "/../../../../../../etc" },
+		{ "out/made", S_IFREG, "inside" },
+		{ "hard", S_IFREG, "etc/passwd", true },
+		{ "dangling", S_IFLNK, "/nowhere" },
+		{ "dangling", S_IFREG, "real" },
+		{ ".wh.gone", S_IFREG, "" },
+		{ "opaque/.wh..wh..opq", S_IFREG, "" },
+		{ "opaque/kept", S_IFREG, "k" },
+		{ ".wh..wh.plnk", S_IFDIR, NULL },
+		{ ".wh.was", S_IFREG, "" },
+		{ "was", S_IFDIR, NULL },
+		{ "steer", S_IFDIR, NULL, false, "trusted.overlay.redirect" },
+		{ "noted", S_IFREG, "n", false, "user.note" },
+		{ "fifo", S_IFIFO, NULL },
+		{ "tree/a", S_IFREG, "a" },
+		{ "tree", S_IFREG, "no tree any more" },
 	};
 	struct stat st;
 	char path[PATH_MAX], value[16];
@@ -183,17 +247,18 @@ static void test_layer(void **state)
 	needs_root();
 	must(unpack(entries, ARRAY_LEN(entries)));
 	sh("cd layer; grep -q second etc/passwd; grep -q second hard; test -f deep/in/side; grep -q so usr/lib/so; grep -q inside etc/made; "
-		"! test -e /etc/made; "
-		"grep -q real dangling; ! test -L dangling; test -c gone; test -f opaque/kept; ! test -e opaque/.wh..wh..opq; "
-		"! ls -a | grep plnk; test -p fifo; test -f tree; "
-		"[ $(stat -c %%u:%%g:%%a:%%Y etc/passwd) = 12:34:4755:1000000000 ]; [ $(stat -c %%a etc) = 750 ]; "
-		"[ $(stat -c %%a deep/in) = 755 ]");
+	   "! test -e /etc/made; "
+	   "grep -q real dangling; ! test -L dangling; test -c gone; test -f opaque/kept; ! test -e opaque/.wh..wh..opq; "
+	   "! ls -a | grep plnk; test -p fifo; test -f tree; "
+	   "[ $(stat -c %%u:%%g:%%a:%%Y etc/passwd) = 12:34:4755:1000000000 ]; [ $(stat -c %%a etc) = 750 ]; "
+	   "[ $(stat -c %%a deep/in) = 755 ]");
 	path_fmt(path, "%s/layer/gone", dir);
 	assert_int_equal(lstat(path, &st), 0);
 	assert_int_equal(st.st_rdev, 0);
 	for (size_t i = 0; i < 2; i++) {
 		path_fmt(path, "%s/layer/%s", dir, i ? "was" : "opaque");
-		assert_int_equal(lgetxattr(path, "trusted.overlay.opaque", value, sizeof(value)), 1);
+		assert_int_equal(
+			lgetxattr(path, "trusted.overlay.opaque", value, sizeof(value)), 1);
 		assert_int_equal(value[0], 'y');
 	}
 	path_fmt(path, "%s/layer/steer", dir);
@@ -214,7 +279,8 @@ static void test_hostile_layers(void **state)
 		{ { "x", S_IFDIR, NULL }, { "x/.wh...", S_IFREG, "" } },
 		{ { "loop", S_IFLNK, "loop" }, { "loop/x", S_IFREG, "x" } },
 	};
-	static const struct entry absolute[] = { { "/tmp", S_IFLNK, "/" }, { "/tmp/skiff-escaped", S_IFREG, "x" } };
+	static const struct entry absolute[] = { { "/tmp", S_IFLNK, "/" },
+		{ "/tmp/skiff-escaped", S_IFREG, "x" } };
 
 	needs_root();
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -263,7 +329,7 @@ static struct image_store *open_store(void)
 static void check_layers(void)
 {
 	sh("cd store/layers; [ $(ls -d *.layer | wc -l) = 2 ]; [ $(cat */a) = a ]; [ $(cat */c) = c ]; find . -name b -type c | grep -q b; "
-		"! ls ../tmp | grep .");
+	   "! ls ../tmp | grep .");
 }
 
 static void test_docker_save(void **state)
@@ -276,7 +342,8 @@ static void test_docker_save(void **state)
 	size_t n;
 
 	needs_root();
-	sh(MAKE_LAYERS "mkdir save save/x save/y; cp config save/$c.json; cp l1.tar save/x/layer.tar; cp l2.tar save/y/layer.tar; "
+	sh(MAKE_LAYERS
+		"mkdir save save/x save/y; cp config save/$c.json; cp l1.tar save/x/layer.tar; cp l2.tar save/y/layer.tar; "
 		"printf '[{\"Config\":\"%%s.json\",\"RepoTags\":[\"app:v1\",\"quay.io/me/app:v1\"],"
 		"\"Layers\":[\"x/layer.tar\",\"y/layer.tar\"]}]' $c > save/manifest.json; tar -C save -czf save.tar.gz .");
 	path_fmt(file, "%s/save.tar.gz", dir);
@@ -343,7 +410,9 @@ static void test_oci_layout(void **state)
 /* Each is refused in words that name what is wrong, and leaves nothing. */
 static void test_damaged_images(void **state)
 {
-	static const struct { const char *damage, *says; } rows[] = {
+	static const struct {
+		const char *damage, *says;
+	} rows[] = {
 		{ "printf x >> $B/$z1", "layer 0 is damaged" },
 		{ "gzip -nc l2.tar > $B/$z1", "layer 0 is damaged" },
 		{ "head -c 100 l1.tar.gz > $B/$z1", "layer 0" },
@@ -353,10 +422,12 @@ static void test_damaged_images(void **state)
 		{ "echo >> $B/$m", "is damaged: its digest" },
 		{ "echo '{' > oci/index.json", "no good JSON" },
 		{ "echo '{\"manifests\":[{\"digest\":\"sha256:../../../../etc/passwd0000000000000000000000000000000000000000000000\"}]}' > "
-			"oci/index.json", "no sha256 digest" },
+		  "oci/index.json",
+			"no sha256 digest" },
 		{ "echo '{\"manifests\":[]}' > oci/index.json", "lists no manifest" },
 		{ "echo '{\"manifests\":[3]}' > oci/index.json", "something else than manifests" },
-		{ "sed -i s/$arch/pdp11/ $B/$i; j=$(sha256sum $B/$i | cut -c1-64); mv $B/$i $B/$j; sed -i s/$i/$j/ oci/index.json", "nothing for linux/" },
+		{ "sed -i s/$arch/pdp11/ $B/$i; j=$(sha256sum $B/$i | cut -c1-64); mv $B/$i $B/$j; sed -i s/$i/$j/ oci/index.json",
+			"nothing for linux/" },
 	};
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_image image;
@@ -418,7 +489,8 @@ int main(void)
 
 	umask(077); /* what a layer says counts, not this */
 	/* Mounts of the tests are seen here alone. */
-	if (geteuid() == 0 && (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0))
+	if (geteuid() == 0 &&
+		(unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0))
 		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@
 #define LAYERS_MAX 127
 
 struct new_layer {
-	char folder[PATH_MAX];       /* below tmp; empty: it is in the store already */
+	char folder[PATH_MAX]; /* below tmp; empty: it is in the store already */
 	char diff_id[72];
 	uint64_t size;
 };
@@ -25,8 +25,8 @@ struct import {
 	struct image_store *store;
 	struct arena *arena;
 	const char *tag;
-	char work[PATH_MAX];         /* tmp/PID */
-	int root;                    /* of the layout: a folder */
+	char work[PATH_MAX]; /* tmp/PID */
+	int root;            /* of the layout: a folder */
 	struct err *err;
 	struct engine_image *ret;
 	size_t n_images;
@@ -34,7 +34,8 @@ struct import {
 
 static struct str text_of(const struct value *object, const char *key)
 {
-	const struct value *v = object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
+	const struct value *v =
+		object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
 
 	return v && v->kind == VALUE_TEXT ? v->text : STR_NONE;
 }
@@ -42,7 +43,8 @@ static struct str text_of(const struct value *object, const char *key)
 static const struct value *list_of(const struct value *object, const char *key)
 {
 	static const struct value none = { .kind = VALUE_LIST };
-	const struct value *v = object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
+	const struct value *v =
+		object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
 
 	return v && v->kind == VALUE_LIST ? v : &none;
 }
@@ -75,7 +77,8 @@ static int read_text(struct import *im, const char *path, struct str *ret)
 		return r;
 	while ((n = read(fd, chunk, sizeof(chunk))) > 0) {
 		if (text.len + (size_t)n > METADATA_MAX)
-			return err_set(im->err, -EFBIG, "\"%s\" in the image is larger than %d bytes", path, METADATA_MAX);
+			return err_set(im->err, -EFBIG,
+				"\"%s\" in the image is larger than %d bytes", path, METADATA_MAX);
 		buf_add(&text, chunk, (size_t)n);
 	}
 	if (n < 0)
@@ -93,7 +96,8 @@ static int read_json(struct import *im, const char *path, struct value *ret)
 	if (r < 0)
 		return r;
 	if (json_parse(text, im->arena, ret, &why) < 0)
-		return err_set(im->err, -EBADMSG, "\"%s\" in the image is no good JSON: %s", path, why.text);
+		return err_set(im->err, -EBADMSG, "\"%s\" in the image is no good JSON: %s", path,
+			why.text);
 	return 0;
 }
 
@@ -102,7 +106,9 @@ static int blob_path(struct import *im, struct str digest, char ret[PATH_MAX])
 	struct str hex = str_from(digest, 7);
 
 	if (digest.len != 71 || !str_has_prefix(digest, STR("sha256:")) || str_find(hex, '/') >= 0)
-		return err_set(im->err, -EBADMSG, "the image names a blob \"" STR_FMT "\", which is no sha256 digest", STR_ARG(digest));
+		return err_set(im->err, -EBADMSG,
+			"the image names a blob \"" STR_FMT "\", which is no sha256 digest",
+			STR_ARG(digest));
 	path_fmt(ret, "blobs/sha256/" STR_FMT, STR_ARG(hex));
 	return 0;
 }
@@ -118,13 +124,15 @@ static int read_blob(struct import *im, struct str digest, struct str *ret)
 		return r;
 	digest_of(*ret, real);
 	if (!str_eqz(digest, real))
-		return err_set(im->err, -EBADMSG, "the blob " STR_FMT " is damaged: its digest is %s", STR_ARG(digest), real);
+		return err_set(im->err, -EBADMSG,
+			"the blob " STR_FMT " is damaged: its digest is %s", STR_ARG(digest), real);
 	return 0;
 }
 
 /* ---- layers ---- */
 /* Unpacks one layer and checks both digests; blob empty: not known. */
-static int import_layer(struct import *im, const char *path, struct str blob, struct str diff_id, size_t index, struct new_layer *ret)
+static int import_layer(struct import *im, const char *path, struct str blob, struct str diff_id,
+	size_t index, struct new_layer *ret)
 {
 	char real_blob[72], real_diff[72];
 	CLEAN_FD int fd = -1, dir = -1;
@@ -136,7 +144,8 @@ static int import_layer(struct import *im, const char *path, struct str blob, st
 	if (r < 0)
 		return r;
 	path_fmt(ret->folder, "%s/layer-%zu", im->work, index);
-	if ((r = dir_remove_tree(ret->folder, im->err)) < 0 || (r = dir_make(ret->folder, 0755, im->err)) < 0)
+	if ((r = dir_remove_tree(ret->folder, im->err)) < 0 ||
+		(r = dir_make(ret->folder, 0755, im->err)) < 0)
 		return r;
 	chmod(ret->folder, 0755);
 	dir = open(ret->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -146,17 +155,21 @@ static int import_layer(struct import *im, const char *path, struct str blob, st
 	if (r < 0)
 		return err_prefix(im->err, r, "layer %zu (%s)", index, path);
 	if (blob.len && !str_eqz(blob, real_blob))
-		return err_set(im->err, -EBADMSG, "layer %zu is damaged: its digest is %s, not " STR_FMT, index, real_blob, STR_ARG(blob));
+		return err_set(im->err, -EBADMSG,
+			"layer %zu is damaged: its digest is %s, not " STR_FMT, index, real_blob,
+			STR_ARG(blob));
 	if (!str_eqz(diff_id, real_diff))
-		return err_set(im->err, -EBADMSG, "layer %zu is damaged: the digest of its tar is %s, not " STR_FMT, index, real_diff, STR_ARG(diff_id));
+		return err_set(im->err, -EBADMSG,
+			"layer %zu is damaged: the digest of its tar is %s, not " STR_FMT, index,
+			real_diff, STR_ARG(diff_id));
 	return 0;
 }
 
 /* ---- one image, with all its layers there: into the store ---- */
 struct found {
-	struct str config;           /* text */
-	struct str manifest_digest;  /* or empty */
-	struct str *names;           /* as the archive has them */
+	struct str config;          /* text */
+	struct str manifest_digest; /* or empty */
+	struct str *names;          /* as the archive has them */
 	size_t n_names;
 	struct new_layer *layers;
 	size_t n_layers;
@@ -168,12 +181,15 @@ static int add_names(struct import *im, const struct found *f, struct image_reco
 	int e = 0;
 
 	for (size_t i = 0; i < (im->tag ? 1 : f->n_names) && e == 0; i++) {
-		e = image_ref_parse(im->tag ? str_of(im->tag) : f->names[i], im->arena, &ref, im->err);
+		e = image_ref_parse(
+			im->tag ? str_of(im->tag) : f->names[i], im->arena, &ref, im->err);
 		if (e < 0)
 			return e;
 		texts_add(&r->tags, ref.canonical);
 		if (f->manifest_digest.len)
-			texts_add(&r->digests, arena_fmt(im->arena, STR_FMT "@" STR_FMT, STR_ARG(ref.name), STR_ARG(f->manifest_digest)));
+			texts_add(&r->digests,
+				arena_fmt(im->arena, STR_FMT "@" STR_FMT, STR_ARG(ref.name),
+					STR_ARG(f->manifest_digest)));
 	}
 	return e;
 }
@@ -187,7 +203,8 @@ static int place(struct import *im, const struct found *f, struct image_record *
 		const struct new_layer *n = &f->layers[i];
 		layer_name(str_of(n->diff_id), name);
 		if (n->folder[0])
-			e = store_place_layer(im->store, n->folder, str_of(n->diff_id), n->size, im->err);
+			e = store_place_layer(
+				im->store, n->folder, str_of(n->diff_id), n->size, im->err);
 		/* A layer may stand in an image twice. texts_add would drop the second, which overlayfs could not take anyway. */
 		texts_add(&r->layers, str_of(name));
 	}
@@ -227,7 +244,8 @@ static int add_image(struct import *im, const struct found *f)
 }
 
 /* Config, then the layers that `paths` holds, checked against the config's diff ids. */
-static int import_layers(struct import *im, struct found *f, const struct str *paths, const struct str *blobs, size_t n)
+static int import_layers(struct import *im, struct found *f, const struct str *paths,
+	const struct str *blobs, size_t n)
 {
 	struct engine_strs diff_ids;
 	struct image_config config;
@@ -236,11 +254,14 @@ static int import_layers(struct import *im, struct found *f, const struct str *p
 	if (r < 0)
 		return r;
 	if (n > LAYERS_MAX || diff_ids.len != n)
-		return err_set(im->err, -EBADMSG, "the image has %zu layers and %zu diff ids (at most %d are taken)", n, diff_ids.len, LAYERS_MAX);
+		return err_set(im->err, -EBADMSG,
+			"the image has %zu layers and %zu diff ids (at most %d are taken)", n,
+			diff_ids.len, LAYERS_MAX);
 	f->layers = arena_alloc(im->arena, n * sizeof(*f->layers) + 1);
 	for (f->n_layers = 0; f->n_layers < n && r == 0; f->n_layers++) {
 		size_t i = f->n_layers;
-		r = import_layer(im, paths[i].p, blobs ? blobs[i] : STR_NONE, diff_ids.items[i], i, &f->layers[i]);
+		r = import_layer(im, paths[i].p, blobs ? blobs[i] : STR_NONE, diff_ids.items[i], i,
+			&f->layers[i]);
 	}
 	return r < 0 ? r : add_image(im, f);
 }
@@ -263,13 +284,17 @@ static int import_docker_image(struct import *im, const struct value *entry)
 	struct str base = config;
 	if (str_has_suffix(base, STR(".json")))
 		base.len -= 5;
-	if (base.len >= 64 && strspn(base.p + base.len - 64, "0123456789abcdef") >= 64 && memcmp(base.p + base.len - 64, real + 7, 64) != 0)
-		return err_set(im->err, -EBADMSG, "the image's config " STR_FMT " is damaged: its digest is %s", STR_ARG(config), real);
+	if (base.len >= 64 && strspn(base.p + base.len - 64, "0123456789abcdef") >= 64 &&
+		memcmp(base.p + base.len - 64, real + 7, 64) != 0)
+		return err_set(im->err, -EBADMSG,
+			"the image's config " STR_FMT " is damaged: its digest is %s",
+			STR_ARG(config), real);
 	struct str *paths = arena_alloc(im->arena, layers->list.len * sizeof(*paths) + 1);
 	f.names = arena_alloc(im->arena, tags->list.len * sizeof(*f.names) + 1);
 	for (size_t i = 0; i < layers->list.len; i++) {
 		if (layers->list.items[i].kind != VALUE_TEXT)
-			return err_set(im->err, -EBADMSG, "manifest.json of the image: Layers holds something else than texts");
+			return err_set(im->err, -EBADMSG,
+				"manifest.json of the image: Layers holds something else than texts");
 		paths[i] = layers->list.items[i].text;
 	}
 	for (size_t i = 0; i < tags->list.len; i++)
@@ -288,21 +313,25 @@ static int import_docker(struct import *im)
 	if (manifest.kind != VALUE_LIST || !manifest.list.len)
 		return err_set(im->err, -EBADMSG, "manifest.json of the image lists no image");
 	if (im->tag && manifest.list.len > 1)
-		return err_set(im->err, -EINVAL, "the archive holds %zu images, so one tag cannot name them: leave it out", manifest.list.len);
+		return err_set(im->err, -EINVAL,
+			"the archive holds %zu images, so one tag cannot name them: leave it out",
+			manifest.list.len);
 	for (size_t i = 0; i < manifest.list.len && r == 0; i++)
 		r = import_docker_image(im, &manifest.list.items[i]);
 	return r;
 }
 
 /* ---- OCI layout ---- */
-static int import_manifest(struct import *im, const struct value *m, struct str digest, struct str name)
+static int import_manifest(
+	struct import *im, const struct value *m, struct str digest, struct str name)
 {
 	const struct value *layers = list_of(m, "layers"), *config = value_get(m, STR("config"));
 	struct found f = { .manifest_digest = digest, .names = &name, .n_names = name.len ? 1 : 0 };
 	char path[PATH_MAX];
 
 	if (!config || config->kind != VALUE_OBJECT)
-		return err_set(im->err, -EBADMSG, "the manifest " STR_FMT " names no config", STR_ARG(digest));
+		return err_set(im->err, -EBADMSG, "the manifest " STR_FMT " names no config",
+			STR_ARG(digest));
 	int r = read_blob(im, text_of(config, "digest"), &f.config);
 	struct str *paths = arena_alloc(im->arena, layers->list.len * sizeof(*paths) + 1);
 	struct str *blobs = arena_alloc(im->arena, layers->list.len * sizeof(*blobs) + 1);
@@ -317,9 +346,16 @@ static int import_manifest(struct import *im, const struct value *m, struct str 
 
 static const char *architecture(void)
 {
-	static const struct { const char *machine, *name; } rows[] = {
-		{ "x86_64", "amd64" }, { "aarch64", "arm64" }, { "armv7l", "arm" }, { "i686", "386" },
-		{ "ppc64le", "ppc64le" }, { "s390x", "s390x" }, { "riscv64", "riscv64" },
+	static const struct {
+		const char *machine, *name;
+	} rows[] = {
+		{ "x86_64", "amd64" },
+		{ "aarch64", "arm64" },
+		{ "armv7l", "arm" },
+		{ "i686", "386" },
+		{ "ppc64le", "ppc64le" },
+		{ "s390x", "s390x" },
+		{ "riscv64", "riscv64" },
 	};
 	struct utsname u;
 
@@ -334,7 +370,9 @@ static bool fits_platform(const struct value *descriptor)
 {
 	const struct value *p = value_get(descriptor, STR("platform"));
 
-	return !p || p->kind != VALUE_OBJECT || (str_eqz(text_of(p, "architecture"), architecture()) && str_eqz(text_of(p, "os"), "linux"));
+	return !p || p->kind != VALUE_OBJECT ||
+		(str_eqz(text_of(p, "architecture"), architecture()) &&
+			str_eqz(text_of(p, "os"), "linux"));
 }
 
 static struct str descriptor_name(struct import *im, const struct value *descriptor)
@@ -348,7 +386,8 @@ static struct str descriptor_name(struct import *im, const struct value *descrip
 }
 
 /* A descriptor is an image's manifest, or an index with one for each platform. */
-static int import_descriptor(struct import *im, const struct value *descriptor, struct str name, int depth)
+static int import_descriptor(
+	struct import *im, const struct value *descriptor, struct str name, int depth)
 {
 	struct str digest = text_of(descriptor, "digest"), text;
 	struct value m;
@@ -358,12 +397,14 @@ static int import_descriptor(struct import *im, const struct value *descriptor, 
 	if (r < 0)
 		return r;
 	if (json_parse(text, im->arena, &m, &why) < 0 || m.kind != VALUE_OBJECT)
-		return err_set(im->err, -EBADMSG, "the manifest " STR_FMT " is no good JSON", STR_ARG(digest));
+		return err_set(im->err, -EBADMSG, "the manifest " STR_FMT " is no good JSON",
+			STR_ARG(digest));
 	const struct value *nested = list_of(&m, "manifests");
 	if (!nested->list.len)
 		return import_manifest(im, &m, digest, name);
 	for (size_t i = 0; i < nested->list.len && depth < 4; i++)
-		if (nested->list.items[i].kind == VALUE_OBJECT && fits_platform(&nested->list.items[i]))
+		if (nested->list.items[i].kind == VALUE_OBJECT &&
+			fits_platform(&nested->list.items[i]))
 			return import_descriptor(im, &nested->list.items[i], name, depth + 1);
 	return err_set(im->err, -ENOENT, "the image has nothing for linux/%s", architecture());
 }
@@ -381,16 +422,19 @@ static int import_oci(struct import *im)
 	for (size_t i = 0; i < manifests->list.len && r == 0; i++) {
 		const struct value *d = &manifests->list.items[i];
 		if (d->kind != VALUE_OBJECT)
-			return err_set(im->err, -EBADMSG, "index.json of the image lists something else than manifests");
+			return err_set(im->err, -EBADMSG,
+				"index.json of the image lists something else than manifests");
 		/* A layout may list the platforms right here, or several images. */
 		if (manifests->list.len > 1 && !fits_platform(d))
 			continue;
 		if (im->tag && im->n_images)
-			return err_set(im->err, -EINVAL, "the layout holds several images, so one tag cannot name them: leave it out");
+			return err_set(im->err, -EINVAL,
+				"the layout holds several images, so one tag cannot name them: leave it out");
 		r = import_descriptor(im, d, descriptor_name(im, d), 0);
 	}
 	if (r == 0 && !im->n_images)
-		return err_set(im->err, -ENOENT, "the image has nothing for linux/%s", architecture());
+		return err_set(
+			im->err, -ENOENT, "the image has nothing for linux/%s", architecture());
 	return r;
 }
 
@@ -404,7 +448,9 @@ static int import_rootfs(struct import *im, const char *file)
 	CLEAN_FD int dir = -1, fd = open(file, O_RDONLY | O_CLOEXEC);
 
 	if (!im->tag)
-		return err_set(im->err, -EINVAL, "%s is a plain root file system without a name: give a tag (skiff image import FILE TAG)", file);
+		return err_set(im->err, -EINVAL,
+			"%s is a plain root file system without a name: give a tag (skiff image import FILE TAG)",
+			file);
 	if (fd < 0)
 		return err_errno(im->err, -errno, "cannot open %s", file);
 	path_fmt(layer.folder, "%s/layer-0", im->work);
@@ -440,7 +486,8 @@ static int open_archive(const char *file, struct archive *a, struct err *err)
 	archive_read_support_filter_all(a);
 	archive_read_support_format_tar(a);
 	if (archive_read_open_filename(a, file, 64 * 1024) != ARCHIVE_OK)
-		return err_set(err, -EBADMSG, "%s is no tar archive, compressed or not: %s", file, archive_error_string(a));
+		return err_set(err, -EBADMSG, "%s is no tar archive, compressed or not: %s", file,
+			archive_error_string(a));
 	return 0;
 }
 
@@ -465,7 +512,8 @@ static int detect(const char *file, enum form *ret, struct err *err)
 		layout |= !strcmp(name, "oci-layout");
 	}
 	if (r != ARCHIVE_EOF)
-		return err_set(err, -EBADMSG, "%s is no good tar archive: %s", file, archive_error_string(a));
+		return err_set(err, -EBADMSG, "%s is no good tar archive: %s", file,
+			archive_error_string(a));
 	*ret = manifest ? FORM_DOCKER : index && layout ? FORM_OCI : FORM_ROOTFS;
 	return 0;
 }
@@ -493,7 +541,8 @@ static int import_archive(struct import *im, const char *file)
 	CLEAN_FD int dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return err_errno(im->err, -errno, "cannot open %s", folder);
-	if ((r = open_archive(file, a, im->err)) < 0 || (r = layer_unpack_archive(a, dir, &size, im->err)) < 0)
+	if ((r = open_archive(file, a, im->err)) < 0 ||
+		(r = layer_unpack_archive(a, dir, &size, im->err)) < 0)
 		return r;
 	im->root = dir;
 	return import_layout(im);
@@ -509,10 +558,16 @@ static int clean_tmp(const struct image_store *s, struct err *err)
 	return r < 0 ? r : dir_make(path, 0700, err);
 }
 
-int image_store_import(struct image_store *s, const char *file, const char *tag, struct arena *a, struct engine_image *ret, struct err *err)
+int image_store_import(struct image_store *s, const char *file, const char *tag, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	struct engine_image image = { 0 };
-	struct import im = { .store = s, .arena = a, .tag = tag && *tag ? tag : NULL, .root = -1, .err = err, .ret = &image };
+	struct import im = { .store = s,
+		.arena = a,
+		.tag = tag && *tag ? tag : NULL,
+		.root = -1,
+		.err = err,
+		.ret = &image };
 	CLEAN_FD int lock = -1;
 	struct stat st;
 

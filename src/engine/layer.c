@@ -87,8 +87,8 @@ struct unpack {
 	struct archive *archive;
 	struct archive_entry *entry;
 	int root;
-	int dir;                 /* O_PATH of the folder that holds the entry */
-	const char *name;        /* its last name */
+	int dir;          /* O_PATH of the folder that holds the entry */
+	const char *name; /* its last name */
 	uint64_t size;
 };
 
@@ -139,7 +139,8 @@ static int unpack_whiteout(struct unpack *u)
 		return 0; /* aufs's own bookkeeping */
 	if (!strcmp(hidden, ".") || !strcmp(hidden, ".."))
 		return -EBADMSG;
-	if (fstatat(u->dir, hidden, &st, AT_SYMLINK_NOFOLLOW) == 0) /* it speaks of the layers below, not of this one's own */
+	if (fstatat(u->dir, hidden, &st, AT_SYMLINK_NOFOLLOW) ==
+		0) /* it speaks of the layers below, not of this one's own */
 		return S_ISDIR(st.st_mode) ? set_opaque(u->dir, hidden) : 0;
 	return mknodat(u->dir, hidden, S_IFCHR, makedev(0, 0)) < 0 ? -errno : 0;
 }
@@ -153,7 +154,8 @@ static int write_data(struct unpack *u, int fd)
 
 	while ((r = archive_read_data_block(u->archive, &p, &n, &at)) == ARCHIVE_OK) {
 		for (size_t done = 0; done < n;) {
-			ssize_t w = pwrite(fd, (const char *)p + done, n - done, at + (la_int64_t)done);
+			ssize_t w =
+				pwrite(fd, (const char *)p + done, n - done, at + (la_int64_t)done);
 			if (w < 0 && errno != EINTR)
 				return -errno;
 			done += w > 0 ? (size_t)w : 0;
@@ -167,7 +169,8 @@ static int write_data(struct unpack *u, int fd)
 
 static int unpack_file(struct unpack *u)
 {
-	CLEAN_FD int fd = openat(u->dir, u->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	CLEAN_FD int fd =
+		openat(u->dir, u->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	return fd < 0 ? -errno : write_data(u, fd);
 }
@@ -188,7 +191,10 @@ static int unpack_node(struct unpack *u)
 {
 	mode_t type = archive_entry_filetype(u->entry);
 
-	return mknodat(u->dir, u->name, type | 0600, type == S_IFIFO ? 0 : archive_entry_rdev(u->entry)) < 0 ? -errno : 0;
+	return mknodat(u->dir, u->name, type | 0600,
+		       type == S_IFIFO ? 0 : archive_entry_rdev(u->entry)) < 0
+		? -errno
+		: 0;
 }
 
 static int unpack_hardlink(struct unpack *u)
@@ -222,18 +228,21 @@ static int set_metadata(struct unpack *u, const char *path)
 {
 	bool link = archive_entry_filetype(u->entry) == S_IFLNK;
 	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT },
-		{ .tv_sec = archive_entry_mtime(u->entry), .tv_nsec = archive_entry_mtime_nsec(u->entry) } };
+		{ .tv_sec = archive_entry_mtime(u->entry),
+			.tv_nsec = archive_entry_mtime_nsec(u->entry) } };
 	const char *name;
 	const void *value;
 	size_t len;
 
-	if (lchown(path, (uid_t)archive_entry_uid(u->entry), (gid_t)archive_entry_gid(u->entry)) < 0)
+	if (lchown(path, (uid_t)archive_entry_uid(u->entry), (gid_t)archive_entry_gid(u->entry)) <
+		0)
 		return -errno;
 	if (!link && chmod(path, archive_entry_perm(u->entry)) < 0)
 		return -errno;
 	archive_entry_xattr_reset(u->entry);
 	while (archive_entry_xattr_next(u->entry, &name, &value, &len) == ARCHIVE_OK) {
-		if (strcmp(name, "security.capability") != 0 && !str_has_prefix(str_of(name), STR("user.")))
+		if (strcmp(name, "security.capability") != 0 &&
+			!str_has_prefix(str_of(name), STR("user.")))
 			continue;
 		if (lsetxattr(path, name, value, len, 0) < 0 && errno != ENOTSUP)
 			return -errno;
@@ -279,7 +288,9 @@ static int unpack_entry(struct unpack *u)
 		return r;
 	if (!clean[0]) {
 		fd_path(path, u->root, NULL);
-		return archive_entry_filetype(u->entry) == S_IFDIR ? (chmod(path, archive_entry_perm(u->entry)) < 0 ? -errno : 0) : -EBADMSG;
+		return archive_entry_filetype(u->entry) == S_IFDIR
+			? (chmod(path, archive_entry_perm(u->entry)) < 0 ? -errno : 0)
+			: -EBADMSG;
 	}
 	CLEAN_FD int dir = -1;
 	r = path_open_parent(u->root, clean, 0755, &dir, &u->name);
@@ -297,10 +308,13 @@ int layer_unpack_archive(struct archive *a, int dir_fd, uint64_t *ret_size, stru
 	while ((r = archive_read_next_header(a, &u.entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
 		r = unpack_entry(&u);
 		if (r < 0)
-			return err_errno(err, r, "cannot unpack \"%s\" of a layer", archive_entry_pathname(u.entry) ? archive_entry_pathname(u.entry) : "?");
+			return err_errno(err, r, "cannot unpack \"%s\" of a layer",
+				archive_entry_pathname(u.entry) ? archive_entry_pathname(u.entry)
+								: "?");
 	}
 	if (r != ARCHIVE_EOF)
-		return err_set(err, -EBADMSG, "a layer is no good tar: %s", archive_error_string(a));
+		return err_set(
+			err, -EBADMSG, "a layer is no good tar: %s", archive_error_string(a));
 	*ret_size = u.size;
 	return 0;
 }
@@ -309,7 +323,7 @@ int layer_unpack_archive(struct archive *a, int dir_fd, uint64_t *ret_size, stru
 #define CHUNK (64 * 1024)
 struct stream {
 	int fd;
-	struct archive *raw;     /* decompresses, as one nameless entry */
+	struct archive *raw; /* decompresses, as one nameless entry */
 	struct digest *blob, *diff;
 	char in[CHUNK], out[CHUNK];
 	int failed;
@@ -337,7 +351,8 @@ static la_ssize_t read_diff(struct archive *a, void *arg, const void **ret)
 	la_ssize_t n = archive_read_data(s->raw, s->out, sizeof(s->out));
 
 	if (n < 0)
-		archive_set_error(a, EBADMSG, "cannot decompress: %s", archive_error_string(s->raw));
+		archive_set_error(
+			a, EBADMSG, "cannot decompress: %s", archive_error_string(s->raw));
 	if (n > 0)
 		digest_add(s->diff, s->out, (size_t)n);
 	*ret = s->out;
@@ -358,7 +373,8 @@ static int drain(struct stream *s, struct err *err)
 	while ((n = read_diff(s->raw, s, &p)) > 0)
 		;
 	if (n < 0)
-		return err_set(err, -EBADMSG, "a layer cannot be decompressed: %s", archive_error_string(s->raw));
+		return err_set(err, -EBADMSG, "a layer cannot be decompressed: %s",
+			archive_error_string(s->raw));
 	while ((n = read_blob(s->raw, s, &p)) > 0)
 		;
 	return n < 0 ? err_errno(err, -errno, "cannot read a layer") : 0;
@@ -380,7 +396,8 @@ static int unpack_stream(struct stream *s, int dir_fd, uint64_t *ret_size, struc
 	archive_read_support_format_tar(tar);
 	archive_read_support_format_empty(tar);
 	if (archive_read_open(raw, s, NULL, read_blob, NULL) != ARCHIVE_OK)
-		return err_set(err, -EBADMSG, "a layer cannot be read: %s", archive_error_string(raw));
+		return err_set(
+			err, -EBADMSG, "a layer cannot be read: %s", archive_error_string(raw));
 	if (archive_read_next_header(raw, &e) != ARCHIVE_OK)
 		return err_set(err, -EBADMSG, "a layer is empty or cannot be read");
 	if (archive_read_open(tar, s, NULL, read_diff, NULL) != ARCHIVE_OK)
@@ -389,7 +406,8 @@ static int unpack_stream(struct stream *s, int dir_fd, uint64_t *ret_size, struc
 	return r < 0 ? r : drain(s, err);
 }
 
-int layer_unpack(int fd, int dir_fd, char ret_blob[72], char ret_diff[72], uint64_t *ret_size, struct err *err)
+int layer_unpack(int fd, int dir_fd, char ret_blob[72], char ret_diff[72], uint64_t *ret_size,
+	struct err *err)
 {
 	struct stream *s = xcalloc(1, sizeof(*s));
 	char blob[72], diff[72];

@@ -4,8 +4,10 @@
 static void test_stop(void **state)
 {
 	struct engine_sandbox s = run_sandbox("stop");
-	struct engine_container_config c = shell("polite", "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.02; done");
-	struct engine_container_config d = shell("stubborn", "trap '' TERM; echo up; while true; do sleep 0.02; done");
+	struct engine_container_config c = shell(
+		"polite", "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.02; done");
+	struct engine_container_config d =
+		shell("stubborn", "trap '' TERM; echo up; while true; do sleep 0.02; done");
 	char polite[ENGINE_ID], stubborn[ENGINE_ID];
 	const char *ready[] = { "/bin/sh", "-c", "kill -0 1", NULL };
 	CLEAN_BUF struct buf out = { 0 };
@@ -34,7 +36,8 @@ static void test_stop(void **state)
 	must(engine->v->container_stop(engine, stubborn, 0, 300, &err));
 	must(engine->v->container_remove(engine, stubborn, &err));
 	must(engine->v->container_remove(engine, stubborn, &err));
-	assert_int_equal(engine->v->container_stop(engine, stubborn, 0, 300, &err), ENGINE_NOT_FOUND);
+	assert_int_equal(
+		engine->v->container_stop(engine, stubborn, 0, 300, &err), ENGINE_NOT_FOUND);
 	remove_sandbox(&s);
 	must(engine->v->sandbox_remove(engine, s.id, &err));
 }
@@ -42,7 +45,8 @@ static void test_stop(void **state)
 static void test_restart_of_engine(void **state)
 {
 	struct engine_sandbox s = run_sandbox("restart"), *sandboxes;
-	struct engine_container_config c = shell("lives", "trap 'exit 5' TERM; while true; do sleep 0.05; done");
+	struct engine_container_config c =
+		shell("lives", "trap 'exit 5' TERM; while true; do sleep 0.05; done");
 	struct engine_container_config d = shell("ends", "read x < /tmp/gate; exit 9");
 	struct engine_container before, after, ended;
 	char lives[ENGINE_ID], ends[ENGINE_ID], gate[256];
@@ -63,7 +67,8 @@ static void test_restart_of_engine(void **state)
 	sh("while ! ls " ROOT "/root/exits | grep -q .; do sleep 0.005; done");
 	uint64_t t = mono_now_ns();
 	open_engine();
-	print_message("engine opened with 2 containers there: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	print_message("engine opened with 2 containers there: %.1f ms\n",
+		(double)(mono_now_ns() - t) / 1e6);
 	must(engine->v->container_status(engine, lives, arena, &after, &err));
 	assert_int_equal(after.state, CONTAINER_RUNNING);
 	assert_int_equal(after.pid, before.pid);
@@ -105,9 +110,14 @@ static void test_reboot(void **state)
 	must(cgroup_kill(cgroups, cgroup[0], &err));
 	must(cgroup_kill(cgroups, cgroup[1], &err));
 	cgroup_close(cgroups);
-	sh("cd " ROOT "; for i in run/ns/*; do umount $i; done; umount run/ns; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' "
-		"root/*/*/record; umount root/sandboxes/*/shm root/sandboxes");
-	sh(arena_fmt(arena, ": > " ROOT "/root/sandboxes/%s/record; echo '{\"id\":3}' > " ROOT "/root/containers/%s/record", torn.id, lost).p);
+	sh("cd " ROOT
+	   "; for i in run/ns/*; do umount $i; done; umount run/ns; rm -rf run; sed -i 's/\"bootId\":\"/&other-/' "
+	   "root/*/*/record; umount root/sandboxes/*/shm root/sandboxes");
+	sh(arena_fmt(arena,
+		": > " ROOT "/root/sandboxes/%s/record; echo '{\"id\":3}' > " ROOT
+		"/root/containers/%s/record",
+		torn.id, lost)
+			.p);
 	open_engine();
 	must(engine->v->sandbox_list(engine, arena, &sandboxes, &n, &err));
 	assert_int_equal(n, 1);
@@ -118,10 +128,12 @@ static void test_reboot(void **state)
 	assert_has(k.message, "restarted");
 	must(engine->v->container_status(engine, ended, arena, &k, &err));
 	assert_int_equal(k.exit_code, 4);
-	assert_int_equal(engine->v->container_status(engine, lost, arena, &k, &err), ENGINE_NOT_FOUND);
+	assert_int_equal(
+		engine->v->container_status(engine, lost, arena, &k, &err), ENGINE_NOT_FOUND);
 	assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -ESHUTDOWN);
 	remove_sandbox(&s);
-	must(cgroup_remove(local_of(engine)->cgroups, arena_fmt(arena, "%s", dirname(cgroup[1])).p, &err));
+	must(cgroup_remove(
+		local_of(engine)->cgroups, arena_fmt(arena, "%s", dirname(cgroup[1])).p, &err));
 }
 
 static void test_conmon_dies(void **state)
@@ -153,7 +165,8 @@ static void test_killed_half_way(void **state)
 			open_engine();
 			struct engine_sandbox s = run_sandbox("half");
 			for (int i = 0; i < 2; i++) {
-				struct engine_container_config c = shell(i ? "half-b" : "half-a", "sleep 1000");
+				struct engine_container_config c =
+					shell(i ? "half-b" : "half-a", "sleep 1000");
 				char id[ENGINE_ID];
 				start(&s, &c, id);
 			}
@@ -193,23 +206,36 @@ static void *pod_thread(void *arg)
 	for (int round = 0; round < 4; round++) {
 		CLEAN_ARENA struct arena *a = arena_new(0);
 		struct str script[3] = { STR("/bin/sh"), STR("-c"), STR("echo x; exit 3") };
-		struct engine_sandbox_config sc = { .name = "many", .namespace_ = "default", .uid = arena_fmt(a, "many-%d-%d", number, round).p,
-			.hostname = "many", .log_directory = ROOT "/logs", .cgroup_parent = arena_fmt(a, "%s/many-%d", cgroup_name, number).p };
-		struct engine_container_config c = { .name = "c", .image_id = image_id, .command = { script, 3 }, .run_as_user = -1, .run_as_group = -1,
+		struct engine_sandbox_config sc = { .name = "many",
+			.namespace_ = "default",
+			.uid = arena_fmt(a, "many-%d-%d", number, round).p,
+			.hostname = "many",
+			.log_directory = ROOT "/logs",
+			.cgroup_parent = arena_fmt(a, "%s/many-%d", cgroup_name, number).p };
+		struct engine_container_config c = { .name = "c",
+			.image_id = image_id,
+			.command = { script, 3 },
+			.run_as_user = -1,
+			.run_as_group = -1,
 			.log_path = arena_fmt(a, "many-%d-%d.log", number, round).p };
 		struct engine_sandbox s;
 		char id[ENGINE_ID];
 
-		if (engine->v->sandbox_run(engine, &sc, a, &s, &own) || engine->v->container_create(engine, s.id, &c, id, &own) ||
+		if (engine->v->sandbox_run(engine, &sc, a, &s, &own) ||
+			engine->v->container_create(engine, s.id, &c, id, &own) ||
 			engine->v->container_start(engine, id, &own))
 			return xstrdup(own.text);
 		engine->v->container_stats(engine, id, &stats, NULL);
-		if (engine->v->container_list(engine, NULL, a, &all, &n, &own) || engine->v->container_stop(engine, id, 0, 5000, &own) ||
+		if (engine->v->container_list(engine, NULL, a, &all, &n, &own) ||
+			engine->v->container_stop(engine, id, 0, 5000, &own) ||
 			engine->v->container_status(engine, id, a, list, &own))
 			return xstrdup(own.text);
-		if (list[0].state != CONTAINER_EXITED || (list[0].exit_code != 3 && list[0].exit_code != 143 && list[0].exit_code != 137))
+		if (list[0].state != CONTAINER_EXITED ||
+			(list[0].exit_code != 3 && list[0].exit_code != 143 &&
+				list[0].exit_code != 137))
 			return xasprintf("state %d, code %d", list[0].state, list[0].exit_code);
-		if (engine->v->sandbox_stop(engine, s.id, &own) || engine->v->sandbox_remove(engine, s.id, &own))
+		if (engine->v->sandbox_stop(engine, s.id, &own) ||
+			engine->v->sandbox_remove(engine, s.id, &own))
 			return xstrdup(own.text);
 	}
 	return NULL;
@@ -222,19 +248,25 @@ static void test_pods_at_once(void **state)
 
 	uint64_t t = mono_now_ns();
 	for (size_t i = 0; i < ARRAY_LEN(threads); i++)
-		assert_int_equal(thread_start(&threads[i], "pod", pod_thread, (void *)(intptr_t)i), 0);
+		assert_int_equal(
+			thread_start(&threads[i], "pod", pod_thread, (void *)(intptr_t)i), 0);
 	for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
 		pthread_join(threads[i], &failed);
 		if (failed)
 			fail_msg("thread %zu: %s", i, (char *)failed);
 	}
-	print_message("32 pods from start to removal on 8 threads: %.1f ms each\n", (double)(mono_now_ns() - t) / 32e6);
+	print_message("32 pods from start to removal on 8 threads: %.1f ms each\n",
+		(double)(mono_now_ns() - t) / 32e6);
 }
 
 /* What cannot be opened says why, and what to do. */
 static void test_refused(void **state)
 {
-	static const struct { const char *root, *cidr, *path; int code; const char *says; } rows[] = {
+	static const struct {
+		const char *root, *cidr, *path;
+		int code;
+		const char *says;
+	} rows[] = {
 		{ ROOT "/root", "10.1.0.0/24", NULL, -EBUSY, "another skiff agent" },
 		{ ROOT "/other", "10.1.0.0/24", "/nowhere", -ENOENT, "install the package conmon" },
 		{ ROOT "/other", "10.1.0.0", NULL, -EINVAL, "no address range" },
@@ -247,7 +279,10 @@ static void test_refused(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		pid_t child = fork(); /* the lock is a process's */
 		if (child == 0) {
-			struct engine_local_config c = { .root = rows[i].root, .run = ROOT "/other-run", .pod_cidr = rows[i].cidr, .bridge = "skifft1" };
+			struct engine_local_config c = { .root = rows[i].root,
+				.run = ROOT "/other-run",
+				.pod_cidr = rows[i].cidr,
+				.bridge = "skifft1" };
 			struct engine *e;
 			struct err own = { 0 };
 			if (rows[i].path)
@@ -262,14 +297,17 @@ static void test_refused(void **state)
 		assert_int_equal(waitpid(child, &status, 0), child);
 		assert_int_equal(status, 0);
 	}
-	sh("umount " ROOT "/other-run/ns " ROOT "/other/sandboxes; ip link del skifft1 2>/dev/null || true");
+	sh("umount " ROOT "/other-run/ns " ROOT
+	   "/other/sandboxes; ip link del skifft1 2>/dev/null || true");
 }
 
 static void test_addresses_run_out(void **state)
 {
 	struct engine_sandbox s[6];
-	struct engine_sandbox_config c = { .name = "full", .namespace_ = "default", .uid = "full", .cgroup_parent = arena_fmt(arena,
-		"%s/full", cgroup_name).p };
+	struct engine_sandbox_config c = { .name = "full",
+		.namespace_ = "default",
+		.uid = "full",
+		.cgroup_parent = arena_fmt(arena, "%s/full", cgroup_name).p };
 	struct engine_sandbox none;
 
 	must(engine_local_set_pod_cidr(engine, "10.199.8.0/29", &err));

@@ -62,8 +62,10 @@ static void load_sandbox(struct local *l, const char *id)
 
 	path_fmt(path, "%s/sandboxes/%s/record", l->root, id);
 	int r = record_load(&sandbox_record_type, s, path, &why);
-	if (r < 0 || !s->made || !s->id || strcmp(s->id, id) != 0 || !s->uid || !s->name || !s->namespace_ || !s->hostname || !s->cgroup) {
-		log_warn("engine", "sandbox %s was left half-made and is removed%s%s", id, r < 0 ? ": " : "", r < 0 ? why.text : "");
+	if (r < 0 || !s->made || !s->id || strcmp(s->id, id) != 0 || !s->uid || !s->name ||
+		!s->namespace_ || !s->hostname || !s->cgroup) {
+		log_warn("engine", "sandbox %s was left half-made and is removed%s%s", id,
+			r < 0 ? ": " : "", r < 0 ? why.text : "");
 		if (!s->id)
 			s->id = xstrdup(id);
 		process_kill_by_argument(id, NULL);
@@ -72,7 +74,8 @@ static void load_sandbox(struct local *l, const char *id)
 		return;
 	}
 	sandbox_ns_path(l, s, NS_NET, netns);
-	bool lost = !s->boot_id || strcmp(s->boot_id, l->boot) != 0 || (!s->host_network && !ns_is_pinned(netns)) ||
+	bool lost = !s->boot_id || strcmp(s->boot_id, l->boot) != 0 ||
+		(!s->host_network && !ns_is_pinned(netns)) ||
 		(s->share_pid && !process_alive((pid_t)s->pause_pid, (uint64_t)s->pause_start));
 	if (s->ready && lost) {
 		s->ready = false;
@@ -83,8 +86,9 @@ static void load_sandbox(struct local *l, const char *id)
 
 static bool is_whole(const struct container *c, const char *id)
 {
-	return c->made && c->id && !strcmp(c->id, id) && c->sandbox_id && strlen(c->sandbox_id) == ENGINE_ID - 1 && c->name && c->image &&
-		c->log_path && c->cgroup;
+	return c->made && c->id && !strcmp(c->id, id) && c->sandbox_id &&
+		strlen(c->sandbox_id) == ENGINE_ID - 1 && c->name && c->image && c->log_path &&
+		c->cgroup;
 }
 
 /* Brings a record up to what is true now. */
@@ -105,7 +109,8 @@ static void catch_up(struct local *l, struct container *c)
 		if (access(path, F_OK) == 0)
 			runtime_crun(l, argv, NULL);
 		cgroup_kill(l->cgroups, c->cgroup, NULL);
-		container_set_exit(l, c, 128, time_now(), "StartError", "the engine was ended while it started the container");
+		container_set_exit(l, c, 128, time_now(), "StartError",
+			"the engine was ended while it started the container");
 	} else if (container_refresh(l, c)) {
 		return;
 	} else if (conmon) {
@@ -114,7 +119,8 @@ static void catch_up(struct local *l, struct container *c)
 		if (this_boot)
 			cgroup_kill(l->cgroups, c->cgroup, NULL);
 		container_set_exit(l, c, 255, time_now(), "Unknown",
-			this_boot ? "conmon died while no engine ran; the exit code is lost" : "the machine was restarted");
+			this_boot ? "conmon died while no engine ran; the exit code is lost"
+				  : "the machine was restarted");
 	}
 }
 
@@ -128,13 +134,15 @@ static void load_container(struct local *l, const char *id)
 	path_fmt(path, "%s/containers/%s/record", l->root, id);
 	int r = record_load(&container_record_type, c, path, &why);
 	if (r < 0 || !is_whole(c, id)) {
-		log_warn("engine", "container %s was left half-made and is removed%s%s", id, r < 0 ? ": " : "", r < 0 ? why.text : "");
+		log_warn("engine", "container %s was left half-made and is removed%s%s", id,
+			r < 0 ? ": " : "", r < 0 ? why.text : "");
 		if (!c->id)
 			c->id = xstrdup(id);
 		if (!c->cgroup)
 			c->cgroup = xasprintf("skiff-lost/%s", id);
 		if (container_drop(l, c, &why) < 0)
-			log_warn("engine", "cannot remove what is left of container %s: %s", id, why.text);
+			log_warn("engine", "cannot remove what is left of container %s: %s", id,
+				why.text);
 		container_free(c);
 		return;
 	}
@@ -152,7 +160,8 @@ static void sweep(struct local *l)
 	for (struct dirent *e; d && (e = readdir(d));) {
 		CLEAN_BUF struct buf owner = { 0 };
 		path_fmt(path, "%s/addresses/%s", l->root, e->d_name);
-		if (e->d_name[0] != '.' && file_read(path, 64, &owner, NULL) == 0 && !map_get(&l->sandboxes, buf_str(&owner)))
+		if (e->d_name[0] != '.' && file_read(path, 64, &owner, NULL) == 0 &&
+			!map_get(&l->sandboxes, buf_str(&owner)))
 			unlink(path);
 	}
 	if (d)
@@ -204,7 +213,8 @@ static int find_program(const char *name, char **ret, struct err *err)
 	const char *search = getenv("PATH");
 	char path[PATH_MAX];
 
-	for (struct str rest = str_of(search ? search : "/usr/sbin:/usr/bin:/sbin:/bin"), dir; rest.len;) {
+	for (struct str rest = str_of(search ? search : "/usr/sbin:/usr/bin:/sbin:/bin"), dir;
+		rest.len;) {
 		str_cut(rest, ':', &dir, &rest);
 		if (!dir.len || dir.len > PATH_MAX - 64)
 			continue;
@@ -214,7 +224,9 @@ static int find_program(const char *name, char **ret, struct err *err)
 			return 0;
 		}
 	}
-	return err_set(err, -ENOENT, "the program %s is needed to run containers and is not in PATH: install the package %s", name, name);
+	return err_set(err, -ENOENT,
+		"the program %s is needed to run containers and is not in PATH: install the package %s",
+		name, name);
 }
 
 static int check_programs(struct local *l, struct err *err)
@@ -245,7 +257,8 @@ static int configure_network(struct local *l, const struct engine_local_config *
 	l->cluster_cidr = c->cluster_cidr ? xstrdup(c->cluster_cidr) : NULL;
 	if ((r = netlink_open(&l->netlink, err)) < 0)
 		return r;
-	return c->pod_cidr && *c->pod_cidr ? engine_local_set_pod_cidr(&l->base, c->pod_cidr, err) : 0;
+	return c->pod_cidr && *c->pod_cidr ? engine_local_set_pod_cidr(&l->base, c->pod_cidr, err)
+					   : 0;
 }
 
 int engine_local_set_pod_cidr(struct engine *e, const char *cidr, struct err *err)
@@ -257,7 +270,8 @@ int engine_local_set_pod_cidr(struct engine *e, const char *cidr, struct err *er
 	if (r < 0)
 		return r;
 	if (prefix < 8 || prefix > 29)
-		return err_set(err, -EINVAL, "the pod address range %s must be between /8 and /29", cidr);
+		return err_set(
+			err, -EINVAL, "the pod address range %s must be between /8 and /29", cidr);
 	pthread_mutex_lock(&l->network_lock);
 	l->net_ip = ip;
 	l->net_gateway = ip + 1;
@@ -280,7 +294,8 @@ static int lock_root(struct local *l, struct err *err)
 	/* Of the process, not of the descriptor: a child that is between fork and exec when we are killed must not keep it. */
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	if (fcntl(l->lock_fd, F_SETLK, &whole) < 0)
-		return err_set(err, -EBUSY, "another skiff agent runs with the data folder %s: stop it first", l->root);
+		return err_set(err, -EBUSY,
+			"another skiff agent runs with the data folder %s: stop it first", l->root);
 	return 0;
 }
 
@@ -289,9 +304,11 @@ static int open_all(struct local *l, const struct engine_local_config *c, struct
 	int r;
 
 	if (geteuid() != 0)
-		return err_set(err, -EPERM, "the engine needs root to make namespaces, mounts and cgroups");
-	if ((r = image_store_open(l->root, &l->store, err)) < 0 || (r = make_folders(l, err)) < 0 || (r = lock_root(l, err)) < 0 ||
-		(r = check_programs(l, err)) < 0 || (r = cgroup_open(&l->cgroups, err)) < 0 || (r = boot_id(l->boot, err)) < 0 ||
+		return err_set(err, -EPERM,
+			"the engine needs root to make namespaces, mounts and cgroups");
+	if ((r = image_store_open(l->root, &l->store, err)) < 0 || (r = make_folders(l, err)) < 0 ||
+		(r = lock_root(l, err)) < 0 || (r = check_programs(l, err)) < 0 ||
+		(r = cgroup_open(&l->cgroups, err)) < 0 || (r = boot_id(l->boot, err)) < 0 ||
 		(r = configure_network(l, c, err)) < 0 || (r = watch_open(l, err)) < 0)
 		return r;
 	/* The watch is open, its thread does not run yet: ends are queued, and no lock is needed. */
@@ -352,7 +369,8 @@ static void local_set_event_handler(struct engine *e, engine_event_fn fn, void *
 	pthread_mutex_unlock(&l->lock);
 }
 
-static int local_version(struct engine *e, struct arena *a, struct str *ret_name, struct str *ret_version, struct err *err)
+static int local_version(struct engine *e, struct arena *a, struct str *ret_name,
+	struct str *ret_version, struct err *err)
 {
 	*ret_name = STR("crun");
 	*ret_version = arena_strz(a, local_of(e)->crun_version);
@@ -360,28 +378,33 @@ static int local_version(struct engine *e, struct arena *a, struct str *ret_name
 }
 
 /* ---- images: the store's, with our names ---- */
-static int local_image_import(struct engine *e, const char *file, const char *tag, struct arena *a, struct engine_image *ret, struct err *err)
+static int local_image_import(struct engine *e, const char *file, const char *tag, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	return image_store_import(local_of(e)->store, file, tag, a, ret, err);
 }
 
-static int local_image_status(struct engine *e, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+static int local_image_status(struct engine *e, struct str ref, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	return image_store_status(local_of(e)->store, ref, a, ret, err);
 }
 
-static int local_image_pull(struct engine *e, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+static int local_image_pull(struct engine *e, struct str ref, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	int r = image_store_status(local_of(e)->store, ref, a, ret, err);
 
 	if (r == ENGINE_NOT_FOUND)
 		return err_set(err, -ENOENT,
-			"image \"" STR_FMT "\" is not on this node, and pulling from registries is not built in yet: skiff image import FILE " STR_FMT,
+			"image \"" STR_FMT
+			"\" is not on this node, and pulling from registries is not built in yet: skiff image import FILE " STR_FMT,
 			STR_ARG(ref), STR_ARG(ref));
 	return r;
 }
 
-static int local_image_list(struct engine *e, struct arena *a, struct engine_image **ret, size_t *ret_n, struct err *err)
+static int local_image_list(struct engine *e, struct arena *a, struct engine_image **ret,
+	size_t *ret_n, struct err *err)
 {
 	return image_store_list(local_of(e)->store, a, ret, ret_n, err);
 }

@@ -4,14 +4,16 @@
 static void test_exit_codes_and_logs(void **state)
 {
 	struct engine_sandbox s = run_sandbox("codes");
-	struct engine_container_config c = shell("codes", "echo out; echo err >&2; printf partial; exit 7");
+	struct engine_container_config c =
+		shell("codes", "echo out; echo err >&2; printf partial; exit 7");
 	char id[ENGINE_ID];
 
 	uint64_t t0 = mono_now_ns();
 	start(&s, &c, id);
 	uint64_t t1 = mono_now_ns();
 	struct engine_container k = wait_exit(id);
-	print_message("create and start: %.1f ms, to its end noticed: %.1f ms\n", (double)(t1 - t0) / 1e6, (double)(mono_now_ns() - t1) / 1e6);
+	print_message("create and start: %.1f ms, to its end noticed: %.1f ms\n",
+		(double)(t1 - t0) / 1e6, (double)(mono_now_ns() - t1) / 1e6);
 	assert_int_equal(k.exit_code, 7);
 	assert_string_equal(k.reason.p, "Error");
 	assert_true(k.started_at.sec > 0 && time_cmp(k.finished_at, k.created_at) > 0);
@@ -26,7 +28,8 @@ static void test_exit_codes_and_logs(void **state)
 static void test_surroundings(void **state)
 {
 	struct engine_sandbox s = run_sandbox("around");
-	struct engine_container_config c = shell("around", "hostname; cat /etc/hostname /etc/resolv.conf; env; id; pwd; ip addr show eth0; ip route; ls -ld /; "
+	struct engine_container_config c = shell("around",
+		"hostname; cat /etc/hostname /etc/resolv.conf; env; id; pwd; ip addr show eth0; ip route; ls -ld /; "
 		"grep -c . /proc/self/mountinfo; grep CapEff /proc/self/status; mount | grep -E ' /(proc|dev/mqueue|sys/fs/cgroup/memory|sys/fs/cgroup) '; "
 		"echo x > /proc/sys/kernel/hostname || echo ro-sysctl; cat /proc/kcore | wc -c; cat /proc/1/oom_score_adj");
 	struct engine_env env[] = { { STR("A"), STR("b c\"d") }, { STR("PATH"), STR("/bin") } };
@@ -57,7 +60,8 @@ static void test_users(void **state)
 	struct engine_sandbox s = run_sandbox("users");
 	static const char *const drop[] = { "ALL", NULL }, *const add[] = { "NET_ADMIN", NULL };
 	const int64_t more[] = { 77 };
-	struct engine_container_config c = shell("named", "id; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status");
+	struct engine_container_config c =
+		shell("named", "id; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status");
 
 	c.run_as_username = "user";
 	c.supplemental_groups = more;
@@ -68,7 +72,8 @@ static void test_users(void **state)
 	assert_has(log, "CapEff:\t0000000000000000\n");
 	assert_has(log, "NoNewPrivs:\t1\n");
 
-	c = shell("numbered", "id; grep -E 'CapEff|CapBnd' /proc/self/status; touch /x || echo read-only");
+	c = shell("numbered",
+		"id; grep -E 'CapEff|CapBnd' /proc/self/status; touch /x || echo read-only");
 	c.run_as_user = 0;
 	c.run_as_group = 5;
 	c.drop_capabilities = drop;
@@ -79,10 +84,13 @@ static void test_users(void **state)
 	assert_has(log, "CapBnd:\t0000000000001000\n");
 	assert_has(log, "read-only");
 
-	c = shell("privileged", "grep CapEff /proc/self/status; ls -l /dev/kmsg; mount -t tmpfs none /tmp && echo mounted");
+	c = shell("privileged",
+		"grep CapEff /proc/self/status; ls -l /dev/kmsg; mount -t tmpfs none /tmp && echo mounted");
 	c.privileged = true;
 	log = run_to_end(&s, &c, 0);
-	sh(arena_fmt(arena, "grep -q \"$(grep CapBnd /proc/self/status | cut -f2)\" %s", ROOT "/logs/privileged-*.log").p);
+	sh(arena_fmt(arena, "grep -q \"$(grep CapBnd /proc/self/status | cut -f2)\" %s",
+		ROOT "/logs/privileged-*.log")
+			.p);
 	assert_has(log, "mounted");
 
 	c = shell("nobody", "true");
@@ -133,14 +141,19 @@ static void test_oom(void **state)
 static void test_network(void **state)
 {
 	struct engine_sandbox s = run_sandbox("server"), other = run_sandbox("client");
-	struct engine_container_config c = shell("serve", "while true; do echo hello | nc -l -p 8080; done");
+	struct engine_container_config c =
+		shell("serve", "while true; do echo hello | nc -l -p 8080; done");
 	char id[ENGINE_ID];
 	int fd;
 
 	start(&s, &c, id);
 	/* The listener is there when it answers; nc tries until then. */
-	const char *fetch = arena_fmt(arena, "i=0; until nc -w 2 %s 8080; do i=$((i+1)); [ $i -lt 200 ] || exit 1; usleep 10000; done", s.ip.p).p;
-	c = shell("local", "i=0; until nc -w 2 127.0.0.1 8080; do i=$((i+1)); [ $i -lt 200 ] || exit 1; usleep 10000; done");
+	const char *fetch = arena_fmt(arena,
+		"i=0; until nc -w 2 %s 8080; do i=$((i+1)); [ $i -lt 200 ] || exit 1; usleep 10000; done",
+		s.ip.p)
+				    .p;
+	c = shell("local",
+		"i=0; until nc -w 2 127.0.0.1 8080; do i=$((i+1)); [ $i -lt 200 ] || exit 1; usleep 10000; done");
 	assert_has(run_to_end(&s, &c, 0), "hello");
 	c = shell("remote", fetch);
 	assert_has(run_to_end(&other, &c, 0), "hello");
@@ -170,7 +183,8 @@ static int make_far(void *arg, struct err *e)
 	struct link_veth v = { .name = "eth0", .peer = "far0", .peer_netns_fd = *(int *)arg };
 	int r = netlink_open(&n, e);
 
-	if (r == 0 && (r = link_add_veth(n, &v, e)) == 0 && (r = address_add(n, "eth0", inet_addr("192.0.2.2"), 24, e)) == 0)
+	if (r == 0 && (r = link_add_veth(n, &v, e)) == 0 &&
+		(r = address_add(n, "eth0", inet_addr("192.0.2.2"), 24, e)) == 0)
 		r = link_set_up(n, "eth0", e);
 	netlink_close(n);
 	return r;
@@ -218,21 +232,28 @@ static void test_masquerade(void **state)
 static void test_mounts(void **state)
 {
 	struct engine_sandbox s = run_sandbox("mounts");
-	struct engine_container_config c = shell("mounts", "cat /in/file; echo new > /out/file; echo x > /in/file || echo refused; cat "
+	struct engine_container_config c = shell("mounts",
+		"cat /in/file; echo new > /out/file; echo x > /in/file || echo refused; cat "
 		"/one; read x < /in/gate; cat /prop/late/file");
 	struct engine_mount m[] = {
-		{ "/in", ROOT "/m/in", true, 0 }, { "/out", ROOT "/m/out", false, 0 }, { "/one", ROOT "/m/in/file", true, 0 },
-		{ "/prop", ROOT "/m/prop", false, 1 }, { "/etc/hosts", ROOT "/m/in/file", true, 0 },
+		{ "/in", ROOT "/m/in", true, 0 },
+		{ "/out", ROOT "/m/out", false, 0 },
+		{ "/one", ROOT "/m/in/file", true, 0 },
+		{ "/prop", ROOT "/m/prop", false, 1 },
+		{ "/etc/hosts", ROOT "/m/in/file", true, 0 },
 	};
 	char id[ENGINE_ID];
 
-	sh("mkdir -p " ROOT "/m/in " ROOT "/m/out " ROOT "/m/prop; echo content > " ROOT "/m/in/file; mkfifo " ROOT "/m/in/gate; "
-	   "mount --bind " ROOT "/m/prop " ROOT "/m/prop; mount --make-shared " ROOT "/m/prop; mkdir " ROOT "/m/prop/late");
+	sh("mkdir -p " ROOT "/m/in " ROOT "/m/out " ROOT "/m/prop; echo content > " ROOT
+	   "/m/in/file; mkfifo " ROOT "/m/in/gate; "
+	   "mount --bind " ROOT "/m/prop " ROOT "/m/prop; mount --make-shared " ROOT
+	   "/m/prop; mkdir " ROOT "/m/prop/late");
 	c.mounts = m;
 	c.n_mounts = ARRAY_LEN(m);
 	start(&s, &c, id);
 	/* Mounted after the container was made: propagates into it. */
-	sh("mount -t tmpfs none " ROOT "/m/prop/late; echo late > " ROOT "/m/prop/late/file; echo go > " ROOT "/m/in/gate");
+	sh("mount -t tmpfs none " ROOT "/m/prop/late; echo late > " ROOT
+	   "/m/prop/late/file; echo go > " ROOT "/m/in/gate");
 	struct engine_container k = wait_exit(id);
 	struct str log = read_log(&k);
 	assert_has(log, "F content\n");
@@ -241,25 +262,36 @@ static void test_mounts(void **state)
 	sh("grep -q new " ROOT "/m/out/file");
 
 	/* Both ways: what it mounts is seen outside. */
-	c = shell("both", "mount -t tmpfs none /prop/back && echo in > /prop/back/file && read x < /in/gate");
+	c = shell("both",
+		"mount -t tmpfs none /prop/back && echo in > /prop/back/file && read x < /in/gate");
 	c.mounts = m;
 	c.n_mounts = 4;
 	m[3].propagation = 2;
 	c.privileged = true;
 	sh("mkdir " ROOT "/m/prop/back");
 	start(&s, &c, id);
-	sh("while ! grep -q in " ROOT "/m/prop/back/file; do sleep 0.005; done; echo go > " ROOT "/m/in/gate");
+	sh("while ! grep -q in " ROOT "/m/prop/back/file; do sleep 0.005; done; echo go > " ROOT
+	   "/m/in/gate");
 	assert_int_equal(wait_exit(id).exit_code, 0);
-	sh("umount " ROOT "/m/prop/back; umount " ROOT "/m/prop/late; umount " ROOT "/m/prop; rm -r " ROOT "/m");
+	sh("umount " ROOT "/m/prop/back; umount " ROOT "/m/prop/late; umount " ROOT
+	   "/m/prop; rm -r " ROOT "/m");
 	remove_sandbox(&s);
 }
 
 /* Of the node itself: network, processes, shared memory. */
 static void test_host_namespaces(void **state)
 {
-	struct engine_sandbox_config sc = { .name = "host", .namespace_ = "default", .uid = "host", .hostname = "ignored", .log_directory = ROOT "/logs",
-		.cgroup_parent = arena_fmt(arena, "%s/podhost", cgroup_name).p, .host_network = true, .host_pid = true, .host_ipc = true };
-	struct engine_container_config c = shell("host", "hostname; ip -o link; readlink /proc/1/ns/pid /proc/self/ns/pid; ls /dev/shm; "
+	struct engine_sandbox_config sc = { .name = "host",
+		.namespace_ = "default",
+		.uid = "host",
+		.hostname = "ignored",
+		.log_directory = ROOT "/logs",
+		.cgroup_parent = arena_fmt(arena, "%s/podhost", cgroup_name).p,
+		.host_network = true,
+		.host_pid = true,
+		.host_ipc = true };
+	struct engine_container_config c = shell("host",
+		"hostname; ip -o link; readlink /proc/1/ns/pid /proc/self/ns/pid; ls /dev/shm; "
 		"(setsid sleep 986 >/dev/null 2>&1 &)");
 	struct engine_sandbox s;
 	char host[64];
@@ -277,11 +309,17 @@ static void test_host_namespaces(void **state)
 
 static void test_sysctls(void **state)
 {
-	struct engine_sandbox_config sc = { .name = "sysctls", .namespace_ = "default", .uid = "sysctls", .hostname = "sysctls", .log_directory = ROOT "/logs",
+	struct engine_sandbox_config sc = { .name = "sysctls",
+		.namespace_ = "default",
+		.uid = "sysctls",
+		.hostname = "sysctls",
+		.log_directory = ROOT "/logs",
 		.cgroup_parent = arena_fmt(arena, "%s/podsysctls", cgroup_name).p };
-	__typeof__(*sc.sysctls) list[] = { { "net.ipv4.ip_unprivileged_port_start", "80" }, { "kernel.shm_rmid_forced", "1" } };
+	__typeof__(*sc.sysctls) list[] = { { "net.ipv4.ip_unprivileged_port_start", "80" },
+		{ "kernel.shm_rmid_forced", "1" } };
 	__typeof__(*sc.sysctls) bad[] = { { "net.ipv4.no_such_thing", "1" } };
-	struct engine_container_config c = shell("sysctls", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced");
+	struct engine_container_config c = shell("sysctls",
+		"cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced");
 	struct engine_sandbox s;
 
 	sc.sysctls = (void *)list;
@@ -316,7 +354,8 @@ static void test_neighbours_let_go(void **state)
 static void test_seccomp(void **state)
 {
 	struct engine_sandbox s = run_sandbox("seccomp");
-	struct engine_container_config c = shell("default", "grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare; chroot / "
+	struct engine_container_config c = shell("default",
+		"grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare; chroot / "
 		"/bin/true && echo chroot; "
 		"(sleep 0.01 & wait); nc -h 2>&1 | head -1; date; ping -c 1 127.0.0.1 >/dev/null && echo ping; reboot -f || echo no-reboot");
 	static const char *const add[] = { "SYS_ADMIN", NULL };
@@ -324,19 +363,22 @@ static void test_seccomp(void **state)
 	c.seccomp_profile = "RuntimeDefault";
 	uint64_t t = mono_now_ns();
 	struct str log = run_to_end(&s, &c, 0);
-	print_message("with the default seccomp profile, start to end: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	print_message("with the default seccomp profile, start to end: %.1f ms\n",
+		(double)(mono_now_ns() - t) / 1e6);
 	assert_has(log, "Seccomp:\t2");
 	assert_has(log, "no-unshare");
 	assert_has(log, "F chroot\n");
 	assert_has(log, "F ping\n");
 	assert_has(log, "no-reboot");
-	c = shell("admin", "unshare -m true && echo unshared; mount -t tmpfs none /tmp && echo mounted");
+	c = shell("admin",
+		"unshare -m true && echo unshared; mount -t tmpfs none /tmp && echo mounted");
 	c.seccomp_profile = "RuntimeDefault";
 	c.add_capabilities = add;
 	log = run_to_end(&s, &c, 0);
 	assert_has(log, "unshared");
 	assert_has(log, "mounted");
-	sh("printf '{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"mkdir\"],\"action\":\"SCMP_ACT_ERRNO\"}]}' > " ROOT "/profile");
+	sh("printf '{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"mkdir\"],\"action\":\"SCMP_ACT_ERRNO\"}]}' > " ROOT
+	   "/profile");
 	c = shell("own", "mkdir /x || echo no-mkdir");
 	c.seccomp_profile = ROOT "/profile";
 	assert_has(run_to_end(&s, &c, 0), "no-mkdir");
@@ -350,12 +392,20 @@ static void test_seccomp(void **state)
 /* One process namespace: containers see each other; who is orphaned is reaped; the one that holds it gives nothing away. */
 static void test_shared_processes(void **state)
 {
-	struct engine_sandbox_config sc = { .name = "shared", .namespace_ = "default", .uid = "shared", .hostname = "shared", .log_directory = ROOT "/logs",
-		.cgroup_parent = arena_fmt(arena, "%s/podshared", cgroup_name).p, .share_process_namespace = true };
+	struct engine_sandbox_config sc = { .name = "shared",
+		.namespace_ = "default",
+		.uid = "shared",
+		.hostname = "shared",
+		.log_directory = ROOT "/logs",
+		.cgroup_parent = arena_fmt(arena, "%s/podshared", cgroup_name).p,
+		.share_process_namespace = true };
 	struct engine_sandbox s;
-	struct engine_container_config c = shell("first", "sleep 987"), d = shell("second", "ps; (sleep 0.01 &) ; sleep 0.1; grep -l "
-		"'State:.Z' /proc/[0-9]*/status | wc -l; "
-		"cat /proc/1/comm; ls /proc/1/root/; cat /proc/1/status | grep -E 'Uid|CapBnd'");
+	struct engine_container_config
+		c = shell("first", "sleep 987"),
+		d = shell("second",
+			"ps; (sleep 0.01 &) ; sleep 0.1; grep -l "
+			"'State:.Z' /proc/[0-9]*/status | wc -l; "
+			"cat /proc/1/comm; ls /proc/1/root/; cat /proc/1/status | grep -E 'Uid|CapBnd'");
 	char id[ENGINE_ID];
 
 	must(engine->v->sandbox_run(engine, &sc, arena, &s, &err));
@@ -388,10 +438,12 @@ static void test_images(void **state)
 	must(engine->v->image_status(engine, STR("test/busybox"), arena, &image, &err));
 	assert_string_equal(image.id.p, image_id);
 	assert_string_equal(image.repo_tags.items[0].p, "docker.io/test/busybox:latest");
-	assert_int_equal(engine->v->image_status(engine, STR("test/other"), arena, &image, &err), ENGINE_NOT_FOUND);
+	assert_int_equal(engine->v->image_status(engine, STR("test/other"), arena, &image, &err),
+		ENGINE_NOT_FOUND);
 	assert_true(engine->v->image_pull(engine, STR("test/other"), arena, &image, &err) < 0);
 	assert_has(str_of(err.text), "skiff image import FILE test/other");
-	must(engine->v->image_pull(engine, STR("docker.io/test/busybox:latest"), arena, &image, &err));
+	must(engine->v->image_pull(
+		engine, STR("docker.io/test/busybox:latest"), arena, &image, &err));
 	start(&s, &c, id);
 	assert_int_equal(engine->v->image_remove(engine, STR("test/busybox"), &err), -EBUSY);
 	assert_has(str_of(err.text), "in use by the container \"images\"");
@@ -405,18 +457,21 @@ static void test_many_at_once(void **state)
 	char ids[20][ENGINE_ID];
 
 	for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
-		struct engine_container_config c = shell(arena_fmt(arena, "many%zu", i).p, "exit 0");
+		struct engine_container_config c =
+			shell(arena_fmt(arena, "many%zu", i).p, "exit 0");
 		begin = mono_now_ns();
 		must(engine->v->container_create(engine, s.id, &c, ids[i], &err));
 		create += mono_now_ns() - begin;
 		must(engine->v->container_start(engine, ids[i], &err));
 	}
-	print_message("20 containers one after the other: %.1f ms each (create %.2f ms)\n", (double)(mono_now_ns() - t) / 20e6, (double)create / 20e6);
+	print_message("20 containers one after the other: %.1f ms each (create %.2f ms)\n",
+		(double)(mono_now_ns() - t) / 20e6, (double)create / 20e6);
 	for (size_t i = 0; i < ARRAY_LEN(ids); i++)
 		assert_int_equal(wait_exit(ids[i]).exit_code, 0);
 	t = mono_now_ns();
 	remove_sandbox(&s);
-	print_message("sandbox with 20 ended containers removed: %.1f ms\n", (double)(mono_now_ns() - t) / 1e6);
+	print_message("sandbox with 20 ended containers removed: %.1f ms\n",
+		(double)(mono_now_ns() - t) / 1e6);
 	t = mono_now_ns();
 	struct engine_sandbox e[10];
 	for (size_t i = 0; i < 10; i++)

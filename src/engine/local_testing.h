@@ -37,7 +37,12 @@ static pthread_cond_t event_cond = PTHREAD_COND_INITIALIZER;
 static char last_events[64][ENGINE_ID];
 static size_t n_events;
 
-#define must(call) do { int r_ = (call); if (r_ != 0) fail_msg("%s: %d: %s", #call, r_, err.text); } while (0)
+#define must(call) \
+	do { \
+		int r_ = (call); \
+		if (r_ != 0) \
+			fail_msg("%s: %d: %s", #call, r_, err.text); \
+	} while (0)
 
 static void on_event(void *arg, const char *sandbox, const char *container)
 {
@@ -49,7 +54,10 @@ static void on_event(void *arg, const char *sandbox, const char *container)
 
 UNUSED static void open_engine(void)
 {
-	struct engine_local_config c = { .root = ROOT "/root", .run = ROOT "/run", .pod_cidr = "10.199.7.0/24", .bridge = "skifft0",
+	struct engine_local_config c = { .root = ROOT "/root",
+		.run = ROOT "/run",
+		.pod_cidr = "10.199.7.0/24",
+		.bridge = "skifft0",
 		.cluster_cidr = "10.199.0.0/16" };
 
 	must(engine_local_new(&c, &engine, &err));
@@ -79,8 +87,13 @@ UNUSED static struct engine_sandbox run_sandbox(const char *name)
 	char uid[64], cgroup[192];
 	snprintf(uid, sizeof(uid), "uid-%d", ++counter);
 	snprintf(cgroup, sizeof(cgroup), "%s/pod%s", cgroup_name, uid);
-	struct engine_sandbox_config c = { .name = name, .namespace_ = "default", .uid = uid, .hostname = name, .log_directory = ROOT "/logs",
-		.cgroup_parent = cgroup, .resolv_conf = "nameserver 10.43.0.10\n" };
+	struct engine_sandbox_config c = { .name = name,
+		.namespace_ = "default",
+		.uid = uid,
+		.hostname = name,
+		.log_directory = ROOT "/logs",
+		.cgroup_parent = cgroup,
+		.resolv_conf = "nameserver 10.43.0.10\n" };
 	struct engine_sandbox s;
 
 	must(engine->v->sandbox_run(engine, &c, arena, &s, &err));
@@ -96,11 +109,17 @@ UNUSED static struct engine_container_config shell(const char *name, const char 
 	a[0] = STR("/bin/sh");
 	a[1] = STR("-c");
 	a[2] = str_of(script);
-	return (struct engine_container_config){ .name = name, .image_id = image_id, .image = "test/busybox", .command = { a, 3 }, .run_as_user = -1,
-		.run_as_group = -1, .log_path = arena_fmt(arena, "%s-%d.log", name, next).p };
+	return (struct engine_container_config){ .name = name,
+		.image_id = image_id,
+		.image = "test/busybox",
+		.command = { a, 3 },
+		.run_as_user = -1,
+		.run_as_group = -1,
+		.log_path = arena_fmt(arena, "%s-%d.log", name, next).p };
 }
 
-UNUSED static void start(const struct engine_sandbox *s, const struct engine_container_config *c, char id[ENGINE_ID])
+UNUSED static void start(
+	const struct engine_sandbox *s, const struct engine_container_config *c, char id[ENGINE_ID])
 {
 	must(engine->v->container_create(engine, s->id, c, id, &err));
 	must(engine->v->container_start(engine, id, &err));
@@ -142,10 +161,19 @@ UNUSED static void remove_sandbox(const struct engine_sandbox *s)
 	must(engine->v->sandbox_remove(engine, s->id, &err));
 }
 
-#define assert_has(text, part) do { if (str_find_str(text, STR(part)) < 0) fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); } while (0)
-#define assert_lacks(text, part) do { if (str_find_str(text, STR(part)) >= 0) fail_msg("\"%s\" is in:\n" STR_FMT, part, STR_ARG(text)); } while (0)
+#define assert_has(text, part) \
+	do { \
+		if (str_find_str(text, STR(part)) < 0) \
+			fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); \
+	} while (0)
+#define assert_lacks(text, part) \
+	do { \
+		if (str_find_str(text, STR(part)) >= 0) \
+			fail_msg("\"%s\" is in:\n" STR_FMT, part, STR_ARG(text)); \
+	} while (0)
 
-UNUSED static struct str run_to_end(const struct engine_sandbox *s, struct engine_container_config *c, int code)
+UNUSED static struct str run_to_end(
+	const struct engine_sandbox *s, struct engine_container_config *c, int code)
 {
 	char id[ENGINE_ID];
 
@@ -196,8 +224,9 @@ static void test_nothing_is_left(void **state)
 	sh("! grep -E '" ROOT "/' /proc/self/mountinfo");
 	sh(arena_fmt(arena, "! find /sys/fs/cgroup -type d -path '*%s/*' | grep .", cgroup_name).p);
 	sh("! ip -o link | grep skv");
-	sh("cd " ROOT "/root; ! find sandboxes containers exits layers addresses images ../run/ns ../run/crun ../run/attach -mindepth 1 "
-		"-not -name .last | grep .");
+	sh("cd " ROOT
+	   "/root; ! find sandboxes containers exits layers addresses images ../run/ns ../run/crun ../run/attach -mindepth 1 "
+	   "-not -name .last | grep .");
 	sh("! pgrep conmon");
 	assert_int_equal(cgroup_remove(l->cgroups, cgroup_name, &err), 0);
 	sh(arena_fmt(arena, "! find /sys/fs/cgroup -type d -name %s | grep .", cgroup_name).p);
@@ -209,13 +238,17 @@ static int setup(void **state)
 	struct engine_image image;
 
 	arena = arena_new(0);
-	sh("mkdir -p " ROOT "/fs/bin " ROOT "/fs/etc " ROOT "/fs/tmp && cp /bin/busybox " ROOT "/fs/bin/ && "
-	   "for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox " ROOT "/fs/bin/$a; done && "
-	   "printf 'root:x:0:0::/:/bin/sh\\nuser:x:1000:1001::/:/bin/sh\\n' > " ROOT "/fs/etc/passwd && "
+	sh("mkdir -p " ROOT "/fs/bin " ROOT "/fs/etc " ROOT "/fs/tmp && cp /bin/busybox " ROOT
+	   "/fs/bin/ && "
+	   "for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox " ROOT
+	   "/fs/bin/$a; done && "
+	   "printf 'root:x:0:0::/:/bin/sh\\nuser:x:1000:1001::/:/bin/sh\\n' > " ROOT
+	   "/fs/etc/passwd && "
 	   "printf 'root:x:0:\\nuser:x:1001:\\nextra:x:1005:user\\n' > " ROOT "/fs/etc/group && "
 	   "tar -C " ROOT "/fs -cf " ROOT "/busybox.tar . && ip link set lo up");
 	open_engine();
-	must(engine->v->image_import(engine, ROOT "/busybox.tar", "test/busybox", arena, &image, &err));
+	must(engine->v->image_import(
+		engine, ROOT "/busybox.tar", "test/busybox", arena, &image, &err));
 	snprintf(image_id, sizeof(image_id), "%s", image.id.p);
 	return 0;
 }
@@ -233,7 +266,9 @@ static int init_main(int (*group)(void))
 	int status, result = 1;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL) ||
+	if (unshare(CLONE_NEWNS | CLONE_NEWNET) ||
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+		mount("proc", "/proc", "proc", 0, NULL) ||
 		mount("tmpfs", "/tmp", "tmpfs", 0, NULL) || mkdir(ROOT, 0700)) {
 		perror("namespaces");
 		return 1;

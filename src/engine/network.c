@@ -20,13 +20,18 @@ int cidr_parse(const char *text, uint32_t *ret_ip, int *ret_prefix, struct err *
 	int64_t n;
 
 	if (strchr(text, ':'))
-		return err_set(err, -EINVAL, "the address range %s is of IPv6, which pods do not get yet: give one such as 10.42.0.0/24", text);
-	if (!str_cut(str_of(text), '/', &ip, &prefix) || ip.len >= sizeof(z) || str_to_i64(prefix, &n) < 0 || n < 0 || n > 32)
-		return err_set(err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24", text);
+		return err_set(err, -EINVAL,
+			"the address range %s is of IPv6, which pods do not get yet: give one such as 10.42.0.0/24",
+			text);
+	if (!str_cut(str_of(text), '/', &ip, &prefix) || ip.len >= sizeof(z) ||
+		str_to_i64(prefix, &n) < 0 || n < 0 || n > 32)
+		return err_set(
+			err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24", text);
 	memcpy(z, ip.p, ip.len);
 	z[ip.len] = '\0';
 	if (inet_pton(AF_INET, z, &addr) != 1)
-		return err_set(err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24", text);
+		return err_set(
+			err, -EINVAL, "\"%s\" is no address range such as 10.42.0.0/24", text);
 	*ret_ip = ntohl(addr.s_addr) & (n ? ~(uint32_t)0 << (32 - n) : 0);
 	*ret_prefix = (int)n;
 	return 0;
@@ -105,13 +110,15 @@ static int take_locked(struct local *l, const char *sandbox_id, uint32_t *ret_ip
 		return r;
 	}
 	ip_text(l->net_ip, ip);
-	return err_set(err, -EADDRNOTAVAIL, "no free address for a pod is left in %s/%d", ip, l->net_prefix);
+	return err_set(err, -EADDRNOTAVAIL, "no free address for a pod is left in %s/%d", ip,
+		l->net_prefix);
 }
 
 int address_take(struct local *l, const char *sandbox_id, uint32_t *ret_ip, struct err *err)
 {
 	if (!l->net_prefix)
-		return err_set(err, -ENETUNREACH, "this node has no pod address range yet (spec.podCIDR), so only host-network pods can run");
+		return err_set(err, -ENETUNREACH,
+			"this node has no pod address range yet (spec.podCIDR), so only host-network pods can run");
 	pthread_mutex_lock(&l->network_lock);
 	int r = take_locked(l, sandbox_id, ret_ip, err);
 	pthread_mutex_unlock(&l->network_lock);
@@ -133,7 +140,8 @@ int address_release(struct local *l, const char *sandbox_id, struct err *err)
 			continue;
 		address_path(l, e->d_name, path);
 		/* An empty file is a claim that died before its first byte. */
-		if (file_read(path, 64, &owner, NULL) == 0 && (str_eqz(buf_str(&owner), sandbox_id) || !owner.len))
+		if (file_read(path, 64, &owner, NULL) == 0 &&
+			(str_eqz(buf_str(&owner), sandbox_id) || !owner.len))
 			unlink(path);
 	}
 	closedir(d);
@@ -147,7 +155,8 @@ static int find_mtu(struct local *l)
 	int index, mtu;
 	uint32_t source;
 
-	if (route_default_link(l->netlink, &index, &source) == 0 && link_name_mtu(l->netlink, index, name, &mtu, NULL) == 0)
+	if (route_default_link(l->netlink, &index, &source) == 0 &&
+		link_name_mtu(l->netlink, index, name, &mtu, NULL) == 0)
 		return mtu;
 	return 1500;
 }
@@ -159,13 +168,17 @@ static int masquerade(struct local *l, struct err *err)
 
 	ip_text(l->net_ip, pods);
 	/* Adding first makes deleting safe; all of it is one transaction. */
-	buf_addf(&text, "add table ip " TABLE "\ndelete table ip " TABLE "\ntable ip " TABLE " {\n"
+	buf_addf(&text,
+		"add table ip " TABLE "\ndelete table ip " TABLE "\ntable ip " TABLE " {\n"
 		"\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
 	if (l->cluster_cidr)
-		buf_addf(&text, "\t\tip saddr %s/%d ip daddr %s return\n", pods, l->net_prefix, l->cluster_cidr);
-	buf_addf(&text, "\t\tip saddr %s/%d ip daddr %s/%d return\n", pods, l->net_prefix, pods, l->net_prefix);
+		buf_addf(&text, "\t\tip saddr %s/%d ip daddr %s return\n", pods, l->net_prefix,
+			l->cluster_cidr);
+	buf_addf(&text, "\t\tip saddr %s/%d ip daddr %s/%d return\n", pods, l->net_prefix, pods,
+		l->net_prefix);
 	buf_addf(&text, "\t\tip saddr %s/%d ip daddr 224.0.0.0/4 return\n", pods, l->net_prefix);
-	buf_addf(&text, "\t\tip saddr %s/%d oifname != \"%s\" masquerade fully-random\n\t}\n}\n", pods, l->net_prefix, l->bridge);
+	buf_addf(&text, "\t\tip saddr %s/%d oifname != \"%s\" masquerade fully-random\n\t}\n}\n",
+		pods, l->net_prefix, l->bridge);
 	return nft_apply(text.p, err);
 }
 
@@ -183,7 +196,8 @@ int network_setup(struct local *l, struct err *err)
 		l->mtu = find_mtu(l);
 	mac_of(l->net_gateway, mac);
 	if ((r = link_add_bridge(l->netlink, l->bridge, l->mtu, mac, err)) < 0 ||
-		(r = address_add(l->netlink, l->bridge, htonl(l->net_gateway), l->net_prefix, err)) < 0 ||
+		(r = address_add(
+			 l->netlink, l->bridge, htonl(l->net_gateway), l->net_prefix, err)) < 0 ||
 		(r = link_set_up(l->netlink, l->bridge, err)) < 0)
 		return r;
 	return masquerade(l, err);
@@ -203,9 +217,14 @@ int network_attach(struct local *l, struct sandbox *s, struct err *err)
 	inet_pton(AF_INET, s->ip, &ip);
 	mac_of(ntohl(ip.s_addr), mac);
 	link_name(s, host);
-	struct link_veth v = { .name = "eth0", .peer = host, .peer_netns_fd = l->host_netns_fd, .mtu = l->mtu, .mac = mac };
+	struct link_veth v = { .name = "eth0",
+		.peer = host,
+		.peer_netns_fd = l->host_netns_fd,
+		.mtu = l->mtu,
+		.mac = mac };
 	if ((r = link_set_up(n, "lo", err)) == 0 && (r = link_add_veth(n, &v, err)) == 0 &&
-		(r = address_add(n, "eth0", ip.s_addr, l->net_prefix, err)) == 0 && (r = link_set_up(n, "eth0", err)) == 0)
+		(r = address_add(n, "eth0", ip.s_addr, l->net_prefix, err)) == 0 &&
+		(r = link_set_up(n, "eth0", err)) == 0)
 		r = route_set(n, 0, 0, htonl(l->net_gateway), "eth0", err);
 	netlink_close(n);
 	return r;

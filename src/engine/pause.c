@@ -15,13 +15,13 @@
 #define PAUSE_MACHINE EM_X86_64
 __asm__(".pushsection .rodata\n"
 	"pause_code:\n"
-	"	mov $13, %eax\n"              /* rt_sigaction(SIGCHLD, {SIG_IGN}, NULL, 8) */
+	"	mov $13, %eax\n" /* rt_sigaction(SIGCHLD, {SIG_IGN}, NULL, 8) */
 	"	mov $17, %edi\n"
 	"	lea 1f(%rip), %rsi\n"
 	"	xor %edx, %edx\n"
 	"	mov $8, %r10d\n"
 	"	syscall\n"
-	"0:	mov $34, %eax\n"              /* pause() */
+	"0:	mov $34, %eax\n" /* pause() */
 	"	syscall\n"
 	"	jmp 0b\n"
 	"	.balign 8\n"
@@ -33,13 +33,13 @@ __asm__(".pushsection .rodata\n"
 __asm__(".pushsection .rodata\n"
 	"	.balign 8\n"
 	"pause_code:\n"
-	"	mov w8, #134\n"               /* rt_sigaction(SIGCHLD, {SIG_IGN}, NULL, 8) */
+	"	mov w8, #134\n" /* rt_sigaction(SIGCHLD, {SIG_IGN}, NULL, 8) */
 	"	mov w0, #17\n"
 	"	adr x1, 1f\n"
 	"	mov x2, #0\n"
 	"	mov x3, #8\n"
 	"	svc #0\n"
-	"0:	mov w8, #73\n"                /* ppoll(NULL, 0, NULL, NULL, 0) */
+	"0:	mov w8, #73\n" /* ppoll(NULL, 0, NULL, NULL, 0) */
 	"	mov x0, #0\n"
 	"	mov x1, #0\n"
 	"	mov x2, #0\n"
@@ -58,37 +58,55 @@ extern const char pause_code[], pause_code_end[];
 
 static void make_program(struct buf *ret)
 {
-	const uint64_t base = 0x400000, head = sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr), size = head + (uint64_t)(pause_code_end - pause_code);
+	const uint64_t base = 0x400000, head = sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr),
+		       size = head + (uint64_t)(pause_code_end - pause_code);
 	Elf64_Ehdr e = {
-		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
-		.e_type = ET_EXEC, .e_machine = PAUSE_MACHINE, .e_version = EV_CURRENT, .e_entry = base + head, .e_phoff = sizeof(Elf64_Ehdr),
-		.e_ehsize = sizeof(Elf64_Ehdr), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1,
+		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB,
+			EV_CURRENT },
+		.e_type = ET_EXEC,
+		.e_machine = PAUSE_MACHINE,
+		.e_version = EV_CURRENT,
+		.e_entry = base + head,
+		.e_phoff = sizeof(Elf64_Ehdr),
+		.e_ehsize = sizeof(Elf64_Ehdr),
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = 1,
 	};
-	Elf64_Phdr p = { .p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_vaddr = base, .p_paddr = base, .p_filesz = size, .p_memsz = size, .p_align = 0x1000 };
+	Elf64_Phdr p = { .p_type = PT_LOAD,
+		.p_flags = PF_R | PF_X,
+		.p_vaddr = base,
+		.p_paddr = base,
+		.p_filesz = size,
+		.p_memsz = size,
+		.p_align = 0x1000 };
 
 	buf_add(ret, &e, sizeof(e));
 	buf_add(ret, &p, sizeof(p));
 	buf_add(ret, pause_code, (size_t)(pause_code_end - pause_code));
 }
 #else
-static void make_program(struct buf *ret)
-{
-}
+static void make_program(struct buf *ret) {}
 #endif
 
 static void make_config(const struct local *l, const struct sandbox *s, struct buf *out)
 {
-	static const struct { enum ns_kind kind; const char *type; } kinds[] = { { NS_NET, "network" }, { NS_UTS, "uts" }, { NS_IPC, "ipc" } };
+	static const struct {
+		enum ns_kind kind;
+		const char *type;
+	} kinds[] = { { NS_NET, "network" }, { NS_UTS, "uts" }, { NS_IPC, "ipc" } };
 	char path[PATH_MAX];
 
-	buf_addf(out, "{\"ociVersion\":\"1.0.2\",\"process\":{\"terminal\":false,\"user\":{\"uid\":%d,\"gid\":%d},\"args\":[\"/pause\"],\"cwd\":\"/\","
+	buf_addf(out,
+		"{\"ociVersion\":\"1.0.2\",\"process\":{\"terminal\":false,\"user\":{\"uid\":%d,\"gid\":%d},\"args\":[\"/pause\"],\"cwd\":\"/\","
 		"\"noNewPrivileges\":true},\"root\":{\"path\":\"pause\",\"readonly\":true},\"mounts\":["
 		"{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\",\"options\":[\"nosuid\",\"noexec\",\"nodev\"]},"
 		"{\"destination\":\"/dev\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":[\"nosuid\",\"mode=755\",\"size=64k\"]}],"
-		"\"linux\":{\"cgroupsPath\":", NOBODY, NOBODY);
+		"\"linux\":{\"cgroupsPath\":",
+		NOBODY, NOBODY);
 	CLEAN_FREE char *cgroup = xasprintf("/%s/%s", s->cgroup, s->id);
 	json_write_text(str_of(cgroup), out);
-	buf_addz(out, ",\"resources\":{\"devices\":[{\"allow\":false,\"access\":\"rwm\"}]},\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"pid\"}");
+	buf_addz(out,
+		",\"resources\":{\"devices\":[{\"allow\":false,\"access\":\"rwm\"}]},\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"pid\"}");
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
 		if (kinds[i].kind == NS_IPC ? s->host_ipc : s->host_network)
 			continue;
@@ -107,7 +125,8 @@ static int write_bundle(const struct local *l, const struct sandbox *s, struct e
 
 	make_program(&program);
 	if (!program.len)
-		return err_set(err, -ENOSYS, "shareProcessNamespace is not supported on this kind of processor yet");
+		return err_set(err, -ENOSYS,
+			"shareProcessNamespace is not supported on this kind of processor yet");
 	make_config(l, s, &config);
 	path_fmt(path, "%s/sandboxes/%s/pause", l->root, s->id);
 	int r = dir_make(path, 0755, err);
@@ -124,8 +143,10 @@ static int write_bundle(const struct local *l, const struct sandbox *s, struct e
 
 int pause_start(struct local *l, struct sandbox *s, struct err *err)
 {
-	CLEAN_FREE char *bundle = xasprintf("%s/sandboxes/%s", l->root, s->id), *pid_file = xasprintf("%s/pause.pid", bundle);
-	const char *const argv[] = { "run", "--detach", "--bundle", bundle, "--pid-file", pid_file, s->id, NULL };
+	CLEAN_FREE char *bundle = xasprintf("%s/sandboxes/%s", l->root, s->id),
+			*pid_file = xasprintf("%s/pause.pid", bundle);
+	const char *const argv[] = { "run", "--detach", "--bundle", bundle, "--pid-file", pid_file,
+		s->id, NULL };
 	CLEAN_BUF struct buf text = { 0 };
 	uint64_t start;
 	int r = write_bundle(l, s, err);
@@ -136,8 +157,10 @@ int pause_start(struct local *l, struct sandbox *s, struct err *err)
 		r = file_read(pid_file, 64, &text, err);
 	if (r < 0)
 		return err_prefix(err, r, "cannot make a process namespace");
-	if (str_to_i64(str_trim(buf_str(&text)), &s->pause_pid) < 0 || process_start_time((pid_t)s->pause_pid, &start) < 0)
-		return err_set(err, -EIO, "the process that holds a pod's process namespace ended at once");
+	if (str_to_i64(str_trim(buf_str(&text)), &s->pause_pid) < 0 ||
+		process_start_time((pid_t)s->pause_pid, &start) < 0)
+		return err_set(err, -EIO,
+			"the process that holds a pod's process namespace ended at once");
 	s->pause_start = (int64_t)start;
 	return 0;
 }

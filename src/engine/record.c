@@ -107,7 +107,8 @@ static bool is_zero(const struct record_row *row, const void *field)
 	}
 }
 
-int record_save(const struct record_type *t, const void *r, const char *path, bool durable, struct err *err)
+int record_save(
+	const struct record_type *t, const void *r, const char *path, bool durable, struct err *err)
 {
 	CLEAN_BUF struct buf text = { 0 };
 
@@ -162,9 +163,11 @@ int record_load(const struct record_type *t, void *r, const char *path, struct e
 		return err_set(err, -EBADMSG, "%s is damaged: it is no record of the engine", path);
 	for (size_t i = 0; i < t->n_rows; i++) {
 		const struct value *v = value_get(&root, str_of(t->rows[i].name));
-		if (v && v->kind != VALUE_NULL && !read_field(&t->rows[i], v, (char *)r + t->rows[i].offset)) {
+		if (v && v->kind != VALUE_NULL &&
+			!read_field(&t->rows[i], v, (char *)r + t->rows[i].offset)) {
 			record_deinit(t, r);
-			return err_set(err, -EBADMSG, "%s is damaged: \"%s\" has the wrong type", path, t->rows[i].name);
+			return err_set(err, -EBADMSG, "%s is damaged: \"%s\" has the wrong type",
+				path, t->rows[i].name);
 		}
 	}
 	return 0;

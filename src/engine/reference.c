@@ -34,7 +34,8 @@ static bool is_component(struct str s)
 
 	for (;;) {
 		size_t start = i;
-		while (i < s.len && (isdigit((unsigned char)s.p[i]) || (s.p[i] >= 'a' && s.p[i] <= 'z')))
+		while (i < s.len &&
+			(isdigit((unsigned char)s.p[i]) || (s.p[i] >= 'a' && s.p[i] <= 'z')))
 			i++;
 		if (i == start)
 			return false;
@@ -98,7 +99,8 @@ static int split_domain(struct str name, struct arena *a, struct str *ret)
 	if (!is_domain(domain) || !is_path(path))
 		return -EINVAL;
 	bool official = str_eqz(domain, "docker.io") && str_find(path, '/') < 0;
-	*ret = arena_fmt(a, STR_FMT "/%s" STR_FMT, STR_ARG(domain), official ? "library/" : "", STR_ARG(path));
+	*ret = arena_fmt(a, STR_FMT "/%s" STR_FMT, STR_ARG(domain), official ? "library/" : "",
+		STR_ARG(path));
 	return 0;
 }
 
@@ -112,8 +114,11 @@ int image_ref_parse(struct str text, struct arena *a, struct image_ref *ret, str
 		digest = str_from(text, (size_t)at + 1);
 		name = str_n(text.p, (size_t)at);
 		if (!is_digest(digest))
-			return err_set(err, -EINVAL, "invalid image reference \"" STR_FMT "\": what follows @ must be sha256: and 64 hex "
-				"digits", STR_ARG(text));
+			return err_set(err, -EINVAL,
+				"invalid image reference \"" STR_FMT
+				"\": what follows @ must be sha256: and 64 hex "
+				"digits",
+				STR_ARG(text));
 	}
 	for (size_t i = 0; i < name.len; i++) {
 		if (name.p[i] == ':')
@@ -125,14 +130,20 @@ int image_ref_parse(struct str text, struct arena *a, struct image_ref *ret, str
 		tag = str_from(name, (size_t)colon + 1);
 		name = str_n(name.p, (size_t)colon);
 		if (!is_tag(tag))
-			return err_set(err, -EINVAL, "invalid image reference \"" STR_FMT "\": the tag is malformed", STR_ARG(text));
+			return err_set(err, -EINVAL,
+				"invalid image reference \"" STR_FMT "\": the tag is malformed",
+				STR_ARG(text));
 	}
 	if (split_domain(name, a, &r.name) < 0 || r.name.len > NAME_LIMIT)
-		return err_set(err, -EINVAL, "invalid image reference \"" STR_FMT "\": a name is lower-case words joined by . _ - and /", STR_ARG(text));
+		return err_set(err, -EINVAL,
+			"invalid image reference \"" STR_FMT
+			"\": a name is lower-case words joined by . _ - and /",
+			STR_ARG(text));
 	r.digest = arena_str(a, digest);
 	r.tag = arena_str(a, tag.len || digest.len ? tag : STR("latest"));
-	r.canonical = r.tag.len ? arena_fmt(a, STR_FMT ":" STR_FMT, STR_ARG(r.name), STR_ARG(r.tag))
-				: arena_fmt(a, STR_FMT "@" STR_FMT, STR_ARG(r.name), STR_ARG(r.digest));
+	r.canonical = r.tag.len
+		? arena_fmt(a, STR_FMT ":" STR_FMT, STR_ARG(r.name), STR_ARG(r.tag))
+		: arena_fmt(a, STR_FMT "@" STR_FMT, STR_ARG(r.name), STR_ARG(r.digest));
 	*ret = r;
 	return 0;
 }

@@ -19,7 +19,7 @@ struct creating {
 	struct local *l;
 	const struct container *c;
 	const struct sandbox *s;
-	int *clones;                     /* of mounts that are shared with the host, taken before the new namespace */
+	int *clones; /* of mounts that are shared with the host, taken before the new namespace */
 	pid_t pid, conmon;
 };
 
@@ -34,7 +34,9 @@ static int mount_rootfs(struct creating *k, struct err *err)
 
 	for (size_t i = 0; i < n; i++)
 		lower[i] = k->c->layers[n - 1 - i];
-	struct mount_overlay o = { .lower_dir = layers, .lower = lower, .n_lower = n, .upper = upper, .work = work };
+	struct mount_overlay o = {
+		.lower_dir = layers, .lower = lower, .n_lower = n, .upper = upper, .work = work
+	};
 	return mount_overlay(&o, target, err);
 }
 
@@ -43,7 +45,8 @@ static int attach_shared(struct creating *k, struct err *err)
 	char path[PATH_MAX];
 	int r = 0;
 
-	for (size_t i = 0; k->clones && k->c->shared_mounts && k->c->shared_mounts[i] && r == 0; i++) {
+	for (size_t i = 0; k->clones && k->c->shared_mounts && k->c->shared_mounts[i] && r == 0;
+		i++) {
 		path_fmt(path, "%s/containers/%s/shared/%zu", k->l->root, k->c->id, i);
 		r = dir_make(path, 0700, err);
 		if (r == 0)
@@ -65,7 +68,8 @@ static int read_answer(int fd, pid_t *ret_pid, struct err *err)
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		int64_t left = (int64_t)(until - mono_now_ns() / 1000000);
 		if (left <= 0 || poll(&p, 1, (int)left) == 0)
-			return err_set(err, -ETIMEDOUT, "conmon did not answer within %d s", CREATE_TIMEOUT_MS / 1000);
+			return err_set(err, -ETIMEDOUT, "conmon did not answer within %d s",
+				CREATE_TIMEOUT_MS / 1000);
 		ssize_t n = read(fd, chunk, sizeof(chunk));
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -74,10 +78,14 @@ static int read_answer(int fd, pid_t *ret_pid, struct err *err)
 		buf_add(&text, chunk, (size_t)n);
 	}
 	if (!text.len || json_parse(buf_str(&text), a, &v, NULL) < 0 || v.kind != VALUE_OBJECT)
-		return err_set(err, -EIO, "conmon died without an answer: " STR_FMT, STR_ARG(buf_str(&text)));
-	const struct value *data = value_get(&v, STR("data")), *message = value_get(&v, STR("message"));
+		return err_set(err, -EIO, "conmon died without an answer: " STR_FMT,
+			STR_ARG(buf_str(&text)));
+	const struct value *data = value_get(&v, STR("data")),
+			   *message = value_get(&v, STR("message"));
 	if (!data || data->kind != VALUE_INT || data->integer <= 0) {
-		struct str said = message && message->kind == VALUE_TEXT ? str_trim(message->text) : STR("crun failed and did not say why");
+		struct str said = message && message->kind == VALUE_TEXT
+			? str_trim(message->text)
+			: STR("crun failed and did not say why");
 		return err_set(err, -EIO, STR_FMT, STR_ARG(said));
 	}
 	*ret_pid = (pid_t)data->integer;
@@ -107,7 +115,8 @@ static const char **conmon_env(void)
 		n++;
 	const char **env = xcalloc(n + 2, sizeof(*env));
 	for (size_t i = 0; i < n; i++)
-		if (strncmp(environ[i], "_OCI_", 5) != 0 && strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0)
+		if (strncmp(environ[i], "_OCI_", 5) != 0 &&
+			strncmp(environ[i], "NOTIFY_SOCKET=", 14) != 0)
 			env[out++] = environ[i];
 	env[out] = "_OCI_SYNCPIPE=3";
 	return env;
@@ -125,9 +134,36 @@ static int spawn_conmon(struct creating *k, int answer_fd, struct err *err)
 	CLEAN_FREE char *root = xasprintf("--runtime-arg=--root=%s/crun", k->l->run);
 	CLEAN_FREE const char **env = conmon_env();
 	const char *argv[40] = {
-		"conmon", "--api-version", "1", "--cid", c->id, "--cuuid", c->id, "--name", c->name, "--runtime", k->l->crun, "--bundle", bundle,
-		"--container-pidfile", pid_file, "--conmon-pidfile", conmon_pid_file, "--exit-dir", exits, "--persist-dir", bundle, "--log-path", log,
-		"--log-level", "error", "--socket-dir-path", sockets, "--full-attach", "--no-sync-log", root,
+		"conmon",
+		"--api-version",
+		"1",
+		"--cid",
+		c->id,
+		"--cuuid",
+		c->id,
+		"--name",
+		c->name,
+		"--runtime",
+		k->l->crun,
+		"--bundle",
+		bundle,
+		"--container-pidfile",
+		pid_file,
+		"--conmon-pidfile",
+		conmon_pid_file,
+		"--exit-dir",
+		exits,
+		"--persist-dir",
+		bundle,
+		"--log-path",
+		log,
+		"--log-level",
+		"error",
+		"--socket-dir-path",
+		sockets,
+		"--full-attach",
+		"--no-sync-log",
+		root,
 	};
 	size_t n = 0;
 	pid_t pid;
@@ -141,7 +177,12 @@ static int spawn_conmon(struct creating *k, int answer_fd, struct err *err)
 		argv[n++] = "--stdin";
 	if (c->stdin_open && !c->stdin_once)
 		argv[n++] = "--leave-stdin-open";
-	struct process_spec p = { .argv = argv, .env = env, .cwd = bundle, .stdio = { -1, -1, -1 }, .extra_fds = &answer_fd, .n_extra_fds = 1 };
+	struct process_spec p = { .argv = argv,
+		.env = env,
+		.cwd = bundle,
+		.stdio = { -1, -1, -1 },
+		.extra_fds = &answer_fd,
+		.n_extra_fds = 1 };
 	int r = process_spawn(&p, &pid, &pidfd, err);
 	if (r < 0)
 		return r;
@@ -153,7 +194,8 @@ static int spawn_conmon(struct creating *k, int answer_fd, struct err *err)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return err_set(err, -EIO, "conmon ended with status %d", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+		return err_set(err, -EIO, "conmon ended with status %d",
+			WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 	return 0;
 }
 
@@ -179,17 +221,21 @@ static int create_inside(void *arg, struct err *err)
 	return r < 0 ? r : read_pid(path, &k->conmon, err);
 }
 
-int runtime_create(struct local *l, const struct container *c, const struct sandbox *s, pid_t *ret_pid, pid_t *ret_conmon, struct err *err)
+int runtime_create(struct local *l, const struct container *c, const struct sandbox *s,
+	pid_t *ret_pid, pid_t *ret_conmon, struct err *err)
 {
 	struct creating k = { .l = l, .c = c, .s = s };
-	struct ns_where where = { .net_fd = -1, .private_mounts = true, .hide_cgroup2 = cgroup_mode(l->cgroups) != CGROUP_V2 };
+	struct ns_where where = { .net_fd = -1,
+		.private_mounts = true,
+		.hide_cgroup2 = cgroup_mode(l->cgroups) != CGROUP_V2 };
 	size_t n = texts_len(c->shared_mounts), made = 0;
 	CLEAN_FREE int *clones = xcalloc(n + 1, sizeof(*clones));
 	int r = 0;
 
 	for (k.clones = clones; made < n && r == 0; made += r == 0) {
 		if (!mount_is_shared(c->shared_mounts[made]))
-			r = err_set(err, -EINVAL, "%s is not on a shared mount, so mounts in it cannot propagate both ways: mount --make-rshared it",
+			r = err_set(err, -EINVAL,
+				"%s is not on a shared mount, so mounts in it cannot propagate both ways: mount --make-rshared it",
 				c->shared_mounts[made]);
 		else
 			r = mount_clone(c->shared_mounts[made], &clones[made], err);
@@ -224,7 +270,8 @@ static int run_inside(void *arg, struct err *err)
 static int spawn_inside(void *arg, struct err *err)
 {
 	struct crun_call *call = arg;
-	struct process_spec p = { .argv = call->argv, .stdio = { call->stdio[0], call->stdio[1], call->stdio[2] } };
+	struct process_spec p = { .argv = call->argv,
+		.stdio = { call->stdio[0], call->stdio[1], call->stdio[2] } };
 
 	return process_spawn(&p, &call->pid, &call->pidfd, err);
 }
@@ -261,12 +308,14 @@ int runtime_crun(struct local *l, const char *const *args, struct err *err)
 	int r = crun_in_namespace(l, &call, run_inside, err);
 
 	if (r == 0 && result.status != 0)
-		r = err_set(err, -EIO, "crun %s: " STR_FMT, args[0], STR_ARG(str_trim(buf_str(&result.err))));
+		r = err_set(err, -EIO, "crun %s: " STR_FMT, args[0],
+			STR_ARG(str_trim(buf_str(&result.err))));
 	process_result_deinit(&result);
 	return r;
 }
 
-int runtime_spawn(struct local *l, const char *const *args, const int stdio[3], pid_t *ret_pid, int *ret_pidfd, struct err *err)
+int runtime_spawn(struct local *l, const char *const *args, const int stdio[3], pid_t *ret_pid,
+	int *ret_pidfd, struct err *err)
 {
 	CLEAN_FREE char *root = xasprintf("%s/crun", l->run);
 	CLEAN_FREE const char **argv = crun_argv(l, args, root);
@@ -289,12 +338,14 @@ int runtime_version(const char *program, struct arena *a, struct str *ret, struc
 	int r = process_run(argv, STR_NONE, 10000, &result, err);
 
 	if (r < 0)
-		return err_prefix(err, r, "%s is needed to run containers: install the package %s", program, program);
+		return err_prefix(err, r, "%s is needed to run containers: install the package %s",
+			program, program);
 	str_cut(buf_str(&result.out), '\n', &line, &rest);
 	while (str_cut(line, ' ', &word, &rest))
 		line = rest;
 	if (result.status != 0 || !line.len)
-		r = err_set(err, -EIO, "%s --version failed with status %d", program, result.status);
+		r = err_set(
+			err, -EIO, "%s --version failed with status %d", program, result.status);
 	else
 		*ret = arena_str(a, line);
 	process_result_deinit(&result);

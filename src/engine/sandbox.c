@@ -59,7 +59,8 @@ int sandbox_save(struct local *l, const struct sandbox *s, struct err *err)
 	return record_save(&sandbox_record_type, s, path, false, err);
 }
 
-void sandbox_ns_path(const struct local *l, const struct sandbox *s, enum ns_kind kind, char ret[PATH_MAX])
+void sandbox_ns_path(
+	const struct local *l, const struct sandbox *s, enum ns_kind kind, char ret[PATH_MAX])
 {
 	path_fmt(ret, "%s/ns/%s.%s", l->run, s->id, ns_names[kind]);
 }
@@ -79,7 +80,8 @@ static int inside(void *arg, struct err *err)
 
 	if (!m->s->host_network) {
 		if (sethostname(m->s->hostname, strlen(m->s->hostname)) < 0)
-			return err_errno(err, -errno, "cannot set the hostname \"%s\"", m->s->hostname);
+			return err_errno(
+				err, -errno, "cannot set the hostname \"%s\"", m->s->hostname);
 		r = network_attach(m->l, m->s, err);
 	}
 	for (size_t i = 0; i < m->c->n_sysctls && r == 0; i++)
@@ -174,7 +176,8 @@ static char *port_mappings_json(const struct engine_sandbox_config *c)
 		return NULL;
 	buf_addc(&b, '[');
 	for (size_t i = 0; i < c->n_port_mappings; i++) {
-		buf_addf(&b, "%s{\"hostPort\":%d,\"containerPort\":%d,\"protocol\":%d,\"hostIP\":", i ? "," : "", c->port_mappings[i].host_port,
+		buf_addf(&b, "%s{\"hostPort\":%d,\"containerPort\":%d,\"protocol\":%d,\"hostIP\":",
+			i ? "," : "", c->port_mappings[i].host_port,
 			c->port_mappings[i].container_port, c->port_mappings[i].protocol);
 		json_write_text(str_of(c->port_mappings[i].host_ip), &b);
 		buf_addc(&b, '}');
@@ -197,7 +200,8 @@ static struct sandbox *sandbox_new(struct local *l, const struct engine_sandbox_
 	s->attempt = c->attempt;
 	s->hostname = xstrndup(c->hostname && *c->hostname ? c->hostname : c->name, HOST_NAME_MAX);
 	s->log_directory = c->log_directory ? xstrdup(c->log_directory) : NULL;
-	s->cgroup = c->cgroup_parent && *c->cgroup_parent ? xstrdup(c->cgroup_parent) : xasprintf("kubepods/pod%s", c->uid);
+	s->cgroup = c->cgroup_parent && *c->cgroup_parent ? xstrdup(c->cgroup_parent)
+							  : xasprintf("kubepods/pod%s", c->uid);
 	s->boot_id = xstrdup(l->boot);
 	s->annotations = c->annotations_json ? xstrdup(c->annotations_json) : NULL;
 	s->port_mappings = port_mappings_json(c);
@@ -220,7 +224,8 @@ static bool is_ready(const struct local *l, const struct sandbox *s)
 		(!s->share_pid || process_alive((pid_t)s->pause_pid, (uint64_t)s->pause_start));
 }
 
-static void export_sandbox(const struct local *l, const struct sandbox *s, struct arena *a, struct engine_sandbox *ret)
+static void export_sandbox(
+	const struct local *l, const struct sandbox *s, struct arena *a, struct engine_sandbox *ret)
 {
 	char path[PATH_MAX];
 
@@ -248,13 +253,15 @@ static bool is_taken(struct local *l, const struct engine_sandbox_config *c)
 
 	while (map_next(&l->sandboxes, &i, &id, &p)) {
 		struct sandbox *s = p;
-		if (s->attempt == c->attempt && !strcmp(s->uid, c->uid) && !strcmp(s->name, c->name) && !strcmp(s->namespace_, c->namespace_))
+		if (s->attempt == c->attempt && !strcmp(s->uid, c->uid) &&
+			!strcmp(s->name, c->name) && !strcmp(s->namespace_, c->namespace_))
 			return true;
 	}
 	return false;
 }
 
-int local_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, struct arena *a, struct engine_sandbox *ret, struct err *err)
+int local_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, struct arena *a,
+	struct engine_sandbox *ret, struct err *err)
 {
 	struct local *l = local_of(e);
 
@@ -262,13 +269,16 @@ int local_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, s
 	bool taken = is_taken(l, c);
 	pthread_mutex_unlock(&l->lock);
 	if (taken)
-		return err_set(err, ENGINE_EXISTS, "pod %s/%s (%s) has a sandbox of attempt %u already", c->namespace_, c->name, c->uid, c->attempt);
+		return err_set(err, ENGINE_EXISTS,
+			"pod %s/%s (%s) has a sandbox of attempt %u already", c->namespace_,
+			c->name, c->uid, c->attempt);
 	CLEANUP(sandbox_freep) struct sandbox *s = sandbox_new(l, c);
 	struct making m = { l, s, c };
 	int r = make_all(&m, err);
 	if (r < 0) {
 		sandbox_undo(l, s, true, NULL);
-		return err_prefix(err, r, "cannot make a sandbox for pod %s/%s", c->namespace_, c->name);
+		return err_prefix(
+			err, r, "cannot make a sandbox for pod %s/%s", c->namespace_, c->name);
 	}
 	export_sandbox(l, s, a, ret);
 	pthread_mutex_lock(&l->lock);
@@ -312,7 +322,8 @@ int sandbox_undo(struct local *l, struct sandbox *s, bool whole, struct err *err
 	path_fmt(path, "%s/sandboxes/%s/shm", l->root, s->id);
 	if ((r = mount_remove(path, first ? NULL : err)) < 0 && !first)
 		first = r;
-	if (s->cgroup && !cgroup_is_shared(l, s) && (r = cgroup_remove(l->cgroups, s->cgroup, first ? NULL : err)) < 0 && !first)
+	if (s->cgroup && !cgroup_is_shared(l, s) &&
+		(r = cgroup_remove(l->cgroups, s->cgroup, first ? NULL : err)) < 0 && !first)
 		first = r;
 	if (whole && !first) {
 		path_fmt(path, "%s/sandboxes/%s", l->root, s->id);
@@ -343,7 +354,7 @@ static size_t containers_of(struct local *l, const char *sandbox_id, char (**ret
 int local_sandbox_stop(struct engine *e, const char *id, struct err *err)
 {
 	struct local *l = local_of(e);
-	char (*containers)[ENGINE_ID];
+	char(*containers)[ENGINE_ID];
 
 	pthread_mutex_lock(&l->lock);
 	struct sandbox *s = sandbox_find(l, id);
@@ -368,7 +379,7 @@ int local_sandbox_stop(struct engine *e, const char *id, struct err *err)
 int local_sandbox_remove(struct engine *e, const char *id, struct err *err)
 {
 	struct local *l = local_of(e);
-	char (*containers)[ENGINE_ID];
+	char(*containers)[ENGINE_ID];
 	int r = local_sandbox_stop(e, id, err);
 
 	if (r == ENGINE_NOT_FOUND)
@@ -395,7 +406,8 @@ int local_sandbox_remove(struct engine *e, const char *id, struct err *err)
 	return 0;
 }
 
-int local_sandbox_list(struct engine *e, struct arena *a, struct engine_sandbox **ret, size_t *ret_n, struct err *err)
+int local_sandbox_list(struct engine *e, struct arena *a, struct engine_sandbox **ret,
+	size_t *ret_n, struct err *err)
 {
 	struct local *l = local_of(e);
 	size_t i = 0, n = 0;

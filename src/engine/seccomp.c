@@ -88,9 +88,12 @@ static void allow(const char *names, struct buf *out)
 	buf_addz(out, "]},");
 }
 
-void seccomp_default(bool (*has)(const void *arg, const char *capability), const void *arg, struct buf *out)
+void seccomp_default(
+	bool (*has)(const void *arg, const char *capability), const void *arg, struct buf *out)
 {
-	buf_addz(out, "{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrnoRet\":1,\"architectures\":[" ARCHITECTURES "],\"syscalls\":[");
+	buf_addz(out,
+		"{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrnoRet\":1,\"architectures\":[" ARCHITECTURES
+		"],\"syscalls\":[");
 	allow(allowed, out);
 	for (size_t i = 0; i < ARRAY_LEN(guarded); i++)
 		if (has(arg, guarded[i].capability))

@@ -13,21 +13,82 @@
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static const char *const all_capabilities[] = {
-	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE",
-	"NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-	"SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL",
-	"SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+	"CHOWN",
+	"DAC_OVERRIDE",
+	"DAC_READ_SEARCH",
+	"FOWNER",
+	"FSETID",
+	"KILL",
+	"SETGID",
+	"SETUID",
+	"SETPCAP",
+	"LINUX_IMMUTABLE",
+	"NET_BIND_SERVICE",
+	"NET_BROADCAST",
+	"NET_ADMIN",
+	"NET_RAW",
+	"IPC_LOCK",
+	"IPC_OWNER",
+	"SYS_MODULE",
+	"SYS_RAWIO",
+	"SYS_CHROOT",
+	"SYS_PTRACE",
+	"SYS_PACCT",
+	"SYS_ADMIN",
+	"SYS_BOOT",
+	"SYS_NICE",
+	"SYS_RESOURCE",
+	"SYS_TIME",
+	"SYS_TTY_CONFIG",
+	"MKNOD",
+	"LEASE",
+	"AUDIT_WRITE",
+	"AUDIT_CONTROL",
+	"SETFCAP",
+	"MAC_OVERRIDE",
+	"MAC_ADMIN",
+	"SYSLOG",
+	"WAKE_ALARM",
+	"BLOCK_SUSPEND",
+	"AUDIT_READ",
+	"PERFMON",
+	"BPF",
+	"CHECKPOINT_RESTORE",
 };
 static const char *const default_capabilities[] = {
-	"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT",
-	"KILL", "AUDIT_WRITE",
+	"CHOWN",
+	"DAC_OVERRIDE",
+	"FSETID",
+	"FOWNER",
+	"MKNOD",
+	"NET_RAW",
+	"SETGID",
+	"SETUID",
+	"SETFCAP",
+	"SETPCAP",
+	"NET_BIND_SERVICE",
+	"SYS_CHROOT",
+	"KILL",
+	"AUDIT_WRITE",
 };
 #define CAP_SYS_RESOURCE_NUMBER 24 /* an index of all_capabilities, as any capability's number is */
 static const char *const default_masked[] = {
-	"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
-	"/proc/scsi", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap", NULL,
+	"/proc/asound",
+	"/proc/acpi",
+	"/proc/kcore",
+	"/proc/keys",
+	"/proc/latency_stats",
+	"/proc/timer_list",
+	"/proc/timer_stats",
+	"/proc/sched_debug",
+	"/proc/scsi",
+	"/proc/interrupts",
+	"/sys/firmware",
+	"/sys/devices/virtual/powercap",
+	NULL,
 };
-static const char *const default_readonly[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL };
+static const char *const default_readonly[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+	"/proc/sysrq-trigger", NULL };
 
 struct default_mount {
 	const char *path, *type, *source, *options; /* options: JSON list without brackets */
@@ -35,14 +96,17 @@ struct default_mount {
 static const struct default_mount default_mounts[] = {
 	{ "/proc", "proc", "proc", "\"nosuid\",\"noexec\",\"nodev\"" },
 	{ "/dev", "tmpfs", "tmpfs", "\"nosuid\",\"strictatime\",\"mode=755\",\"size=65536k\"" },
-	{ "/dev/pts", "devpts", "devpts", "\"nosuid\",\"noexec\",\"newinstance\",\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"" },
+	{ "/dev/pts", "devpts", "devpts",
+		"\"nosuid\",\"noexec\",\"newinstance\",\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"" },
 	{ "/dev/mqueue", "mqueue", "mqueue", "\"nosuid\",\"noexec\",\"nodev\"" },
 	{ "/sys", "sysfs", "sysfs", "\"nosuid\",\"noexec\",\"nodev\",\"ro\"" },
-	{ "/sys/fs/cgroup", "cgroup", "cgroup", "\"nosuid\",\"noexec\",\"nodev\",\"relatime\",\"ro\"" },
+	{ "/sys/fs/cgroup", "cgroup", "cgroup",
+		"\"nosuid\",\"noexec\",\"nodev\",\"relatime\",\"ro\"" },
 };
 
 /* ---- files of the image, read without mounting it ---- */
-int spec_read_image_file(const struct local *l, const char *const *layers, size_t n, const char *path, struct buf *ret)
+int spec_read_image_file(const struct local *l, const char *const *layers, size_t n,
+	const char *path, struct buf *ret)
 {
 	char folder[PATH_MAX], own[64];
 	struct stat st;
@@ -64,7 +128,7 @@ int spec_read_image_file(const struct local *l, const char *const *layers, size_
 /* ---- users and groups, as /etc/passwd and /etc/group of the image name them ---- */
 struct identity {
 	int64_t uid, gid;
-	struct str name;                 /* empty: a number that passwd does not know */
+	struct str name; /* empty: a number that passwd does not know */
 	int64_t *groups;
 	size_t n_groups;
 };
@@ -91,7 +155,8 @@ static bool find_user(struct str passwd, struct str name, int64_t uid, struct id
 	int64_t u, g;
 
 	while (next_entry(&passwd, f))
-		if (str_to_i64(f[2], &u) == 0 && str_to_i64(f[3], &g) == 0 && (name.len ? str_eq(f[0], name) : u == uid)) {
+		if (str_to_i64(f[2], &u) == 0 && str_to_i64(f[3], &g) == 0 &&
+			(name.len ? str_eq(f[0], name) : u == uid)) {
 			ret->uid = u;
 			ret->gid = g;
 			ret->name = f[0];
@@ -115,7 +180,8 @@ static void add_group(struct identity *who, struct arena *a, int64_t gid)
 	for (size_t i = 0; i < who->n_groups; i++)
 		if (who->groups[i] == gid)
 			return;
-	who->groups = arena_grow(a, who->groups, who->n_groups * sizeof(gid), (who->n_groups + 1) * sizeof(gid));
+	who->groups = arena_grow(
+		a, who->groups, who->n_groups * sizeof(gid), (who->n_groups + 1) * sizeof(gid));
 	who->groups[who->n_groups++] = gid;
 }
 
@@ -132,16 +198,20 @@ static void add_memberships(struct identity *who, struct str group, struct arena
 		}
 }
 
-static int find_identity(const struct spec *s, struct arena *a, struct identity *ret, struct err *err)
+static int find_identity(
+	const struct spec *s, struct arena *a, struct identity *ret, struct err *err)
 {
 	const struct engine_container_config *c = s->config;
 	CLEAN_BUF struct buf passwd_file = { 0 }, group_file = { 0 };
 	struct identity who = { 0 };
-	struct str user = c->run_as_username && *c->run_as_username ? str_of(c->run_as_username) : s->image->user, group;
+	struct str user = c->run_as_username && *c->run_as_username ? str_of(c->run_as_username)
+								    : s->image->user,
+		   group;
 
 	spec_read_image_file(s->l, s->layers, s->n_layers, "etc/passwd", &passwd_file);
 	spec_read_image_file(s->l, s->layers, s->n_layers, "etc/group", &group_file);
-	struct str passwd = arena_str(a, buf_str(&passwd_file)), groups = arena_str(a, buf_str(&group_file));
+	struct str passwd = arena_str(a, buf_str(&passwd_file)),
+		   groups = arena_str(a, buf_str(&group_file));
 	bool named_group = str_cut(user, ':', &user, &group);
 	if (c->run_as_user >= 0) {
 		who.uid = c->run_as_user;
@@ -150,12 +220,19 @@ static int find_identity(const struct spec *s, struct arena *a, struct identity 
 	} else if (user.len && str_to_i64(user, &who.uid) == 0) {
 		find_user(passwd, STR_NONE, who.uid, &who);
 	} else if (user.len && !find_user(passwd, user, 0, &who)) {
-		return err_set(err, -EINVAL, "the image's /etc/passwd knows no user \"" STR_FMT "\": set runAsUser to a number", STR_ARG(user));
+		return err_set(err, -EINVAL,
+			"the image's /etc/passwd knows no user \"" STR_FMT
+			"\": set runAsUser to a number",
+			STR_ARG(user));
 	} else if (!user.len) {
 		find_user(passwd, STR_NONE, 0, &who);
 	}
-	if (named_group && group.len && str_to_i64(group, &who.gid) < 0 && !find_group(groups, group, &who.gid))
-		return err_set(err, -EINVAL, "the image's /etc/group knows no group \"" STR_FMT "\": set runAsGroup to a number", STR_ARG(group));
+	if (named_group && group.len && str_to_i64(group, &who.gid) < 0 &&
+		!find_group(groups, group, &who.gid))
+		return err_set(err, -EINVAL,
+			"the image's /etc/group knows no group \"" STR_FMT
+			"\": set runAsGroup to a number",
+			STR_ARG(group));
 	if (c->run_as_group >= 0)
 		who.gid = c->run_as_group;
 	add_group(&who, a, who.gid);
@@ -182,10 +259,14 @@ static int write_args(const struct spec *s, struct buf *out, struct err *err)
 {
 	const struct engine_container_config *c = s->config;
 	struct engine_strs head = c->command.len ? c->command : s->image->entrypoint;
-	struct engine_strs tail = c->args.len ? c->args : c->command.len ? (struct engine_strs){ 0 } : s->image->cmd;
+	struct engine_strs tail = c->args.len ? c->args
+		: c->command.len              ? (struct engine_strs){ 0 }
+					      : s->image->cmd;
 
 	if (!head.len && !tail.len)
-		return err_set(err, -EINVAL, "no command specified: neither the container nor its image \"%s\" names one", c->image);
+		return err_set(err, -EINVAL,
+			"no command specified: neither the container nor its image \"%s\" names one",
+			c->image);
 	buf_addz(out, ",\"args\":[");
 	for (size_t i = 0; i < head.len + tail.len; i++) {
 		if (i)
@@ -222,7 +303,8 @@ static void write_env(const struct spec *s, struct buf *out)
 	}
 	for (size_t i = 0; i < c->n_env; i++) {
 		buf_clear(&pair);
-		buf_addf(&pair, STR_FMT "=" STR_FMT, STR_ARG(c->env[i].name), STR_ARG(c->env[i].value));
+		buf_addf(&pair, STR_FMT "=" STR_FMT, STR_ARG(c->env[i].name),
+			STR_ARG(c->env[i].value));
 		json_write_text(buf_str(&pair), out);
 		buf_addc(out, ',');
 	}
@@ -285,25 +367,29 @@ static bool has_capability(const struct engine_container_config *c, size_t numbe
 		return true;
 	if (names_capability(c->add_capabilities, name))
 		return is_granted(number);
-	return is_default_capability(name) && is_granted(number) && !names_capability(c->drop_capabilities, name);
+	return is_default_capability(name) && is_granted(number) &&
+		!names_capability(c->drop_capabilities, name);
 }
 
-static int write_capabilities(const struct engine_container_config *c, struct buf *out, struct err *err)
+static int write_capabilities(
+	const struct engine_container_config *c, struct buf *out, struct err *err)
 {
 	CLEAN_BUF struct buf list = { 0 };
 
 	for (size_t i = 0; c->add_capabilities && c->add_capabilities[i]; i++) {
 		bool known = !strcasecmp(c->add_capabilities[i], "ALL");
 		for (size_t k = 0; k < ARRAY_LEN(all_capabilities); k++)
-			known |= !strcasecmp(bare_capability(c->add_capabilities[i]), all_capabilities[k]);
+			known |= !strcasecmp(
+				bare_capability(c->add_capabilities[i]), all_capabilities[k]);
 		if (!known)
-			return err_set(err, -EINVAL, "unknown capability \"%s\" to add", c->add_capabilities[i]);
+			return err_set(err, -EINVAL, "unknown capability \"%s\" to add",
+				c->add_capabilities[i]);
 	}
 	for (size_t i = 0; i < ARRAY_LEN(all_capabilities); i++)
 		if (has_capability(c, i))
 			buf_addf(&list, "%s\"CAP_%s\"", list.len ? "," : "", all_capabilities[i]);
-	buf_addf(out, ",\"capabilities\":{\"bounding\":[%s],\"effective\":[%s],\"permitted\":[%s]}", list.len ? list.p : "", list.len ? list.p : "",
-		list.len ? list.p : "");
+	buf_addf(out, ",\"capabilities\":{\"bounding\":[%s],\"effective\":[%s],\"permitted\":[%s]}",
+		list.len ? list.p : "", list.len ? list.p : "", list.len ? list.p : "");
 	return 0;
 }
 
@@ -349,11 +435,13 @@ struct mounts {
 	size_t n;
 };
 
-static void add_mount(struct mounts *m, const char *path, const char *type, const char *source, const char *options)
+static void add_mount(struct mounts *m, const char *path, const char *type, const char *source,
+	const char *options)
 {
 	CLEAN_BUF struct buf b = { 0 };
 
-	m->lines = arena_grow(m->arena, m->lines, m->n * sizeof(*m->lines), (m->n + 1) * sizeof(*m->lines));
+	m->lines = arena_grow(
+		m->arena, m->lines, m->n * sizeof(*m->lines), (m->n + 1) * sizeof(*m->lines));
 	buf_addz(&b, "{\"destination\":");
 	json_write_text(str_of(path), &b);
 	buf_addz(&b, ",\"type\":");
@@ -368,7 +456,9 @@ static void add_mount(struct mounts *m, const char *path, const char *type, cons
 /* What every container of the sandbox shares, unless the kubelet mounts something of its own there. */
 static void add_sandbox_mounts(struct mounts *m)
 {
-	static const struct { const char *path, *file; } files[] = { { "/etc/resolv.conf", "resolv.conf" }, { "/etc/hostname", "hostname" } };
+	static const struct {
+		const char *path, *file;
+	} files[] = { { "/etc/resolv.conf", "resolv.conf" }, { "/etc/hostname", "hostname" } };
 	const struct engine_container_config *c = m->spec->config;
 	const struct sandbox *s = m->spec->sandbox;
 	const char *mode = c->read_only_rootfs ? "ro" : "rw";
@@ -382,7 +472,8 @@ static void add_sandbox_mounts(struct mounts *m)
 	}
 	path_fmt(source, "%s/sandboxes/%s/shm", m->spec->l->root, s->id);
 	if (!is_mounted_by_config(c, "/dev/shm"))
-		add_mount(m, "/dev/shm", "bind", s->host_ipc ? "/dev/shm" : source, "\"rbind\",\"rprivate\",\"nosuid\",\"noexec\",\"nodev\",\"rw\"");
+		add_mount(m, "/dev/shm", "bind", s->host_ipc ? "/dev/shm" : source,
+			"\"rbind\",\"rprivate\",\"nosuid\",\"noexec\",\"nodev\",\"rw\"");
 }
 
 static int write_mounts(const struct spec *s, struct arena *a, struct buf *out, struct err *err)
@@ -406,11 +497,15 @@ static int write_mounts(const struct spec *s, struct arena *a, struct buf *out, 
 	for (size_t i = 0; i < c->n_mounts; i++) {
 		const struct engine_mount *e = &c->mounts[i];
 		if (e->container_path[0] != '/')
-			return err_set(err, -EINVAL, "the mount path \"%s\" is not absolute", e->container_path);
-		snprintf(options, sizeof(options), "\"rbind\",\"%s\",\"%s\"", propagation[e->propagation], e->read_only ? "ro" : "rw");
-		path_fmt(source, "%s/containers/%s/shared/%zu", s->l->root, s->container->id, n_shared);
+			return err_set(err, -EINVAL, "the mount path \"%s\" is not absolute",
+				e->container_path);
+		snprintf(options, sizeof(options), "\"rbind\",\"%s\",\"%s\"",
+			propagation[e->propagation], e->read_only ? "ro" : "rw");
+		path_fmt(source, "%s/containers/%s/shared/%zu", s->l->root, s->container->id,
+			n_shared);
 		n_shared += e->propagation == 2;
-		add_mount(&m, e->container_path, "bind", e->propagation == 2 ? arena_strz(a, source).p : e->host_path, options);
+		add_mount(&m, e->container_path, "bind",
+			e->propagation == 2 ? arena_strz(a, source).p : e->host_path, options);
 	}
 	qsort(m.lines, m.n, sizeof(*m.lines), compare_mounts);
 	buf_addz(out, ",\"mounts\":[");
@@ -426,7 +521,8 @@ static int write_mounts(const struct spec *s, struct arena *a, struct buf *out, 
 /* ---- devices of a privileged container: all that the host has ---- */
 static void write_devices(const char *folder, int depth, struct buf *out)
 {
-	static const char *const skip[] = { "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console" };
+	static const char *const skip[] = { "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd",
+		"/dev/console" };
 	char path[PATH_MAX + NAME_MAX + 2];
 	struct stat st;
 	DIR *d = opendir(folder);
@@ -442,10 +538,13 @@ static void write_devices(const char *folder, int depth, struct buf *out)
 			write_devices(path, depth + 1, out);
 		if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode))
 			continue;
-		buf_addz(out, out->len && out->p[out->len - 1] == '}' ? ",{\"path\":" : "{\"path\":");
+		buf_addz(out,
+			out->len && out->p[out->len - 1] == '}' ? ",{\"path\":" : "{\"path\":");
 		json_write_text(str_of(path), out);
-		buf_addf(out, ",\"type\":\"%c\",\"major\":%u,\"minor\":%u,\"fileMode\":%u,\"uid\":%u,\"gid\":%u}", S_ISCHR(st.st_mode) ? 'c' : 'b',
-			major(st.st_rdev), minor(st.st_rdev), st.st_mode & 07777, st.st_uid, st.st_gid);
+		buf_addf(out,
+			",\"type\":\"%c\",\"major\":%u,\"minor\":%u,\"fileMode\":%u,\"uid\":%u,\"gid\":%u}",
+			S_ISCHR(st.st_mode) ? 'c' : 'b', major(st.st_rdev), minor(st.st_rdev),
+			st.st_mode & 07777, st.st_uid, st.st_gid);
 	}
 	if (d)
 		closedir(d);
@@ -456,10 +555,13 @@ static void write_resources(const struct spec *s, struct buf *out)
 {
 	const struct engine_resources *r = &s->config->resources;
 
-	buf_addf(out, ",\"resources\":{\"devices\":[{\"allow\":%s,\"access\":\"rwm\"}]", s->config->privileged ? "true" : "false");
-	buf_addf(out, ",\"cpu\":{\"shares\":%lld", (long long)(r->cpu_shares > 0 ? r->cpu_shares : 1024));
+	buf_addf(out, ",\"resources\":{\"devices\":[{\"allow\":%s,\"access\":\"rwm\"}]",
+		s->config->privileged ? "true" : "false");
+	buf_addf(out, ",\"cpu\":{\"shares\":%lld",
+		(long long)(r->cpu_shares > 0 ? r->cpu_shares : 1024));
 	if (r->cpu_quota_us > 0)
-		buf_addf(out, ",\"quota\":%lld,\"period\":%lld", (long long)r->cpu_quota_us, (long long)(r->cpu_period_us ? r->cpu_period_us : 100000));
+		buf_addf(out, ",\"quota\":%lld,\"period\":%lld", (long long)r->cpu_quota_us,
+			(long long)(r->cpu_period_us ? r->cpu_period_us : 100000));
 	buf_addc(out, '}');
 	if (r->memory_limit > 0) {
 		buf_addf(out, ",\"memory\":{\"limit\":%lld", (long long)r->memory_limit);
@@ -477,12 +579,16 @@ static void write_resources(const struct spec *s, struct buf *out)
 
 static void write_namespaces(const struct spec *s, struct buf *out)
 {
-	static const struct { enum ns_kind kind; const char *type; } kinds[] = { { NS_NET, "network" }, { NS_UTS, "uts" }, { NS_IPC, "ipc" } };
+	static const struct {
+		enum ns_kind kind;
+		const char *type;
+	} kinds[] = { { NS_NET, "network" }, { NS_UTS, "uts" }, { NS_IPC, "ipc" } };
 	char path[PATH_MAX];
 
 	buf_addz(out, ",\"namespaces\":[{\"type\":\"mount\"}");
 	if (s->sandbox->share_pid)
-		buf_addf(out, ",{\"type\":\"pid\",\"path\":\"/proc/%lld/ns/pid\"}", (long long)s->sandbox->pause_pid);
+		buf_addf(out, ",{\"type\":\"pid\",\"path\":\"/proc/%lld/ns/pid\"}",
+			(long long)s->sandbox->pause_pid);
 	else if (!s->sandbox->host_pid)
 		buf_addz(out, ",{\"type\":\"pid\"}");
 	if (cgroup_mode(s->l->cgroups) == CGROUP_V2)
@@ -524,7 +630,8 @@ static int write_seccomp(const struct spec *s, struct buf *out, struct err *err)
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct value v;
 	if (json_parse(buf_str(&text), a, &v, err) < 0 || v.kind != VALUE_OBJECT)
-		return err_set(err, -EINVAL, "the seccomp profile \"%s\" is no JSON object", profile);
+		return err_set(
+			err, -EINVAL, "the seccomp profile \"%s\" is no JSON object", profile);
 	buf_addz(out, ",\"seccomp\":");
 	buf_add_str(out, buf_str(&text));
 	return 0;
@@ -565,7 +672,8 @@ static int64_t oom_score_of(int64_t wanted)
 	CLEAN_BUF struct buf text = { 0 };
 	int64_t own;
 
-	if (is_granted(CAP_SYS_RESOURCE_NUMBER) || file_read("/proc/self/oom_score_adj", 64, &text, NULL) < 0 ||
+	if (is_granted(CAP_SYS_RESOURCE_NUMBER) ||
+		file_read("/proc/self/oom_score_adj", 64, &text, NULL) < 0 ||
 		str_to_i64(str_trim(buf_str(&text)), &own) < 0)
 		return wanted;
 	return MAX(wanted, own);
@@ -579,12 +687,14 @@ static int write_process(const struct spec *s, struct arena *a, struct buf *out,
 
 	if (r < 0)
 		return r;
-	buf_addf(out, "\"process\":{\"terminal\":%s,\"user\":{\"uid\":%lld,\"gid\":%lld,\"additionalGids\":[", c->tty ? "true" : "false",
-		(long long)who.uid, (long long)who.gid);
+	buf_addf(out,
+		"\"process\":{\"terminal\":%s,\"user\":{\"uid\":%lld,\"gid\":%lld,\"additionalGids\":[",
+		c->tty ? "true" : "false", (long long)who.uid, (long long)who.gid);
 	for (size_t i = 0; i < who.n_groups; i++)
 		buf_addf(out, "%s%lld", i ? "," : "", (long long)who.groups[i]);
 	buf_addz(out, "]},\"cwd\":");
-	struct str cwd = c->working_dir && *c->working_dir ? str_of(c->working_dir) : s->image->working_dir;
+	struct str cwd =
+		c->working_dir && *c->working_dir ? str_of(c->working_dir) : s->image->working_dir;
 	if (cwd.len && cwd.p[0] != '/')
 		cwd = arena_fmt(a, "/" STR_FMT, STR_ARG(cwd));
 	json_write_text(cwd.len ? cwd : STR("/"), out);
@@ -593,7 +703,9 @@ static int write_process(const struct spec *s, struct arena *a, struct buf *out,
 	write_env(s, out);
 	if ((r = write_capabilities(c, out, err)) < 0)
 		return r;
-	buf_addf(out, ",\"noNewPrivileges\":%s,\"oomScoreAdj\":%lld}", c->no_new_privs ? "true" : "false", (long long)oom_score_of(c->resources.oom_score_adj));
+	buf_addf(out, ",\"noNewPrivileges\":%s,\"oomScoreAdj\":%lld}",
+		c->no_new_privs ? "true" : "false",
+		(long long)oom_score_of(c->resources.oom_score_adj));
 	return 0;
 }
 
@@ -605,7 +717,8 @@ int spec_write(const struct spec *s, struct arena *a, struct buf *ret, struct er
 	int r = write_process(s, a, &out, err);
 	if (r < 0)
 		return r;
-	buf_addf(&out, ",\"root\":{\"path\":\"rootfs\",\"readonly\":%s}", s->config->read_only_rootfs ? "true" : "false");
+	buf_addf(&out, ",\"root\":{\"path\":\"rootfs\",\"readonly\":%s}",
+		s->config->read_only_rootfs ? "true" : "false");
 	if ((r = write_mounts(s, a, &out, err)) < 0 || (r = write_linux(s, &out, err)) < 0)
 		return r;
 	buf_addz(&out, "}\n");

@@ -22,7 +22,8 @@ static const struct record_row image_rows[] = {
 };
 const struct record_type image_record_type = { image_rows, ARRAY_LEN(image_rows) };
 
-int store_lock(const struct image_store *s, const char *file, int operation, int *ret_fd, struct err *err)
+int store_lock(
+	const struct image_store *s, const char *file, int operation, int *ret_fd, struct err *err)
 {
 	char path[PATH_MAX];
 
@@ -74,11 +75,13 @@ bool store_has_layer(const struct image_store *s, struct str diff_id)
 
 	layer_name(diff_id, name);
 	path_fmt(path, "%s/layers/%s.layer", s->root, name);
-	return record_load(&layer_record_type, &r, path, NULL) == 0 && r.diff_id && str_eqz(diff_id, r.diff_id);
+	return record_load(&layer_record_type, &r, path, NULL) == 0 && r.diff_id &&
+		str_eqz(diff_id, r.diff_id);
 }
 
 /* Moves an unpacked folder to its place. Lock held exclusively. */
-int store_place_layer(const struct image_store *s, const char *folder, struct str diff_id, uint64_t size, struct err *err)
+int store_place_layer(const struct image_store *s, const char *folder, struct str diff_id,
+	uint64_t size, struct err *err)
 {
 	CLEAN_FREE char *diff = str_dup(diff_id);
 	struct layer_record r = { .diff_id = diff, .size = (int64_t)size };
@@ -90,7 +93,9 @@ int store_place_layer(const struct image_store *s, const char *folder, struct st
 	path_fmt(target, "%s/layers/%s", s->root, name);
 	path_fmt(record, "%s/layers/%s.layer", s->root, name);
 	if (access(record, F_OK) == 0)
-		return err_set(err, -EEXIST, "another layer has the same first 24 digits as " STR_FMT ": refused", STR_ARG(diff_id));
+		return err_set(err, -EEXIST,
+			"another layer has the same first 24 digits as " STR_FMT ": refused",
+			STR_ARG(diff_id));
 	int e = dir_remove_tree(target, err);
 	if (e < 0)
 		return e;
@@ -110,7 +115,8 @@ uint64_t store_layer_size(const struct image_store *s, const char *name)
 
 /* ---- finding ---- */
 /* Calls fn with each image's record until it returns true. Lock held. */
-static int each_image(const struct image_store *s, bool (*fn)(void *arg, struct image_record *r), void *arg, struct err *err)
+static int each_image(const struct image_store *s, bool (*fn)(void *arg, struct image_record *r),
+	void *arg, struct err *err)
 {
 	char path[PATH_MAX];
 	bool done = false;
@@ -125,7 +131,8 @@ static int each_image(const struct image_store *s, bool (*fn)(void *arg, struct 
 			continue;
 		path_fmt(path, "%s/images/%s", s->root, e->d_name);
 		if (record_load(&image_record_type, &r, path, NULL) < 0 || !r.id) {
-			log_warn("engine", "image record %s is damaged: import the image again", path);
+			log_warn("engine", "image record %s is damaged: import the image again",
+				path);
 			continue;
 		}
 		done = fn(arg, &r);
@@ -136,7 +143,7 @@ static int each_image(const struct image_store *s, bool (*fn)(void *arg, struct 
 }
 
 struct search {
-	struct str text;             /* as asked, for ids */
+	struct str text; /* as asked, for ids */
 	struct image_ref ref;
 	bool has_ref;
 	struct image_record found;
@@ -147,7 +154,8 @@ static bool id_matches(const char *id, struct str text)
 {
 	struct str hex = str_has_prefix(text, STR("sha256:")) ? str_from(text, 7) : text;
 
-	return hex.len >= 12 && hex.len <= 64 && str_has_prefix(str_of(id + 7), hex) && (hex.len == 64 || hex.len == text.len);
+	return hex.len >= 12 && hex.len <= 64 && str_has_prefix(str_of(id + 7), hex) &&
+		(hex.len == 64 || hex.len == text.len);
 }
 
 /* A digest decides over a tag, as everywhere. */
@@ -158,7 +166,8 @@ static bool ref_matches(const struct search *s, const struct image_record *r)
 	if (!s->ref.digest.len)
 		return texts_has(r->tags, s->ref.canonical);
 	for (size_t i = 0; r->digests && r->digests[i]; i++)
-		if (str_has_suffix(str_of(r->digests[i]), s->ref.digest) && str_has_prefix(str_of(r->digests[i]), s->ref.name))
+		if (str_has_suffix(str_of(r->digests[i]), s->ref.digest) &&
+			str_has_prefix(str_of(r->digests[i]), s->ref.name))
 			return true;
 	return false;
 }
@@ -181,7 +190,8 @@ static bool search_one(void *arg, struct image_record *r)
 	return by_ref;
 }
 
-int store_find(const struct image_store *s, struct str ref, struct image_record *ret, struct err *err)
+int store_find(
+	const struct image_store *s, struct str ref, struct image_record *ret, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct search search = { .text = ref };
@@ -197,23 +207,28 @@ int store_find(const struct image_store *s, struct str ref, struct image_record 
 	if (r < 0)
 		return r;
 	if (search.n > 1)
-		return err_set(err, -EINVAL, "\"" STR_FMT "\" fits several images: give more digits of the id", STR_ARG(ref));
+		return err_set(err, -EINVAL,
+			"\"" STR_FMT "\" fits several images: give more digits of the id",
+			STR_ARG(ref));
 	if (!search.has_ref)
 		return err_set(err, -EINVAL, "%s", why.text);
-	return err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not on this node", STR_ARG(search.ref.canonical));
+	return err_set(err, ENGINE_NOT_FOUND, "image \"" STR_FMT "\" is not on this node",
+		STR_ARG(search.ref.canonical));
 }
 
 /* ---- config ---- */
 static struct str value_text(const struct value *object, const char *key)
 {
-	const struct value *v = object && object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
+	const struct value *v =
+		object && object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
 
 	return v && v->kind == VALUE_TEXT ? v->text : STR_NONE;
 }
 
 static struct engine_strs value_texts(const struct value *object, const char *key, struct arena *a)
 {
-	const struct value *v = object && object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
+	const struct value *v =
+		object && object->kind == VALUE_OBJECT ? value_get(object, str_of(key)) : NULL;
 	struct engine_strs out = { 0 };
 
 	if (!v || v->kind != VALUE_LIST)
@@ -226,14 +241,16 @@ static struct engine_strs value_texts(const struct value *object, const char *ke
 	return out;
 }
 
-int image_config_parse(struct str text, struct arena *a, struct image_config *ret, struct engine_strs *ret_diff_ids, struct err *err)
+int image_config_parse(struct str text, struct arena *a, struct image_config *ret,
+	struct engine_strs *ret_diff_ids, struct err *err)
 {
 	struct value root;
 	int r = json_parse(text, a, &root, err);
 
 	if (r < 0 || root.kind != VALUE_OBJECT)
 		return err_set(err, -EBADMSG, "an image's config is no JSON object");
-	const struct value *config = value_get(&root, STR("config")), *rootfs = value_get(&root, STR("rootfs"));
+	const struct value *config = value_get(&root, STR("config")),
+			   *rootfs = value_get(&root, STR("rootfs"));
 	*ret = (struct image_config){
 		.user = value_text(config, "User"),
 		.working_dir = value_text(config, "WorkingDir"),
@@ -247,7 +264,8 @@ int image_config_parse(struct str text, struct arena *a, struct image_config *re
 	return 0;
 }
 
-int store_config(const struct image_store *s, const char *id, struct arena *a, struct image_config *ret, struct err *err)
+int store_config(const struct image_store *s, const char *id, struct arena *a,
+	struct image_config *ret, struct err *err)
 {
 	CLEAN_BUF struct buf text = { 0 };
 	char path[PATH_MAX];
@@ -288,7 +306,8 @@ static void merge_texts(char ***into, char *const *from)
 		texts_add(into, str_of(from[i]));
 }
 
-int store_add(const struct image_store *s, struct image_record *r, struct str config, struct err *err)
+int store_add(
+	const struct image_store *s, struct image_record *r, struct str config, struct err *err)
 {
 	CLEANUP(image_record_clear) struct image_record old = { 0 };
 	struct retag t = { .store = s, .by = r, .err = err };
@@ -332,7 +351,8 @@ void image_record_export(const struct image_record *r, struct arena *a, struct e
 	};
 }
 
-int image_store_status(struct image_store *s, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+int image_store_status(struct image_store *s, struct str ref, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	CLEANUP(image_record_clear) struct image_record record = { 0 };
 	CLEAN_FD int lock = -1;
@@ -355,12 +375,14 @@ static bool list_one(void *arg, struct image_record *r)
 {
 	struct listing *l = arg;
 
-	l->items = arena_grow(l->arena, l->items, l->n * sizeof(*l->items), (l->n + 1) * sizeof(*l->items));
+	l->items = arena_grow(
+		l->arena, l->items, l->n * sizeof(*l->items), (l->n + 1) * sizeof(*l->items));
 	image_record_export(r, l->arena, &l->items[l->n++]);
 	return false;
 }
 
-int image_store_list(struct image_store *s, struct arena *a, struct engine_image **ret, size_t *ret_n, struct err *err)
+int image_store_list(struct image_store *s, struct arena *a, struct engine_image **ret,
+	size_t *ret_n, struct err *err)
 {
 	struct listing l = { .arena = a };
 	CLEAN_FD int lock = -1;
@@ -377,9 +399,9 @@ int image_store_list(struct image_store *s, struct arena *a, struct engine_image
 
 /* ---- removing ---- */
 struct use {
-	const char *image_id;        /* whose containers to look for, or NULL */
-	char **layers;               /* in use */
-	char *by;                    /* name of a container of image_id */
+	const char *image_id; /* whose containers to look for, or NULL */
+	char **layers;        /* in use */
+	char *by;             /* name of a container of image_id */
 };
 
 static void note_containers(const struct image_store *s, struct use *u)
@@ -455,7 +477,8 @@ int image_store_remove(struct image_store *s, struct str ref, struct err *err)
 		return r;
 	path_fmt(path, "%s/images/%s", s->root, record.id + strlen("sha256:"));
 	/* One tag of several: the image stays under the others. */
-	if (image_ref_parse(ref, a, &parsed, NULL) == 0 && texts_has(record.tags, parsed.canonical) && texts_len(record.tags) > 1) {
+	if (image_ref_parse(ref, a, &parsed, NULL) == 0 &&
+		texts_has(record.tags, parsed.canonical) && texts_len(record.tags) > 1) {
 		texts_remove(&record.tags, parsed.canonical);
 		return record_save(&image_record_type, &record, path, true, err);
 	}
@@ -463,7 +486,10 @@ int image_store_remove(struct image_store *s, struct str ref, struct err *err)
 	note_containers(s, &u);
 	texts_free(u.layers);
 	if (u.by) {
-		err_set(err, -EBUSY, "image \"" STR_FMT "\" is in use by the container \"%s\": delete its pod first", STR_ARG(ref), u.by);
+		err_set(err, -EBUSY,
+			"image \"" STR_FMT
+			"\" is in use by the container \"%s\": delete its pod first",
+			STR_ARG(ref), u.by);
 		free(u.by);
 		return -EBUSY;
 	}

@@ -26,13 +26,14 @@ struct exec_files {
 struct session {
 	struct local *l;
 	char id[ENGINE_ID];
-	pid_t pid;                       /* crun exec; 0: attach */
-	struct exec_files files;         /* of crun exec */
+	pid_t pid;               /* crun exec; 0: attach */
+	struct exec_files files; /* of crun exec */
 	bool has_resizer, has_pump;
 	pthread_t resizer, pump;
-	int control, terminal;           /* resizer: reads control, sets terminal's size; attach: writes to conmon's fifo */
-	int socket, in, out, err;        /* pump */
-	int ended;                       /* eventfd that the pump sets last; the caller has a duplicate */
+	int control,
+		terminal; /* resizer: reads control, sets terminal's size; attach: writes to conmon's fifo */
+	int socket, in, out, err; /* pump */
+	int ended;                /* eventfd that the pump sets last; the caller has a duplicate */
 };
 
 static int running(struct local *l, const char *id, pid_t *ret_pid, struct err *err)
@@ -60,7 +61,8 @@ static int make_pipe(int *ret_read, int *ret_write, struct err *err)
 }
 
 /* The process to run: the container's own (user, environment, folder, capabilities) with another command. */
-static int write_process(struct local *l, const char *id, const char *const *argv, bool tty, const char *path, struct err *err)
+static int write_process(struct local *l, const char *id, const char *const *argv, bool tty,
+	const char *path, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf config = { 0 }, out = { 0 };
@@ -71,7 +73,9 @@ static int write_process(struct local *l, const char *id, const char *const *arg
 	int r = file_read(bundle, CONFIG_MAX, &config, err);
 	if (r < 0)
 		return r;
-	struct value *process = json_parse(buf_str(&config), a, &root, err) == 0 ? value_get(&root, STR("process")) : NULL;
+	struct value *process = json_parse(buf_str(&config), a, &root, err) == 0
+		? value_get(&root, STR("process"))
+		: NULL;
 	if (!process)
 		return err_set(err, -EBADMSG, "%s is damaged", bundle);
 	value_set(a, process, STR("terminal"))->kind = VALUE_BOOL;
@@ -79,12 +83,14 @@ static int write_process(struct local *l, const char *id, const char *const *arg
 	struct value *args = value_set(a, process, STR("args"));
 	*args = (struct value){ .kind = VALUE_LIST };
 	for (size_t i = 0; argv[i]; i++)
-		*value_append(a, args) = (struct value){ .kind = VALUE_TEXT, .text = str_of(argv[i]) };
+		*value_append(a, args) =
+			(struct value){ .kind = VALUE_TEXT, .text = str_of(argv[i]) };
 	json_write(process, &out);
 	return file_write_atomic(path, buf_str(&out), 0600, false, err);
 }
 
-static int exec_prepare(struct local *l, const char *id, const char *const *argv, bool tty, struct exec_files *ret, struct err *err)
+static int exec_prepare(struct local *l, const char *id, const char *const *argv, bool tty,
+	struct exec_files *ret, struct err *err)
 {
 	char name[ENGINE_ID];
 
@@ -110,7 +116,8 @@ static void kill_exec(const char *pid_file, pid_t crun)
 	CLEAN_BUF struct buf text = { 0 };
 	int64_t pid;
 
-	if (file_read(pid_file, 64, &text, NULL) == 0 && str_to_i64(str_trim(buf_str(&text)), &pid) == 0 && pid > 1)
+	if (file_read(pid_file, 64, &text, NULL) == 0 &&
+		str_to_i64(str_trim(buf_str(&text)), &pid) == 0 && pid > 1)
 		process_kill_tree((pid_t)pid);
 	kill(crun, SIGKILL);
 }
@@ -144,7 +151,8 @@ static int collect(int pidfd, int out_fd, int64_t timeout_ms, struct buf *out)
 
 	fcntl(out_fd, F_SETFL, O_NONBLOCK);
 	for (;;) {
-		int64_t left = timeout_ms > 0 ? (int64_t)(until - mono_now_ns() / 1000000) : INT32_MAX;
+		int64_t left =
+			timeout_ms > 0 ? (int64_t)(until - mono_now_ns() / 1000000) : INT32_MAX;
 		if (left <= 0)
 			return -ETIMEDOUT;
 		if (poll(p, 2, (int)MIN(left, (int64_t)INT32_MAX)) < 0 && errno != EINTR)
@@ -160,7 +168,8 @@ static int collect(int pidfd, int out_fd, int64_t timeout_ms, struct buf *out)
 	}
 }
 
-int local_exec_sync(struct engine *e, const char *id, const char *const *argv, int64_t timeout_ms, struct buf *ret_output, int *ret_code, struct err *err)
+int local_exec_sync(struct engine *e, const char *id, const char *const *argv, int64_t timeout_ms,
+	struct buf *ret_output, int *ret_code, struct err *err)
 {
 	struct local *l = local_of(e);
 	CLEAN_FD int out = -1, out_write = -1, pidfd = -1;
@@ -175,7 +184,8 @@ int local_exec_sync(struct engine *e, const char *id, const char *const *argv, i
 		r = exec_prepare(l, id, argv, false, &files, err);
 	if (r)
 		return r;
-	const char *args[] = { "exec", "--pid-file", files.pid, "--process", files.process, id, NULL };
+	const char *args[] = { "exec", "--pid-file", files.pid, "--process", files.process, id,
+		NULL };
 	r = runtime_spawn(l, args, (int[3]){ -1, out_write, out_write }, &pid, &pidfd, err);
 	if (r < 0) {
 		exec_cleanup(&files);
@@ -188,7 +198,9 @@ int local_exec_sync(struct engine *e, const char *id, const char *const *argv, i
 	int code = reap(pid);
 	exec_cleanup(&files);
 	if (r < 0)
-		return err_set(err, r, "the command \"%s\" did not end within %lld ms and was killed", argv[0], (long long)timeout_ms);
+		return err_set(err, r,
+			"the command \"%s\" did not end within %lld ms and was killed", argv[0],
+			(long long)timeout_ms);
 	buf_add_str(ret_output, buf_str(&output));
 	*ret_code = code;
 	return 0;
@@ -204,7 +216,8 @@ static void *resize_main(void *arg)
 	unsigned w, h;
 	ssize_t n;
 
-	while ((n = read(s->control, text + len, sizeof(text) - 1 - len)) > 0 || (n < 0 && errno == EINTR)) {
+	while ((n = read(s->control, text + len, sizeof(text) - 1 - len)) > 0 ||
+		(n < 0 && errno == EINTR)) {
 		len += n > 0 ? (size_t)n : 0;
 		text[len] = '\0';
 		char *end = strrchr(text, '\n');
@@ -214,7 +227,9 @@ static void *resize_main(void *arg)
 		if (!end || sscanf(text, "%u %u", &w, &h) != 2)
 			continue;
 		if (s->terminal >= 0) {
-			ioctl(s->terminal, TIOCSWINSZ, &(struct winsize){ .ws_col = (unsigned short)w, .ws_row = (unsigned short)h });
+			ioctl(s->terminal, TIOCSWINSZ,
+				&(struct winsize){
+					.ws_col = (unsigned short)w, .ws_row = (unsigned short)h });
 			continue;
 		}
 		path_fmt(fifo, "%s/containers/%s/ctl", s->l->root, s->id);
@@ -249,7 +264,8 @@ static void session_free(struct session *s)
 	if (s->files.pid[0])
 		exec_cleanup(&s->files);
 	for (size_t i = 0; i < 7; i++)
-		clean_fd((int *[]){ &s->control, &s->terminal, &s->socket, &s->in, &s->out, &s->err, &s->ended }[i]);
+		clean_fd((int *[]){ &s->control, &s->terminal, &s->socket, &s->in, &s->out, &s->err,
+			&s->ended }[i]);
 	free(s);
 }
 
@@ -263,7 +279,9 @@ static struct session *session_new(struct local *l, const char *id)
 	return s;
 }
 
-static const struct engine_session no_session = { .in = -1, .out = -1, .err = -1, .control = -1, .pidfd = -1 };
+static const struct engine_session no_session = {
+	.in = -1, .out = -1, .err = -1, .control = -1, .pidfd = -1
+};
 
 static void close_session(struct engine_session *s)
 {
@@ -271,17 +289,21 @@ static void close_session(struct engine_session *s)
 		clean_fd((int *[]){ &s->in, &s->out, &s->err, &s->control, &s->pidfd }[i]);
 }
 
-static int exec_pipes(struct session *s, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err)
+static int exec_pipes(struct session *s, bool in, bool out, bool err_stream,
+	struct engine_session *ret, struct err *err)
 {
 	CLEAN_FD int child_in = -1, child_out = -1, child_err = -1;
-	const char *args[] = { "exec", "--pid-file", s->files.pid, "--process", s->files.process, s->id, NULL };
+	const char *args[] = { "exec", "--pid-file", s->files.pid, "--process", s->files.process,
+		s->id, NULL };
 	int r = in ? make_pipe(&child_in, &ret->in, err) : 0;
 
 	if (r == 0 && out)
 		r = make_pipe(&ret->out, &child_out, err);
 	if (r == 0 && err_stream)
 		r = make_pipe(&ret->err, &child_err, err);
-	return r < 0 ? r : runtime_spawn(s->l, args, (int[3]){ child_in, child_out, child_err }, &s->pid, &ret->pidfd, err);
+	return r < 0 ? r
+		     : runtime_spawn(s->l, args, (int[3]){ child_in, child_out, child_err },
+			       &s->pid, &ret->pidfd, err);
 }
 
 static int listen_console(const char *path, struct err *err)
@@ -289,7 +311,8 @@ static int listen_console(const char *path, struct err *err)
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 
 	if (strlen(path) >= sizeof(a.sun_path))
-		return err_set(err, -ENAMETOOLONG, "the path of the socket %s is too long: choose a shorter run folder", path);
+		return err_set(err, -ENAMETOOLONG,
+			"the path of the socket %s is too long: choose a shorter run folder", path);
 	memcpy(a.sun_path, path, strlen(path) + 1);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1) < 0) {
@@ -317,16 +340,24 @@ static bool crun_said(int fd, struct err *err)
 static int receive_terminal(int listener, int pidfd, int said_fd, int *ret_fd, struct err *err)
 {
 	struct pollfd p[2] = { { listener, POLLIN, 0 }, { pidfd, POLLIN, 0 } };
-	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
 	char byte[64];
 	struct iovec iov = { byte, sizeof(byte) };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space) };
+	struct msghdr m = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.space,
+		.msg_controllen = sizeof(control.space) };
 
 	while (poll(p, 2, -1) < 0)
 		if (errno != EINTR)
 			return err_errno(err, -errno, "cannot wait for a terminal");
 	if (!p[0].revents)
-		return crun_said(said_fd, err) ? -EIO : err_set(err, -EIO, "crun exec ended without a terminal");
+		return crun_said(said_fd, err)
+			? -EIO
+			: err_set(err, -EIO, "crun exec ended without a terminal");
 	CLEAN_FD int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0 || recvmsg(fd, &m, MSG_CMSG_CLOEXEC) < 0)
 		return err_errno(err, -errno, "cannot receive a terminal from crun");
@@ -339,13 +370,16 @@ static int receive_terminal(int listener, int pidfd, int said_fd, int *ret_fd, s
 
 static int exec_terminal(struct session *s, struct engine_session *ret, struct err *err)
 {
-	const char *args[] = { "exec", "--pid-file", s->files.pid, "--console-socket", s->files.console, "--process", s->files.process, s->id, NULL };
-	CLEAN_FD int listener = listen_console(s->files.console, err), terminal = -1, said = -1, said_write = -1;
+	const char *args[] = { "exec", "--pid-file", s->files.pid, "--console-socket",
+		s->files.console, "--process", s->files.process, s->id, NULL };
+	CLEAN_FD int listener = listen_console(s->files.console, err), terminal = -1, said = -1,
+		     said_write = -1;
 	if (listener < 0)
 		return listener;
 	int r = make_pipe(&said, &said_write, err);
 	if (r == 0)
-		r = runtime_spawn(s->l, args, (int[3]){ -1, -1, said_write }, &s->pid, &ret->pidfd, err);
+		r = runtime_spawn(
+			s->l, args, (int[3]){ -1, -1, said_write }, &s->pid, &ret->pidfd, err);
 	if (r == 0)
 		r = receive_terminal(listener, ret->pidfd, said, &terminal, err);
 	if (r < 0)
@@ -356,8 +390,8 @@ static int exec_terminal(struct session *s, struct engine_session *ret, struct e
 	return start_resizer(s, &ret->control, err);
 }
 
-int local_exec(struct engine *e, const char *id, const char *const *argv, bool in, bool out, bool err_stream, bool tty, struct engine_session *ret,
-	struct err *err)
+int local_exec(struct engine *e, const char *id, const char *const *argv, bool in, bool out,
+	bool err_stream, bool tty, struct engine_session *ret, struct err *err)
 {
 	struct local *l = local_of(e);
 	struct engine_session session = no_session;
@@ -369,7 +403,8 @@ int local_exec(struct engine *e, const char *id, const char *const *argv, bool i
 	struct session *s = session_new(l, id);
 	r = exec_prepare(l, id, argv, tty, &s->files, err);
 	if (r == 0)
-		r = tty ? exec_terminal(s, &session, err) : exec_pipes(s, in, out, err_stream, &session, err);
+		r = tty ? exec_terminal(s, &session, err)
+			: exec_pipes(s, in, out, err_stream, &session, err);
 	if (r < 0) {
 		close_session(&session);
 		if (s->pid > 0) {
@@ -384,7 +419,8 @@ int local_exec(struct engine *e, const char *id, const char *const *argv, bool i
 	return 0;
 }
 
-int local_session_wait(struct engine *e, struct engine_session *session, int *ret_code, struct err *err)
+int local_session_wait(
+	struct engine *e, struct engine_session *session, int *ret_code, struct err *err)
 {
 	struct local *l = local_of(e);
 	struct session *s = session->private_;
@@ -458,7 +494,8 @@ static void *pump_main(void *arg)
 	struct session *s = arg;
 
 	for (;;) {
-		struct pollfd p[4] = { { s->socket, POLLIN, 0 }, { s->in, POLLIN, 0 }, { s->out, 0, 0 }, { s->err, 0, 0 } };
+		struct pollfd p[4] = { { s->socket, POLLIN, 0 }, { s->in, POLLIN, 0 },
+			{ s->out, 0, 0 }, { s->err, 0, 0 } };
 		if (poll(p, 4, -1) < 0 && errno != EINTR)
 			break;
 		/* The caller has closed what we write to: it has gone. */
@@ -491,12 +528,14 @@ static int connect_attach(struct local *l, const char *id, struct err *err)
 	if (dir < 0 || fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
 		int r = -errno;
 		clean_fd(&fd);
-		return err_errno(err, r, "cannot attach to container %s: conmon does not answer", id);
+		return err_errno(
+			err, r, "cannot attach to container %s: conmon does not answer", id);
 	}
 	return fd;
 }
 
-static int attach_streams(struct session *s, bool in, bool out, bool err_stream, bool tty, struct engine_session *ret, struct err *err)
+static int attach_streams(struct session *s, bool in, bool out, bool err_stream, bool tty,
+	struct engine_session *ret, struct err *err)
 {
 	int r = 0;
 
@@ -515,7 +554,8 @@ static int attach_streams(struct session *s, bool in, bool out, bool err_stream,
 	return r < 0 ? err_errno(err, r, "cannot start a thread to attach with") : 0;
 }
 
-int local_attach(struct engine *e, const char *id, bool in, bool out, bool err_stream, struct engine_session *ret, struct err *err)
+int local_attach(struct engine *e, const char *id, bool in, bool out, bool err_stream,
+	struct engine_session *ret, struct err *err)
 {
 	struct local *l = local_of(e);
 	struct engine_session session = no_session;
@@ -568,18 +608,25 @@ static int try_connect(int family, const void *address, socklen_t len)
 static int connect_inside(void *arg, struct err *err)
 {
 	struct forward *f = arg;
-	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)f->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)f->port), .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct sockaddr_in v4 = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)f->port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
+		.sin6_port = htons((uint16_t)f->port),
+		.sin6_addr = IN6ADDR_LOOPBACK_INIT };
 
 	f->fd = try_connect(AF_INET, &v4, sizeof(v4));
 	if (f->fd == -ECONNREFUSED) {
 		int fd = try_connect(AF_INET6, &v6, sizeof(v6));
 		f->fd = fd >= 0 ? fd : f->fd;
 	}
-	return f->fd < 0 ? err_errno(err, f->fd, "cannot connect to port %d inside the pod", f->port) : 0;
+	return f->fd < 0
+		? err_errno(err, f->fd, "cannot connect to port %d inside the pod", f->port)
+		: 0;
 }
 
-int local_port_forward(struct engine *e, const char *sandbox_id, int port, int *ret_fd, struct err *err)
+int local_port_forward(
+	struct engine *e, const char *sandbox_id, int port, int *ret_fd, struct err *err)
 {
 	struct local *l = local_of(e);
 	struct forward f = { .port = port, .fd = -1 };

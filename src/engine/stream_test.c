@@ -5,7 +5,8 @@ static void test_exec(void **state)
 {
 	struct engine_sandbox s = run_sandbox("exec");
 	struct engine_container_config c = shell("exec", "sleep 1000");
-	const char *talk[] = { "/bin/sh", "-c", "echo out; echo err >&2; pwd; id -u; echo $A; exit 4", NULL };
+	const char *talk[] = { "/bin/sh", "-c",
+		"echo out; echo err >&2; pwd; id -u; echo $A; exit 4", NULL };
 	const char *dash[] = { "echo", "-n", "--help-me", "-c", NULL };
 	const char *slow[] = { "/bin/sh", "-c", "echo begun; (sleep 777); echo over", NULL };
 	const char *none[] = { "/nope", NULL };
@@ -31,7 +32,8 @@ static void test_exec(void **state)
 	assert_int_equal(code, 0);
 	assert_has(buf_str(&out), "--help-me -c");
 	buf_clear(&out);
-	assert_int_equal(engine->v->exec_sync(engine, id, slow, 300, &out, &code, &err), -ETIMEDOUT);
+	assert_int_equal(
+		engine->v->exec_sync(engine, id, slow, 300, &out, &code, &err), -ETIMEDOUT);
 	must(engine->v->exec_sync(engine, id, count, 10000, &out, &code, &err));
 	assert_string_equal(out.p, "0\n");
 	must(engine->v->exec_sync(engine, id, none, 10000, &out, &code, &err));
@@ -45,7 +47,8 @@ static void test_exec_session(void **state)
 {
 	struct engine_sandbox s = run_sandbox("session");
 	struct engine_container_config c = shell("session", "sleep 1000");
-	const char *cat[] = { "/bin/sh", "-c", "cat; echo done >&2; exit 6", NULL }, *tty[] = { "/bin/sh", NULL };
+	const char *cat[] = { "/bin/sh", "-c", "cat; echo done >&2; exit 6", NULL },
+		   *tty[] = { "/bin/sh", NULL };
 	struct engine_session x;
 	char id[ENGINE_ID];
 	int code;
@@ -91,7 +94,8 @@ static void test_exec_session(void **state)
 static void test_attach(void **state)
 {
 	struct engine_sandbox s = run_sandbox("attach");
-	struct engine_container_config c = shell("attach", "while read x; do echo got $x; echo also >&2; done; exit 2");
+	struct engine_container_config c =
+		shell("attach", "while read x; do echo got $x; echo also >&2; done; exit 2");
 	struct engine_container_config t = shell("tty", "read x; echo got $x; stty size");
 	struct engine_session x;
 	char id[ENGINE_ID];
@@ -141,19 +145,28 @@ static void test_attach(void **state)
 static void test_log_reopen_stats_update(void **state)
 {
 	struct engine_sandbox s = run_sandbox("log");
-	struct engine_container_config c = shell("log", "echo first; i=0; while true; do i=$((i+1)); echo line $i; usleep 10000; done");
-	struct engine_resources r = { .memory_limit = 64 << 20, .cpu_shares = 512, .cpu_quota_us = 50000, .cpu_period_us = 100000 };
+	struct engine_container_config c = shell("log",
+		"echo first; i=0; while true; do i=$((i+1)); echo line $i; usleep 10000; done");
+	struct engine_resources r = { .memory_limit = 64 << 20,
+		.cpu_shares = 512,
+		.cpu_quota_us = 50000,
+		.cpu_period_us = 100000 };
 	struct engine_container k;
 	struct engine_stats stats;
 	char id[ENGINE_ID];
 
 	start(&s, &c, id);
 	must(engine->v->container_status(engine, id, arena, &k, &err));
-	sh(arena_fmt(arena, "while ! grep -q line %s; do sleep 0.005; done; mv %s %s.1", k.log_path.p, k.log_path.p, k.log_path.p).p);
+	sh(arena_fmt(arena, "while ! grep -q line %s; do sleep 0.005; done; mv %s %s.1",
+		k.log_path.p, k.log_path.p, k.log_path.p)
+			.p);
 	must(engine->v->container_reopen_log(engine, id, &err));
-	sh(arena_fmt(arena, "while ! grep -q line %s; do sleep 0.005; done; ! grep -q first %s", k.log_path.p, k.log_path.p).p);
+	sh(arena_fmt(arena, "while ! grep -q line %s; do sleep 0.005; done; ! grep -q first %s",
+		k.log_path.p, k.log_path.p)
+			.p);
 	must(engine->v->container_stats(engine, id, &stats, &err));
-	assert_true(stats.cpu_ns > 0 && stats.memory_bytes > 0 && stats.memory_working_set <= stats.memory_bytes && stats.pids >= 1);
+	assert_true(stats.cpu_ns > 0 && stats.memory_bytes > 0 &&
+		stats.memory_working_set <= stats.memory_bytes && stats.pids >= 1);
 	must(engine->v->container_update(engine, id, &r, &err));
 	struct cgroup_stats ignored;
 	struct local *l = local_of(engine);
@@ -161,8 +174,11 @@ static void test_log_reopen_stats_update(void **state)
 	path_fmt(name, "%s", container_find(l, id)->cgroup);
 	assert_int_equal(cgroup_stats(l->cgroups, name, &ignored, &err), 0);
 	if (cgroup_mode(l->cgroups) != CGROUP_V2)
-		sh(arena_fmt(arena, "grep -qx 67108864 /sys/fs/cgroup/memory/%s/memory.limit_in_bytes; grep -qx 50000 /sys/fs/cgroup/cpu/%s/cpu.cfs_quota_us; "
-			"grep -qx 512 /sys/fs/cgroup/cpu/%s/cpu.shares", name, name, name).p);
+		sh(arena_fmt(arena,
+			"grep -qx 67108864 /sys/fs/cgroup/memory/%s/memory.limit_in_bytes; grep -qx 50000 /sys/fs/cgroup/cpu/%s/cpu.cfs_quota_us; "
+			"grep -qx 512 /sys/fs/cgroup/cpu/%s/cpu.shares",
+			name, name, name)
+				.p);
 	remove_sandbox(&s);
 }
 

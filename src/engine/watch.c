@@ -20,12 +20,17 @@ bool container_refresh(struct local *l, struct container *c)
 	if (!c->started || c->exited)
 		return false;
 	path_fmt(path, "%s/exits/%s", l->root, c->id);
-	if (stat(path, &st) < 0 || file_read(path, 64, &text, NULL) < 0 || str_to_i64(str_trim(buf_str(&text)), &code) < 0)
+	if (stat(path, &st) < 0 || file_read(path, 64, &text, NULL) < 0 ||
+		str_to_i64(str_trim(buf_str(&text)), &code) < 0)
 		return false;
 	/* Before the cgroup goes: which of its processes the kernel had to kill is only counted there. */
 	c->oom_killed = cgroup_oom_kills(l->cgroups, c->cgroup) > 0;
-	container_set_exit(l, c, code, (struct timestamp){ st.st_mtim.tv_sec, (int32_t)st.st_mtim.tv_nsec },
-		c->oom_killed ? "OOMKilled" : code ? "Error" : "Completed", "");
+	container_set_exit(l, c, code,
+		(struct timestamp){ st.st_mtim.tv_sec, (int32_t)st.st_mtim.tv_nsec },
+		c->oom_killed  ? "OOMKilled"
+			: code ? "Error"
+			       : "Completed",
+		"");
 	return true;
 }
 
@@ -59,9 +64,11 @@ bool conmon_gone(struct local *l, struct container *c)
 		return false;
 	if (container_refresh(l, c))
 		return true;
-	log_warn("engine", "conmon of container %s (%s) is gone: the container is killed", c->name, c->id);
+	log_warn("engine", "conmon of container %s (%s) is gone: the container is killed", c->name,
+		c->id);
 	cgroup_kill(l->cgroups, c->cgroup, NULL);
-	container_set_exit(l, c, 137, time_now(), "Error", "conmon, which held the container, died");
+	container_set_exit(
+		l, c, 137, time_now(), "Error", "conmon, which held the container, died");
 	return true;
 }
 
@@ -92,7 +99,8 @@ static void on_exit_file(struct local *l, const char *name)
 	pthread_mutex_lock(&l->lock);
 	struct container *c = container_find(l, name);
 	if (c) {
-		container_refresh(l, c); /* somebody who asked may have been first: told all the same */
+		container_refresh(
+			l, c); /* somebody who asked may have been first: told all the same */
 		note(&ev, c);
 	}
 	pthread_mutex_unlock(&l->lock);
@@ -182,7 +190,8 @@ int watch_open(struct local *l, struct err *err)
 	l->stop_fd = eventfd(0, EFD_CLOEXEC);
 	l->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (l->epoll_fd < 0 || l->stop_fd < 0 || l->inotify_fd < 0)
-		return err_errno(err, -errno, "cannot watch for containers that end (fs.inotify.max_user_instances?)");
+		return err_errno(err, -errno,
+			"cannot watch for containers that end (fs.inotify.max_user_instances?)");
 	if (inotify_add_watch(l->inotify_fd, path, IN_MOVED_TO | IN_CLOSE_WRITE | IN_ONLYDIR) < 0)
 		return err_errno(err, -errno, "cannot watch %s", path);
 	ev.data.fd = l->stop_fd;

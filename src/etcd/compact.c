@@ -9,15 +9,16 @@ enum { PERIOD_S = 300 };
 #define KEY STR(ETCD_COMPACT_KEY)
 
 struct round {
-	int64_t version;   /* of the key, as seen last */
-	int64_t revision;  /* etcd's then: what is forgotten next */
+	int64_t version;  /* of the key, as seen last */
+	int64_t revision; /* etcd's then: what is forgotten next */
 };
 
 static int forget(struct etcd *e, struct arena *a, int64_t revision, struct err *err)
 {
 	struct etcd_v3_compaction_request req = { .revision = revision };
 	void *resp;
-	int r = etcd_call(e, "/etcdserverpb.KV/Compact", &etcd_v3_compaction_request_type, &req, &etcd_v3_compaction_response_type, a, ETCD_CALL_MS, &resp, err);
+	int r = etcd_call(e, "/etcdserverpb.KV/Compact", &etcd_v3_compaction_request_type, &req,
+		&etcd_v3_compaction_response_type, a, ETCD_CALL_MS, &resp, err);
 	if (r && err && strstr(err->text, "compacted"))
 		return 0; /* somebody did */
 	if (r == 0)
@@ -34,15 +35,19 @@ static int once(struct etcd *e, struct round *seen, struct err *err)
 	struct etcd_v3_put_request put = { .key = KEY, .value = str_n(text, (size_t)n) };
 	struct etcd_v3_range_request read = { .key = KEY };
 	struct etcd_v3_request_op yes = { .request_put = &put }, no = { .request_range = &read };
-	struct etcd_v3_txn_request req = { .compare = { &c, 1 }, .success = { &yes, 1 }, .failure = { &no, 1 } };
+	struct etcd_v3_txn_request req = {
+		.compare = { &c, 1 }, .success = { &yes, 1 }, .failure = { &no, 1 }
+	};
 	struct etcd_v3_txn_response *resp;
-	int r = etcd_call(e, "/etcdserverpb.KV/Txn", &etcd_v3_txn_request_type, &req, &etcd_v3_txn_response_type, a, ETCD_CALL_MS, (void **)&resp, err);
+	int r = etcd_call(e, "/etcdserverpb.KV/Txn", &etcd_v3_txn_request_type, &req,
+		&etcd_v3_txn_response_type, a, ETCD_CALL_MS, (void **)&resp, err);
 	if (r)
 		return r;
 	int64_t due = seen->revision;
 	seen->revision = resp->header ? resp->header->revision : 0;
 	if (!resp->succeeded) {
-		const struct etcd_v3_range_response *now = resp->responses.len ? resp->responses.items[0].response_range : NULL;
+		const struct etcd_v3_range_response *now =
+			resp->responses.len ? resp->responses.items[0].response_range : NULL;
 		seen->version = now && now->kvs.len ? now->kvs.items[0].version : 0;
 		return 0;
 	}
@@ -55,8 +60,8 @@ static void measure(struct etcd *e)
 	CLEAN_ARENA struct arena *a = arena_new(512);
 	struct etcd_v3_status_request req = { 0 };
 	struct etcd_v3_status_response *resp;
-	if (etcd_call(e, "/etcdserverpb.Maintenance/Status", &etcd_v3_status_request_type, &req, &etcd_v3_status_response_type, a, ETCD_CALL_MS, (void **)&resp,
-		    NULL) == 0)
+	if (etcd_call(e, "/etcdserverpb.Maintenance/Status", &etcd_v3_status_request_type, &req,
+		    &etcd_v3_status_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL) == 0)
 		atomic_store(&e->db_size, (uint64_t)resp->db_size);
 }
 

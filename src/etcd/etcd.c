@@ -7,7 +7,8 @@
 enum { PAGE = 500, OPEN_MS = 10000, FILE_MAX = 1 << 20, TELL_S = 30 };
 
 static const struct http_header metadata[] = {
-	{ { "hasleader", 9 }, { "true", 4 } }, /* a member without a leader says so instead of waiting */
+	{ { "hasleader", 9 },
+		{ "true", 4 } }, /* a member without a leader says so instead of waiting */
 	{ { "user-agent", 10 }, { "skiff", 5 } },
 };
 
@@ -23,8 +24,8 @@ bool etcd_header_fits(const struct etcd *e, const struct etcd_v3_response_header
 
 /* ---- calls ---- */
 
-int etcd_call(struct etcd *e, const char *path, const struct type *req_type, const void *req, const struct type *type, struct arena *a,
-	unsigned timeout_ms, void **ret, struct err *err)
+int etcd_call(struct etcd *e, const char *path, const struct type *req_type, const void *req,
+	const struct type *type, struct arena *a, unsigned timeout_ms, void **ret, struct err *err)
 {
 	CLEAN_BUF struct buf out = { 0 }, in = { 0 };
 	uint64_t until = mono_now_ns() + (uint64_t)timeout_ms * 1000000;
@@ -38,7 +39,8 @@ int etcd_call(struct etcd *e, const char *path, const struct type *req_type, con
 		r = grpc_call_wait(e->client, path, buf_str(&out), left, &in, &status, &why);
 		if (r == 0)
 			break;
-		bool again = status == GRPC_UNAVAILABLE && mono_now_ns() < until && !atomic_load(&e->closing);
+		bool again = status == GRPC_UNAVAILABLE && mono_now_ns() < until &&
+			!atomic_load(&e->closing);
 		if (!again)
 			return err_set(err, r, "etcd: %s", why.text);
 		if (etcd_no_leader(str_of(why.text)))
@@ -64,7 +66,10 @@ static int open_tls(struct etcd *e, const struct etcd_config *c, struct err *err
 	r = r ? r : read_pem(c->key_file, &key, err);
 	if (r)
 		return r;
-	struct tls_client_config tc = { .ca_pem = buf_str(&ca), .cert_pem = buf_str(&cert), .key_pem = buf_str(&key), .http2 = true };
+	struct tls_client_config tc = { .ca_pem = buf_str(&ca),
+		.cert_pem = buf_str(&cert),
+		.key_pem = buf_str(&key),
+		.http2 = true };
 	return tls_client_new(&tc, &e->tls, err);
 }
 
@@ -78,17 +83,22 @@ static int split_urls(struct etcd *e, const struct etcd_config *c, struct err *e
 			*next++ = '\0';
 		bool https = !strncmp(at, "https://", 8);
 		if (!https && strncmp(at, "http://", 7))
-			return err_set(err, -EINVAL, "\"%s\" is no URL of etcd: expected https://HOST:PORT", at);
+			return err_set(err, -EINVAL,
+				"\"%s\" is no URL of etcd: expected https://HOST:PORT", at);
 		if (!strchr(at + 8, ':'))
-			return err_set(err, -EINVAL, "the URL of etcd %s names no port: the usual one is 2379", at);
+			return err_set(err, -EINVAL,
+				"the URL of etcd %s names no port: the usual one is 2379", at);
 		if (e->n_urls == ARRAY_LEN(e->urls))
-			return err_set(err, -EINVAL, "more than %zu URLs of etcd", ARRAY_LEN(e->urls));
+			return err_set(
+				err, -EINVAL, "more than %zu URLs of etcd", ARRAY_LEN(e->urls));
 		secure |= https;
 		plain |= !https;
 		e->urls[e->n_urls++] = at;
 	}
 	if (plain && (c->cert_file || c->ca_file))
-		return err_set(err, -EINVAL, "%s is without TLS, so --etcd-cafile and --etcd-certfile have no meaning: use https://", c->urls);
+		return err_set(err, -EINVAL,
+			"%s is without TLS, so --etcd-cafile and --etcd-certfile have no meaning: use https://",
+			c->urls);
 	return secure ? open_tls(e, c, err) : 0;
 }
 
@@ -101,7 +111,8 @@ static void tell_state(void *arg, bool up, const char *url, const char *text)
 	if (up) {
 		log_info("etcd", "connected to %s", url);
 		e->told_ns = 0;
-	} else if (!atomic_load(&e->closing) && now - e->told_ns > (e->told_ns ? (uint64_t)TELL_S * 1000000000 : 0)) {
+	} else if (!atomic_load(&e->closing) &&
+		now - e->told_ns > (e->told_ns ? (uint64_t)TELL_S * 1000000000 : 0)) {
 		log_warn("etcd", "%s: %s", url, text);
 		e->told_ns = now;
 	}
@@ -122,7 +133,8 @@ static int check_id(struct etcd *e, const char *file, struct err *err)
 		return err_errno(err, r, "cannot read %s", file);
 	if (str_eqz(buf_str(&was), now))
 		return 0;
-	return err_set(err, -EBADMSG, "this is etcd cluster %.16s, but %s says that this server's data is in cluster " STR_FMT
+	return err_set(err, -EBADMSG,
+		"this is etcd cluster %.16s, but %s says that this server's data is in cluster " STR_FMT
 		": give the right --store, or remove that file to start with what is in this etcd",
 		now, file, STR_ARG(str_trim(buf_str(&was))));
 }
@@ -130,12 +142,17 @@ static int check_id(struct etcd *e, const char *file, struct err *err)
 static int first_contact(struct etcd *e, const struct etcd_config *c, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct etcd_v3_range_request req = { .key = STR(ETCD_PREFIX), .limit = 1, .keys_only = true };
+	struct etcd_v3_range_request req = {
+		.key = STR(ETCD_PREFIX), .limit = 1, .keys_only = true
+	};
 	struct etcd_v3_range_response *resp;
-	int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req, &etcd_v3_range_response_type, a,
-		c->timeout_ms ? c->timeout_ms : OPEN_MS, (void **)&resp, err);
+	int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req,
+		&etcd_v3_range_response_type, a, c->timeout_ms ? c->timeout_ms : OPEN_MS,
+		(void **)&resp, err);
 	if (r)
-		return err_prefix(err, -EHOSTUNREACH, "the store %s cannot be used; is etcd running there, with a leader, and are the certificates right?", c->urls);
+		return err_prefix(err, -EHOSTUNREACH,
+			"the store %s cannot be used; is etcd running there, with a leader, and are the certificates right?",
+			c->urls);
 	if (!resp->header || !resp->header->cluster_id)
 		return err_set(err, -EPROTO, "%s does not answer as etcd does", c->urls);
 	e->cluster_id = (uint64_t)resp->header->cluster_id;
@@ -155,8 +172,14 @@ int etcd_open(const struct etcd_config *c, struct etcd **ret, struct err *err)
 	e->history = c->history;
 	int r = split_urls(e, c, err);
 	if (r == 0) {
-		struct grpc_client_config gc = { .urls = e->urls, .n_urls = e->n_urls, .tls = e->tls, .metadata = metadata,
-			.n_metadata = ARRAY_LEN(metadata), .on_state = tell_state, .arg = e, .name = "etcd" };
+		struct grpc_client_config gc = { .urls = e->urls,
+			.n_urls = e->n_urls,
+			.tls = e->tls,
+			.metadata = metadata,
+			.n_metadata = ARRAY_LEN(metadata),
+			.on_state = tell_state,
+			.arg = e,
+			.name = "etcd" };
 		r = grpc_client_new(&gc, &e->client, err);
 	}
 	r = r ? r : first_contact(e, c, err);
@@ -196,10 +219,13 @@ static struct str prefix_end(struct arena *a, struct str prefix)
 	return end;
 }
 
-static int each_page(struct etcd *e, const struct etcd_v3_range_response *resp, store_remote_each_fn each, void *arg, struct err *err)
+static int each_page(struct etcd *e, const struct etcd_v3_range_response *resp,
+	store_remote_each_fn each, void *arg, struct err *err)
 {
 	LIST_EACH(kv, &resp->kvs) {
-		struct store_remote_kv k = { .key = kv->key, .value = kv->value, .revision = (uint64_t)kv->mod_revision,
+		struct store_remote_kv k = { .key = kv->key,
+			.value = kv->value,
+			.revision = (uint64_t)kv->mod_revision,
 			.create_revision = (uint64_t)kv->create_revision };
 		int r = each(arg, &k, err);
 		if (r)
@@ -208,7 +234,8 @@ static int each_page(struct etcd *e, const struct etcd_v3_range_response *resp, 
 	return 0;
 }
 
-static int read_all(struct etcd *e, int64_t revision, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err)
+static int read_all(struct etcd *e, int64_t revision, store_remote_each_fn each, void *arg,
+	uint64_t *ret_revision, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf from = { 0 };
@@ -216,9 +243,12 @@ static int read_all(struct etcd *e, int64_t revision, store_remote_each_fn each,
 	for (;;) {
 		struct etcd_v3_range_response *resp;
 		arena_reset(a);
-		struct etcd_v3_range_request req = { .key = buf_str(&from), .range_end = prefix_end(a, STR(ETCD_PREFIX)), .limit = PAGE, .revision = revision };
-		int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req, &etcd_v3_range_response_type, a, 3 * ETCD_CALL_MS,
-			(void **)&resp, err);
+		struct etcd_v3_range_request req = { .key = buf_str(&from),
+			.range_end = prefix_end(a, STR(ETCD_PREFIX)),
+			.limit = PAGE,
+			.revision = revision };
+		int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req,
+			&etcd_v3_range_response_type, a, 3 * ETCD_CALL_MS, (void **)&resp, err);
 		r = r ? r : each_page(e, resp, each, arg, err);
 		if (r)
 			return err_prefix(err, r, "reading what is stored");
@@ -241,16 +271,21 @@ static int64_t past_revision(struct etcd *e)
 	struct etcd_v3_range_request read = { .key = STR(ETCD_COMPACT_KEY) };
 	struct etcd_v3_range_response *resp;
 	int64_t revision = 0;
-	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &read, &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL) ||
+	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &read,
+		    &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL) ||
 		!resp->kvs.len || str_to_i64(resp->kvs.items[0].value, &revision) || revision <= 0)
 		return 0;
-	struct etcd_v3_range_request probe = { .key = STR(ETCD_PREFIX), .count_only = true, .revision = revision };
-	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &probe, &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL))
+	struct etcd_v3_range_request probe = {
+		.key = STR(ETCD_PREFIX), .count_only = true, .revision = revision
+	};
+	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &probe,
+		    &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL))
 		return 0; /* compacted */
 	return revision;
 }
 
-static int load(void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err)
+static int load(
+	void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err)
 {
 	struct etcd *e = remote;
 	int64_t revision = e->history ? past_revision(e) : 0;
@@ -258,12 +293,16 @@ static int load(void *remote, store_remote_each_fn each, void *arg, uint64_t *re
 	return read_all(e, revision, each, arg, ret_revision, err);
 }
 
-static int count(struct etcd *e, struct str prefix, uint64_t *ret_n, uint64_t *ret_revision, struct err *err)
+static int count(
+	struct etcd *e, struct str prefix, uint64_t *ret_n, uint64_t *ret_revision, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct etcd_v3_range_request req = { .key = prefix, .range_end = prefix_end(a, prefix), .count_only = true };
+	struct etcd_v3_range_request req = {
+		.key = prefix, .range_end = prefix_end(a, prefix), .count_only = true
+	};
 	struct etcd_v3_range_response *resp;
-	int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req, &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, err);
+	int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req,
+		&etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, err);
 	if (r)
 		return r;
 	*ret_n = (uint64_t)resp->count;
@@ -289,8 +328,8 @@ static int put_lease(struct etcd *e, int64_t ttl_s, struct arena *a, struct err 
 	struct etcd_v3_lease_grant_response *resp;
 	if (e->put_lease && e->put_ttl_s == ttl_s && mono_now_ns() < e->put_until_ns)
 		return 0;
-	int r = etcd_call(e, "/etcdserverpb.Lease/LeaseGrant", &etcd_v3_lease_grant_request_type, &req, &etcd_v3_lease_grant_response_type, a,
-		ETCD_CALL_MS, (void **)&resp, err);
+	int r = etcd_call(e, "/etcdserverpb.Lease/LeaseGrant", &etcd_v3_lease_grant_request_type,
+		&req, &etcd_v3_lease_grant_response_type, a, ETCD_CALL_MS, (void **)&resp, err);
 	if (r)
 		return r;
 	e->put_lease = resp->id;
@@ -308,7 +347,8 @@ int etcd_put(struct etcd *e, struct str key, struct str value, int64_t ttl_s, st
 	if (r)
 		return r;
 	req.lease = ttl_s ? e->put_lease : 0;
-	return etcd_call(e, "/etcdserverpb.KV/Put", &etcd_v3_put_request_type, &req, &etcd_v3_put_response_type, a, ETCD_CALL_MS, &resp, err);
+	return etcd_call(e, "/etcdserverpb.KV/Put", &etcd_v3_put_request_type, &req,
+		&etcd_v3_put_response_type, a, ETCD_CALL_MS, &resp, err);
 }
 
 static uint64_t size(void *remote)

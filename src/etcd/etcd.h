@@ -15,15 +15,15 @@
 
 struct etcd;
 struct etcd_config {
-	const char *urls;              /* https://a:2379,https://b:2379 */
+	const char *urls;                           /* https://a:2379,https://b:2379 */
 	const char *ca_file, *cert_file, *key_file; /* PEM; NULL: the system's, none */
-	const char *id_file;           /* remembers the cluster's number; NULL: any will do */
-	unsigned timeout_ms;           /* for the first answer; 0: 10 s */
-	bool history;                  /* the first load is of some minutes ago, where etcd still knows that, so that watchers of before go on */
+	const char *id_file; /* remembers the cluster's number; NULL: any will do */
+	unsigned timeout_ms; /* for the first answer; 0: 10 s */
+	bool history; /* the first load is of some minutes ago, where etcd still knows that, so that watchers of before go on */
 };
 /* Connects and looks whether this is the right cluster. -EHOSTUNREACH: no member answers; -EBADMSG: another cluster's data. */
 int etcd_open(const struct etcd_config *c, struct etcd **ret, struct err *err);
-void etcd_close(struct etcd *e);       /* NULL is fine */
+void etcd_close(struct etcd *e);                   /* NULL is fine */
 extern const struct store_remote_type etcd_remote; /* for a struct etcd */
 
 /* Forgets old revisions every 5 minutes, each of them once whoever else does so too. Ends with etcd_close. */

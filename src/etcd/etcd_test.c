@@ -49,7 +49,8 @@ static int value_out(void *arg, struct str key, struct str json, struct buf *out
 	return 0;
 }
 
-static int value_in(void *arg, struct str key, struct str value, struct arena *a, struct store_op *ret, struct err *err)
+static int value_in(void *arg, struct str key, struct str value, struct arena *a,
+	struct store_op *ret, struct err *err)
 {
 	cut(arena_str(a, value), &ret->json_head, &ret->json_tail);
 	return 0;
@@ -59,7 +60,8 @@ static int value_in(void *arg, struct str key, struct str value, struct arena *a
 
 static int free_port(void)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in at = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t n = sizeof(at);
 	CLEAN_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	bind(fd, (struct sockaddr *)&at, sizeof(at));
@@ -75,8 +77,10 @@ static int setup(void **state)
 		return -1;
 	int port = free_port(), peer = free_port();
 	url = xasprintf("http://127.0.0.1:%d", port);
-	CLEAN_FREE char *peer_url = xasprintf("http://127.0.0.1:%d", peer), *cluster = xasprintf("default=%s", peer_url);
-	const char *argv[] = { ETCD, "--data-dir", dir, "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer_url,
+	CLEAN_FREE char *peer_url = xasprintf("http://127.0.0.1:%d", peer),
+			*cluster = xasprintf("default=%s", peer_url);
+	const char *argv[] = { ETCD, "--data-dir", dir, "--listen-client-urls", url,
+		"--advertise-client-urls", url, "--listen-peer-urls", peer_url,
 		"--initial-advertise-peer-urls", peer_url, "--initial-cluster", cluster, NULL };
 	struct process_spec spec = { .argv = argv, .stdio = { -1, -1, -1 } };
 	return process_spawn(&spec, &pid, NULL, NULL);
@@ -101,7 +105,8 @@ static struct store *open_one(struct store_shared_config *shared)
 	struct err err = { 0 };
 	if (etcd_open(&ec, &e, &err))
 		fail_msg("%s", err.text);
-	*shared = (struct store_shared_config){ &etcd_remote, e, { key_out, key_in, value_out, value_in, cut, NULL } };
+	*shared = (struct store_shared_config){ &etcd_remote, e,
+		{ key_out, key_in, value_out, value_in, cut, NULL } };
 	if (store_open(&c, &s, &err))
 		fail_msg("%s", err.text);
 	return s;
@@ -109,7 +114,11 @@ static struct store *open_one(struct store_shared_config *shared)
 
 static struct store_op op(int verb, const char *key, uint64_t expect, const char *tail)
 {
-	return (struct store_op){ .verb = verb, .key = str_of(key), .expect = expect, .json_head = STR("{rv:"), .json_tail = str_of(tail) };
+	return (struct store_op){ .verb = verb,
+		.key = str_of(key),
+		.expect = expect,
+		.json_head = STR("{rv:"),
+		.json_tail = str_of(tail) };
 }
 
 static int write_one(struct store *s, struct store_op o, uint64_t *ret_revision)
@@ -135,11 +144,14 @@ static void outcomes(void **state)
 	assert_int_equal(now, first); /* the other one has seen what it was refused for */
 	assert_int_equal(write_one(two, op(STORE_UPDATE, "/o/x", first, ",2}"), &second), 0);
 	assert_true(second > first);
-	assert_int_equal(write_one(one, op(STORE_UPDATE, "/o/x", first, ",3}"), &now), STORE_CONFLICT);
+	assert_int_equal(
+		write_one(one, op(STORE_UPDATE, "/o/x", first, ",3}"), &now), STORE_CONFLICT);
 	assert_int_equal(now, second);
 	assert_int_equal(write_one(one, op(STORE_UPDATE, "/o/x", 0, ",4}"), &now), 0);
-	assert_int_equal(write_one(two, op(STORE_UPDATE, "/o/none", 0, ",4}"), NULL), STORE_NOT_FOUND);
-	assert_int_equal(write_one(two, op(STORE_DELETE, "/o/x", second, ",5}"), NULL), STORE_CONFLICT);
+	assert_int_equal(
+		write_one(two, op(STORE_UPDATE, "/o/none", 0, ",4}"), NULL), STORE_NOT_FOUND);
+	assert_int_equal(
+		write_one(two, op(STORE_DELETE, "/o/x", second, ",5}"), NULL), STORE_CONFLICT);
 	assert_int_equal(write_one(two, op(STORE_DELETE, "/o/x", now, ",5}"), NULL), 0);
 	assert_int_equal(write_one(one, op(STORE_DELETE, "/o/x", 0, ",5}"), NULL), STORE_NOT_FOUND);
 	struct store_op lasting = op(STORE_CREATE, "/o/ttl", 0, ",1}");
@@ -156,7 +168,8 @@ static void guards(void **state)
 	struct store_shared_config c1, c2;
 	struct store *one = open_one(&c1), *two = open_one(&c2);
 	uint64_t known = store_revision(one), made;
-	struct store_op a = op(STORE_CREATE, "/g/a", 0, ",1}"), b = op(STORE_CREATE, "/g/b", 0, ",1}");
+	struct store_op a = op(STORE_CREATE, "/g/a", 0, ",1}"),
+			b = op(STORE_CREATE, "/g/b", 0, ",1}");
 	a.guard = b.guard = STR("g");
 	a.guard_revision = b.guard_revision = known;
 	assert_int_equal(write_one(one, a, &made), 0);
@@ -181,7 +194,8 @@ static void *raise_it(void *arg)
 		char tail[32];
 		if (store_get(r->s, STR("/c/n"), &o))
 			abort();
-		snprintf(tail, sizeof(tail), ",%d}", atoi(o->json.p + str_find(o->json, ',') + 1) + 1);
+		snprintf(tail, sizeof(tail), ",%d}",
+			atoi(o->json.p + str_find(o->json, ',') + 1) + 1);
 		int rc = write_one(r->s, op(STORE_UPDATE, "/c/n", o->revision, tail), NULL);
 		if (rc != 0 && rc != STORE_CONFLICT)
 			abort();
@@ -190,9 +204,7 @@ static void *raise_it(void *arg)
 	return NULL;
 }
 
-static void wake_nothing(void *arg)
-{
-}
+static void wake_nothing(void *arg) {}
 
 static void counters_end_exact(void **state)
 {
@@ -205,7 +217,8 @@ static void counters_end_exact(void **state)
 	struct store_watch *w;
 	struct store_event *ev;
 	assert_int_equal(write_one(s[0], op(STORE_CREATE, "/c/n", 0, ",0}"), &start), 0);
-	assert_int_equal(write_one(s[1], op(STORE_CREATE, "/c/n", 0, ",0}"), NULL), STORE_EXISTS); /* waits for it */
+	assert_int_equal(write_one(s[1], op(STORE_CREATE, "/c/n", 0, ",0}"), NULL),
+		STORE_EXISTS); /* waits for it */
 	for (int i = 0; i < WRITERS; i++) {
 		r[i].s = s[i % 2];
 		pthread_create(&r[i].thread, NULL, raise_it, &r[i]);
@@ -220,7 +233,8 @@ static void counters_end_exact(void **state)
 	while (store_watch_next(w, &ev) == 0) {
 		assert_true(ev->revision > last);
 		last = ev->revision;
-		assert_int_equal(atoi(ev->object->json.p + str_find(ev->object->json, ',') + 1), ++seen);
+		assert_int_equal(
+			atoi(ev->object->json.p + str_find(ev->object->json, ',') + 1), ++seen);
 	}
 	assert_int_equal(seen, WRITERS * RAISES);
 	store_watch_close(w);
@@ -230,7 +244,8 @@ static void counters_end_exact(void **state)
 
 static void unreachable_is_told(void **state)
 {
-	struct etcd_config c = { .urls = "http://127.0.0.1:1,http://127.0.0.1:2", .timeout_ms = 300 };
+	struct etcd_config c = { .urls = "http://127.0.0.1:1,http://127.0.0.1:2",
+		.timeout_ms = 300 };
 	struct etcd *e;
 	struct err err = { 0 };
 	assert_int_equal(etcd_open(&c, &e, &err), -EHOSTUNREACH);

@@ -18,25 +18,26 @@
 #include "net/net.h"
 
 #define ETCD_PREFIX "/registry/"
-#define ETCD_COMPACT_KEY "compact_rev_key" /* upstream's: holds what etcd's revision was at the last compaction */
+#define ETCD_COMPACT_KEY \
+	"compact_rev_key" /* upstream's: holds what etcd's revision was at the last compaction */
 #define ETCD_GUARD "skiff/guard/" /* keys of guards */
 #define ETCD_CALL_MS 10000
 #define LEASE_REUSE_S 60 /* a lease takes keys for so long */
 
 struct txn;
 struct lease_pool {
-	pthread_mutex_t lock;          /* guards what follows */
+	pthread_mutex_t lock; /* guards what follows */
 	int64_t id, ttl_s;
-	uint64_t until_ns;             /* no more keys are put under it */
+	uint64_t until_ns; /* no more keys are put under it */
 	unsigned uses;
 	bool granting;
-	struct txn *waiting;           /* writes that need the next one */
+	struct txn *waiting; /* writes that need the next one */
 };
 
 struct watch {
-	struct store *store;           /* NULL: nobody follows */
-	struct grpc_call *call;        /* the client's thread's, as what follows */
-	uint64_t revision;             /* everything up to here was told */
+	struct store *store;    /* NULL: nobody follows */
+	struct grpc_call *call; /* the client's thread's, as what follows */
+	uint64_t revision;      /* everything up to here was told */
 };
 
 struct etcd {
@@ -47,25 +48,25 @@ struct etcd {
 	size_t n_urls;
 	uint64_t cluster_id;
 	_Atomic uint64_t db_size;
-	uint64_t told_ns;              /* when a failed connection was logged last; the client's thread's */
-	bool history;                  /* load begins in the past, once */
+	uint64_t told_ns; /* when a failed connection was logged last; the client's thread's */
+	bool history;     /* load begins in the past, once */
 	struct lease_pool leases;
 	struct watch watch;
 	atomic_bool closing;
 
-	int64_t put_lease, put_ttl_s;  /* etcd_put's */
+	int64_t put_lease, put_ttl_s; /* etcd_put's */
 	uint64_t put_until_ns;
 
 	pthread_t compactor;
 	bool compacting;
-	pthread_mutex_t lock;          /* guards stop */
+	pthread_mutex_t lock; /* guards stop */
 	pthread_cond_t wake;
 	bool stop;
 };
 
 /* One message there, one back, decoded into the arena. Tried again while no server answers, until timeout_ms have passed. */
-int etcd_call(struct etcd *e, const char *path, const struct type *req_type, const void *req, const struct type *type, struct arena *a, unsigned timeout_ms,
-	void **ret, struct err *err);
+int etcd_call(struct etcd *e, const char *path, const struct type *req_type, const void *req,
+	const struct type *type, struct arena *a, unsigned timeout_ms, void **ret, struct err *err);
 /* The same, as an answer's header says; false: another cluster answered. */
 bool etcd_header_fits(const struct etcd *e, const struct etcd_v3_response_header *h);
 /* etcd's words for failures. */
@@ -78,7 +79,7 @@ struct txn {
 	struct store *store;
 	void *token;
 	int verb;
-	struct str key, value, guard;  /* in one piece with the txn; guard is a key, empty: none */
+	struct str key, value, guard; /* in one piece with the txn; guard is a key, empty: none */
 	uint64_t guard_revision;
 	uint64_t expect, deadline_ns;
 	int64_t ttl_s, lease;

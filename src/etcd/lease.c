@@ -10,7 +10,8 @@ static void grant_message(void *arg, struct str message)
 	struct lease_pool *p = &e->leases;
 	CLEAN_ARENA struct arena *a = arena_new(512);
 	struct etcd_v3_lease_grant_response *resp;
-	if (proto_decode(&etcd_v3_lease_grant_response_type, message, a, (void **)&resp, NULL) || !resp->id)
+	if (proto_decode(&etcd_v3_lease_grant_response_type, message, a, (void **)&resp, NULL) ||
+		!resp->id)
 		return;
 	pthread_mutex_lock(&p->lock);
 	p->id = resp->id;
@@ -47,7 +48,8 @@ static void grant(struct etcd *e, int64_t ttl_s)
 	CLEAN_BUF struct buf out = { 0 };
 	struct etcd_v3_lease_grant_request req = { .ttl = ttl_s + LEASE_REUSE_S };
 	proto_encode(&etcd_v3_lease_grant_request_type, &req, &out);
-	grpc_call_start(e->client, "/etcdserverpb.Lease/LeaseGrant", buf_str(&out), ETCD_CALL_MS, false, &events, e);
+	grpc_call_start(e->client, "/etcdserverpb.Lease/LeaseGrant", buf_str(&out), ETCD_CALL_MS,
+		false, &events, e);
 }
 
 void lease_send(struct etcd *e, struct txn *t)
@@ -55,7 +57,8 @@ void lease_send(struct etcd *e, struct txn *t)
 	struct lease_pool *p = &e->leases;
 	bool start = false;
 	pthread_mutex_lock(&p->lock);
-	if (p->id && p->ttl_s == t->ttl_s && p->uses < USES_MAX && mono_now_ns() < p->until_ns && !p->granting) {
+	if (p->id && p->ttl_s == t->ttl_s && p->uses < USES_MAX && mono_now_ns() < p->until_ns &&
+		!p->granting) {
 		t->lease = p->id;
 		p->uses++;
 	} else {

@@ -22,13 +22,15 @@ static void txn_message(void *arg, struct str message)
 	struct txn *t = arg;
 	CLEAN_ARENA struct arena *a = arena_new(1024);
 	struct etcd_v3_txn_response *resp;
-	if (proto_decode(&etcd_v3_txn_response_type, message, a, (void **)&resp, NULL) || !resp->header)
+	if (proto_decode(&etcd_v3_txn_response_type, message, a, (void **)&resp, NULL) ||
+		!resp->header)
 		return;
 	t->revision = (uint64_t)resp->header->revision;
 	t->result = 0;
 	if (resp->succeeded)
 		return;
-	bool there = resp->responses.len && resp->responses.items[0].response_range && resp->responses.items[0].response_range->kvs.len;
+	bool there = resp->responses.len && resp->responses.items[0].response_range &&
+		resp->responses.items[0].response_range->kvs.len;
 	if (t->verb == STORE_CREATE)
 		t->result = there ? STORE_EXISTS : STORE_CONFLICT; /* the guard's */
 	else
@@ -41,11 +43,15 @@ static int failure(int status, struct str text, bool sent)
 	if (status == GRPC_RESOURCE_EXHAUSTED && str_find_str(text, STR("space")) >= 0)
 		return -ENOSPC;
 	if ((status == GRPC_INVALID_ARGUMENT && str_find_str(text, STR("too large")) >= 0) ||
-		(status == GRPC_RESOURCE_EXHAUSTED && str_find_str(text, STR("larger than max")) >= 0))
+		(status == GRPC_RESOURCE_EXHAUSTED &&
+			str_find_str(text, STR("larger than max")) >= 0))
 		return -EMSGSIZE;
 	if (!sent || etcd_no_leader(text))
 		return -EHOSTUNREACH;
-	return status == GRPC_UNAVAILABLE || status == GRPC_DEADLINE_EXCEEDED || status == GRPC_CANCELLED ? -ETIMEDOUT : -EIO;
+	return status == GRPC_UNAVAILABLE || status == GRPC_DEADLINE_EXCEEDED ||
+			status == GRPC_CANCELLED
+		? -ETIMEDOUT
+		: -EIO;
 }
 
 static void txn_answered(void *arg, int status, struct str text, bool sent)
@@ -63,7 +69,8 @@ static void txn_answered(void *arg, int status, struct str text, bool sent)
 		return;
 	}
 	/* It did not happen, so it may be sent again. */
-	if (t->result == -EHOSTUNREACH && !atomic_load(&t->etcd->closing) && mono_now_ns() < t->deadline_ns) {
+	if (t->result == -EHOSTUNREACH && !atomic_load(&t->etcd->closing) &&
+		mono_now_ns() < t->deadline_ns) {
 		if (etcd_no_leader(text))
 			grpc_client_rotate(t->etcd->client, "it has no leader");
 		txn_send(t);
@@ -78,9 +85,14 @@ enum { EQUAL = 0, GREATER = 1, LESS = 2, VERSION = 0, MOD = 2 };
 
 static struct etcd_v3_compare condition(const struct txn *t)
 {
-	struct etcd_v3_compare c = { .key = t->key, .result = EQUAL, .target = MOD, .mod_revision = SOME((int64_t)t->expect) };
+	struct etcd_v3_compare c = { .key = t->key,
+		.result = EQUAL,
+		.target = MOD,
+		.mod_revision = SOME((int64_t)t->expect) };
 	if (t->verb != STORE_CREATE && !t->expect)
-		c = (struct etcd_v3_compare){ .key = t->key, .result = GREATER, .target = VERSION, .version = SOME(0) };
+		c = (struct etcd_v3_compare){
+			.key = t->key, .result = GREATER, .target = VERSION, .version = SOME(0)
+		};
 	else if (t->verb == STORE_CREATE)
 		c.mod_revision.value = 0;
 	return c;
@@ -91,13 +103,20 @@ void txn_send(struct txn *t)
 	static const struct grpc_events events = { txn_message, txn_answered };
 	CLEAN_BUF struct buf out = { 0 };
 	struct etcd_v3_compare c[] = { condition(t),
-		{ .key = t->guard, .result = LESS, .target = MOD, .mod_revision = SOME((int64_t)t->guard_revision + 1) } };
-	struct etcd_v3_put_request put_guard = { .key = t->guard }, put = { .key = t->key, .value = t->value, .lease = t->lease };
+		{ .key = t->guard,
+			.result = LESS,
+			.target = MOD,
+			.mod_revision = SOME((int64_t)t->guard_revision + 1) } };
+	struct etcd_v3_put_request put_guard = { .key = t->guard },
+				   put = { .key = t->key, .value = t->value, .lease = t->lease };
 	struct etcd_v3_delete_range_request del = { .key = t->key };
 	struct etcd_v3_range_request read = { .key = t->key, .keys_only = true };
-	struct etcd_v3_request_op yes[] = { { 0 }, { .request_put = &put_guard } }, no = { .request_range = &read };
+	struct etcd_v3_request_op yes[] = { { 0 }, { .request_put = &put_guard } },
+				  no = { .request_range = &read };
 	size_t n = t->guard.len ? 2 : 1;
-	struct etcd_v3_txn_request req = { .compare = { c, n }, .success = { yes, n }, .failure = { &no, 1 } };
+	struct etcd_v3_txn_request req = {
+		.compare = { c, n }, .success = { yes, n }, .failure = { &no, 1 }
+	};
 	if (t->verb == STORE_DELETE)
 		yes[0].request_delete_range = &del;
 	else
@@ -106,7 +125,8 @@ void txn_send(struct txn *t)
 	t->result = -EIO;
 	uint64_t now = mono_now_ns();
 	unsigned left = t->deadline_ns > now ? (unsigned)((t->deadline_ns - now) / 1000000) + 1 : 1;
-	grpc_call_start(t->etcd->client, "/etcdserverpb.KV/Txn", buf_str(&out), left, false, &events, t);
+	grpc_call_start(
+		t->etcd->client, "/etcdserverpb.KV/Txn", buf_str(&out), left, false, &events, t);
 }
 
 void remote_write(void *remote, struct store *s, const struct store_remote_write *w)
@@ -155,21 +175,27 @@ static void ask_message(void *arg, struct str message)
 	struct question *q = arg;
 	CLEAN_ARENA struct arena *a = arena_new(512);
 	struct etcd_v3_range_response *resp;
-	if (proto_decode(&etcd_v3_range_response_type, message, a, (void **)&resp, NULL) == 0 && resp->header)
+	if (proto_decode(&etcd_v3_range_response_type, message, a, (void **)&resp, NULL) == 0 &&
+		resp->header)
 		q->revision = (uint64_t)resp->header->revision;
 }
 
 static void ask_answered(void *arg, int status, struct str text, bool sent)
 {
 	struct question *q = arg;
-	if (status != GRPC_OK && !atomic_load(&q->etcd->closing) && mono_now_ns() < q->deadline_ns) {
+	if (status != GRPC_OK && !atomic_load(&q->etcd->closing) &&
+		mono_now_ns() < q->deadline_ns) {
 		if (etcd_no_leader(text))
 			grpc_client_rotate(q->etcd->client, "it has no leader");
 		ask_send(q);
 		return;
 	}
 	bool good = status == GRPC_OK && q->revision;
-	store_remote_now(q->store, good ? 0 : status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT : -EHOSTUNREACH, q->revision);
+	store_remote_now(q->store,
+		good                                       ? 0
+			: status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT
+							   : -EHOSTUNREACH,
+		q->revision);
 	free(q);
 }
 
@@ -178,11 +204,14 @@ static void ask_send(struct question *q)
 {
 	static const struct grpc_events events = { ask_message, ask_answered };
 	CLEAN_BUF struct buf out = { 0 };
-	struct etcd_v3_range_request req = { .key = STR(ETCD_PREFIX), .limit = 1, .count_only = true };
+	struct etcd_v3_range_request req = {
+		.key = STR(ETCD_PREFIX), .limit = 1, .count_only = true
+	};
 	uint64_t now = mono_now_ns();
 	proto_encode(&etcd_v3_range_request_type, &req, &out);
 	grpc_call_start(q->etcd->client, "/etcdserverpb.KV/Range", buf_str(&out),
-		q->deadline_ns > now ? (unsigned)((q->deadline_ns - now) / 1000000) + 1 : 1, false, &events, q);
+		q->deadline_ns > now ? (unsigned)((q->deadline_ns - now) / 1000000) + 1 : 1, false,
+		&events, q);
 }
 
 void remote_ask(void *remote, struct store *s)
@@ -209,8 +238,11 @@ static void tell_events(struct etcd *e, const struct etcd_v3_watch_response *res
 		revision = MAX(revision, (uint64_t)ev->kv->mod_revision);
 		if (!str_has_prefix(ev->kv->key, STR(ETCD_PREFIX)))
 			continue;
-		kvs[n++] = (struct store_remote_kv){ .deleted = ev->type == 1, .key = ev->kv->key, .value = ev->kv->value,
-			.revision = (uint64_t)ev->kv->mod_revision, .create_revision = (uint64_t)ev->kv->create_revision };
+		kvs[n++] = (struct store_remote_kv){ .deleted = ev->type == 1,
+			.key = ev->kv->key,
+			.value = ev->kv->value,
+			.revision = (uint64_t)ev->kv->mod_revision,
+			.create_revision = (uint64_t)ev->kv->create_revision };
 	}
 	if (revision == e->watch.revision)
 		return;
@@ -232,7 +264,8 @@ static void watch_message(void *arg, struct str message)
 		return;
 	}
 	if (!etcd_header_fits(e, resp->header)) {
-		log_error("etcd", "the server belongs to another cluster: all --store URLs must name members of one");
+		log_error("etcd",
+			"the server belongs to another cluster: all --store URLs must name members of one");
 		grpc_client_rotate(e->client, "it belongs to another cluster");
 		return;
 	}
@@ -263,10 +296,13 @@ static void watch_start(struct etcd *e)
 {
 	static const struct grpc_events events = { watch_message, watch_ended };
 	CLEAN_BUF struct buf out = { 0 };
-	struct etcd_v3_watch_create_request create = { .key = { "\0", 1 }, .range_end = { "\0", 1 }, .start_revision = (int64_t)e->watch.revision + 1 };
+	struct etcd_v3_watch_create_request create = { .key = { "\0", 1 },
+		.range_end = { "\0", 1 },
+		.start_revision = (int64_t)e->watch.revision + 1 };
 	struct etcd_v3_watch_request req = { .create_request = &create };
 	proto_encode(&etcd_v3_watch_request_type, &req, &out);
-	e->watch.call = grpc_call_start(e->client, "/etcdserverpb.Watch/Watch", buf_str(&out), 0, true, &events, e);
+	e->watch.call = grpc_call_start(
+		e->client, "/etcdserverpb.Watch/Watch", buf_str(&out), 0, true, &events, e);
 }
 
 struct follow {

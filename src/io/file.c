@@ -79,7 +79,8 @@ static int write_beside(const char *tmp, struct str bytes, mode_t mode, bool dur
 	return durable && fsync(fd) < 0 ? -errno : 0;
 }
 
-int file_write_atomic(const char *path, struct str bytes, mode_t mode, bool durable, struct err *err)
+int file_write_atomic(
+	const char *path, struct str bytes, mode_t mode, bool durable, struct err *err)
 {
 	char suffix[9];
 
@@ -125,9 +126,11 @@ static int sync_files(int dir_fd)
 		struct sync_job *j = &jobs[n];
 
 		if ((e->d_type != DT_REG && e->d_type != DT_UNKNOWN) ||
-			(j->fd = openat(dir_fd, e->d_name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)) < 0)
+			(j->fd = openat(dir_fd, e->d_name,
+				 O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW)) < 0)
 			continue;
-		j->has_thread = n + 1 < SYNC_THREADS && thread_start(&j->thread, "fsync", sync_one, j) == 0;
+		j->has_thread =
+			n + 1 < SYNC_THREADS && thread_start(&j->thread, "fsync", sync_one, j) == 0;
 		if (j->has_thread) {
 			n++;
 			continue;
@@ -167,14 +170,16 @@ int dir_make(const char *path, mode_t mode, struct err *err)
 		if (c && c != '/')
 			continue;
 		*p = '\0';
-		if (mkdir(part, mode) < 0 && errno != EEXIST && !(stat(part, &st) == 0 && S_ISDIR(st.st_mode)))
+		if (mkdir(part, mode) < 0 && errno != EEXIST &&
+			!(stat(part, &st) == 0 && S_ISDIR(st.st_mode)))
 			return err_errno(err, -errno, "cannot make folder %s", part);
 		*p = c;
 		if (!c)
 			break;
 	}
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
-		return err_set(err, -ENOTDIR, "cannot make folder %s: something else has that name", path);
+		return err_set(
+			err, -ENOTDIR, "cannot make folder %s: something else has that name", path);
 	return 0;
 }
 
@@ -217,7 +222,9 @@ static int remove_entry(struct removal *m, int dir, const char *name, unsigned d
 	if (errno != EISDIR && errno != EPERM)
 		return err_errno(m->err, -errno, "cannot remove %s in %s", name, m->path);
 	if (is_mount_point(dir, name))
-		return err_set(m->err, -EBUSY, "cannot remove %s in %s: something is mounted there; unmount it", name, m->path);
+		return err_set(m->err, -EBUSY,
+			"cannot remove %s in %s: something is mounted there; unmount it", name,
+			m->path);
 	if (unlinkat(dir, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != ENOTEMPTY && errno != EEXIST)
@@ -276,7 +283,8 @@ int dir_remove_tree(const char *path, struct err *err)
 	if (!S_ISDIR(st.st_mode))
 		return unlink(path) < 0 ? err_errno(err, -errno, "cannot remove %s", path) : 0;
 	if (is_mount_point(AT_FDCWD, path))
-		return err_set(err, -EBUSY, "cannot remove %s: something is mounted there; unmount it", path);
+		return err_set(err, -EBUSY,
+			"cannot remove %s: something is mounted there; unmount it", path);
 	CLEAN_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0)
@@ -286,5 +294,6 @@ int dir_remove_tree(const char *path, struct err *err)
 
 	if (r < 0)
 		return r;
-	return rmdir(path) < 0 && errno != ENOENT ? err_errno(err, -errno, "cannot remove %s", path) : 0;
+	return rmdir(path) < 0 && errno != ENOENT ? err_errno(err, -errno, "cannot remove %s", path)
+						  : 0;
 }

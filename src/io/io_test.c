@@ -203,7 +203,8 @@ static void folders(void **state)
 	struct dir_watch *w;
 	struct err err;
 
-	assert_int_equal(dir_watch_new(loop, "/no/such/folder", on_change, NULL, &w, &err), -ENOENT);
+	assert_int_equal(
+		dir_watch_new(loop, "/no/such/folder", on_change, NULL, &w, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "/no/such/folder"));
 	assert_int_equal(dir_watch_new(loop, dir, on_change, NULL, &w, NULL), 0);
 	loop_post(loop, change_files, NULL);
@@ -249,9 +250,11 @@ static void pools(void **state)
 
 /* ---- processes ---- */
 
-static int run(const char *script, struct str in, unsigned timeout, struct process_result *ret, struct err *err)
+static int run(const char *script, struct str in, unsigned timeout, struct process_result *ret,
+	struct err *err)
 {
-	return process_run((const char *const[]){ "sh", "-c", script, NULL }, in, timeout, ret, err);
+	return process_run(
+		(const char *const[]){ "sh", "-c", script, NULL }, in, timeout, ret, err);
 }
 
 static void processes(void **state)
@@ -269,7 +272,9 @@ static void processes(void **state)
 	process_result_deinit(&r);
 	assert_int_equal(run("exec sleep 60", STR_NONE, 50, &r, &err), -ETIMEDOUT);
 	assert_non_null(strstr(err.text, "sh did not end"));
-	assert_int_equal(process_run((const char *const[]){ "no-such-program", NULL }, STR_NONE, 0, &r, &err), -ENOENT);
+	assert_int_equal(process_run((const char *const[]){ "no-such-program", NULL }, STR_NONE, 0,
+				 &r, &err),
+		-ENOENT);
 	assert_non_null(strstr(err.text, "no-such-program"));
 	/* More than is kept, and a child that does not read what it is given. */
 	CLEAN_FREE char *large = xcalloc(1, 3000000);
@@ -294,7 +299,8 @@ static void spawning(void **state)
 	assert_int_equal(write(extra[1], "extra\n", 6), 6);
 	close(extra[1]);
 	const struct process_spec spec = {
-		.argv = (const char *const[]){ "sh", "-c", "read x <&3; echo $x $V $(pwd) $(cat | wc -c); exit 5", NULL },
+		.argv = (const char *const[]){ "sh", "-c",
+			"read x <&3; echo $x $V $(pwd) $(cat | wc -c); exit 5", NULL },
 		.env = (const char *const[]){ "V=env", "PATH=/usr/bin:/bin", NULL },
 		.cwd = "/",
 		.stdio = { -1, out[1], -1 },
@@ -346,7 +352,8 @@ static void files(void **state)
 /* More files than it has threads; a pipe is passed by. */
 static void a_folder_is_made_durable(void **state)
 {
-	CLEAN_FREE char *folder = xasprintf("%s/durable", dir), *fifo = xasprintf("%s/fifo", folder);
+	CLEAN_FREE char *folder = xasprintf("%s/durable", dir),
+			*fifo = xasprintf("%s/fifo", folder);
 	struct err err;
 
 	assert_int_equal(dir_sync(folder, &err), -ENOENT);
@@ -384,7 +391,8 @@ static void make_deep(const char *top, int depth)
 static void removing(void **state)
 {
 	CLEAN_FREE char *tree = xasprintf("%s/tree", dir), *outside = xasprintf("%s/outside", dir);
-	CLEAN_FREE char *link_path = xasprintf("%s/tree/link", dir), *kept = xasprintf("%s/outside/kept", dir);
+	CLEAN_FREE char *link_path = xasprintf("%s/tree/link", dir),
+			*kept = xasprintf("%s/outside/kept", dir);
 	struct err err = { "" };
 	struct stat st;
 
@@ -409,7 +417,8 @@ static void removing(void **state)
 /* In a mount namespace of its own, which ends with the process. */
 static int remove_with_mount(const char *tree)
 {
-	CLEAN_FREE char *inner = xasprintf("%s/inner", tree), *file = xasprintf("%s/inner/file", tree);
+	CLEAN_FREE char *inner = xasprintf("%s/inner", tree),
+			*file = xasprintf("%s/inner/file", tree);
 	struct err err = { "" };
 
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -441,9 +450,18 @@ int main(void)
 {
 #define LOOP_TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
 	const struct CMUnitTest tests[] = {
-		LOOP_TEST(posts_in_order), LOOP_TEST(posts_from_threads), LOOP_TEST(timers), LOOP_TEST(descriptors),
-		LOOP_TEST(signals), LOOP_TEST(folders), LOOP_TEST(pools), LOOP_TEST(processes), LOOP_TEST(spawning),
-		LOOP_TEST(files), LOOP_TEST(removing), LOOP_TEST(mounts_are_kept),
+		LOOP_TEST(posts_in_order),
+		LOOP_TEST(posts_from_threads),
+		LOOP_TEST(timers),
+		LOOP_TEST(descriptors),
+		LOOP_TEST(signals),
+		LOOP_TEST(folders),
+		LOOP_TEST(pools),
+		LOOP_TEST(processes),
+		LOOP_TEST(spawning),
+		LOOP_TEST(files),
+		LOOP_TEST(removing),
+		LOOP_TEST(mounts_are_kept),
 		LOOP_TEST(a_folder_is_made_durable),
 	};
 

@@ -51,7 +51,8 @@ static int spawn(const struct process_spec *s, const int *lifted, pid_t *ret_pid
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none, all;
-	short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | (s->new_session ? POSIX_SPAWN_SETSID : 0);
+	short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+		(s->new_session ? POSIX_SPAWN_SETSID : 0);
 
 	sigemptyset(&none);
 	sigfillset(&all);
@@ -130,7 +131,8 @@ static void feed_stdin(struct run *r)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	r->in = n < 0 ? STR_NONE : str_from(r->in, (size_t)n); /* it stopped reading: not our failure */
+	r->in = n < 0 ? STR_NONE
+		      : str_from(r->in, (size_t)n); /* it stopped reading: not our failure */
 	if (!r->in.len) {
 		close(r->fds[0].fd);
 		r->fds[0].fd = -1;
@@ -207,7 +209,8 @@ static int make_stdio(int ours[3], int theirs[3])
 	return 0;
 }
 
-int process_run(const char *const *argv, struct str in, unsigned timeout_ms, struct process_result *ret, struct err *err)
+int process_run(const char *const *argv, struct str in, unsigned timeout_ms,
+	struct process_result *ret, struct err *err)
 {
 	int ours[3], theirs[3], pidfd, wait_status;
 	pid_t pid;
@@ -225,7 +228,8 @@ int process_run(const char *const *argv, struct str in, unsigned timeout_ms, str
 	}
 	struct process_result result = { 0 };
 	struct run run = {
-		.fds = { { ours[0], POLLOUT, 0 }, { ours[1], POLLIN, 0 }, { ours[2], POLLIN, 0 }, { pidfd, POLLIN, 0 } },
+		.fds = { { ours[0], POLLOUT, 0 }, { ours[1], POLLIN, 0 }, { ours[2], POLLIN, 0 },
+			{ pidfd, POLLIN, 0 } },
 		.in = in,
 		.kept = { NULL, &result.out, &result.err },
 	};
@@ -242,10 +246,12 @@ int process_run(const char *const *argv, struct str in, unsigned timeout_ms, str
 	if (r < 0) {
 		process_result_deinit(&result);
 		if (r == -ETIMEDOUT)
-			return err_set(err, r, "%s did not end within %u ms and was killed", argv[0], timeout_ms);
+			return err_set(err, r, "%s did not end within %u ms and was killed",
+				argv[0], timeout_ms);
 		return err_errno(err, r, "cannot wait for %s", argv[0]);
 	}
-	result.status = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+	result.status =
+		WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
 	*ret = result;
 	return 0;
 }

@@ -70,10 +70,13 @@ static void on_fd(uv_poll_t *uv, int status, int events)
 	if (status < 0)
 		w->fn(w->arg, w->events);
 	else
-		w->fn(w->arg, (events & UV_READABLE ? IO_READ : 0) | (events & UV_WRITABLE ? IO_WRITE : 0));
+		w->fn(w->arg,
+			(events & UV_READABLE ? IO_READ : 0) |
+				(events & UV_WRITABLE ? IO_WRITE : 0));
 }
 
-int fd_watch_new(struct loop *l, int fd, int events, fd_fn fn, void *arg, struct fd_watch **ret, struct err *err)
+int fd_watch_new(struct loop *l, int fd, int events, fd_fn fn, void *arg, struct fd_watch **ret,
+	struct err *err)
 {
 	struct fd_watch *w = xcalloc(1, sizeof(*w));
 	int r = uv_poll_init(loop_uv(l), &w->uv, fd);
@@ -98,7 +101,10 @@ void fd_watch_set(struct fd_watch *w, int events)
 	if (!events)
 		uv_poll_stop(&w->uv);
 	else
-		uv_poll_start(&w->uv, (events & IO_READ ? UV_READABLE : 0) | (events & IO_WRITE ? UV_WRITABLE : 0), on_fd);
+		uv_poll_start(&w->uv,
+			(events & IO_READ ? UV_READABLE : 0) |
+				(events & IO_WRITE ? UV_WRITABLE : 0),
+			on_fd);
 }
 
 void fd_watch_free(struct fd_watch *w)
@@ -122,7 +128,8 @@ static void on_signal(uv_signal_t *uv, int signo)
 	w->fn(w->arg);
 }
 
-int signal_watch_new(struct loop *l, int signo, task_fn fn, void *arg, struct signal_watch **ret, struct err *err)
+int signal_watch_new(struct loop *l, int signo, task_fn fn, void *arg, struct signal_watch **ret,
+	struct err *err)
 {
 	struct signal_watch *w = xcalloc(1, sizeof(*w));
 	int r = uv_signal_init(loop_uv(l), &w->uv);
@@ -182,13 +189,16 @@ static void on_inotify(void *arg, int events)
 	w->gone = NULL;
 }
 
-int dir_watch_new(struct loop *l, const char *dir, dir_fn fn, void *arg, struct dir_watch **ret, struct err *err)
+int dir_watch_new(struct loop *l, const char *dir, dir_fn fn, void *arg, struct dir_watch **ret,
+	struct err *err)
 {
-	const uint32_t mask = IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR;
+	const uint32_t mask = IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE |
+		IN_DELETE_SELF | IN_ONLYDIR;
 	CLEAN_FD int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 
 	if (fd < 0)
-		return err_errno(err, -errno, "cannot watch folder %s (raise fs.inotify.max_user_instances?)", dir);
+		return err_errno(err, -errno,
+			"cannot watch folder %s (raise fs.inotify.max_user_instances?)", dir);
 	if (inotify_add_watch(fd, dir, mask) < 0)
 		return err_errno(err, -errno, "cannot watch folder %s", dir);
 	struct dir_watch *w = xcalloc(1, sizeof(*w));

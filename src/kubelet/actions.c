@@ -29,7 +29,8 @@ static bool rule_restarts(const struct core_v1_container *c, int32_t code, bool 
 	return false;
 }
 
-bool container_should_restart(const struct core_v1_pod *pod, const struct container_spec *spec, const struct engine_container *last)
+bool container_should_restart(const struct core_v1_pod *pod, const struct container_spec *spec,
+	const struct engine_container *last)
 {
 	struct str policy = pod->spec.restart_policy;
 	bool by_rule;
@@ -62,7 +63,8 @@ static struct pod_action *add(struct pod_plan *p, int what, const struct contain
 }
 
 /* A running container that must not go on as it is: plans its end. */
-static bool plan_kill(const struct sync *s, struct pod_plan *p, const struct container_spec *spec, const struct engine_container *c)
+static bool plan_kill(const struct sync *s, struct pod_plan *p, const struct container_spec *spec,
+	const struct engine_container *c)
 {
 	const struct slot *slot = worker_slot(s->w, spec->c->name);
 	const char *why = NULL;
@@ -82,16 +84,19 @@ static bool plan_kill(const struct sync *s, struct pod_plan *p, const struct con
 	if (!why)
 		return false;
 	struct engine_container dead = { .state = CONTAINER_EXITED, .exit_code = 137 };
-	bool again = !strcmp(why, "definition changed") || container_should_restart(s->pod, spec, &dead);
+	bool again =
+		!strcmp(why, "definition changed") || container_should_restart(s->pod, spec, &dead);
 	struct pod_action *a = add(p, ACT_KILL, spec);
 	a->container = c;
 	a->by_probe = by_probe;
-	snprintf(a->message, sizeof(a->message), "Container " STR_FMT " %s%s", STR_ARG(spec->c->name), why, again ? ", will be restarted" : "");
+	snprintf(a->message, sizeof(a->message), "Container " STR_FMT " %s%s",
+		STR_ARG(spec->c->name), why, again ? ", will be restarted" : "");
 	return true;
 }
 
 /* One init container. Returns whether the next may be looked at. */
-static bool plan_init(const struct sync *s, struct pod_plan *p, const struct container_spec *spec, bool apps_ran)
+static bool plan_init(
+	const struct sync *s, struct pod_plan *p, const struct container_spec *spec, bool apps_ran)
 {
 	const struct engine_container *c = view_current(&s->view, spec->c->name);
 	const struct slot *slot = worker_slot(s->w, spec->c->name);
@@ -133,8 +138,9 @@ static size_t plan_apps(const struct sync *s, struct pod_plan *p)
 		if (c && !is_down(c)) {
 			living++;
 			plan_kill(s, p, spec, c);
-		} else if (container_should_restart(s->pod, spec, c ? c : view_latest(&s->view, spec->c->name)) ||
-			   (!c && !view_latest(&s->view, spec->c->name))) {
+		} else if (container_should_restart(
+				   s->pod, spec, c ? c : view_latest(&s->view, spec->c->name)) ||
+			(!c && !view_latest(&s->view, spec->c->name))) {
 			living++;
 			add(p, ACT_START, spec);
 		}
@@ -152,14 +158,17 @@ static bool pod_is_through(const struct sync *s)
 		const struct engine_container *c = view_latest(&s->view, spec->c->name);
 		if (spec->kind == KIND_EPHEMERAL)
 			continue;
-		if (spec->kind == KIND_INIT && !spec->sidecar && c && c->state == CONTAINER_EXITED && c->exit_code &&
-		    !container_should_restart(s->pod, spec, c))
+		if (spec->kind == KIND_INIT && !spec->sidecar && c &&
+			c->state == CONTAINER_EXITED && c->exit_code &&
+			!container_should_restart(s->pod, spec, c))
 			return true;
 		if (spec->kind != KIND_APP)
 			continue;
 		started |= c != NULL;
 		struct engine_container dead = { .state = CONTAINER_EXITED, .exit_code = 137 };
-		left |= !c || container_should_restart(s->pod, spec, c->state == CONTAINER_EXITED ? c : &dead);
+		left |= !c ||
+			container_should_restart(
+				s->pod, spec, c->state == CONTAINER_EXITED ? c : &dead);
 	}
 	return started && !left;
 }
@@ -173,7 +182,8 @@ static void plan_sandbox(const struct sync *s, struct pod_plan *p)
 
 void plan_make(const struct sync *s, struct pod_plan *ret)
 {
-	struct pod_plan p = { .items = arena_alloc(s->a, (2 * s->specs.len + 1) * sizeof(*p.items)) };
+	struct pod_plan p = { .items = arena_alloc(
+				      s->a, (2 * s->specs.len + 1) * sizeof(*p.items)) };
 	const struct pod_sandbox *sandbox = worker_sandbox(s->w);
 	bool apps_ran = false, next = true;
 

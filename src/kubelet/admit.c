@@ -48,11 +48,14 @@ static bool term_matches(const struct core_v1_node_selector_term *t, const struc
 static bool affinity_matches(const struct core_v1_pod *pod, const struct core_v1_node *n)
 {
 	LIST_EACH(p, &pod->spec.node_selector)
-		if (!str_eq(str_map_get(&n->metadata.labels, p->key), p->value) || !str_map_has(&n->metadata.labels, p->key))
+		if (!str_eq(str_map_get(&n->metadata.labels, p->key), p->value) ||
+			!str_map_has(&n->metadata.labels, p->key))
 			return false;
 	if (!pod->spec.affinity || !pod->spec.affinity->node_affinity)
 		return true;
-	const struct core_v1_node_selector *sel = pod->spec.affinity->node_affinity->required_during_scheduling_ignored_during_execution;
+	const struct core_v1_node_selector *sel =
+		pod->spec.affinity->node_affinity
+			->required_during_scheduling_ignored_during_execution;
 	if (!sel)
 		return true;
 	LIST_EACH(t, &sel->node_selector_terms)
@@ -61,13 +64,16 @@ static bool affinity_matches(const struct core_v1_pod *pod, const struct core_v1
 	return false;
 }
 
-static bool same_port(const struct core_v1_container_port *a, const struct core_v1_container_port *b)
+static bool same_port(
+	const struct core_v1_container_port *a, const struct core_v1_container_port *b)
 {
-	bool any_a = !a->host_ip.len || str_eqz(a->host_ip, "0.0.0.0"), any_b = !b->host_ip.len || str_eqz(b->host_ip, "0.0.0.0");
+	bool any_a = !a->host_ip.len || str_eqz(a->host_ip, "0.0.0.0"),
+	     any_b = !b->host_ip.len || str_eqz(b->host_ip, "0.0.0.0");
 
 	return a->host_port && a->host_port == b->host_port &&
-		str_eq(a->protocol.len ? a->protocol : STR("TCP"), b->protocol.len ? b->protocol : STR("TCP")) && (any_a || any_b ||
-			str_eq(a->host_ip, b->host_ip));
+		str_eq(a->protocol.len ? a->protocol : STR("TCP"),
+			b->protocol.len ? b->protocol : STR("TCP")) &&
+		(any_a || any_b || str_eq(a->host_ip, b->host_ip));
 }
 
 static bool ports_clash(const struct core_v1_pod *a, const struct core_v1_pod *b)
@@ -96,21 +102,27 @@ static bool wants_apparmor(const struct core_v1_app_armor_profile *p)
 /* What no node of this kind can give. */
 static bool machine_fits(const struct core_v1_pod *pod, char **reason, char **message)
 {
-	bool apparmor = pod->spec.security_context && wants_apparmor(pod->spec.security_context->app_armor_profile);
+	bool apparmor = pod->spec.security_context &&
+		wants_apparmor(pod->spec.security_context->app_armor_profile);
 
 	if (pod->spec.os && pod->spec.os->name.len && !str_eqz(pod->spec.os->name, "linux"))
-		return refuse(reason, message, "PodOSNotSupported", xstrdup("Failed to admit pod as the OS field doesn't match node OS"));
+		return refuse(reason, message, "PodOSNotSupported",
+			xstrdup("Failed to admit pod as the OS field doesn't match node OS"));
 	LIST_EACH(c, &pod->spec.containers)
-		apparmor |= c->security_context && wants_apparmor(c->security_context->app_armor_profile);
+		apparmor |= c->security_context &&
+			wants_apparmor(c->security_context->app_armor_profile);
 	LIST_EACH(c, &pod->spec.init_containers)
-		apparmor |= c->security_context && wants_apparmor(c->security_context->app_armor_profile);
+		apparmor |= c->security_context &&
+			wants_apparmor(c->security_context->app_armor_profile);
 	if (apparmor)
-		return refuse(reason, message, "AppArmor", xstrdup("Cannot enforce AppArmor: AppArmor is not enabled on the host"));
+		return refuse(reason, message, "AppArmor",
+			xstrdup("Cannot enforce AppArmor: AppArmor is not enabled on the host"));
 	return true;
 }
 
 /* Is there room beside the pods that run? `others` and their number are given. */
-static bool resources_fit(struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
+static bool resources_fit(
+	struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
 {
 	static const char *const names[] = { "cpu", "memory", "ephemeral-storage" };
 
@@ -127,11 +139,14 @@ static bool resources_fit(struct sync *s, struct pod_object **others, size_t n, 
 			continue;
 		bool milli = !strcmp(names[i], "cpu");
 		long long w = milli ? quantity_milli_value(want) : quantity_value(want),
-			u = milli ? quantity_milli_value(used) : quantity_value(used),
+			  u = milli ? quantity_milli_value(used) : quantity_value(used),
 			  h = milli ? quantity_milli_value(have) : quantity_value(have);
 		CLEAN_FREE char *why = xasprintf("OutOf%s", names[i]);
-		return refuse(reason, message, why, xasprintf("Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: "
-			"%lld", names[i], w, u, h));
+		return refuse(reason, message, why,
+			xasprintf(
+				"Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: "
+				"%lld",
+				names[i], w, u, h));
 	}
 	return true;
 }
@@ -155,25 +170,31 @@ static struct pod_object **living_pods(struct sync *s, size_t *ret_n)
 	return list;
 }
 
-static bool check(struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
+static bool check(
+	struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
 {
 	struct cached *node;
 	bool ok = true;
 
 	if (n >= (size_t)s->k->c.max_pods)
-		return refuse(reason, message, "OutOfpods", xasprintf("Node didn't have enough resource: pods, requested: 1, used: %zu, "
-			"capacity: %d", n, s->k->c.max_pods));
+		return refuse(reason, message, "OutOfpods",
+			xasprintf(
+				"Node didn't have enough resource: pods, requested: 1, used: %zu, "
+				"capacity: %d",
+				n, s->k->c.max_pods));
 	if (!machine_fits(s->pod, reason, message) || !resources_fit(s, others, n, reason, message))
 		return false;
 	for (size_t i = 0; i < n; i++)
 		if (ports_clash(s->pod, others[i]->pod))
-			return refuse(reason, message, "NodePorts", xstrdup("Predicate NodePorts failed: node(s) didn't have free ports for "
-				"the requested pod ports"));
+			return refuse(reason, message, "NodePorts",
+				xstrdup("Predicate NodePorts failed: node(s) didn't have free ports for "
+					"the requested pod ports"));
 	if (s->w->is_static || !(node = node_cached(s->k)))
 		return true;
 	if (!affinity_matches(s->pod, node->obj))
-		ok = refuse(reason, message, "NodeAffinity", xstrdup("Predicate NodeAffinity failed: node(s) didn't match Pod's node "
-			"affinity/selector"));
+		ok = refuse(reason, message, "NodeAffinity",
+			xstrdup("Predicate NodeAffinity failed: node(s) didn't match Pod's node "
+				"affinity/selector"));
 	cached_unref(node);
 	return ok;
 }

@@ -11,7 +11,8 @@
 
 struct str container_hash(const struct core_v1_container *c, struct arena *a)
 {
-	struct str text = arena_fmt(a, "{\"name\":\"" STR_FMT "\",\"image\":\"" STR_FMT "\"}", STR_ARG(c->name), STR_ARG(c->image));
+	struct str text = arena_fmt(a, "{\"name\":\"" STR_FMT "\",\"image\":\"" STR_FMT "\"}",
+		STR_ARG(c->name), STR_ARG(c->image));
 
 	return arena_fmt(a, "%08x", hash_fnv32a(text.p, text.len));
 }
@@ -55,7 +56,8 @@ static uint64_t ended_ns(struct sync *s, const struct engine_container *c)
 	return ago * 1e9 > (double)now ? 0 : now - (uint64_t)(ago * 1e9);
 }
 
-static bool backing_off(struct sync *s, struct slot *slot, const struct container_spec *spec, const struct engine_container *last)
+static bool backing_off(struct sync *s, struct slot *slot, const struct container_spec *spec,
+	const struct engine_container *last)
 {
 	char wait[DURATION_TEXT_MAX];
 
@@ -67,12 +69,13 @@ static bool backing_off(struct sync *s, struct slot *slot, const struct containe
 		return false;
 	}
 	duration_format((int64_t)slot->restart.delay_ns, wait);
-	struct str text = arena_fmt(s->a, "back-off %s restarting failed container=" STR_FMT " pod=" STR_FMT, wait, STR_ARG(spec->c->name),
-		STR_ARG(pod_format(s->pod, s->a)));
+	struct str text =
+		arena_fmt(s->a, "back-off %s restarting failed container=" STR_FMT " pod=" STR_FMT,
+			wait, STR_ARG(spec->c->name), STR_ARG(pod_format(s->pod, s->a)));
 	if (slot->restart_at_ns != until)
 		worker_container_event(s->w, s->pod, spec->c->name, "Warning", "BackOff",
-			"Back-off restarting failed container " STR_FMT " in pod " STR_FMT, STR_ARG(spec->c->name),
-				STR_ARG(pod_format(s->pod, s->a)));
+			"Back-off restarting failed container " STR_FMT " in pod " STR_FMT,
+			STR_ARG(spec->c->name), STR_ARG(pod_format(s->pod, s->a)));
 	waiting(s, slot, "CrashLoopBackOff", text.p);
 	slot->restart_at_ns = until;
 	worker_at(s->w, until);
@@ -90,49 +93,59 @@ static const char *pull_policy(const struct core_v1_container *c)
 	for (ssize_t i; (i = str_find(tail, '/')) >= 0;)
 		tail = str_from(tail, (size_t)i + 1);
 	ssize_t colon = str_find(tail, ':');
-	return at < 0 && (colon < 0 || str_eqz(str_from(tail, (size_t)colon + 1), "latest")) ? "Always" : "IfNotPresent";
+	return at < 0 && (colon < 0 || str_eqz(str_from(tail, (size_t)colon + 1), "latest"))
+		? "Always"
+		: "IfNotPresent";
 }
 
-static enum start_outcome pull_wait(struct sync *s, struct slot *slot, const struct container_spec *spec)
+static enum start_outcome pull_wait(
+	struct sync *s, struct slot *slot, const struct container_spec *spec)
 {
 	struct str image = spec->c->image;
 	uint64_t until = slot->pull.delay_ns ? slot->pull.since_ns + slot->pull.delay_ns : 0;
 
 	if (until > now_ns(s->k)) {
-		struct str text = arena_fmt(s->a, "Back-off pulling image \"" STR_FMT "\": ErrImagePull: %s", STR_ARG(image),
-			slot->last_pull ? slot->last_pull : "");
+		struct str text =
+			arena_fmt(s->a, "Back-off pulling image \"" STR_FMT "\": ErrImagePull: %s",
+				STR_ARG(image), slot->last_pull ? slot->last_pull : "");
 		if (!slot->waiting_reason || strcmp(slot->waiting_reason, "ImagePullBackOff")) {
-			worker_container_event(s->w, s->pod, spec->c->name, "Normal", "BackOff", "Back-off pulling image \"" STR_FMT "\"",
-				STR_ARG(image));
-			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ImagePullBackOff");
+			worker_container_event(s->w, s->pod, spec->c->name, "Normal", "BackOff",
+				"Back-off pulling image \"" STR_FMT "\"", STR_ARG(image));
+			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed",
+				"Error: ImagePullBackOff");
 		}
 		waiting(s, slot, "ImagePullBackOff", text.p);
 		worker_at(s->w, until);
 		return START_FAILED;
 	}
-	worker_container_event(s->w, s->pod, spec->c->name, "Normal", "Pulling", "Pulling image \"" STR_FMT "\"", STR_ARG(image));
+	worker_container_event(s->w, s->pod, spec->c->name, "Normal", "Pulling",
+		"Pulling image \"" STR_FMT "\"", STR_ARG(image));
 	task_pull(s, slot, image);
 	return START_WAITING;
 }
 
-static enum start_outcome pull_failed(struct sync *s, struct slot *slot, const struct container_spec *spec)
+static enum start_outcome pull_failed(
+	struct sync *s, struct slot *slot, const struct container_spec *spec)
 {
-	const char *text = slot->tasks[TASK_PULL].text ? slot->tasks[TASK_PULL].text : "unknown error";
+	const char *text =
+		slot->tasks[TASK_PULL].text ? slot->tasks[TASK_PULL].text : "unknown error";
 
 	pthread_mutex_lock(&s->w->lock);
 	slot->tasks[TASK_PULL].done = false;
 	set_text(&slot->last_pull, text);
 	backoff_next(&slot->pull, now_ns(s->k));
 	pthread_mutex_unlock(&s->w->lock);
-	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Failed to pull image \"" STR_FMT "\": %s",
-		STR_ARG(spec->c->image), text);
-	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImagePull");
+	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed",
+		"Failed to pull image \"" STR_FMT "\": %s", STR_ARG(spec->c->image), text);
+	worker_container_event(
+		s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImagePull");
 	waiting(s, slot, "ErrImagePull", text);
 	/* Long enough for ErrImagePull to be seen; then the reason becomes ImagePullBackOff. */
 	return again_in(s, slot, NS_PER_S);
 }
 
-static enum start_outcome image_ready(struct sync *s, struct slot *slot, const struct container_spec *spec, struct engine_image *ret)
+static enum start_outcome image_ready(struct sync *s, struct slot *slot,
+	const struct container_spec *spec, struct engine_image *ret)
 {
 	struct engine *e = s->k->c.engine;
 	struct slot_task *t = &slot->tasks[TASK_PULL];
@@ -147,16 +160,20 @@ static enum start_outcome image_ready(struct sync *s, struct slot *slot, const s
 	int r = e->v->image_status(e, spec->c->image, s->a, ret, &err);
 	if (r < 0) {
 		waiting(s, slot, "ImageInspectError", err.text);
-		worker_container_event(s->w, s->pod, spec->c->name, "Warning", "InspectFailed", "Failed to inspect image \"" STR_FMT "\": %s",
-			STR_ARG(spec->c->image), err.text);
+		worker_container_event(s->w, s->pod, spec->c->name, "Warning", "InspectFailed",
+			"Failed to inspect image \"" STR_FMT "\": %s", STR_ARG(spec->c->image),
+			err.text);
 		return again_in(s, slot, SYNC_RETRY_NS);
 	}
 	if (r && !strcmp(policy, "Never")) {
-		struct str text = arena_fmt(s->a, "Container image \"" STR_FMT "\" is not present with pull policy of Never",
+		struct str text = arena_fmt(s->a,
+			"Container image \"" STR_FMT "\" is not present with pull policy of Never",
 			STR_ARG(spec->c->image));
 		if (!slot->waiting_reason || strcmp(slot->waiting_reason, "ErrImageNeverPull")) {
-			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "ErrImageNeverPull", "%s", text.p);
-			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: ErrImageNeverPull");
+			worker_container_event(s->w, s->pod, spec->c->name, "Warning",
+				"ErrImageNeverPull", "%s", text.p);
+			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed",
+				"Error: ErrImageNeverPull");
 		}
 		waiting(s, slot, "ErrImageNeverPull", text.p);
 		return again_in(s, slot, SYNC_RETRY_NS);
@@ -169,7 +186,9 @@ static enum start_outcome image_ready(struct sync *s, struct slot *slot, const s
 	}
 	if (!pulled)
 		worker_container_event(s->w, s->pod, spec->c->name, "Normal", "Pulled",
-			"Container image \"" STR_FMT "\" already present on machine and can be accessed by the pod", STR_ARG(spec->c->image));
+			"Container image \"" STR_FMT
+			"\" already present on machine and can be accessed by the pod",
+			STR_ARG(spec->c->image));
 	slot->pull = (struct backoff){ 0 };
 	return START_DONE;
 }
@@ -179,7 +198,8 @@ static enum start_outcome image_ready(struct sync *s, struct slot *slot, const s
 /* Restart counts outlive the engine's records: the log folder remembers. */
 static uint32_t attempt_by_logs(struct sync *s, struct str name)
 {
-	struct str dir = arena_fmt(s->a, STR_FMT "/" STR_FMT, STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(name));
+	struct str dir = arena_fmt(s->a, STR_FMT "/" STR_FMT,
+		STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(name));
 	uint32_t next = 0;
 	DIR *d = opendir(dir.p);
 
@@ -194,7 +214,8 @@ static uint32_t attempt_by_logs(struct sync *s, struct str name)
 	return next;
 }
 
-static struct engine_strs expand_all(const struct str_list *l, const struct engine_container_config *c, struct arena *a)
+static struct engine_strs expand_all(
+	const struct str_list *l, const struct engine_container_config *c, struct arena *a)
 {
 	struct str *items = arena_alloc(a, (l->len + 1) * sizeof(*items));
 
@@ -203,8 +224,8 @@ static struct engine_strs expand_all(const struct str_list *l, const struct engi
 	return (struct engine_strs){ items, l->len };
 }
 
-static int termination_log_make(struct sync *s, const struct core_v1_container *c, uint32_t attempt, struct engine_container_config *ret,
-	struct err *err)
+static int termination_log_make(struct sync *s, const struct core_v1_container *c, uint32_t attempt,
+	struct engine_container_config *ret, struct err *err)
 {
 	if (!c->termination_message_path.len)
 		return 0;
@@ -219,13 +240,14 @@ static int termination_log_make(struct sync *s, const struct core_v1_container *
 	struct engine_mount *list = arena_alloc(s->a, (ret->n_mounts + 1) * sizeof(*list));
 	if (ret->n_mounts)
 		memcpy(list, ret->mounts, ret->n_mounts * sizeof(*list));
-	list[ret->n_mounts++] = (struct engine_mount){ c->termination_message_path.p, path.p, false, 0 };
+	list[ret->n_mounts++] =
+		(struct engine_mount){ c->termination_message_path.p, path.p, false, 0 };
 	ret->mounts = list;
 	return 0;
 }
 
-static int config_make(struct sync *s, const struct container_spec *spec, const struct engine_image *image,
-	struct engine_container_config *c, struct err *err)
+static int config_make(struct sync *s, const struct container_spec *spec,
+	const struct engine_image *image, struct engine_container_config *c, struct err *err)
 {
 	const struct core_v1_container *k = spec->c;
 	const struct pod_sandbox *b = worker_sandbox(s->w);
@@ -256,14 +278,19 @@ static int config_make(struct sync *s, const struct container_spec *spec, const 
 	c->stdin_once = k->stdin_once;
 	c->tty = k->tty;
 	c->hostname = s->pod->spec.host_network ? NULL : pod_hostname(s->pod, s->k, s->a).p;
-	c->annotations_json = arena_fmt(s->a, "{\"hash\":\"" STR_FMT "\",\"grace\":\"%lld\"}", STR_ARG(container_hash(k, s->a)),
-		(long long)(s->pod->spec.termination_grace_period_seconds.set ? s->pod->spec.termination_grace_period_seconds.value : 30)).p;
+	c->annotations_json = arena_fmt(s->a, "{\"hash\":\"" STR_FMT "\",\"grace\":\"%lld\"}",
+		STR_ARG(container_hash(k, s->a)),
+		(long long)(s->pod->spec.termination_grace_period_seconds.set
+				? s->pod->spec.termination_grace_period_seconds.value
+				: 30))
+				      .p;
 	return security_apply(s, k, image, c, err);
 }
 
 /* ---- all of it ---- */
 
-static enum start_outcome failed(struct sync *s, struct slot *slot, const struct container_spec *spec, const char *reason, const char *text)
+static enum start_outcome failed(struct sync *s, struct slot *slot,
+	const struct container_spec *spec, const char *reason, const char *text)
 {
 	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: %s", text);
 	waiting(s, slot, reason, text);
@@ -308,8 +335,10 @@ enum start_outcome container_start(struct sync *s, const struct container_spec *
 	c.attempt = last ? last->attempt + 1 : attempt_by_logs(s, spec->c->name);
 	if (config_make(s, spec, &image, &c, &err))
 		return failed(s, slot, spec, "CreateContainerConfigError", err.text);
-	struct str log_dir = arena_fmt(s->a, STR_FMT "/" STR_FMT, STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(spec->c->name));
-	if (dir_make(log_dir.p, 0755, &err) || e->v->container_create(e, worker_sandbox(w)->id, &c, id, &err))
+	struct str log_dir = arena_fmt(s->a, STR_FMT "/" STR_FMT,
+		STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(spec->c->name));
+	if (dir_make(log_dir.p, 0755, &err) ||
+		e->v->container_create(e, worker_sandbox(w)->id, &c, id, &err))
 		return failed(s, slot, spec, "CreateContainerError", err.text);
 	worker_container_event(w, s->pod, spec->c->name, "Normal", "Created", "Container created");
 	if (last && last->state == CONTAINER_EXITED)

@@ -16,7 +16,8 @@ static void env_set(struct env_list *l, struct str name, struct str value)
 {
 	if (l->len == l->cap) {
 		size_t cap = l->cap ? 2 * l->cap : 16;
-		l->items = arena_grow(l->a, l->items, l->cap * sizeof(*l->items), cap * sizeof(*l->items));
+		l->items = arena_grow(
+			l->a, l->items, l->cap * sizeof(*l->items), cap * sizeof(*l->items));
 		l->cap = cap;
 	}
 	l->items[l->len++] = (struct engine_env){ name, value };
@@ -81,28 +82,36 @@ static struct str variable_name(struct str s, struct arena *a)
 static void service_vars(struct env_list *l, const struct core_v1_service *svc)
 {
 	struct arena *a = l->a;
-	struct str ip = arena_str(a, svc->spec.cluster_ip), name = variable_name(svc->metadata.name, a);
+	struct str ip = arena_str(a, svc->spec.cluster_ip),
+		   name = variable_name(svc->metadata.name, a);
 	bool v6 = str_find(ip, ':') >= 0;
 
 	env_set(l, arena_fmt(a, STR_FMT "_SERVICE_HOST", STR_ARG(name)), ip);
 	if (!svc->spec.ports.len)
 		return;
-	env_set(l, arena_fmt(a, STR_FMT "_SERVICE_PORT", STR_ARG(name)), arena_fmt(a, "%d", svc->spec.ports.items[0].port));
+	env_set(l, arena_fmt(a, STR_FMT "_SERVICE_PORT", STR_ARG(name)),
+		arena_fmt(a, "%d", svc->spec.ports.items[0].port));
 	LIST_EACH(p, &svc->spec.ports)
 		if (p->name.len)
-			env_set(l, arena_fmt(a, STR_FMT "_SERVICE_PORT_" STR_FMT, STR_ARG(name), STR_ARG(variable_name(p->name, a))),
+			env_set(l,
+				arena_fmt(a, STR_FMT "_SERVICE_PORT_" STR_FMT, STR_ARG(name),
+					STR_ARG(variable_name(p->name, a))),
 				arena_fmt(a, "%d", p->port));
 	LIST_EACH(p, &svc->spec.ports) {
-		struct str proto = arena_str(a, p->protocol.len ? p->protocol : STR("TCP")), upper = variable_name(proto, a);
+		struct str proto = arena_str(a, p->protocol.len ? p->protocol : STR("TCP")),
+			   upper = variable_name(proto, a);
 		for (char *c = (char *)proto.p; *c; c++)
 			*c |= 32;
-		struct str prefix = arena_fmt(a, STR_FMT "_PORT_%d_" STR_FMT, STR_ARG(name), p->port, STR_ARG(upper));
-		struct str url = arena_fmt(a, STR_FMT "://%s" STR_FMT "%s:%d", STR_ARG(proto), v6 ? "[" : "", STR_ARG(ip), v6 ? "]" : "", p->port);
+		struct str prefix = arena_fmt(
+			a, STR_FMT "_PORT_%d_" STR_FMT, STR_ARG(name), p->port, STR_ARG(upper));
+		struct str url = arena_fmt(a, STR_FMT "://%s" STR_FMT "%s:%d", STR_ARG(proto),
+			v6 ? "[" : "", STR_ARG(ip), v6 ? "]" : "", p->port);
 		if (p == svc->spec.ports.items)
 			env_set(l, arena_fmt(a, STR_FMT "_PORT", STR_ARG(name)), url);
 		env_set(l, prefix, url);
 		env_set(l, arena_fmt(a, STR_FMT "_PROTO", STR_ARG(prefix)), proto);
-		env_set(l, arena_fmt(a, STR_FMT "_PORT", STR_ARG(prefix)), arena_fmt(a, "%d", p->port));
+		env_set(l, arena_fmt(a, STR_FMT "_PORT", STR_ARG(prefix)),
+			arena_fmt(a, "%d", p->port));
 		env_set(l, arena_fmt(a, STR_FMT "_ADDR", STR_ARG(prefix)), ip);
 	}
 }
@@ -127,14 +136,16 @@ static void add_services(struct sync *s, struct env_list *l, struct str ns, cons
 
 static int services_env(struct sync *s, struct env_list *l, struct err *err)
 {
-	bool links = !s->pod->spec.enable_service_links.set || s->pod->spec.enable_service_links.value;
+	bool links =
+		!s->pod->spec.enable_service_links.set || s->pod->spec.enable_service_links.value;
 	struct str ns = s->pod->metadata.namespace;
 
 	if (!s->k->services)
 		return 0;
 	/* Only just after the start. A static pod goes without: it may be what the API server runs in. */
 	if (!s->w->is_static && !informer_wait_synced(s->k->services, SERVICES_WAIT_MS))
-		return err_set(err, -EAGAIN, "services have not yet been read at least once, cannot construct envvars");
+		return err_set(err, -EAGAIN,
+			"services have not yet been read at least once, cannot construct envvars");
 	if (!links || !str_eqz(ns, "default"))
 		add_services(s, l, STR("default"), "kubernetes");
 	if (links)
@@ -149,7 +160,8 @@ static bool subscript(struct str path, const char *map, struct str *ret)
 {
 	size_t n = strlen(map);
 
-	if (path.len < n + 4 || memcmp(path.p, map, n) || path.p[n] != '[' || path.p[n + 1] != '\'' || memcmp(path.p + path.len - 2, "']", 2))
+	if (path.len < n + 4 || memcmp(path.p, map, n) || path.p[n] != '[' ||
+		path.p[n + 1] != '\'' || memcmp(path.p + path.len - 2, "']", 2))
 		return false;
 	*ret = str_n(path.p + n + 2, path.len - n - 4);
 	return true;
@@ -168,7 +180,8 @@ static struct str map_text(const struct str_map *m, struct arena *a)
 	return arena_str(a, buf_str(&b));
 }
 
-int field_value(struct sync *s, struct str path, const char *pod_ip, struct str *ret, struct err *err)
+int field_value(
+	struct sync *s, struct str path, const char *pod_ip, struct str *ret, struct err *err)
 {
 	const struct core_v1_pod *pod = s->pod;
 	struct str ip = str_of(pod_ip ? pod_ip : ""), host = str_of(s->k->c.node_ip), key;
@@ -192,37 +205,46 @@ int field_value(struct sync *s, struct str path, const char *pod_ip, struct str 
 			*ret = plain[i].value.p ? plain[i].value : STR("");
 			return 0;
 		}
-	if (subscript(path, "metadata.labels", &key) || subscript(path, "metadata.annotations", &key)) {
-		const struct str_map *m = str_has_prefix(path, STR("metadata.labels")) ? &pod->metadata.labels : &pod->metadata.annotations;
+	if (subscript(path, "metadata.labels", &key) ||
+		subscript(path, "metadata.annotations", &key)) {
+		const struct str_map *m = str_has_prefix(path, STR("metadata.labels"))
+			? &pod->metadata.labels
+			: &pod->metadata.annotations;
 		struct str v = str_map_get(m, key);
 		*ret = v.p ? v : STR("");
 		return 0;
 	}
 	if (str_eqz(path, "metadata.labels") || str_eqz(path, "metadata.annotations")) {
-		*ret = map_text(str_eqz(path, "metadata.labels") ? &pod->metadata.labels : &pod->metadata.annotations, s->a);
+		*ret = map_text(str_eqz(path, "metadata.labels") ? &pod->metadata.labels
+								 : &pod->metadata.annotations,
+			s->a);
 		return 0;
 	}
 	return err_set(err, -EINVAL, "unsupported fieldPath: " STR_FMT, STR_ARG(path));
 }
 
-int resource_field_value(struct sync *s, const struct core_v1_resource_field_selector *r, const struct core_v1_container *self, struct str *ret,
-	struct err *err)
+int resource_field_value(struct sync *s, const struct core_v1_resource_field_selector *r,
+	const struct core_v1_container *self, struct str *ret, struct err *err)
 {
 	const struct core_v1_container *c = self;
 	struct quantity q = { 0 }, divisor = { .nano = 1000000000, .format = 'D' };
 	struct str which, name;
 
 	if (r->container_name.len) {
-		const struct container_spec *spec = container_specs_find(&s->specs, r->container_name);
+		const struct container_spec *spec =
+			container_specs_find(&s->specs, r->container_name);
 		if (!spec)
-			return err_set(err, -EINVAL, "container " STR_FMT " not found", STR_ARG(r->container_name));
+			return err_set(err, -EINVAL, "container " STR_FMT " not found",
+				STR_ARG(r->container_name));
 		c = spec->c;
 	}
 	if (!c || !str_cut(r->resource, '.', &which, &name))
-		return err_set(err, -EINVAL, "unsupported container resource: " STR_FMT, STR_ARG(r->resource));
+		return err_set(err, -EINVAL, "unsupported container resource: " STR_FMT,
+			STR_ARG(r->resource));
 	bool limits = str_eqz(which, "limits");
 	CLEAN_FREE char *resource = str_dup(name);
-	if (!resource_quantity(limits ? &c->resources.limits : &c->resources.requests, resource, &q)) {
+	if (!resource_quantity(
+		    limits ? &c->resources.limits : &c->resources.requests, resource, &q)) {
 		/* No limit: all that the node has to give. No request: none. */
 		if (limits)
 			node_allocatable(s->k, resource, &q);
@@ -238,7 +260,8 @@ int resource_field_value(struct sync *s, const struct core_v1_resource_field_sel
 
 /* ---- references ---- */
 
-static int from_config_map(struct sync *s, const struct core_v1_config_map_key_selector *r, struct str *ret, bool *ret_skip, struct err *err)
+static int from_config_map(struct sync *s, const struct core_v1_config_map_key_selector *r,
+	struct str *ret, bool *ret_skip, struct err *err)
 {
 	struct core_v1_config_map *m;
 	struct str name = r->local_object_reference.name;
@@ -255,11 +278,15 @@ static int from_config_map(struct sync *s, const struct core_v1_config_map_key_s
 	if (ret->p)
 		return 0;
 	*ret_skip = optional;
-	return optional ? 0 : err_set(err, -ENOENT, "couldn't find key " STR_FMT " in ConfigMap " STR_FMT "/" STR_FMT, STR_ARG(r->key),
-		STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
+	return optional
+		? 0
+		: err_set(err, -ENOENT,
+			  "couldn't find key " STR_FMT " in ConfigMap " STR_FMT "/" STR_FMT,
+			  STR_ARG(r->key), STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
 }
 
-static int from_secret(struct sync *s, const struct core_v1_secret_key_selector *r, struct str *ret, bool *ret_skip, struct err *err)
+static int from_secret(struct sync *s, const struct core_v1_secret_key_selector *r, struct str *ret,
+	bool *ret_skip, struct err *err)
 {
 	struct core_v1_secret *m;
 	struct str name = r->local_object_reference.name;
@@ -276,12 +303,16 @@ static int from_secret(struct sync *s, const struct core_v1_secret_key_selector 
 	if (ret->p)
 		return 0;
 	*ret_skip = optional;
-	return optional ? 0 : err_set(err, -ENOENT, "couldn't find key " STR_FMT " in Secret " STR_FMT "/" STR_FMT, STR_ARG(r->key),
-		STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
+	return optional
+		? 0
+		: err_set(err, -ENOENT,
+			  "couldn't find key " STR_FMT " in Secret " STR_FMT "/" STR_FMT,
+			  STR_ARG(r->key), STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
 }
 
-static int value_from(struct sync *s, const struct core_v1_container *c, const struct core_v1_env_var_source *v, const char *pod_ip, struct str *ret,
-	bool *ret_skip, struct err *err)
+static int value_from(struct sync *s, const struct core_v1_container *c,
+	const struct core_v1_env_var_source *v, const char *pod_ip, struct str *ret, bool *ret_skip,
+	struct err *err)
 {
 	if (v->field_ref)
 		return field_value(s, v->field_ref->field_path, pod_ip, ret, err);
@@ -291,10 +322,12 @@ static int value_from(struct sync *s, const struct core_v1_container *c, const s
 		return from_config_map(s, v->config_map_key_ref, ret, ret_skip, err);
 	if (v->secret_key_ref)
 		return from_secret(s, v->secret_key_ref, ret, ret_skip, err);
-	return err_set(err, -ENOSYS, "environment variable from a file (fileKeyRef) is not supported by this kubelet");
+	return err_set(err, -ENOSYS,
+		"environment variable from a file (fileKeyRef) is not supported by this kubelet");
 }
 
-static int env_from(struct sync *s, struct env_list *l, const struct core_v1_env_from_source *e, struct err *err)
+static int env_from(struct sync *s, struct env_list *l, const struct core_v1_env_from_source *e,
+	struct err *err)
 {
 	const struct str_map *data;
 	bool optional;
@@ -303,11 +336,13 @@ static int env_from(struct sync *s, struct env_list *l, const struct core_v1_env
 
 	if (e->config_map_ref) {
 		optional = e->config_map_ref->optional.set && e->config_map_ref->optional.value;
-		r = object_get(s, &core_v1_config_map_type, e->config_map_ref->local_object_reference.name, &obj, err);
+		r = object_get(s, &core_v1_config_map_type,
+			e->config_map_ref->local_object_reference.name, &obj, err);
 		data = r ? NULL : &((struct core_v1_config_map *)obj)->data;
 	} else if (e->secret_ref) {
 		optional = e->secret_ref->optional.set && e->secret_ref->optional.value;
-		r = object_get(s, &core_v1_secret_type, e->secret_ref->local_object_reference.name, &obj, err);
+		r = object_get(s, &core_v1_secret_type, e->secret_ref->local_object_reference.name,
+			&obj, err);
 		data = r ? NULL : &((struct core_v1_secret *)obj)->data;
 	} else {
 		return 0;
@@ -317,11 +352,16 @@ static int env_from(struct sync *s, struct env_list *l, const struct core_v1_env
 	if (r)
 		return r < 0 ? r : -ENOENT;
 	LIST_EACH(p, data)
-		env_set(l, e->prefix.len ? arena_fmt(s->a, STR_FMT STR_FMT, STR_ARG(e->prefix), STR_ARG(p->key)) : p->key, p->value);
+		env_set(l,
+			e->prefix.len ? arena_fmt(s->a, STR_FMT STR_FMT, STR_ARG(e->prefix),
+						STR_ARG(p->key))
+				      : p->key,
+			p->value);
 	return 0;
 }
 
-int env_make(struct sync *s, const struct core_v1_container *c, const char *pod_ip, struct engine_env **ret, size_t *ret_n, struct err *err)
+int env_make(struct sync *s, const struct core_v1_container *c, const char *pod_ip,
+	struct engine_env **ret, size_t *ret_n, struct err *err)
 {
 	struct env_list l = { .a = s->a };
 

@@ -8,7 +8,7 @@
 #include "kubelet/internal.h"
 
 #define LOOK_NS (10 * NS_PER_S)
-#define HOLD_NS (300 * NS_PER_S)          /* a condition stays this long after the last sign of it */
+#define HOLD_NS (300 * NS_PER_S) /* a condition stays this long after the last sign of it */
 #define MEMORY_MIN (100ull << 20)
 #define PIDS_MIN 100
 
@@ -51,7 +51,8 @@ static bool pids_short(void)
 	CLEAN_BUF struct buf b = { 0 }, m = { 0 };
 	struct err err;
 
-	if (file_read("/proc/loadavg", 256, &b, &err) || file_read("/proc/sys/kernel/pid_max", 64, &m, &err))
+	if (file_read("/proc/loadavg", 256, &b, &err) ||
+		file_read("/proc/sys/kernel/pid_max", 64, &m, &err))
 		return false;
 	const char *slash = strchr(b.p, '/');
 	return slash && atoll(m.p) - atoll(slash + 1) < PIDS_MIN;
@@ -62,7 +63,7 @@ static bool pids_short(void)
 struct candidate {
 	struct pod_worker *w;
 	int32_t priority;
-	int64_t over;                     /* use over request, bytes */
+	int64_t over; /* use over request, bytes */
 };
 
 static int64_t memory_used(struct kubelet *k, struct pod_worker *w, struct arena *a)
@@ -80,7 +81,8 @@ static int64_t memory_used(struct kubelet *k, struct pod_worker *w, struct arena
 	if (!id.len || k->c.engine->v->container_list(k->c.engine, id.p, a, &list, &n, &err))
 		return 0;
 	for (size_t i = 0; i < n; i++)
-		if (list[i].state == CONTAINER_RUNNING && !k->c.engine->v->container_stats(k->c.engine, list[i].id, &stats, &err))
+		if (list[i].state == CONTAINER_RUNNING &&
+			!k->c.engine->v->container_stats(k->c.engine, list[i].id, &stats, &err))
 			sum += (int64_t)stats.memory_working_set;
 	return sum;
 }
@@ -109,7 +111,8 @@ static void evict_one(struct kubelet *k, const char *resource)
 		pthread_mutex_unlock(&k->lock);
 		pod_requests(o->pod, "memory", &request);
 		struct candidate c = { all[i], o->pod->spec.priority.value, 0 };
-		bool spared = o->is_static || c.priority >= 2000000000 || all[i]->state != POD_SYNCING;
+		bool spared =
+			o->is_static || c.priority >= 2000000000 || all[i]->state != POD_SYNCING;
 		pod_object_unref(o);
 		if (spared)
 			continue;

@@ -9,12 +9,20 @@
 #include "kubelet/internal.h"
 
 #define FRAME_MAX 16384
-enum { FRAME_DATA = 0, FRAME_HEADERS = 1, FRAME_RST = 3, FRAME_SETTINGS = 4, FRAME_PING = 6, FRAME_GOAWAY = 7 };
+enum {
+	FRAME_DATA = 0,
+	FRAME_HEADERS = 1,
+	FRAME_RST = 3,
+	FRAME_SETTINGS = 4,
+	FRAME_PING = 6,
+	FRAME_GOAWAY = 7
+};
 
 static void frame(struct buf *b, int type, int flags, uint32_t stream, struct str payload)
 {
-	uint8_t head[9] = { (uint8_t)(payload.len >> 16), (uint8_t)(payload.len >> 8), (uint8_t)payload.len, (uint8_t)type, (uint8_t)flags,
-		(uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream };
+	uint8_t head[9] = { (uint8_t)(payload.len >> 16), (uint8_t)(payload.len >> 8),
+		(uint8_t)payload.len, (uint8_t)type, (uint8_t)flags, (uint8_t)(stream >> 24),
+		(uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream };
 
 	buf_add(b, head, sizeof(head));
 	buf_add_str(b, payload);
@@ -82,14 +90,16 @@ static int serving_status(const uint8_t *p, size_t n)
 	return n == 5 ? 0 : -1;
 }
 
-enum probe_result grpc_health(int fd, const char *ip, const struct core_v1_grpc_action *g, unsigned timeout_ms, struct buf *ret_output)
+enum probe_result grpc_health(int fd, const char *ip, const struct core_v1_grpc_action *g,
+	unsigned timeout_ms, struct buf *ret_output)
 {
 	CLEAN_FD int close_it = fd;
 	CLEAN_BUF struct buf out = { 0 };
 	CLEAN_FREE uint8_t *payload = xmalloc(FRAME_MAX);
 	uint64_t until = mono_now_ns() + timeout_ms * NS_PER_MS;
 	uint8_t head[9];
-	static const char *const names[] = { "UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN" };
+	static const char *const names[] = { "UNKNOWN", "SERVING", "NOT_SERVING",
+		"SERVICE_UNKNOWN" };
 
 	(void)close_it;
 	request(&out, ip, g);
@@ -113,11 +123,14 @@ enum probe_result grpc_health(int fd, const char *ip, const struct core_v1_grpc_
 			int status = serving_status(payload, n);
 			if (status == 1)
 				return PROBE_SUCCESS;
-			buf_addf(ret_output, "service unhealthy (responded with \"%s\")", status >= 0 && status < 4 ? names[status] : "garbage");
+			buf_addf(ret_output, "service unhealthy (responded with \"%s\")",
+				status >= 0 && status < 4 ? names[status] : "garbage");
 			return PROBE_FAILURE;
 		}
-		if (type == FRAME_RST || type == FRAME_GOAWAY || (type == FRAME_HEADERS && flags & 1)) {
-			buf_addz(ret_output, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health) or "
+		if (type == FRAME_RST || type == FRAME_GOAWAY ||
+			(type == FRAME_HEADERS && flags & 1)) {
+			buf_addz(ret_output,
+				"error: this server does not implement the grpc health protocol (grpc.health.v1.Health) or "
 				"does not know the service");
 			return PROBE_FAILURE;
 		}

@@ -4,7 +4,8 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
-static int run_exec(struct kubelet *k, const struct str_list *command, const char *id, int64_t timeout_ms, struct err *err)
+static int run_exec(struct kubelet *k, const struct str_list *command, const char *id,
+	int64_t timeout_ms, struct err *err)
 {
 	CLEAN_BUF struct buf out = { 0 };
 	int code;
@@ -17,19 +18,22 @@ static int run_exec(struct kubelet *k, const struct str_list *command, const cha
 	if (r)
 		return r < 0 ? r : -ENOENT;
 	if (code)
-		return err_set(err, -EIO, "command exited with code %d: " STR_FMT, code, STR_ARG(buf_str(&out)));
+		return err_set(err, -EIO, "command exited with code %d: " STR_FMT, code,
+			STR_ARG(buf_str(&out)));
 	return 0;
 }
 
-int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h, const struct core_v1_container *c, const char *container_id,
-	const char *pod_ip, int64_t timeout_ms, struct err *err)
+int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h,
+	const struct core_v1_container *c, const char *container_id, const char *pod_ip,
+	int64_t timeout_ms, struct err *err)
 {
 	if (h->exec)
 		return run_exec(k, &h->exec->command, container_id, timeout_ms, err);
 	if (h->http_get) {
 		CLEAN_BUF struct buf body = { 0 }, url = { 0 };
 		int status;
-		int r = http_get_action(h->http_get, c, pod_ip, timeout_ms ? (unsigned)timeout_ms : 30000, &status, &body, &url, err);
+		int r = http_get_action(h->http_get, c, pod_ip,
+			timeout_ms ? (unsigned)timeout_ms : 30000, &status, &body, &url, err);
 		return r;
 	}
 	if (h->sleep) {

@@ -11,10 +11,10 @@
 #define ROUND_NS (60 * NS_PER_S)
 #define LOG_MAX_BYTES (10 << 20)
 #define LOG_FILES 5
-#define IMAGE_HIGH 85                     /* per cent of the disk at which images go */
+#define IMAGE_HIGH 85 /* per cent of the disk at which images go */
 #define IMAGE_LOW 80
-#define RUNS_KEPT 2                       /* a name: the latest and the one before, for logs --previous */
-#define IMAGE_ROUNDS 5                    /* images are looked at every so many rounds */
+#define RUNS_KEPT 2    /* a name: the latest and the one before, for logs --previous */
+#define IMAGE_ROUNDS 5 /* images are looked at every so many rounds */
 
 struct keeper {
 	struct kubelet *k;
@@ -33,12 +33,14 @@ void keeper_prune_containers(struct sync *s)
 		size_t seen = 0;
 		for (size_t j = 0; j < s->view.len; j++) {
 			const struct engine_container *c = s->view.items[j].c;
-			if (!str_eq(c->name, s->specs.items[i].c->name) || ++seen <= RUNS_KEPT || c->state == CONTAINER_RUNNING)
+			if (!str_eq(c->name, s->specs.items[i].c->name) || ++seen <= RUNS_KEPT ||
+				c->state == CONTAINER_RUNNING)
 				continue;
 			if (s->k->c.engine->v->container_remove(s->k->c.engine, c->id, &err) < 0)
 				log_warn("kubelet", "container %s: %s", c->id, err.text);
 			else if (c->attempt > 0) {
-				struct str log = arena_fmt(s->a, STR_FMT "/" STR_FMT "/%u.log", STR_ARG(pod_log_folder(s->k, s->pod, s->a)),
+				struct str log = arena_fmt(s->a, STR_FMT "/" STR_FMT "/%u.log",
+					STR_ARG(pod_log_folder(s->k, s->pod, s->a)),
 					STR_ARG(c->name), c->attempt);
 				unlink(log.p);
 			}
@@ -51,10 +53,12 @@ void keeper_prune_containers(struct sync *s)
 			used |= !strcmp(s->view.items[j].c->sandbox_id, s->w->sandboxes[i].id);
 		if (used)
 			continue;
-		if (s->k->c.engine->v->sandbox_remove(s->k->c.engine, s->w->sandboxes[i].id, &err) >= 0) {
+		if (s->k->c.engine->v->sandbox_remove(
+			    s->k->c.engine, s->w->sandboxes[i].id, &err) >= 0) {
 			pthread_mutex_lock(&s->w->lock);
 			free(s->w->sandboxes[i].ip);
-			memmove(&s->w->sandboxes[i], &s->w->sandboxes[i + 1], (s->w->n_sandboxes - i - 1) * sizeof(*s->w->sandboxes));
+			memmove(&s->w->sandboxes[i], &s->w->sandboxes[i + 1],
+				(s->w->n_sandboxes - i - 1) * sizeof(*s->w->sandboxes));
 			s->w->n_sandboxes--;
 			i--;
 			pthread_mutex_unlock(&s->w->lock);
@@ -69,7 +73,8 @@ static void rotate(struct kubelet *k, const char *path, const char *id)
 	struct err err;
 
 	for (int i = LOG_FILES - 1; i >= 1; i--) {
-		CLEAN_FREE char *from = i == 1 ? xstrdup(path) : xasprintf("%s.%d", path, i - 1), *to = xasprintf("%s.%d", path, i);
+		CLEAN_FREE char *from = i == 1 ? xstrdup(path) : xasprintf("%s.%d", path, i - 1),
+				*to = xasprintf("%s.%d", path, i);
 		if (rename(from, to) && errno != ENOENT)
 			log_warn("kubelet", "%s: %s", from, strerror(errno));
 	}
@@ -90,7 +95,7 @@ static void check_logs(struct kubelet *k, struct pod_worker *w)
 
 	pthread_mutex_lock(&w->lock);
 	size_t n = w->n_sandboxes;
-	char (*ids)[ENGINE_ID] = arena_alloc(a, (n + 1) * ENGINE_ID);
+	char(*ids)[ENGINE_ID] = arena_alloc(a, (n + 1) * ENGINE_ID);
 	for (size_t i = 0; i < n; i++)
 		memcpy(ids[i], w->sandboxes[i].id, ENGINE_ID);
 	pthread_mutex_unlock(&w->lock);
@@ -100,9 +105,11 @@ static void check_logs(struct kubelet *k, struct pod_worker *w)
 		if (k->c.engine->v->container_list(k->c.engine, ids[i], a, &list, &m, &err))
 			continue;
 		for (size_t j = 0; j < m; j++) {
-			struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name, w->uid,
-				STR_ARG(list[j].name), list[j].attempt);
-			if (list[j].state == CONTAINER_RUNNING && !stat(path.p, &st) && st.st_size > LOG_MAX_BYTES)
+			struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log",
+				k->c.pod_log_dir, w->ns, w->name, w->uid, STR_ARG(list[j].name),
+				list[j].attempt);
+			if (list[j].state == CONTAINER_RUNNING && !stat(path.p, &st) &&
+				st.st_size > LOG_MAX_BYTES)
 				rotate(k, path.p, list[j].id);
 		}
 	}
@@ -138,17 +145,19 @@ static void collect_images(struct kubelet *k)
 
 	if (percent < IMAGE_HIGH)
 		return;
-	if (k->c.engine->v->image_list(k->c.engine, a, &images, &n, &err) || k->c.engine->v->container_list(k->c.engine, NULL, a,
-		&containers, &m, &err)) {
+	if (k->c.engine->v->image_list(k->c.engine, a, &images, &n, &err) ||
+		k->c.engine->v->container_list(k->c.engine, NULL, a, &containers, &m, &err)) {
 		log_warn("kubelet", "image collection: %s", err.text);
 		return;
 	}
 	for (size_t i = 0; i < n && percent > IMAGE_LOW; i++) {
 		if (image_used(containers, m, images[i].id))
 			continue;
-		log_info("kubelet", "disk is %d%% full: removing image " STR_FMT, percent, STR_ARG(images[i].id));
+		log_info("kubelet", "disk is %d%% full: removing image " STR_FMT, percent,
+			STR_ARG(images[i].id));
 		if (k->c.engine->v->image_remove(k->c.engine, images[i].id, &err) < 0)
-			log_warn("kubelet", "image " STR_FMT ": %s", STR_ARG(images[i].id), err.text);
+			log_warn("kubelet", "image " STR_FMT ": %s", STR_ARG(images[i].id),
+				err.text);
 		percent = disk_percent(k->c.root_dir);
 		node_status_changed(k);
 	}

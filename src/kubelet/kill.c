@@ -8,7 +8,9 @@
 int64_t pod_grace_s(const struct sync *s)
 {
 	const struct core_v1_pod *pod = s->pod;
-	int64_t grace = pod->spec.termination_grace_period_seconds.set ? pod->spec.termination_grace_period_seconds.value : 30;
+	int64_t grace = pod->spec.termination_grace_period_seconds.set
+		? pod->spec.termination_grace_period_seconds.value
+		: 30;
 
 	if (s->w->evict_grace_s >= 0 && s->w->end == END_EVICTED)
 		grace = MIN(grace, s->w->evict_grace_s);
@@ -17,7 +19,8 @@ int64_t pod_grace_s(const struct sync *s)
 	return MAX(grace, 1);
 }
 
-bool kubelet_container_kill(struct sync *s, const struct container_spec *spec, const struct engine_container *c, int64_t grace_s, const char *message)
+bool kubelet_container_kill(struct sync *s, const struct container_spec *spec,
+	const struct engine_container *c, int64_t grace_s, const char *message)
 {
 	struct slot *slot = worker_slot(s->w, spec->c->name);
 	struct slot_task *t = &slot->tasks[TASK_KILL];
@@ -27,7 +30,8 @@ bool kubelet_container_kill(struct sync *s, const struct container_spec *spec, c
 		return true;
 	if (t->running && !strcmp(t->id, c->id)) {
 		/* Less time than before: only the signal that cannot be refused is left to send once the new time is up. */
-		if (!t->forced && deadline + NS_PER_S < t->deadline_ns && s->w->state == POD_TERMINATING) {
+		if (!t->forced && deadline + NS_PER_S < t->deadline_ns &&
+			s->w->state == POD_TERMINATING) {
 			if (s->w->grace_deadline_ns && now_ns(s->k) < s->w->grace_deadline_ns)
 				worker_at(s->w, s->w->grace_deadline_ns);
 			else
@@ -36,7 +40,8 @@ bool kubelet_container_kill(struct sync *s, const struct container_spec *spec, c
 		return false;
 	}
 	if (t->done && !strcmp(t->id, c->id) && !t->ok) {
-		worker_event(s->w, s->pod, "Warning", "FailedKillPod", "error killing pod: %s", t->text ? t->text : "unknown");
+		worker_event(s->w, s->pod, "Warning", "FailedKillPod", "error killing pod: %s",
+			t->text ? t->text : "unknown");
 		t->done = false;
 		t->id[0] = 0;
 		worker_at(s->w, now_ns(s->k) + 2 * NS_PER_S);
@@ -68,7 +73,7 @@ static bool kill_group(struct sync *s, bool sidecars, int64_t grace_s)
 			continue;
 		for (size_t j = 0; j < s->view.len; j++)
 			if (str_eq(s->view.items[j].c->name, spec->c->name) &&
-			    !kubelet_container_kill(s, spec, s->view.items[j].c, grace_s, NULL))
+				!kubelet_container_kill(s, spec, s->view.items[j].c, grace_s, NULL))
 				down = false;
 		if (sidecars && !down)
 			return false;
@@ -84,7 +89,7 @@ static void kill_unknown(struct sync *s)
 	for (size_t i = 0; i < s->view.len; i++) {
 		const struct engine_container *c = s->view.items[i].c;
 		if (c->state == CONTAINER_RUNNING && !container_specs_find(&s->specs, c->name) &&
-		    s->k->c.engine->v->container_stop(s->k->c.engine, c->id, 0, 1000, &err) < 0)
+			s->k->c.engine->v->container_stop(s->k->c.engine, c->id, 0, 1000, &err) < 0)
 			log_warn("kubelet", "container %s: %s", c->id, err.text);
 	}
 }
@@ -98,7 +103,9 @@ void sync_terminating(struct sync *s)
 	if (!w->grace_deadline_ns || deadline < w->grace_deadline_ns)
 		w->grace_deadline_ns = deadline;
 	probes_sync(s);
-	int64_t left = w->grace_deadline_ns > now ? (int64_t)((w->grace_deadline_ns - now + NS_PER_S - 1) / NS_PER_S) : 1;
+	int64_t left = w->grace_deadline_ns > now
+		? (int64_t)((w->grace_deadline_ns - now + NS_PER_S - 1) / NS_PER_S)
+		: 1;
 	if (!kill_group(s, false, left) || !kill_group(s, true, left))
 		return;
 	kill_unknown(s);
@@ -107,7 +114,8 @@ void sync_terminating(struct sync *s)
 			continue;
 		int r = s->k->c.engine->v->sandbox_stop(s->k->c.engine, w->sandboxes[i].id, &err);
 		if (r && r != ENGINE_NOT_FOUND) {
-			worker_event(w, s->pod, "Warning", "FailedKillPod", "error killing pod: %s", err.text);
+			worker_event(w, s->pod, "Warning", "FailedKillPod", "error killing pod: %s",
+				err.text);
 			worker_at(w, now + 2 * NS_PER_S);
 			return;
 		}
@@ -132,11 +140,14 @@ static bool pod_erase(struct sync *s)
 	for (size_t i = 0; i < w->n_sandboxes; i++) {
 		int r = s->k->c.engine->v->sandbox_remove(s->k->c.engine, w->sandboxes[i].id, &err);
 		if (r && r != ENGINE_NOT_FOUND) {
-			log_warn("kubelet", "pod %s/%s: sandbox %s: %s", w->ns, w->name, w->sandboxes[i].id, err.text);
+			log_warn("kubelet", "pod %s/%s: sandbox %s: %s", w->ns, w->name,
+				w->sandboxes[i].id, err.text);
 			clean = false;
 		}
 	}
-	if (clean && (dir_remove_tree(pod_dir(s->k, w->uid, s->a).p, &err) || dir_remove_tree(pod_log_folder(s->k, s->pod, s->a).p, &err))) {
+	if (clean &&
+		(dir_remove_tree(pod_dir(s->k, w->uid, s->a).p, &err) ||
+			dir_remove_tree(pod_log_folder(s->k, s->pod, s->a).p, &err))) {
 		log_warn("kubelet", "pod %s/%s: %s", w->ns, w->name, err.text);
 		clean = false;
 	}

@@ -61,7 +61,8 @@ int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err
 	struct str name, version;
 
 	if (!c->engine || !c->node_name || !c->node_ip || !c->root_dir)
-		return err_set(err, -EINVAL, "kubelet: engine, node name, node address and root folder are needed");
+		return err_set(err, -EINVAL,
+			"kubelet: engine, node name, node address and root folder are needed");
 	int r = c->engine->v->version(c->engine, a, &name, &version, err);
 	if (r)
 		return r < 0 ? r : -EIO;
@@ -79,7 +80,9 @@ int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err
 static int start_informers(struct kubelet *k, struct err *err)
 {
 	CLEAN_FREE char *on_node = xasprintf("spec.nodeName=%s", k->c.node_name);
-	struct informer_config pods = { .client = k->c.client, .type = &core_v1_pod_type, .field_selector = on_node };
+	struct informer_config pods = {
+		.client = k->c.client, .type = &core_v1_pod_type, .field_selector = on_node
+	};
 	struct informer_config services = { .client = k->c.client, .type = &core_v1_service_type };
 
 	k->services = k->c.services ? k->c.services : informer_new(&services);
@@ -185,7 +188,8 @@ static void pass(void *arg)
 /* What was posted to the loop has run. */
 static void loop_settle(struct loop *l)
 {
-	struct barrier b = { .lock = PTHREAD_MUTEX_INITIALIZER, .passed = PTHREAD_COND_INITIALIZER };
+	struct barrier b = { .lock = PTHREAD_MUTEX_INITIALIZER,
+		.passed = PTHREAD_COND_INITIALIZER };
 
 	if (!l || loop_is_current(l))
 		return;
@@ -214,8 +218,9 @@ static void free_worker(void *p)
 
 static void config_free(struct kubelet *k)
 {
-	const char *texts[] = { k->c.node_name, k->c.node_ip, k->c.root_dir, k->c.pod_log_dir, k->c.static_pod_dir, k->c.cluster_dns,
-		k->c.cluster_domain, k->c.address, k->c.version, k->c.provider_id, k->c.labels };
+	const char *texts[] = { k->c.node_name, k->c.node_ip, k->c.root_dir, k->c.pod_log_dir,
+		k->c.static_pod_dir, k->c.cluster_dns, k->c.cluster_domain, k->c.address,
+		k->c.version, k->c.provider_id, k->c.labels };
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
 		free((char *)texts[i]);

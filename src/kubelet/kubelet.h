@@ -11,32 +11,35 @@
 struct kubelet_config {
 	struct client *client;
 	struct engine *engine;
-	struct loop *loop;                 /* node API server, timers, inotify */
+	struct loop *loop; /* node API server, timers, inotify */
 	const struct clock *clock;
 	const char *node_name, *node_ip;
-	const char *root_dir;              /* /var/lib/skiff/kubelet: pods/UID/volumes, checkpoints */
-	const char *pod_log_dir;           /* /var/log/pods */
-	const char *static_pod_dir;        /* NULL: none */
+	const char *root_dir;       /* /var/lib/skiff/kubelet: pods/UID/volumes, checkpoints */
+	const char *pod_log_dir;    /* /var/log/pods */
+	const char *static_pod_dir; /* NULL: none */
 	const char *cluster_dns, *cluster_domain; /* 10.43.0.10, cluster.local */
-	int max_pods;                      /* 0: 110 */
-	int lease_seconds;                 /* that the node's lease lasts, renewed every quarter of it; 0: 40 */
-	const char *address;               /* of the node API; NULL: 0.0.0.0 */
-	int port;                          /* 0: 10250 */
-	struct tls_context *serving_tls;   /* with the cluster CA as client CA */
-	const char *version;               /* v1.36.3 */
-	const char *provider_id;           /* NULL: none */
-	const char *labels;                /* k=v,k=v for the node at registration; NULL */
-	bool no_cgroups;                   /* the engine is not of this machine (fake): leave its cgroups alone */
-	struct informer *services;         /* of all namespaces, started by whoever shares it; NULL: one of its own */
+	int max_pods;                             /* 0: 110 */
+	int lease_seconds;   /* that the node's lease lasts, renewed every quarter of it; 0: 40 */
+	const char *address; /* of the node API; NULL: 0.0.0.0 */
+	int port;            /* 0: 10250 */
+	struct tls_context *serving_tls; /* with the cluster CA as client CA */
+	const char *version;             /* v1.36.3 */
+	const char *provider_id;         /* NULL: none */
+	const char *labels;              /* k=v,k=v for the node at registration; NULL */
+	bool no_cgroups; /* the engine is not of this machine (fake): leave its cgroups alone */
+	struct informer *
+		services; /* of all namespaces, started by whoever shares it; NULL: one of its own */
 	/* The pod network. network_ready is called for a pod that is on it, with its sandbox made, before any of its containers starts; none starts until it
 	 * returns 0. network_gone: its sandbox is gone. NULL: nobody wants to know. */
-	int (*network_ready)(void *arg, const struct core_v1_pod *pod, const char *ip, struct err *err);
+	int (*network_ready)(
+		void *arg, const struct core_v1_pod *pod, const char *ip, struct err *err);
 	void (*network_gone)(void *arg, struct str uid);
 	void *network_arg;
 };
 struct kubelet;
 int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err *err);
 int kubelet_start(struct kubelet *k, struct err *err);
-void kubelet_stop(struct kubelet *k);  /* containers keep running */
-void kubelet_free(struct kubelet *k);  /* waits for what is being stopped just now; its loop must still run */
+void kubelet_stop(struct kubelet *k); /* containers keep running */
+void kubelet_free(
+	struct kubelet *k); /* waits for what is being stopped just now; its loop must still run */
 #endif

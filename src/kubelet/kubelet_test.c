@@ -21,7 +21,8 @@ static struct timestamp clock_wall(const struct clock *c)
 {
 	uint64_t ns = clock_mono(c);
 
-	return (struct timestamp){ 1700000000 + (int64_t)(ns / NS_PER_S), (int32_t)(ns % NS_PER_S) };
+	return (struct timestamp){ 1700000000 + (int64_t)(ns / NS_PER_S),
+		(int32_t)(ns % NS_PER_S) };
 }
 
 struct fixture {
@@ -36,11 +37,20 @@ struct fixture {
 
 static void start_kubelet(struct fixture *f, bool with_api)
 {
-	CLEAN_FREE char *root = xasprintf("%s/root", f->dir), *logs = xasprintf("%s/logs", f->dir), *statics = xasprintf("%s/static", f->dir);
-	struct kubelet_config c = { .client = with_api ? f->api.client : NULL, .engine = f->engine, .loop = f->loop,
-		.clock = &f->clock.base, .node_name = "n1",
-		.node_ip = "192.0.2.1", .root_dir = root, .pod_log_dir = logs, .static_pod_dir = statics, .cluster_dns = "10.43.0.10",
-		.cluster_domain = "cluster.local", .no_cgroups = true };
+	CLEAN_FREE char *root = xasprintf("%s/root", f->dir), *logs = xasprintf("%s/logs", f->dir),
+			*statics = xasprintf("%s/static", f->dir);
+	struct kubelet_config c = { .client = with_api ? f->api.client : NULL,
+		.engine = f->engine,
+		.loop = f->loop,
+		.clock = &f->clock.base,
+		.node_name = "n1",
+		.node_ip = "192.0.2.1",
+		.root_dir = root,
+		.pod_log_dir = logs,
+		.static_pod_dir = statics,
+		.cluster_dns = "10.43.0.10",
+		.cluster_domain = "cluster.local",
+		.no_cgroups = true };
 	struct err err = { "" };
 
 	mkdir(statics, 0755);
@@ -103,12 +113,16 @@ static void advance(struct fixture *f, unsigned seconds)
 }
 
 /* ---- objects ---- */
-static const char *pod_json(struct fixture *f, const char *name, const char *spec_more, const char *containers, const char *meta_more)
+static const char *pod_json(struct fixture *f, const char *name, const char *spec_more,
+	const char *containers, const char *meta_more)
 {
-	return arena_fmt(f->a, "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"default\",\"generation\":1%s},"
+	return arena_fmt(f->a,
+		"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"default\",\"generation\":1%s},"
 		"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Always\",\"terminationGracePeriodSeconds\":30,"
-			"\"enableServiceLinks\":false%s,\"containers\":[%s]},"
-		"\"status\":{\"phase\":\"Pending\"}}", name, meta_more, spec_more, containers).p;
+		"\"enableServiceLinks\":false%s,\"containers\":[%s]},"
+		"\"status\":{\"phase\":\"Pending\"}}",
+		name, meta_more, spec_more, containers)
+		.p;
 }
 
 #define C1 "{\"name\":\"c\",\"image\":\"busybox:1\"}"
@@ -183,11 +197,13 @@ static void test_node(void **state)
 	struct fixture *f = *state;
 
 	start_kubelet(f, true);
-	struct value v = test_await(&f->api, "/api/v1/nodes/n1", node_ready, NULL, f->a, "node Ready");
+	struct value v =
+		test_await(&f->api, "/api/v1/nodes/n1", node_ready, NULL, f->a, "node Ready");
 	assert_string_equal(test_text(&v, "metadata.labels.kubernetes"), "");
 	assert_string_equal(test_text(&v, "status.nodeInfo.containerRuntimeVersion"), "fake://1.0");
 	assert_string_equal(test_text(&v, "status.capacity.pods"), "110");
-	test_await(&f->api, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1", has_renew_time, NULL, f->a, "lease");
+	test_await(&f->api, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1",
+		has_renew_time, NULL, f->a, "lease");
 	/* deleted: registered again */
 	const char *uid = arena_strz(f->a, test_text(&v, "metadata.uid")).p;
 	test_put(&f->api, "/api/v1/nodes/n1", NULL);
@@ -214,8 +230,12 @@ static void test_run_and_delete(void **state)
 	assert_true(*test_text(&v, "status.startTime") != 0);
 	assert_int_equal(test_int(&v, "status.observedGeneration"), 1);
 	const char *uid = arena_strz(f->a, test_text(&v, "metadata.uid")).p;
-	test_put(&f->api, POD "p", pod_json(f, "p", "", C1,
-		arena_fmt(f->a, ",\"uid\":\"%s\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"deletionGracePeriodSeconds\":30", uid).p));
+	test_put(&f->api, POD "p",
+		pod_json(f, "p", "", C1,
+			arena_fmt(f->a,
+				",\"uid\":\"%s\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"deletionGracePeriodSeconds\":30",
+				uid)
+				.p));
 	test_await(&f->api, POD "p", NULL, NULL, f->a, "object gone");
 	struct pod_worker *w;
 	/* the table lets go once the watch has told the end */
@@ -239,11 +259,14 @@ static void test_back_off(void **state)
 	CLEAN_FREE char *first = container_of_pod(f, &v);
 	engine_fake_exit(f->engine, first, 1, false);
 	v = test_await(&f->api, POD "p", restarted, &one, f->a, "first restart at once");
-	assert_int_equal(test_int(&v, "status.containerStatuses[0].lastState.terminated.exitCode"), 1);
+	assert_int_equal(
+		test_int(&v, "status.containerStatuses[0].lastState.terminated.exitCode"), 1);
 	CLEAN_FREE char *second = container_of_pod(f, &v);
 	engine_fake_exit(f->engine, second, 137, true);
 	v = test_await(&f->api, POD "p", waits_for, "CrashLoopBackOff", f->a, "back-off");
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].lastState.terminated.reason"), "OOMKilled");
+	assert_string_equal(
+		test_text(&v, "status.containerStatuses[0].lastState.terminated.reason"),
+		"OOMKilled");
 	assert_non_null(strstr(test_text(&v, "status.containerStatuses[0].state.waiting.message"),
 		"back-off 10s restarting failed container=c pod=p_default("));
 	assert_string_equal(test_text(&v, "status.phase"), "Running");
@@ -269,13 +292,19 @@ static void test_policies(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		char path[64];
 		snprintf(path, sizeof(path), POD "%s", rows[i].name);
-		struct value v = run_pod(f, rows[i].name, pod_json(f, rows[i].name, arena_fmt(f->a, ",\"restartPolicy\":\"%s\"",
-			rows[i].policy).p, C1, ""));
+		struct value v = run_pod(f, rows[i].name,
+			pod_json(f, rows[i].name,
+				arena_fmt(f->a, ",\"restartPolicy\":\"%s\"", rows[i].policy).p, C1,
+				""));
 		CLEAN_FREE char *id = container_of_pod(f, &v);
 		engine_fake_exit(f->engine, id, rows[i].code, false);
 		v = test_await(&f->api, path, is_phase, rows[i].phase, f->a, rows[i].phase);
-		assert_int_equal(test_int(&v, "status.containerStatuses[0].state.terminated.exitCode"), rows[i].code);
-		assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.reason"), rows[i].reason);
+		assert_int_equal(
+			test_int(&v, "status.containerStatuses[0].state.terminated.exitCode"),
+			rows[i].code);
+		assert_string_equal(
+			test_text(&v, "status.containerStatuses[0].state.terminated.reason"),
+			rows[i].reason);
 		assert_string_equal(condition(&v, "Ready"), "False");
 	}
 }
@@ -293,13 +322,15 @@ static char *init_id(const struct value *v)
 static void test_init(void **state)
 {
 	struct fixture *f = *state;
-	const char *init = ",\"restartPolicy\":\"Never\",\"initContainers\":[{\"name\":\"i\",\"image\":\"busybox:1\"}]";
+	const char *init =
+		",\"restartPolicy\":\"Never\",\"initContainers\":[{\"name\":\"i\",\"image\":\"busybox:1\"}]";
 
 	start_kubelet(f, true);
 	test_put(&f->api, POD "p", pod_json(f, "p", init, C1, ""));
 	struct value v = test_await(&f->api, POD "p", init_runs, NULL, f->a, "init container");
 	assert_string_equal(test_text(&v, "status.phase"), "Pending");
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.reason"), "PodInitializing");
+	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.reason"),
+		"PodInitializing");
 	assert_string_equal(condition(&v, "Initialized"), "False");
 	CLEAN_FREE char *id = init_id(&v);
 	engine_fake_exit(f->engine, id, 0, false);
@@ -316,7 +347,8 @@ static void test_init(void **state)
 static void test_sidecar(void **state)
 {
 	struct fixture *f = *state;
-	const char *init = ",\"restartPolicy\":\"Never\",\"initContainers\":[{\"name\":\"s\",\"image\":\"busybox:1\",\"restartPolicy\":\"Always\"}]";
+	const char *init =
+		",\"restartPolicy\":\"Never\",\"initContainers\":[{\"name\":\"s\",\"image\":\"busybox:1\",\"restartPolicy\":\"Always\"}]";
 
 	start_kubelet(f, true);
 	struct value v = run_pod(f, "p", pod_json(f, "p", init, C1, ""));
@@ -335,8 +367,10 @@ static void test_pull(void **state)
 	engine_fake_fail(f->engine, "image_pull", 1, "no such image at the registry");
 	start_kubelet(f, true);
 	test_put(&f->api, POD "p", pod_json(f, "p", "", C1, ""));
-	struct value v = test_await(&f->api, POD "p", waits_for, "ErrImagePull", f->a, "ErrImagePull");
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.message"), "no such image at the registry");
+	struct value v =
+		test_await(&f->api, POD "p", waits_for, "ErrImagePull", f->a, "ErrImagePull");
+	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.message"),
+		"no such image at the registry");
 	advance(f, 2);
 	v = test_await(&f->api, POD "p", waits_for, "ImagePullBackOff", f->a, "ImagePullBackOff");
 	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.message"),
@@ -344,13 +378,17 @@ static void test_pull(void **state)
 	advance(f, 10);
 	test_await(&f->api, POD "p", is_phase, "Running", f->a, "Running");
 
-	test_put(&f->api, POD "q", pod_json(f, "q", "", "{\"name\":\"c\",\"image\":\"other:1\",\"imagePullPolicy\":\"Never\"}", ""));
+	test_put(&f->api, POD "q",
+		pod_json(f, "q", "",
+			"{\"name\":\"c\",\"image\":\"other:1\",\"imagePullPolicy\":\"Never\"}",
+			""));
 	test_await(&f->api, POD "q", waits_for, "ErrImageNeverPull", f->a, "ErrImageNeverPull");
 }
 
 static _Atomic int exec_code, exec_failures;
 
-static int exec_answer(void *arg, const char *container_id, const char *const *argv, struct buf *ret_output, int *ret_code, struct err *err)
+static int exec_answer(void *arg, const char *container_id, const char *const *argv,
+	struct buf *ret_output, int *ret_code, struct err *err)
 {
 	buf_addz(ret_output, "said no");
 	*ret_code = strcmp(argv[0], "false") ? exec_code : exec_failures > 0 ? exec_failures-- : 0;
@@ -361,7 +399,8 @@ static void test_probes(void **state)
 {
 	struct fixture *f = *state;
 	int one = 1;
-	const char *c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"readinessProbe\":{\"exec\":{\"command\":[\"true\"]},\"periodSeconds\":5,"
+	const char *c =
+		"{\"name\":\"c\",\"image\":\"busybox:1\",\"readinessProbe\":{\"exec\":{\"command\":[\"true\"]},\"periodSeconds\":5,"
 		"\"failureThreshold\":1}}";
 
 	exec_code = 1;
@@ -370,7 +409,8 @@ static void test_probes(void **state)
 	run_pod(f, "p", pod_json(f, "p", "", c, ""));
 	struct value v = test_await(&f->api, POD "p", is_unready, NULL, f->a, "not ready");
 	exec_code = 0;
-	for (int i = 0; i < 40; i++) { /* the probe may be asking just now: its next time is five seconds later */
+	for (int i = 0; i < 40;
+		i++) { /* the probe may be asking just now: its next time is five seconds later */
 		advance(f, 5);
 		pthread_mutex_lock(&f->api.lock);
 		v = test_tree(f->a, map_get(&f->api.objects, STR(POD "p")));
@@ -383,10 +423,11 @@ static void test_probes(void **state)
 
 	exec_failures = 1; /* and then well: one restart it stays */
 	c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"livenessProbe\":{\"exec\":{\"command\":[\"false\"]},\"periodSeconds\":5,"
-		"\"failureThreshold\":1}}";
+	    "\"failureThreshold\":1}}";
 	test_put(&f->api, POD "q", pod_json(f, "q", "", c, ""));
 	v = test_await(&f->api, POD "q", restarted, &one, f->a, "restart by liveness");
-	assert_int_equal(test_int(&v, "status.containerStatuses[0].lastState.terminated.exitCode"), 143);
+	assert_int_equal(
+		test_int(&v, "status.containerStatuses[0].lastState.terminated.exitCode"), 143);
 }
 
 static void test_restart_of_the_kubelet(void **state)
@@ -396,7 +437,8 @@ static void test_restart_of_the_kubelet(void **state)
 	start_kubelet(f, true);
 	run_pod(f, "p", pod_json(f, "p", "", C1, ""));
 	struct value before = test_await(&f->api, POD "p", is_ready, NULL, f->a, "Ready");
-	size_t starts = engine_fake_calls(f->engine, "container_start"), stops = engine_fake_calls(f->engine, "container_stop");
+	size_t starts = engine_fake_calls(f->engine, "container_start"),
+	       stops = engine_fake_calls(f->engine, "container_stop");
 	stop_kubelet(f);
 	unsigned patches = f->api.patches;
 	start_kubelet(f, true);
@@ -404,15 +446,17 @@ static void test_restart_of_the_kubelet(void **state)
 	assert_int_equal(engine_fake_calls(f->engine, "container_start"), starts + 1);
 	assert_int_equal(engine_fake_calls(f->engine, "container_stop"), stops);
 	struct value after = test_await(&f->api, POD "p", is_ready, NULL, f->a, "still Ready");
-	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"), test_text(&after,
-		"status.containerStatuses[0].containerID"));
-	assert_string_equal(test_text(&before, "status.startTime"), test_text(&after, "status.startTime"));
+	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"),
+		test_text(&after, "status.containerStatuses[0].containerID"));
+	assert_string_equal(
+		test_text(&before, "status.startTime"), test_text(&after, "status.startTime"));
 	assert_true(f->api.patches >= patches);
 }
 
 static bool other_ip(const struct value *v, const void *ip)
 {
-	return is_ready(v, NULL) && strcmp(test_text(v, "status.podIP"), ip) && test_int(v, "status.containerStatuses[0].restartCount") == 1;
+	return is_ready(v, NULL) && strcmp(test_text(v, "status.podIP"), ip) &&
+		test_int(v, "status.containerStatuses[0].restartCount") == 1;
 }
 
 static void test_lost_sandbox(void **state)
@@ -429,21 +473,25 @@ static void test_lost_sandbox(void **state)
 	f->engine->v->sandbox_list(f->engine, a, &list, &n, &err);
 	assert_int_equal(n, 1);
 	engine_fake_lose_sandbox(f->engine, list[0].id);
-	v = test_await(&f->api, POD "p", other_ip, arena_strz(f->a, test_text(&v, "status.podIP")).p, f->a, "a new sandbox");
+	v = test_await(&f->api, POD "p", other_ip,
+		arena_strz(f->a, test_text(&v, "status.podIP")).p, f->a, "a new sandbox");
 	assert_int_equal(test_at(&v, "status.podIPs")->list.len, 1);
 }
 
 static void test_admission(void **state)
 {
 	struct fixture *f = *state;
-	const char *big = "{\"name\":\"c\",\"image\":\"busybox:1\",\"resources\":{\"requests\":{\"cpu\":\"1000\"}}}";
-	const char *port = "{\"name\":\"c\",\"image\":\"busybox:1\",\"ports\":[{\"containerPort\":80,\"hostPort\":8080}]}";
+	const char *big =
+		"{\"name\":\"c\",\"image\":\"busybox:1\",\"resources\":{\"requests\":{\"cpu\":\"1000\"}}}";
+	const char *port =
+		"{\"name\":\"c\",\"image\":\"busybox:1\",\"ports\":[{\"containerPort\":80,\"hostPort\":8080}]}";
 
 	start_kubelet(f, true);
 	test_put(&f->api, POD "p", pod_json(f, "p", "", big, ""));
 	struct value v = test_await(&f->api, POD "p", is_phase, "Failed", f->a, "Failed");
 	assert_string_equal(test_text(&v, "status.reason"), "OutOfcpu");
-	assert_non_null(strstr(test_text(&v, "status.message"), "Pod was rejected: Node didn't have enough resource: cpu, requested: "
+	assert_non_null(strstr(test_text(&v, "status.message"),
+		"Pod was rejected: Node didn't have enough resource: cpu, requested: "
 		"1000000, used: 0"));
 	run_pod(f, "q", pod_json(f, "q", "", port, ""));
 	test_put(&f->api, POD "r", pod_json(f, "r", "", port, ""));
@@ -469,7 +517,8 @@ static bool is_mirror(const struct value *v, const void *arg)
 	return notes && value_get(notes, STR("kubernetes.io/config.mirror")) && is_ready(v, NULL);
 }
 
-#define MANIFEST "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  namespace: default\nspec:\n  containers:\n  - name: c\n    image: busybox:1\n"
+#define MANIFEST \
+	"apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  namespace: default\nspec:\n  containers:\n  - name: c\n    image: busybox:1\n"
 
 static void test_static_pod(void **state)
 {
@@ -479,7 +528,8 @@ static void test_static_pod(void **state)
 
 	start_kubelet(f, true);
 	assert_int_equal(file_write_atomic(file, STR(MANIFEST), 0644, false, &err), 0);
-	struct value v = test_await(&f->api, POD "web-n1", is_mirror, NULL, f->a, "mirror pod, Ready");
+	struct value v =
+		test_await(&f->api, POD "web-n1", is_mirror, NULL, f->a, "mirror pod, Ready");
 	assert_string_equal(test_text(&v, "spec.nodeName"), "n1");
 	const char *uid = arena_strz(f->a, test_text(&v, "metadata.uid")).p;
 	/* whoever deletes the mirror gets another one; the pod goes on */
@@ -495,7 +545,8 @@ static void test_static_pod(void **state)
 static void test_static_pod_alone(void **state)
 {
 	struct fixture *f = *state;
-	CLEAN_FREE char *dir = xasprintf("%s/static", f->dir), *file = xasprintf("%s/web.yaml", dir);
+	CLEAN_FREE char *dir = xasprintf("%s/static", f->dir),
+			*file = xasprintf("%s/web.yaml", dir);
 	struct err err;
 
 	mkdir(dir, 0755);
@@ -511,7 +562,9 @@ static void test_orphan(void **state)
 	struct fixture *f = *state;
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_sandbox made, *list;
-	struct engine_sandbox_config c = { .name = "old", .namespace_ = "default", .uid = "gone", .log_directory = "/nowhere" };
+	struct engine_sandbox_config c = {
+		.name = "old", .namespace_ = "default", .uid = "gone", .log_directory = "/nowhere"
+	};
 	struct err err;
 	size_t n = 1;
 
@@ -526,7 +579,8 @@ static void test_orphan(void **state)
 
 static bool runs_image(const struct value *v, const void *image)
 {
-	return !strcmp(test_text(v, "status.containerStatuses[0].image"), image) && is_ready(v, NULL);
+	return !strcmp(test_text(v, "status.containerStatuses[0].image"), image) &&
+		is_ready(v, NULL);
 }
 
 /* A new image is a new container in the same sandbox. */
@@ -539,7 +593,8 @@ static void test_image_change(void **state)
 	struct value v = test_await(&f->api, POD "p", is_ready, NULL, f->a, "Ready");
 	const char *uid = arena_fmt(f->a, ",\"uid\":\"%s\"", test_text(&v, "metadata.uid")).p;
 	const char *ip = arena_strz(f->a, test_text(&v, "status.podIP")).p;
-	test_put(&f->api, POD "p", pod_json(f, "p", "", "{\"name\":\"c\",\"image\":\"busybox:2\"}", uid));
+	test_put(&f->api, POD "p",
+		pod_json(f, "p", "", "{\"name\":\"c\",\"image\":\"busybox:2\"}", uid));
 	v = test_await(&f->api, POD "p", runs_image, "busybox:2", f->a, "the new image");
 	assert_int_equal(test_int(&v, "status.containerStatuses[0].restartCount"), 1);
 	assert_string_equal(test_text(&v, "status.podIP"), ip);
@@ -575,15 +630,20 @@ static void test_static_orphan(void **state)
 {
 	struct fixture *f = *state;
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_FREE char *dir = xasprintf("%s/static", f->dir), *file = xasprintf("%s/web.yaml", dir), *other = xasprintf("%s/b.yaml", dir);
+	CLEAN_FREE char *dir = xasprintf("%s/static", f->dir),
+			*file = xasprintf("%s/web.yaml", dir), *other = xasprintf("%s/b.yaml", dir);
 	struct engine_sandbox *list;
 	struct err err;
 	size_t n = 0;
 
 	mkdir(dir, 0755);
 	assert_int_equal(file_write_atomic(file, STR(MANIFEST), 0644, false, &err), 0);
-	assert_int_equal(file_write_atomic(other, STR("apiVersion: v1\nkind: Pod\nmetadata: {name: stays}\nspec: {containers: [{name: c, image: "
-		"'busybox:1'}]}\n"), 0644, false, &err), 0);
+	assert_int_equal(
+		file_write_atomic(other,
+			STR("apiVersion: v1\nkind: Pod\nmetadata: {name: stays}\nspec: {containers: [{name: c, image: "
+			    "'busybox:1'}]}\n"),
+			0644, false, &err),
+		0);
 	start_kubelet(f, false);
 	for (int i = 0; i < 500 && engine_fake_calls(f->engine, "container_start") < 2; i++)
 		usleep(10000);
@@ -604,16 +664,20 @@ static void test_config_error(void **state)
 {
 	struct fixture *f = *state;
 	const char *c = "{\"name\":\"c\",\"image\":\"busybox:1\",\"env\":[{\"name\":\"A\","
-		"\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}}]}";
+			"\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}}]}";
 
 	start_kubelet(f, true);
 	test_put(&f->api, POD "p", pod_json(f, "p", "", c, ""));
-	struct value v = test_await(&f->api, POD "p", waits_for, "CreateContainerConfigError", f->a, "CreateContainerConfigError");
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.message"), "configmap \"m\" not found");
-	test_put(&f->api, "/api/v1/namespaces/default/configmaps/m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\","
+	struct value v = test_await(&f->api, POD "p", waits_for, "CreateContainerConfigError", f->a,
+		"CreateContainerConfigError");
+	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.waiting.message"),
+		"configmap \"m\" not found");
+	test_put(&f->api, "/api/v1/namespaces/default/configmaps/m",
+		"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\","
 		"\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"v\"}}");
 	advance(f, 11);
-	test_await(&f->api, POD "p", is_phase, "Running", f->a, "Running once the ConfigMap is there");
+	test_await(
+		&f->api, POD "p", is_phase, "Running", f->a, "Running once the ConfigMap is there");
 }
 
 int main(int argc, char **argv)
@@ -622,9 +686,25 @@ int main(int argc, char **argv)
 		cmocka_set_test_filter(argv[1]);
 	const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-		T(test_node), T(test_run_and_delete), T(test_back_off), T(test_policies), T(test_init), T(test_sidecar), T(test_pull), T(test_probes),
-		T(test_restart_of_the_kubelet), T(test_lost_sandbox), T(test_admission), T(test_deadline), T(test_static_pod),
-			T(test_static_pod_alone), T(test_orphan), T(test_static_orphan), T(test_image_change), T(test_drift), T(test_config_error),
+		T(test_node),
+		T(test_run_and_delete),
+		T(test_back_off),
+		T(test_policies),
+		T(test_init),
+		T(test_sidecar),
+		T(test_pull),
+		T(test_probes),
+		T(test_restart_of_the_kubelet),
+		T(test_lost_sandbox),
+		T(test_admission),
+		T(test_deadline),
+		T(test_static_pod),
+		T(test_static_pod_alone),
+		T(test_orphan),
+		T(test_static_orphan),
+		T(test_image_change),
+		T(test_drift),
+		T(test_config_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,8 @@ bool log_parse_line(struct str line, struct log_line *ret)
 		return false;
 	if (!str_cut(rest, ' ', &tag, &l.text))
 		l.text = STR("");
-	if (time_parse(l.time_text, &l.at) || (!str_eqz(l.stream, "stdout") && !str_eqz(l.stream, "stderr")))
+	if (time_parse(l.time_text, &l.at) ||
+		(!str_eqz(l.stream, "stdout") && !str_eqz(l.stream, "stderr")))
 		return false;
 	l.partial = tag.len && tag.p[0] == 'P';
 	*ret = l;
@@ -57,7 +58,8 @@ bool log_filter(struct str in, struct log_options *o, struct buf *out, size_t *r
 		used += (size_t)n + 1;
 		if (!log_parse_line(str_n(rest.p, (size_t)n), &l))
 			continue;
-		if (!(o->streams & (str_eqz(l.stream, "stdout") ? 1 : 2)) || (!time_is_zero(o->since) && time_cmp(l.at, o->since) < 0))
+		if (!(o->streams & (str_eqz(l.stream, "stdout") ? 1 : 2)) ||
+			(!time_is_zero(o->since) && time_cmp(l.at, o->since) < 0))
 			continue;
 		size_t before = out->len;
 		if (o->timestamps)

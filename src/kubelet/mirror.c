@@ -17,7 +17,8 @@ static struct pod_object *mirror_get(struct kubelet *k, struct str full_name)
 	return o;
 }
 
-bool mirror_find(struct kubelet *k, const struct pod_worker *w, struct arena *a, struct str *ret_uid)
+bool mirror_find(
+	struct kubelet *k, const struct pod_worker *w, struct arena *a, struct str *ret_uid)
 {
 	struct pod_object *o = mirror_get(k, arena_fmt(a, "%s_%s", w->name, w->ns));
 
@@ -39,7 +40,8 @@ static void run_removal(void *arg)
 	struct err err;
 	struct client_delete opt = { .grace_seconds = 0, .uid = str_of(r->uid) };
 
-	int got = client_delete(r->k->c.client, &core_v1_pod_type, str_of(r->ns), str_of(r->name), &opt, &err);
+	int got = client_delete(
+		r->k->c.client, &core_v1_pod_type, str_of(r->ns), str_of(r->name), &opt, &err);
 	if (got && got != CLIENT_NOT_FOUND && got != CLIENT_CONFLICT)
 		log_warn("kubelet", "mirror pod %s/%s: %s", r->ns, r->name, err.text);
 	free(r->ns);
@@ -69,8 +71,9 @@ void mirror_on_api(struct kubelet *k, enum informer_event ev, const struct cache
 	pthread_mutex_lock(&k->lock);
 	old = now ? map_set(&k->mirrors, name, now) : map_remove(&k->mirrors, name);
 	struct pod_object *file = map_get(&k->statics, name);
-	bool right = file && str_eq(str_map_get(&pod->metadata.annotations, STR(MIRROR_KEY)), str_map_get(&file->pod->metadata.annotations,
-		STR(HASH_KEY)));
+	bool right = file &&
+		str_eq(str_map_get(&pod->metadata.annotations, STR(MIRROR_KEY)),
+			str_map_get(&file->pod->metadata.annotations, STR(HASH_KEY)));
 	struct pod_worker *w = file ? map_get(&k->workers, file->pod->metadata.uid) : NULL;
 	if (w)
 		worker_ref(w);
@@ -103,7 +106,8 @@ static void create_mirror(void *arg)
 	m->metadata.uid = STR_NONE;
 	m->metadata.resource_version = STR_NONE;
 	memset(&m->status, 0, sizeof(m->status));
-	str_map_set(a, &m->metadata.annotations, STR(MIRROR_KEY), str_map_get(&m->metadata.annotations, STR(HASH_KEY)));
+	str_map_set(a, &m->metadata.annotations, STR(MIRROR_KEY),
+		str_map_get(&m->metadata.annotations, STR(HASH_KEY)));
 	if (node) {
 		struct meta_v1_owner_reference *owner = LIST_ADD(a, &m->metadata.owner_references);
 		owner->api_version = STR("v1");
@@ -113,7 +117,8 @@ static void create_mirror(void *arg)
 		owner->controller = (struct opt_bool)SOME(true);
 		cached_unref(node);
 	}
-	int r = client_create(k->c.client, &core_v1_pod_type, m->metadata.namespace, m, a, NULL, &err);
+	int r = client_create(
+		k->c.client, &core_v1_pod_type, m->metadata.namespace, m, a, NULL, &err);
 	if (r && r != CLIENT_EXISTS) {
 		log_warn("kubelet", "mirror pod of %s/%s: %s", w->ns, w->name, err.text);
 		worker_ref(w);

@@ -9,11 +9,11 @@
 #define LEASE_SECONDS 40
 #define LEASE_RENEWALS 4 /* in the time that it lasts */
 #define HEARTBEAT_NS (300 * NS_PER_S)
-#define SETTLE_NS NS_PER_S                /* changes within it are told together */
+#define SETTLE_NS NS_PER_S /* changes within it are told together */
 
 struct node_agent {
 	struct kubelet *k;
-	pthread_mutex_t lock;             /* guards busy, again; sent is swapped under it */
+	pthread_mutex_t lock; /* guards busy, again; sent is swapped under it */
 	bool busy, again, lease_busy;
 	struct wake heartbeat, lease_wake;
 	unsigned failures;
@@ -47,8 +47,9 @@ static const struct {
 };
 /* clang-format on */
 
-static void condition(struct node_agent *n, struct core_v1_node_status *st, const struct core_v1_node_status *old, const char *type, bool value,
-	const char *reason, const char *message, struct arena *a)
+static void condition(struct node_agent *n, struct core_v1_node_status *st,
+	const struct core_v1_node_status *old, const char *type, bool value, const char *reason,
+	const char *message, struct arena *a)
 {
 	struct core_v1_node_condition *c = LIST_ADD(a, &st->conditions);
 
@@ -61,25 +62,29 @@ static void condition(struct node_agent *n, struct core_v1_node_status *st, cons
 	c->last_transition_time = c->last_heartbeat_time;
 	if (old)
 		LIST_EACH(o, &old->conditions)
-			if (str_eq(o->type, c->type) && str_eq(o->status, c->status) && !time_is_zero(o->last_transition_time))
+			if (str_eq(o->type, c->type) && str_eq(o->status, c->status) &&
+				!time_is_zero(o->last_transition_time))
 				c->last_transition_time = o->last_transition_time;
 }
 
-static struct core_v1_node_status *status_now(struct node_agent *n, const struct core_v1_node_status *old, struct arena *a)
+static struct core_v1_node_status *status_now(
+	struct node_agent *n, const struct core_v1_node_status *old, struct arena *a)
 {
 	struct core_v1_node_status *st = arena_alloc(a, sizeof(*st));
 
 	node_facts(n->k, st, a);
 	for (size_t i = 0; i < ARRAY_LEN(pressures); i++) {
 		bool bad = evictor_pressure(n->k, pressures[i].pressure);
-		condition(n, st, old, pressures[i].type, bad, bad ? pressures[i].bad_reason : pressures[i].good_reason,
+		condition(n, st, old, pressures[i].type, bad,
+			bad ? pressures[i].bad_reason : pressures[i].good_reason,
 			bad ? pressures[i].bad : pressures[i].good, a);
 	}
 	condition(n, st, old, "Ready", true, "KubeletReady", "kubelet is posting ready status", a);
 	return st;
 }
 
-static void labels_of(struct node_agent *n, const struct core_v1_node_status *st, struct str_map *labels, struct arena *a)
+static void labels_of(struct node_agent *n, const struct core_v1_node_status *st,
+	struct str_map *labels, struct arena *a)
 {
 	struct str rest = str_of(n->k->c.labels), pair, key, value;
 
@@ -91,7 +96,8 @@ static void labels_of(struct node_agent *n, const struct core_v1_node_status *st
 	while (rest.len) {
 		str_cut(rest, ',', &pair, &rest);
 		if (str_cut(pair, '=', &key, &value))
-			str_map_set(a, labels, arena_str(a, str_trim(key)), arena_str(a, str_trim(value)));
+			str_map_set(a, labels, arena_str(a, str_trim(key)),
+				arena_str(a, str_trim(value)));
 	}
 }
 
@@ -104,7 +110,8 @@ static int create(struct node_agent *n, struct arena *a, struct err *err)
 	node->metadata.name = str_of(n->k->c.node_name);
 	node->status = *status_now(n, NULL, a);
 	labels_of(n, &node->status, &node->metadata.labels, a);
-	str_map_set(a, &node->metadata.annotations, STR("volumes.kubernetes.io/controller-managed-attach-detach"), STR("true"));
+	str_map_set(a, &node->metadata.annotations,
+		STR("volumes.kubernetes.io/controller-managed-attach-detach"), STR("true"));
 	if (n->k->c.provider_id)
 		node->spec.provider_id = str_of(n->k->c.provider_id);
 	int r = client_create(n->k->c.client, &core_v1_node_type, STR_NONE, node, a, NULL, err);
@@ -116,7 +123,8 @@ static int create(struct node_agent *n, struct arena *a, struct err *err)
 }
 
 /* An object that somebody else made gets our labels. */
-static int fix_labels(struct node_agent *n, const struct core_v1_node *node, const struct core_v1_node_status *st, struct arena *a, struct err *err)
+static int fix_labels(struct node_agent *n, const struct core_v1_node *node,
+	const struct core_v1_node_status *st, struct arena *a, struct err *err)
 {
 	struct str_map want = { 0 };
 	CLEAN_BUF struct buf b = { 0 };
@@ -132,18 +140,21 @@ static int fix_labels(struct node_agent *n, const struct core_v1_node *node, con
 		buf_addc(&b, ':');
 		json_write_text(p->value, &b);
 	}
-	buf_addz(&b, "},\"annotations\":{\"volumes.kubernetes.io/controller-managed-attach-detach\":\"true\"}}}");
+	buf_addz(&b,
+		"},\"annotations\":{\"volumes.kubernetes.io/controller-managed-attach-detach\":\"true\"}}}");
 	n->labels_done = true;
 	if (!missing)
 		return 0;
-	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, NULL, CLIENT_PATCH_STRATEGIC, buf_str(&b), a,
-		NULL, err);
+	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, NULL,
+		CLIENT_PATCH_STRATEGIC, buf_str(&b), a, NULL, err);
 }
 
 /* Do they say the same, heartbeats aside? */
-static bool same_status(const struct core_v1_node_status *a, const struct core_v1_node_status *b, struct arena *arena)
+static bool same_status(const struct core_v1_node_status *a, const struct core_v1_node_status *b,
+	struct arena *arena)
 {
-	struct core_v1_node_status *x = model_copy(&core_v1_node_status_type, a, arena), *y = model_copy(&core_v1_node_status_type, b, arena);
+	struct core_v1_node_status *x = model_copy(&core_v1_node_status_type, a, arena),
+				   *y = model_copy(&core_v1_node_status_type, b, arena);
 
 	LIST_EACH(c, &x->conditions)
 		c->last_heartbeat_time = (struct timestamp){ 0 };
@@ -153,7 +164,8 @@ static bool same_status(const struct core_v1_node_status *a, const struct core_v
 }
 
 /* Somebody (the node life cycle controller) has set one of our conditions to something else. */
-static bool overruled(const struct core_v1_node_status *ours, const struct core_v1_node_status *theirs)
+static bool overruled(
+	const struct core_v1_node_status *ours, const struct core_v1_node_status *theirs)
 {
 	LIST_EACH(o, &ours->conditions) {
 		bool same = false;
@@ -171,7 +183,8 @@ static bool overruled(const struct core_v1_node_status *ours, const struct core_
 static bool extended_differs(const struct core_v1_node_status *theirs)
 {
 	LIST_EACH(c, &theirs->capacity)
-		if (memchr(c->key.p, '/', c->key.len) && !str_eq(str_map_get(&theirs->allocatable, c->key), c->value))
+		if (memchr(c->key.p, '/', c->key.len) &&
+			!str_eq(str_map_get(&theirs->allocatable, c->key), c->value))
 			return true;
 	LIST_EACH(c, &theirs->allocatable)
 		if (memchr(c->key.p, '/', c->key.len) && !str_map_has(&theirs->capacity, c->key))
@@ -179,7 +192,8 @@ static bool extended_differs(const struct core_v1_node_status *theirs)
 	return false;
 }
 
-static int follow_extended(struct node_agent *n, const struct core_v1_node *node, struct arena *a, struct err *err)
+static int follow_extended(
+	struct node_agent *n, const struct core_v1_node *node, struct arena *a, struct err *err)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	const char *sep = "";
@@ -188,17 +202,20 @@ static int follow_extended(struct node_agent *n, const struct core_v1_node *node
 		return 0;
 	buf_addz(&b, "{\"status\":{\"allocatable\":{");
 	LIST_EACH(c, &node->status.allocatable)
-		if (memchr(c->key.p, '/', c->key.len) && !str_map_has(&node->status.capacity, c->key)) {
+		if (memchr(c->key.p, '/', c->key.len) &&
+			!str_map_has(&node->status.capacity, c->key)) {
 			buf_addf(&b, "%s\"" STR_FMT "\":null", sep, STR_ARG(c->key));
 			sep = ",";
 		}
 	LIST_EACH(c, &node->status.capacity)
 		if (memchr(c->key.p, '/', c->key.len)) {
-			buf_addf(&b, "%s\"" STR_FMT "\":\"" STR_FMT "\"", sep, STR_ARG(c->key), STR_ARG(c->value));
+			buf_addf(&b, "%s\"" STR_FMT "\":\"" STR_FMT "\"", sep, STR_ARG(c->key),
+				STR_ARG(c->value));
 			sep = ",";
 		}
 	buf_addz(&b, "}}}");
-	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, "status", CLIENT_PATCH_MERGE, buf_str(&b), a, NULL, err);
+	return client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name,
+		"status", CLIENT_PATCH_MERGE, buf_str(&b), a, NULL, err);
 }
 
 static void keep_sent(struct node_agent *n, struct core_v1_node_status *st, struct arena *a)
@@ -211,7 +228,8 @@ static void keep_sent(struct node_agent *n, struct core_v1_node_status *st, stru
 	arena_free(old);
 }
 
-static int send_status(struct node_agent *n, struct core_v1_node *node, struct arena *a, struct err *err)
+static int send_status(
+	struct node_agent *n, struct core_v1_node *node, struct arena *a, struct err *err)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	struct core_v1_node_status *st = status_now(n, n->sent ? n->sent : &node->status, a);
@@ -222,21 +240,24 @@ static int send_status(struct node_agent *n, struct core_v1_node *node, struct a
 		if (r)
 			return r;
 	}
-	if (n->sent && now - n->sent_ns < HEARTBEAT_NS && same_status(st, n->sent, a) && !overruled(st, &node->status))
+	if (n->sent && now - n->sent_ns < HEARTBEAT_NS && same_status(st, n->sent, a) &&
+		!overruled(st, &node->status))
 		return 0;
 	buf_addz(&b, "{\"status\":");
 	json_encode(&core_v1_node_status_type, st, &b);
 	buf_addc(&b, '}');
-	int r = client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name, "status", CLIENT_PATCH_STRATEGIC,
-		buf_str(&b), a, NULL, err);
+	int r = client_patch(n->k->c.client, &core_v1_node_type, STR_NONE, node->metadata.name,
+		"status", CLIENT_PATCH_STRATEGIC, buf_str(&b), a, NULL, err);
 	if (r)
 		return r;
 	struct arena *keep = arena_new(4096);
 	keep_sent(n, model_copy(&core_v1_node_status_type, st, keep), keep);
 	n->sent_ns = now;
 	if (!n->started_told && n->k->events) {
-		event_record(n->k->events, &core_v1_node_type, node, "Normal", "Starting", "Starting kubelet.");
-		event_record(n->k->events, &core_v1_node_type, node, "Normal", "NodeReady", "Node %s status is now: NodeReady", n->k->c.node_name);
+		event_record(n->k->events, &core_v1_node_type, node, "Normal", "Starting",
+			"Starting kubelet.");
+		event_record(n->k->events, &core_v1_node_type, node, "Normal", "NodeReady",
+			"Node %s status is now: NodeReady", n->k->c.node_name);
 		n->started_told = true;
 	}
 	return 0;
@@ -247,13 +268,15 @@ static int sync_object(struct node_agent *n, struct err *err)
 	CLEAN_ARENA struct arena *a = arena_new(16384);
 	struct core_v1_node *node;
 
-	int r = client_get(n->k->c.client, &core_v1_node_type, STR_NONE, str_of(n->k->c.node_name), a, (void **)&node, err);
+	int r = client_get(n->k->c.client, &core_v1_node_type, STR_NONE, str_of(n->k->c.node_name),
+		a, (void **)&node, err);
 	if (r == CLIENT_NOT_FOUND) {
 		keep_sent(n, NULL, NULL);
 		r = create(n, a, err);
 		if (r && r != CLIENT_EXISTS)
 			return r;
-		r = client_get(n->k->c.client, &core_v1_node_type, STR_NONE, str_of(n->k->c.node_name), a, (void **)&node, err);
+		r = client_get(n->k->c.client, &core_v1_node_type, STR_NONE,
+			str_of(n->k->c.node_name), a, (void **)&node, err);
 	}
 	if (!r)
 		r = follow_extended(n, node, a, err);
@@ -321,13 +344,15 @@ void node_status_changed(struct kubelet *k)
 		at(k->node_agent, SETTLE_NS);
 }
 
-static void on_node(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_node(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct node_agent *n = arg;
 	const struct core_v1_node *node = now ? now->obj : NULL;
 
 	pthread_mutex_lock(&n->lock);
-	bool wrong = !node || (n->sent && overruled(n->sent, &node->status)) || extended_differs(&node->status);
+	bool wrong = !node || (n->sent && overruled(n->sent, &node->status)) ||
+		extended_differs(&node->status);
 	pthread_mutex_unlock(&n->lock);
 	if (wrong)
 		kick(n);
@@ -351,14 +376,16 @@ static int lease_make(struct node_agent *n, struct err *err)
 	struct arena *a = arena_new(1024);
 	struct coordination_v1_lease *l, *made;
 
-	int r = client_get(n->k->c.client, &coordination_v1_lease_type, ns, name, a, (void **)&made, err);
+	int r = client_get(
+		n->k->c.client, &coordination_v1_lease_type, ns, name, a, (void **)&made, err);
 	if (r == CLIENT_NOT_FOUND) {
 		struct cached *node = node_cached(n->k);
 		l = model_new(&coordination_v1_lease_type, a);
 		l->metadata.name = name;
 		l->metadata.namespace = ns;
 		if (node) {
-			struct meta_v1_owner_reference *o = LIST_ADD(a, &l->metadata.owner_references);
+			struct meta_v1_owner_reference *o =
+				LIST_ADD(a, &l->metadata.owner_references);
 			o->api_version = STR("v1");
 			o->kind = STR("Node");
 			o->name = name;
@@ -368,7 +395,8 @@ static int lease_make(struct node_agent *n, struct err *err)
 		l->spec.holder_identity = name;
 		l->spec.lease_duration_seconds = (struct opt_int32)SOME(lease_seconds(n));
 		l->spec.renew_time = now_wall(n->k);
-		r = client_create(n->k->c.client, &coordination_v1_lease_type, ns, l, a, (void **)&made, err);
+		r = client_create(
+			n->k->c.client, &coordination_v1_lease_type, ns, l, a, (void **)&made, err);
 	}
 	if (r) {
 		arena_free(a);
@@ -388,7 +416,8 @@ static int lease_renew(struct node_agent *n, struct err *err)
 	n->lease->spec.holder_identity = str_of(n->k->c.node_name);
 	n->lease->spec.lease_duration_seconds = (struct opt_int32)SOME(lease_seconds(n));
 	n->lease->spec.renew_time = now_wall(n->k);
-	int r = client_update(n->k->c.client, &coordination_v1_lease_type, NULL, n->lease, a, (void **)&made, err);
+	int r = client_update(n->k->c.client, &coordination_v1_lease_type, NULL, n->lease, a,
+		(void **)&made, err);
 	if (r) {
 		arena_free(a);
 		return r;
@@ -439,7 +468,9 @@ static void on_lease(void *arg)
 int node_agent_start(struct kubelet *k, struct err *err)
 {
 	CLEAN_FREE char *mine = xasprintf("metadata.name=%s", k->c.node_name);
-	struct informer_config c = { .client = k->c.client, .type = &core_v1_node_type, .field_selector = mine };
+	struct informer_config c = {
+		.client = k->c.client, .type = &core_v1_node_type, .field_selector = mine
+	};
 	struct node_agent *n = xcalloc(1, sizeof(*n));
 
 	n->k = k;

@@ -39,8 +39,8 @@ static const char *arch_of(const char *machine)
 {
 	static const struct {
 		const char *kernel, *go;
-	} names[] = { { "x86_64", "amd64" }, { "aarch64", "arm64" }, { "riscv64", "riscv64" }, { "ppc64le", "ppc64le" }, { "s390x",
-		"s390x" }, { "armv7l", "arm" } };
+	} names[] = { { "x86_64", "amd64" }, { "aarch64", "arm64" }, { "riscv64", "riscv64" },
+		{ "ppc64le", "ppc64le" }, { "s390x", "s390x" }, { "armv7l", "arm" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
 		if (!strcmp(machine, names[i].kernel))
@@ -79,15 +79,19 @@ static void resources(struct kubelet *k, struct core_v1_node_status *st, struct 
 	int64_t disk = disk_bytes(k), memory = (int64_t)k->memory_bytes;
 
 	str_map_set(a, &st->capacity, STR("cpu"), arena_fmt(a, "%d", k->n_cpus));
-	str_map_set(a, &st->capacity, STR("ephemeral-storage"), arena_fmt(a, "%lldKi", (long long)disk / 1024));
+	str_map_set(a, &st->capacity, STR("ephemeral-storage"),
+		arena_fmt(a, "%lldKi", (long long)disk / 1024));
 	str_map_set(a, &st->capacity, STR("hugepages-1Gi"), STR("0"));
 	str_map_set(a, &st->capacity, STR("hugepages-2Mi"), STR("0"));
-	str_map_set(a, &st->capacity, STR("memory"), arena_fmt(a, "%lldKi", (long long)memory / 1024));
+	str_map_set(
+		a, &st->capacity, STR("memory"), arena_fmt(a, "%lldKi", (long long)memory / 1024));
 	str_map_set(a, &st->capacity, STR("pods"), arena_fmt(a, "%d", k->c.max_pods));
 	LIST_EACH(p, &st->capacity)
 		str_map_set(a, &st->allocatable, p->key, p->value);
-	str_map_set(a, &st->allocatable, STR("memory"), arena_fmt(a, "%lldKi", (long long)MAX(memory - EVICTION_MEMORY, 0) / 1024));
-	str_map_set(a, &st->allocatable, STR("ephemeral-storage"), arena_fmt(a, "%lld", (long long)(disk / 10 * 9)));
+	str_map_set(a, &st->allocatable, STR("memory"),
+		arena_fmt(a, "%lldKi", (long long)MAX(memory - EVICTION_MEMORY, 0) / 1024));
+	str_map_set(a, &st->allocatable, STR("ephemeral-storage"),
+		arena_fmt(a, "%lld", (long long)(disk / 10 * 9)));
 }
 
 bool node_allocatable(struct kubelet *k, const char *resource, struct quantity *ret)
@@ -108,7 +112,8 @@ bool node_allocatable(struct kubelet *k, const char *resource, struct quantity *
 
 static int largest_first(const void *a, const void *b)
 {
-	uint64_t x = ((const struct engine_image *)a)->size, y = ((const struct engine_image *)b)->size;
+	uint64_t x = ((const struct engine_image *)a)->size,
+		 y = ((const struct engine_image *)b)->size;
 
 	return x < y ? 1 : x > y ? -1 : 0;
 }

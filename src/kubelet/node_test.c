@@ -23,7 +23,12 @@ static struct tls_context *tls;
 static struct http_client *node, *stranger;
 static struct err err;
 
-#define must(call) do { int r_ = (call); if (r_ != 0) fail_msg("%s: %d: %s", #call, r_, err.text); } while (0)
+#define must(call) \
+	do { \
+		int r_ = (call); \
+		if (r_ != 0) \
+			fail_msg("%s: %d: %s", #call, r_, err.text); \
+	} while (0)
 
 static void sh(const char *command)
 {
@@ -40,7 +45,10 @@ static void sh(const char *command)
 
 static void open_engine(void)
 {
-	struct engine_local_config c = { .root = ROOT "/engine", .run = ROOT "/run", .pod_cidr = "10.198.7.0/24", .bridge = "skifft1",
+	struct engine_local_config c = { .root = ROOT "/engine",
+		.run = ROOT "/run",
+		.pod_cidr = "10.198.7.0/24",
+		.bridge = "skifft1",
 		.cluster_cidr = "10.198.0.0/16" };
 
 	must(engine_local_new(&c, &engine, &err));
@@ -49,18 +57,27 @@ static void open_engine(void)
 static void make_certs(struct buf *client_cert, struct buf *client_key, struct buf *ca_cert)
 {
 	struct buf ca_key = { 0 }, key = { 0 }, cert = { 0 };
-	const struct cert_request ca = { .common_name = "ca", .valid_seconds = 3600, .is_ca = true };
-	const struct cert_request server = { .common_name = "system:node:n1", .ip_addresses = (const char *const[]){ "127.0.0.1", NULL },
-		.valid_seconds = 3600, .server_auth = true };
-	const struct cert_request client = { .common_name = "kube-apiserver-kubelet-client", .valid_seconds = 3600, .client_auth = true };
+	const struct cert_request ca = {
+		.common_name = "ca", .valid_seconds = 3600, .is_ca = true
+	};
+	const struct cert_request server = { .common_name = "system:node:n1",
+		.ip_addresses = (const char *const[]){ "127.0.0.1", NULL },
+		.valid_seconds = 3600,
+		.server_auth = true };
+	const struct cert_request client = { .common_name = "kube-apiserver-kubelet-client",
+		.valid_seconds = 3600,
+		.client_auth = true };
 
 	must(cert_new_key(&ca_key, &err));
 	must(cert_new_key(&key, &err));
 	must(cert_new_key(client_key, &err));
 	must(cert_issue(&ca, buf_str(&ca_key), STR_NONE, STR_NONE, ca_cert, &err));
 	must(cert_issue(&server, buf_str(&key), buf_str(ca_cert), buf_str(&ca_key), &cert, &err));
-	must(cert_issue(&client, buf_str(client_key), buf_str(ca_cert), buf_str(&ca_key), client_cert, &err));
-	struct tls_server_config c = { .cert_pem = buf_str(&cert), .key_pem = buf_str(&key), .client_ca_pem = buf_str(ca_cert) };
+	must(cert_issue(&client, buf_str(client_key), buf_str(ca_cert), buf_str(&ca_key),
+		client_cert, &err));
+	struct tls_server_config c = { .cert_pem = buf_str(&cert),
+		.key_pem = buf_str(&key),
+		.client_ca_pem = buf_str(ca_cert) };
 	must(tls_server_new(&c, &tls, &err));
 	buf_deinit(&ca_key);
 	buf_deinit(&key);
@@ -69,10 +86,19 @@ static void make_certs(struct buf *client_cert, struct buf *client_key, struct b
 
 static void start_kubelet(void)
 {
-	struct kubelet_config c = { .client = api.client, .engine = engine, .loop = loop, .clock = &clock_real, .node_name = "n1",
+	struct kubelet_config c = { .client = api.client,
+		.engine = engine,
+		.loop = loop,
+		.clock = &clock_real,
+		.node_name = "n1",
 		.node_ip = "127.0.0.1",
-		.root_dir = ROOT "/kubelet", .pod_log_dir = ROOT "/logs", .cluster_dns = "10.43.0.10", .cluster_domain = "cluster.local",
-		.serving_tls = tls, .port = -1, .address = "127.0.0.1" };
+		.root_dir = ROOT "/kubelet",
+		.pod_log_dir = ROOT "/logs",
+		.cluster_dns = "10.43.0.10",
+		.cluster_domain = "cluster.local",
+		.serving_tls = tls,
+		.port = -1,
+		.address = "127.0.0.1" };
 
 	must(kubelet_new(&c, &k, &err));
 	must(kubelet_start(k, &err));
@@ -80,7 +106,10 @@ static void start_kubelet(void)
 
 static void connect_node(struct buf *cert, struct buf *key, struct buf *ca)
 {
-	struct tls_client_config c = { .ca_pem = buf_str(ca), .cert_pem = buf_str(cert), .key_pem = buf_str(key) }, no = { .ca_pem = buf_str(ca) };
+	struct tls_client_config c = { .ca_pem = buf_str(ca),
+		.cert_pem = buf_str(cert),
+		.key_pem = buf_str(key) },
+				 no = { .ca_pem = buf_str(ca) };
 	struct tls_context *with, *without;
 	char url[64];
 
@@ -94,23 +123,28 @@ static void connect_node(struct buf *cert, struct buf *key, struct buf *ca)
 }
 
 static struct buf client_cert, client_key, ca_cert;
-static bool had_groups;                   /* of a cluster on this machine: not ours to remove */
+static bool had_groups; /* of a cluster on this machine: not ours to remove */
 
 static int setup(void **state)
 {
 	struct engine_image image;
-	const char *find[] = { "sh", "-c", "find /sys/fs/cgroup -type d -name kubepods | grep -q .", NULL };
+	const char *find[] = { "sh", "-c", "find /sys/fs/cgroup -type d -name kubepods | grep -q .",
+		NULL };
 	struct process_result found = { 0 };
 
 	must(process_run(find, STR_NONE, 0, &found, &err));
 	had_groups = !found.status;
 	process_result_deinit(&found);
 	arena = arena_new(0);
-	sh("mkdir -p " ROOT "/fs/bin " ROOT "/fs/etc " ROOT "/fs/tmp && cp /bin/busybox " ROOT "/fs/bin/ && "
-	   "for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox " ROOT "/fs/bin/$a; done && "
-	   "printf 'root:x:0:0::/:/bin/sh\\n' > " ROOT "/fs/etc/passwd && tar -C " ROOT "/fs -cf " ROOT "/busybox.tar . && ip link set lo up");
+	sh("mkdir -p " ROOT "/fs/bin " ROOT "/fs/etc " ROOT "/fs/tmp && cp /bin/busybox " ROOT
+	   "/fs/bin/ && "
+	   "for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox " ROOT
+	   "/fs/bin/$a; done && "
+	   "printf 'root:x:0:0::/:/bin/sh\\n' > " ROOT "/fs/etc/passwd && tar -C " ROOT
+	   "/fs -cf " ROOT "/busybox.tar . && ip link set lo up");
 	open_engine();
-	must(engine->v->image_import(engine, ROOT "/busybox.tar", "busybox:1", arena, &image, &err));
+	must(engine->v->image_import(
+		engine, ROOT "/busybox.tar", "busybox:1", arena, &image, &err));
 	test_api_start(&api);
 	must(loop_new("node", &loop, &err));
 	must(loop_start(loop, &err));
@@ -147,10 +181,14 @@ static void put_pod(const char *name, const char *spec)
 {
 	CLEAN_FREE char *path = xasprintf(POD "%s", name);
 
-	test_put(&api, path, arena_fmt(arena, "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\","
-		"\"namespace\":\"default\",\"labels\":{\"app\":\"%s\"}},"
-		"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Never\",\"terminationGracePeriodSeconds\":5,\"enableServiceLinks\":false,"
-			"%s}}", name, name, spec).p);
+	test_put(&api, path,
+		arena_fmt(arena,
+			"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"%s\","
+			"\"namespace\":\"default\",\"labels\":{\"app\":\"%s\"}},"
+			"\"spec\":{\"nodeName\":\"n1\",\"restartPolicy\":\"Never\",\"terminationGracePeriodSeconds\":5,\"enableServiceLinks\":false,"
+			"%s}}",
+			name, name, spec)
+			.p);
 }
 
 static bool is_phase(const struct value *v, const void *phase)
@@ -160,7 +198,8 @@ static bool is_phase(const struct value *v, const void *phase)
 
 static bool is_ready(const struct value *v, const void *arg)
 {
-	return test_at(v, "status.containerStatuses[0]") && test_at(v, "status.containerStatuses[0].ready")->boolean;
+	return test_at(v, "status.containerStatuses[0]") &&
+		test_at(v, "status.containerStatuses[0].ready")->boolean;
 }
 
 static struct value await_pod(const char *name, test_pred fn, const void *arg, const char *what)
@@ -186,7 +225,11 @@ static struct str logs_of(const char *pod)
 	return ask(node, "GET", arena_fmt(arena, "/containerLogs/default/%s/c", pod).p, 200);
 }
 
-#define assert_has(text, part) do { if (str_find_str(text, STR(part)) < 0) fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); } while (0)
+#define assert_has(text, part) \
+	do { \
+		if (str_find_str(text, STR(part)) < 0) \
+			fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); \
+	} while (0)
 
 /* The mark that the API puts on what is to be deleted. */
 static void mark_deleted(const char *path, int grace)
@@ -197,8 +240,10 @@ static void mark_deleted(const char *path, int grace)
 	struct value v = test_tree(arena, arena_strz(arena, map_get(&api.objects, str_of(path))).p);
 	pthread_mutex_unlock(&api.lock);
 	struct value *m = value_get(&v, STR("metadata"));
-	*value_set(arena, m, STR("deletionTimestamp")) = (struct value){ .kind = VALUE_TEXT, .text = STR("2026-01-01T00:00:00Z") };
-	*value_set(arena, m, STR("deletionGracePeriodSeconds")) = (struct value){ .kind = VALUE_INT, .integer = grace };
+	*value_set(arena, m, STR("deletionTimestamp")) =
+		(struct value){ .kind = VALUE_TEXT, .text = STR("2026-01-01T00:00:00Z") };
+	*value_set(arena, m, STR("deletionGracePeriodSeconds")) =
+		(struct value){ .kind = VALUE_INT, .integer = grace };
 	json_write(&v, &b);
 	test_put(&api, path, b.p);
 }
@@ -216,25 +261,28 @@ static void delete_pod(const char *name, int grace)
 
 static void test_volumes_and_env(void **state)
 {
-	test_put(&api, "/api/v1/namespaces/default/configmaps/m", "{\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"from-map\","
+	test_put(&api, "/api/v1/namespaces/default/configmaps/m",
+		"{\"metadata\":{\"name\":\"m\"},\"data\":{\"k\":\"from-map\","
 		"\"f\":\"file-of-map\"}}");
-	test_put(&api, "/api/v1/namespaces/default/secrets/s", "{\"metadata\":{\"name\":\"s\"},\"data\":{\"k\":\"aHVzaA==\"}}");
-	put_pod("v", "\"securityContext\":{\"fsGroup\":4321},\"hostAliases\":[{\"ip\":\"192.0.2.9\",\"hostnames\":[\"alias\"]}],"
+	test_put(&api, "/api/v1/namespaces/default/secrets/s",
+		"{\"metadata\":{\"name\":\"s\"},\"data\":{\"k\":\"aHVzaA==\"}}");
+	put_pod("v",
+		"\"securityContext\":{\"fsGroup\":4321},\"hostAliases\":[{\"ip\":\"192.0.2.9\",\"hostnames\":[\"alias\"]}],"
 		"\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"m\",\"items\":[{\"key\":\"f\",\"path\":\"deep/f\"}]}},"
-			"{\"name\":\"s\",\"secret\":{\"secretName\":\"s\",\"defaultMode\":256}},"
+		"{\"name\":\"s\",\"secret\":{\"secretName\":\"s\",\"defaultMode\":256}},"
 		"{\"name\":\"e\",\"emptyDir\":{}},{\"name\":\"t\",\"emptyDir\":{\"medium\":\"Memory\",\"sizeLimit\":\"1Mi\"}},"
 		"{\"name\":\"p\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"token\"}},"
-			"{\"downwardAPI\":{\"items\":[{\"path\":\"labels\",\"fieldRef\":{\"fieldPath\":\"metadata.labels\"}}]}}]}}],"
+		"{\"downwardAPI\":{\"items\":[{\"path\":\"labels\",\"fieldRef\":{\"fieldPath\":\"metadata.labels\"}}]}}]}}],"
 		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"echo map=$A secret=$B ip=$IP $(WHO) "
-			"$X; cat /m/deep/f; cat /s/k; echo; cat /p/labels; "
+		"$X; cat /m/deep/f; cat /s/k; echo; cat /p/labels; "
 		"head -c 2 /p/token; echo; echo x > /e/f; stat -c %g /e; df /t | grep -c tmpfs; df /s | grep -c tmpfs; ls /sub; grep alias "
-			"/etc/hosts; grep nameserver /etc/resolv.conf; hostname\"],"
+		"/etc/hosts; grep nameserver /etc/resolv.conf; hostname\"],"
 		"\"env\":[{\"name\":\"A\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}},{\"name\":\"B\","
-			"\"valueFrom\":{\"secretKeyRef\":{\"name\":\"s\",\"key\":\"k\"}}},"
+		"\"valueFrom\":{\"secretKeyRef\":{\"name\":\"s\",\"key\":\"k\"}}},"
 		"{\"name\":\"IP\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"status.podIP\"}}},{\"name\":\"WHO\",\"value\":\"me\"},"
-			"{\"name\":\"X\",\"value\":\"$(A)!\"}],"
+		"{\"name\":\"X\",\"value\":\"$(A)!\"}],"
 		"\"volumeMounts\":[{\"name\":\"m\",\"mountPath\":\"/m\"},{\"name\":\"s\",\"mountPath\":\"/s\"},{\"name\":\"e\","
-			"\"mountPath\":\"/e\"},{\"name\":\"t\",\"mountPath\":\"/t\"},"
+		"\"mountPath\":\"/e\"},{\"name\":\"t\",\"mountPath\":\"/t\"},"
 		"{\"name\":\"p\",\"mountPath\":\"/p\"},{\"name\":\"e\",\"mountPath\":\"/sub\",\"subPath\":\"in/side\"}]}]");
 	struct value v = await_pod("v", is_phase, "Succeeded", "Succeeded");
 	struct str log = logs_of("v");
@@ -250,40 +298,53 @@ static void test_volumes_and_env(void **state)
 	const char *uid = arena_strz(arena, test_text(&v, "metadata.uid")).p;
 	sh("! grep " ROOT "/kubelet/pods /proc/self/mountinfo");
 	delete_pod("v", 1);
-	CLEAN_FREE char *gone = xasprintf("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e " ROOT "/kubelet/pods/%s ] || exit 0; sleep 0.1; done; "
-		"exit 1", uid);
+	CLEAN_FREE char *gone = xasprintf("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e " ROOT
+					  "/kubelet/pods/%s ] || exit 0; sleep 0.1; done; "
+					  "exit 1",
+		uid);
 	sh(gone);
 }
 
 static void test_end_of_containers(void **state)
 {
-	put_pod("x", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePath\":\"/dev/termination-log\","
+	put_pod("x",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePath\":\"/dev/termination-log\","
 		"\"command\":[\"sh\",\"-c\",\"echo last words > /dev/termination-log; exit 7\"]}]");
 	struct value v = await_pod("x", is_phase, "Failed", "Failed");
 	assert_int_equal(test_int(&v, "status.containerStatuses[0].state.terminated.exitCode"), 7);
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.message"), "last words\n");
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.reason"), "Error");
+	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.message"),
+		"last words\n");
+	assert_string_equal(
+		test_text(&v, "status.containerStatuses[0].state.terminated.reason"), "Error");
 	delete_pod("x", 1);
-	put_pod("y", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePolicy\":\"FallbackToLogsOnError\","
+	put_pod("y",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"terminationMessagePolicy\":\"FallbackToLogsOnError\","
 		"\"terminationMessagePath\":\"/dev/termination-log\",\"command\":[\"sh\",\"-c\",\"echo in the log; exit 1\"]}]");
 	v = await_pod("y", is_phase, "Failed", "Failed");
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.message"), "in the log\n");
+	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.message"),
+		"in the log\n");
 	delete_pod("y", 1);
-	put_pod("z", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"/no/such/program\"]}]");
+	put_pod("z",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"/no/such/program\"]}]");
 	v = await_pod("z", is_phase, "Failed", "Failed");
-	assert_int_equal(test_int(&v, "status.containerStatuses[0].state.terminated.exitCode"), 128);
-	assert_string_equal(test_text(&v, "status.containerStatuses[0].state.terminated.reason"), "StartError");
+	assert_int_equal(
+		test_int(&v, "status.containerStatuses[0].state.terminated.exitCode"), 128);
+	assert_string_equal(
+		test_text(&v, "status.containerStatuses[0].state.terminated.reason"), "StartError");
 	delete_pod("z", 1);
 }
 
 static void test_security(void **state)
 {
-	put_pod("n", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"securityContext\":{\"runAsNonRoot\":true},\"command\":[\"true\"]}]");
+	put_pod("n",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"securityContext\":{\"runAsNonRoot\":true},\"command\":[\"true\"]}]");
 	CLEAN_FREE char *path = xstrdup(POD "n");
-	for (int i = 0; ; i++) {
+	for (int i = 0;; i++) {
 		struct value v = await_pod("n", is_phase, "Pending", "Pending");
-		if (!strcmp(test_text(&v, "status.containerStatuses[0].state.waiting.reason"), "CreateContainerConfigError")) {
-			assert_has(str_of(test_text(&v, "status.containerStatuses[0].state.waiting.message")),
+		if (!strcmp(test_text(&v, "status.containerStatuses[0].state.waiting.reason"),
+			    "CreateContainerConfigError")) {
+			assert_has(str_of(test_text(&v,
+					   "status.containerStatuses[0].state.waiting.message")),
 				"container has runAsNonRoot and image will run as root (pod: \"n_default(");
 			break;
 		}
@@ -291,7 +352,8 @@ static void test_security(void **state)
 		usleep(10000);
 	}
 	delete_pod("n", 1);
-	put_pod("u", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"securityContext\":{\"runAsUser\":1234,\"runAsGroup\":99,"
+	put_pod("u",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"securityContext\":{\"runAsUser\":1234,\"runAsGroup\":99,"
 		"\"readOnlyRootFilesystem\":true,\"allowPrivilegeEscalation\":false,\"capabilities\":{\"drop\":[\"ALL\"]}},"
 		"\"command\":[\"sh\",\"-c\",\"id -u; id -g; touch /x || echo read-only; grep -E 'NoNewPrivs|CapEff' /proc/self/status\"]}]");
 	await_pod("u", is_phase, "Succeeded", "Succeeded");
@@ -305,13 +367,15 @@ static void test_security(void **state)
 
 static void test_grace(void **state)
 {
-	put_pod("g", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"lifecycle\":{\"postStart\":{\"exec\":{\"command\":[\"sh\","
+	put_pod("g",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"lifecycle\":{\"postStart\":{\"exec\":{\"command\":[\"sh\","
 		"\"-c\",\"echo hooked > /tmp/h\"]}},\"preStop\":{\"exec\":{\"command\":[\"sh\",\"-c\",\"echo stopping > /proc/1/fd/1\"]}}},"
 		"\"command\":[\"sh\",\"-c\",\"trap 'echo got TERM; exit 0' TERM; while :; do sleep 0.05; done\"]}]");
 	struct value v = await_pod("g", is_ready, NULL, "ready");
 	struct str out = ask(node, "POST", "/run/default/g/c?cmd=cat+/tmp/h", 200);
 	assert_has(out, "hooked");
-	CLEAN_FREE char *log = xasprintf(ROOT "/logs/default_g_%s/c/0.log", test_text(&v, "metadata.uid"));
+	CLEAN_FREE char *log =
+		xasprintf(ROOT "/logs/default_g_%s/c/0.log", test_text(&v, "metadata.uid"));
 	CLEAN_FD int fd = open(log, O_RDONLY);
 	uint64_t begin = mono_now_ns();
 	delete_pod("g", 5);
@@ -325,7 +389,8 @@ static void test_grace(void **state)
 /* A second word with less time cuts the first short. */
 static void test_shorter_grace(void **state)
 {
-	put_pod("s", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"trap : TERM; while :; do sleep "
+	put_pod("s",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"trap : TERM; while :; do sleep "
 		"0.1; done\"]}]");
 	await_pod("s", is_ready, NULL, "ready");
 	uint64_t begin = mono_now_ns();
@@ -336,10 +401,11 @@ static void test_shorter_grace(void **state)
 
 static void test_probes(void **state)
 {
-	put_pod("h", "\"restartPolicy\":\"Always\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"ports\":[{\"name\":\"web\","
+	put_pod("h",
+		"\"restartPolicy\":\"Always\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"ports\":[{\"name\":\"web\","
 		"\"containerPort\":8080}],"
 		"\"readinessProbe\":{\"httpGet\":{\"path\":\"/ok\",\"port\":\"web\"},\"periodSeconds\":1},"
-			"\"livenessProbe\":{\"tcpSocket\":{\"port\":8080},\"periodSeconds\":1,\"initialDelaySeconds\":1},"
+		"\"livenessProbe\":{\"tcpSocket\":{\"port\":8080},\"periodSeconds\":1,\"initialDelaySeconds\":1},"
 		"\"command\":[\"sh\",\"-c\",\"mkdir /www; echo fine > /www/ok; exec httpd -f -p 8080 -h /www\"]}]");
 	struct value v = await_pod("h", is_ready, NULL, "ready by httpGet");
 	assert_int_equal(test_int(&v, "status.containerStatuses[0].restartCount"), 0);
@@ -351,7 +417,8 @@ static void test_probes(void **state)
 
 static void test_node_api(void **state)
 {
-	put_pod("a", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line "
+	put_pod("a",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line "
 		"$i; done; sleep 1000\"]}]");
 	await_pod("a", is_ready, NULL, "ready");
 	ask(stranger, "GET", "/pods", 401);
@@ -359,8 +426,10 @@ static void test_node_api(void **state)
 	assert_has(ask(node, "GET", "/healthz", 200), "ok");
 	assert_has(ask(node, "GET", "/pods", 200), "\"name\":\"a\"");
 	assert_has(ask(node, "GET", "/containerLogs/default/nope/c", 404), "not found");
-	assert_has(ask(node, "GET", "/containerLogs/default/a/nope", 404), "container \"nope\" not found in pod \"a\"");
-	assert_has(ask(node, "GET", "/containerLogs/default/a/c?previous=true", 400), "previous terminated container \"c\" in pod \"a\" not found");
+	assert_has(ask(node, "GET", "/containerLogs/default/a/nope", 404),
+		"container \"nope\" not found in pod \"a\"");
+	assert_has(ask(node, "GET", "/containerLogs/default/a/c?previous=true", 400),
+		"previous terminated container \"c\" in pod \"a\" not found");
 	assert_has(ask(node, "GET", "/containerLogs/default/a/c?tailLines=x", 400), "log option");
 	ask(node, "GET", "/nothing", 404);
 	for (int i = 0; i < 200 && str_find_str(logs_of("a"), STR("line 5")) < 0; i++)
@@ -370,16 +439,19 @@ static void test_node_api(void **state)
 	struct str limited = ask(node, "GET", "/containerLogs/default/a/c?limitBytes=8", 200);
 	assert_true(str_eqz(limited, "line 1\nl"));
 	assert_has(ask(node, "GET", "/stats/summary", 200), "\"workingSetBytes\"");
-	assert_has(ask(node, "GET", "/metrics/resource", 200), "container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"a\"}");
+	assert_has(ask(node, "GET", "/metrics/resource", 200),
+		"container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"a\"}");
 	delete_pod("a", 1);
 }
 
 static void test_follow(void **state)
 {
-	put_pod("f", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line "
+	put_pod("f",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"for i in 1 2 3 4 5; do echo line "
 		"$i; sleep 0.1; done\"]}]");
 	await_pod("f", is_ready, NULL, "running");
-	struct http_call call = { .method = STR("GET"), .target = STR("/containerLogs/default/f/c?follow=true") };
+	struct http_call call = { .method = STR("GET"),
+		.target = STR("/containerLogs/default/f/c?follow=true") };
 	struct http_reply head;
 	struct http_reader *r;
 	CLEAN_BUF struct buf all = { 0 };
@@ -399,7 +471,8 @@ static void test_follow(void **state)
 
 static void test_restart(void **state)
 {
-	put_pod("k", "\"restartPolicy\":\"Always\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"]}]");
+	put_pod("k",
+		"\"restartPolicy\":\"Always\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"]}]");
 	struct value before = await_pod("k", is_ready, NULL, "ready");
 	http_client_free(node);
 	http_client_free(stranger);
@@ -409,34 +482,40 @@ static void test_restart(void **state)
 	open_engine();
 	start_kubelet();
 	connect_node(&client_cert, &client_key, &ca_cert);
-	put_pod("l", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"true\"]}]");
+	put_pod("l",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"true\"]}]");
 	await_pod("l", is_phase, "Succeeded", "Succeeded");
 	struct value after = await_pod("k", is_ready, NULL, "ready");
-	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"), test_text(&after,
-		"status.containerStatuses[0].containerID"));
+	assert_string_equal(test_text(&before, "status.containerStatuses[0].containerID"),
+		test_text(&after, "status.containerStatuses[0].containerID"));
 	assert_int_equal(test_int(&after, "status.containerStatuses[0].restartCount"), 0);
 	/* killed from outside: started again, in the same sandbox */
 	sh("kill -9 $(pgrep -f '^sleep 1000')");
-	for (int i = 0; i < 500 && test_int(&after, "status.containerStatuses[0].restartCount") != 1; i++) {
+	for (int i = 0;
+		i < 500 && test_int(&after, "status.containerStatuses[0].restartCount") != 1; i++) {
 		after = await_pod("k", is_phase, "Running", "Running");
 		usleep(10000);
 	}
 	assert_int_equal(test_int(&after, "status.containerStatuses[0].restartCount"), 1);
 	assert_string_equal(test_text(&before, "status.podIP"), test_text(&after, "status.podIP"));
-	assert_int_equal(test_int(&after, "status.containerStatuses[0].lastState.terminated.exitCode"), 137);
+	assert_int_equal(
+		test_int(&after, "status.containerStatuses[0].lastState.terminated.exitCode"), 137);
 	delete_pod("k", 1);
 	delete_pod("l", 1);
 }
 
 static void test_config_follows(void **state)
 {
-	test_put(&api, "/api/v1/namespaces/default/configmaps/w", "{\"metadata\":{\"name\":\"w\"},\"data\":{\"k\":\"old\"}}");
-	put_pod("w", "\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"w\"}}],\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\","
+	test_put(&api, "/api/v1/namespaces/default/configmaps/w",
+		"{\"metadata\":{\"name\":\"w\"},\"data\":{\"k\":\"old\"}}");
+	put_pod("w",
+		"\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"w\"}}],\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\","
 		"\"command\":[\"sleep\",\"1000\"],"
 		"\"volumeMounts\":[{\"name\":\"m\",\"mountPath\":\"/m\"}]}]");
 	await_pod("w", is_ready, NULL, "ready");
 	assert_has(ask(node, "POST", "/run/default/w/c?cmd=cat+/m/k", 200), "old");
-	test_put(&api, "/api/v1/namespaces/default/configmaps/w", "{\"metadata\":{\"name\":\"w\"},\"data\":{\"k\":\"new\"}}");
+	test_put(&api, "/api/v1/namespaces/default/configmaps/w",
+		"{\"metadata\":{\"name\":\"w\"},\"data\":{\"k\":\"new\"}}");
 	struct pod_worker *w = pods_find_name(k, STR("default"), STR("w"));
 	keeper_ask_volumes(w); /* as the keeper's round does */
 	worker_unref(w);
@@ -452,12 +531,14 @@ static void test_latency(void **state)
 {
 	uint64_t begin = mono_now_ns();
 
-	put_pod("q", "\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"]}]");
+	put_pod("q",
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"]}]");
 	await_pod("q", is_ready, NULL, "ready");
 	printf("# bound to Running: %.1f ms\n", (double)(mono_now_ns() - begin) / 1e6);
 	begin = mono_now_ns();
 	delete_pod("q", 1);
-	printf("# deleted with a grace of 1 s (sleep ignores TERM): %.1f ms\n", (double)(mono_now_ns() - begin) / 1e6);
+	printf("# deleted with a grace of 1 s (sleep ignores TERM): %.1f ms\n",
+		(double)(mono_now_ns() - begin) / 1e6);
 }
 
 static void test_nothing_is_left(void **state)
@@ -471,7 +552,8 @@ static void test_nothing_is_left(void **state)
 		usleep(10000);
 	}
 	assert_int_equal(n, 0);
-	sh("[ -z \"$(ls " ROOT "/kubelet/pods " ROOT "/logs | grep -v : )\" ] || { ls -R " ROOT "/kubelet/pods " ROOT "/logs >&2; exit 1; }");
+	sh("[ -z \"$(ls " ROOT "/kubelet/pods " ROOT "/logs | grep -v : )\" ] || { ls -R " ROOT
+	   "/kubelet/pods " ROOT "/logs >&2; exit 1; }");
 	sh("! grep " ROOT "/kubelet /proc/self/mountinfo");
 }
 
@@ -480,11 +562,18 @@ static void test_nothing_is_left(void **state)
 static int run_group(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_latency), cmocka_unit_test(test_volumes_and_env), cmocka_unit_test(test_end_of_containers),
-			cmocka_unit_test(test_security),
-		cmocka_unit_test(test_grace), cmocka_unit_test(test_shorter_grace), cmocka_unit_test(test_probes),
-			cmocka_unit_test(test_node_api), cmocka_unit_test(test_follow),
-		cmocka_unit_test(test_config_follows), cmocka_unit_test(test_restart), cmocka_unit_test(test_nothing_is_left),
+		cmocka_unit_test(test_latency),
+		cmocka_unit_test(test_volumes_and_env),
+		cmocka_unit_test(test_end_of_containers),
+		cmocka_unit_test(test_security),
+		cmocka_unit_test(test_grace),
+		cmocka_unit_test(test_shorter_grace),
+		cmocka_unit_test(test_probes),
+		cmocka_unit_test(test_node_api),
+		cmocka_unit_test(test_follow),
+		cmocka_unit_test(test_config_follows),
+		cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_nothing_is_left),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
@@ -496,8 +585,10 @@ static int init_main(void)
 	int status, result = 1;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL) ||
-	    mount("tmpfs", "/tmp", "tmpfs", 0, NULL) || mkdir(ROOT, 0700)) {
+	if (unshare(CLONE_NEWNS | CLONE_NEWNET) ||
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+		mount("proc", "/proc", "proc", 0, NULL) ||
+		mount("tmpfs", "/tmp", "tmpfs", 0, NULL) || mkdir(ROOT, 0700)) {
 		perror("namespaces");
 		return 1;
 	}

@@ -9,11 +9,14 @@ int object_get(struct sync *s, const struct type *t, struct str name, void **ret
 	const char *what = t == &core_v1_secret_type ? "secret" : "configmap";
 
 	if (!s->k->c.client)
-		return err_set(err, -ENOTCONN, "%s \"" STR_FMT "\": this kubelet has no API server to read it from", what, STR_ARG(name));
+		return err_set(err, -ENOTCONN,
+			"%s \"" STR_FMT "\": this kubelet has no API server to read it from", what,
+			STR_ARG(name));
 	int r = client_get(s->k->c.client, t, ns, name, s->a, ret, err);
 	if (r == CLIENT_NOT_FOUND)
 		return err_set(err, r, "%s \"" STR_FMT "\" not found", what, STR_ARG(name));
 	if (r)
-		return err_prefix(err, r, "failed to fetch %s \"" STR_FMT "/" STR_FMT "\"", what, STR_ARG(ns), STR_ARG(name));
+		return err_prefix(err, r, "failed to fetch %s \"" STR_FMT "/" STR_FMT "\"", what,
+			STR_ARG(ns), STR_ARG(name));
 	return 0;
 }

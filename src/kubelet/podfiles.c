@@ -21,7 +21,8 @@ struct str pod_log_folder(const struct kubelet *k, const struct core_v1_pod *pod
 {
 	const struct meta_v1_object_meta *m = &pod->metadata;
 
-	return arena_fmt(a, "%s/" STR_FMT "_" STR_FMT "_" STR_FMT, k->c.pod_log_dir, STR_ARG(m->namespace), STR_ARG(m->name), STR_ARG(m->uid));
+	return arena_fmt(a, "%s/" STR_FMT "_" STR_FMT "_" STR_FMT, k->c.pod_log_dir,
+		STR_ARG(m->namespace), STR_ARG(m->name), STR_ARG(m->uid));
 }
 
 struct str pod_hostname(const struct core_v1_pod *pod, const struct kubelet *k, struct arena *a)
@@ -40,13 +41,16 @@ struct str pod_hostname(const struct core_v1_pod *pod, const struct kubelet *k, 
 		while (name.len && (name.p[name.len - 1] == '-' || name.p[name.len - 1] == '.'))
 			name.len--;
 	}
-	if (pod->spec.set_hostname_as_fqdn.set && pod->spec.set_hostname_as_fqdn.value && pod->spec.subdomain.len)
-		return arena_fmt(a, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s", STR_ARG(name), STR_ARG(pod->spec.subdomain),
-			STR_ARG(pod->metadata.namespace), k->c.cluster_domain);
+	if (pod->spec.set_hostname_as_fqdn.set && pod->spec.set_hostname_as_fqdn.value &&
+		pod->spec.subdomain.len)
+		return arena_fmt(a, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s", STR_ARG(name),
+			STR_ARG(pod->spec.subdomain), STR_ARG(pod->metadata.namespace),
+			k->c.cluster_domain);
 	return arena_str(a, name);
 }
 
-struct str pod_hosts_text(const struct core_v1_pod *pod, const struct kubelet *k, const char *pod_ip, struct arena *a)
+struct str pod_hosts_text(
+	const struct core_v1_pod *pod, const struct kubelet *k, const char *pod_ip, struct arena *a)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	struct err err;
@@ -59,13 +63,17 @@ struct str pod_hosts_text(const struct core_v1_pod *pod, const struct kubelet *k
 	} else {
 		struct str name = pod_hostname(pod, k, a);
 		struct str head, tail;
-		buf_addz(&b, "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost "
+		buf_addz(&b,
+			"# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost "
 			"ip6-loopback\nfe00::0\tip6-localnet\n"
-			     "fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
+			"fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
 		str_cut(name, '.', &head, &tail);
 		if (pod->spec.subdomain.len)
-			buf_addf(&b, "%s\t" STR_FMT "." STR_FMT "." STR_FMT ".svc.%s\t" STR_FMT "\n", pod_ip, STR_ARG(head),
-				STR_ARG(pod->spec.subdomain), STR_ARG(pod->metadata.namespace), k->c.cluster_domain, STR_ARG(head));
+			buf_addf(&b,
+				"%s\t" STR_FMT "." STR_FMT "." STR_FMT ".svc.%s\t" STR_FMT "\n",
+				pod_ip, STR_ARG(head), STR_ARG(pod->spec.subdomain),
+				STR_ARG(pod->metadata.namespace), k->c.cluster_domain,
+				STR_ARG(head));
 		else
 			buf_addf(&b, "%s\t" STR_FMT "\n", pod_ip, STR_ARG(name));
 	}
@@ -82,7 +90,8 @@ struct str pod_hosts_text(const struct core_v1_pod *pod, const struct kubelet *k
 
 int pod_write_hosts(struct sync *s, const char *pod_ip, struct str *ret_path, struct err *err)
 {
-	struct str path = arena_fmt(s->a, STR_FMT "/etc-hosts", STR_ARG(pod_dir(s->k, s->w->uid, s->a)));
+	struct str path =
+		arena_fmt(s->a, STR_FMT "/etc-hosts", STR_ARG(pod_dir(s->k, s->w->uid, s->a)));
 	struct str text = pod_hosts_text(s->pod, s->k, pod_ip, s->a);
 
 	/* Written in place: containers hold a mount of this very file. */
@@ -146,7 +155,8 @@ static void read_host(struct resolv *r, struct str text, bool searches)
 		str_cut(text, '\n', &line, &text);
 		if (!next_word(&line, &word))
 			continue;
-		bool server = str_eqz(word, "nameserver"), search = str_eqz(word, "search"), options = str_eqz(word, "options");
+		bool server = str_eqz(word, "nameserver"), search = str_eqz(word, "search"),
+		     options = str_eqz(word, "options");
 		if (search)
 			r->n_searches = 0;
 		while (next_word(&line, &word)) {
@@ -161,12 +171,15 @@ static void read_host(struct resolv *r, struct str text, bool searches)
 	}
 }
 
-static void cluster_first(struct resolv *r, const struct core_v1_pod *pod, const struct kubelet *k, struct str host)
+static void cluster_first(
+	struct resolv *r, const struct core_v1_pod *pod, const struct kubelet *k, struct str host)
 {
 	struct arena *a = r->a;
 
 	add_server(r, str_of(k->c.cluster_dns));
-	add_search(r, arena_fmt(a, STR_FMT ".svc.%s", STR_ARG(pod->metadata.namespace), k->c.cluster_domain));
+	add_search(r,
+		arena_fmt(a, STR_FMT ".svc.%s", STR_ARG(pod->metadata.namespace),
+			k->c.cluster_domain));
 	add_search(r, arena_fmt(a, "svc.%s", k->c.cluster_domain));
 	add_search(r, arena_strz(a, k->c.cluster_domain));
 	struct resolv own = { .a = a };
@@ -176,13 +189,15 @@ static void cluster_first(struct resolv *r, const struct core_v1_pod *pod, const
 	add_option(r, STR("ndots"), STR("5"));
 }
 
-struct str pod_resolv_text(const struct core_v1_pod *pod, const struct kubelet *k, struct str host, struct arena *a)
+struct str pod_resolv_text(
+	const struct core_v1_pod *pod, const struct kubelet *k, struct str host, struct arena *a)
 {
 	struct resolv r = { .a = a };
 	CLEAN_BUF struct buf b = { 0 };
 	const struct core_v1_pod_dns_config *own = pod->spec.dns_config;
 	struct str policy = pod->spec.dns_policy;
-	bool cluster = str_eqz(policy, "ClusterFirstWithHostNet") || ((!policy.len || str_eqz(policy, "ClusterFirst")) && !pod->spec.host_network);
+	bool cluster = str_eqz(policy, "ClusterFirstWithHostNet") ||
+		((!policy.len || str_eqz(policy, "ClusterFirst")) && !pod->spec.host_network);
 
 	if (cluster && k->c.cluster_dns && *k->c.cluster_dns)
 		cluster_first(&r, pod, k, host);
@@ -207,7 +222,8 @@ struct str pod_resolv_text(const struct core_v1_pod *pod, const struct kubelet *
 	if (r.options.len) {
 		buf_addz(&b, "options");
 		LIST_EACH(o, &r.options)
-			buf_addf(&b, " " STR_FMT "%s" STR_FMT, STR_ARG(o->key), o->value.len ? ":" : "", STR_ARG(o->value));
+			buf_addf(&b, " " STR_FMT "%s" STR_FMT, STR_ARG(o->key),
+				o->value.len ? ":" : "", STR_ARG(o->value));
 		buf_addc(&b, '\n');
 	}
 	return arena_str(a, buf_str(&b));
@@ -226,9 +242,11 @@ int pod_resolv_conf(struct sync *s, struct str *ret, struct err *err)
 
 /* ---- termination message ---- */
 
-struct str termination_log_path(const struct kubelet *k, const char *uid, struct str container, uint32_t attempt, struct arena *a)
+struct str termination_log_path(const struct kubelet *k, const char *uid, struct str container,
+	uint32_t attempt, struct arena *a)
 {
-	return arena_fmt(a, "%s/pods/%s/containers/" STR_FMT "/%u", k->c.root_dir, uid, STR_ARG(container), attempt);
+	return arena_fmt(a, "%s/pods/%s/containers/" STR_FMT "/%u", k->c.root_dir, uid,
+		STR_ARG(container), attempt);
 }
 
 static struct str tail_of_log(const char *path, struct arena *a)
@@ -253,8 +271,9 @@ static struct str tail_of_log(const char *path, struct arena *a)
 	return arena_str(a, text);
 }
 
-struct str termination_message(struct kubelet *k, const char *uid, const struct core_v1_container *c, const struct engine_container *e,
-	struct str log_path, struct arena *a)
+struct str termination_message(struct kubelet *k, const char *uid,
+	const struct core_v1_container *c, const struct engine_container *e, struct str log_path,
+	struct arena *a)
 {
 	CLEAN_BUF struct buf text = { 0 };
 	struct str path = termination_log_path(k, uid, c->name, e->attempt, a);
@@ -266,7 +285,8 @@ struct str termination_message(struct kubelet *k, const char *uid, const struct 
 		text.len = n > 0 ? (size_t)n : 0;
 		text.p[text.len] = 0;
 	}
-	if (!text.len && str_eqz(c->termination_message_policy, "FallbackToLogsOnError") && e->exit_code)
+	if (!text.len && str_eqz(c->termination_message_policy, "FallbackToLogsOnError") &&
+		e->exit_code)
 		return tail_of_log(log_path.p, a);
 	return text.len ? arena_str(a, buf_str(&text)) : STR_NONE;
 }

@@ -79,7 +79,8 @@ struct pod_worker *pods_find_name(struct kubelet *k, struct str ns, struct str n
 	pthread_mutex_lock(&k->lock);
 	while (map_next(&k->workers, &i, &key, &value)) {
 		struct pod_worker *w = value;
-		if (str_eqz(ns, w->ns) && str_eqz(name, w->name) && (!found || w->state < found->state))
+		if (str_eqz(ns, w->ns) && str_eqz(name, w->name) &&
+			(!found || w->state < found->state))
 			found = w;
 	}
 	if (found)
@@ -103,7 +104,8 @@ void pods_list(struct kubelet *k, struct pod_worker ***ret, size_t *ret_n)
 	*ret_n = n;
 }
 
-void pods_on_api(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+void pods_on_api(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct kubelet *k = arg;
 	const struct cached *c = now ? now : old;
@@ -208,17 +210,21 @@ static void reap(void *arg)
 		CLEAN_ARENA struct arena *a = arena_new(0);
 		struct engine_container *list;
 		size_t n;
-		log_info("kubelet", "pod " STR_FMT "/" STR_FMT " (" STR_FMT ") is wanted no more: stopping it", STR_ARG(b->namespace_),
-			STR_ARG(b->name), STR_ARG(b->uid));
+		log_info("kubelet",
+			"pod " STR_FMT "/" STR_FMT " (" STR_FMT ") is wanted no more: stopping it",
+			STR_ARG(b->namespace_), STR_ARG(b->name), STR_ARG(b->uid));
 		if (!k->c.engine->v->container_list(k->c.engine, b->id, a, &list, &n, &err))
 			for (size_t i = 0; i < n; i++) {
 				int64_t grace = 30;
 				str_to_i64(container_annotation(&list[i], "grace", a), &grace);
-				if (list[i].state == CONTAINER_RUNNING && k->c.engine->v->container_stop(k->c.engine, list[i].id, 0,
-					grace * 1000, &err))
-					log_warn("kubelet", "container %s: %s", list[i].id, err.text);
+				if (list[i].state == CONTAINER_RUNNING &&
+					k->c.engine->v->container_stop(
+						k->c.engine, list[i].id, 0, grace * 1000, &err))
+					log_warn("kubelet", "container %s: %s", list[i].id,
+						err.text);
 			}
-		if (k->c.engine->v->sandbox_stop(k->c.engine, b->id, &err) < 0 || k->c.engine->v->sandbox_remove(k->c.engine, b->id, &err) < 0)
+		if (k->c.engine->v->sandbox_stop(k->c.engine, b->id, &err) < 0 ||
+			k->c.engine->v->sandbox_remove(k->c.engine, b->id, &err) < 0)
 			log_warn("kubelet", "sandbox %s: %s", b->id, err.text);
 		CLEAN_FREE char *uid = str_dup(b->uid);
 		if (volumes_teardown(k, uid, &err) < 0)

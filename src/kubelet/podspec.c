@@ -40,7 +40,8 @@ void pod_object_unref(struct pod_object *o)
 }
 
 /* The common part of an ephemeral container has the members of a container under the same names. */
-static struct core_v1_container *from_ephemeral(const struct core_v1_ephemeral_container *e, struct arena *a)
+static struct core_v1_container *from_ephemeral(
+	const struct core_v1_ephemeral_container *e, struct arena *a)
 {
 	struct core_v1_container *c = arena_alloc(a, sizeof(*c));
 	const struct core_v1_ephemeral_container_common *m = &e->ephemeral_container_common;
@@ -68,13 +69,18 @@ struct container_specs pod_containers(const struct core_v1_pod *pod, struct aren
 	const struct core_v1_pod_spec *spec = &pod->spec;
 	struct container_specs r = { 0 };
 
-	r.items = arena_alloc(a, (spec->init_containers.len + spec->containers.len + spec->ephemeral_containers.len) * sizeof(*r.items));
+	r.items = arena_alloc(a,
+		(spec->init_containers.len + spec->containers.len +
+			spec->ephemeral_containers.len) *
+			sizeof(*r.items));
 	LIST_EACH(c, &spec->init_containers)
-		r.items[r.len++] = (struct container_spec){ KIND_INIT, str_eqz(c->restart_policy, "Always"), c, NULL };
+		r.items[r.len++] = (struct container_spec){ KIND_INIT,
+			str_eqz(c->restart_policy, "Always"), c, NULL };
 	LIST_EACH(c, &spec->containers)
 		r.items[r.len++] = (struct container_spec){ KIND_APP, false, c, NULL };
 	LIST_EACH(e, &spec->ephemeral_containers)
-		r.items[r.len++] = (struct container_spec){ KIND_EPHEMERAL, false, from_ephemeral(e, a), e->target_container_name.p };
+		r.items[r.len++] = (struct container_spec){ KIND_EPHEMERAL, false,
+			from_ephemeral(e, a), e->target_container_name.p };
 	return r;
 }
 
@@ -103,11 +109,12 @@ bool pod_host_network(const struct core_v1_pod *pod)
 
 struct str pod_full_name(const struct core_v1_pod *pod, struct arena *a)
 {
-	return arena_fmt(a, STR_FMT "_" STR_FMT, STR_ARG(pod->metadata.name), STR_ARG(pod->metadata.namespace));
+	return arena_fmt(a, STR_FMT "_" STR_FMT, STR_ARG(pod->metadata.name),
+		STR_ARG(pod->metadata.namespace));
 }
 
 struct str pod_format(const struct core_v1_pod *pod, struct arena *a)
 {
-	return arena_fmt(a, STR_FMT "_" STR_FMT "(" STR_FMT ")", STR_ARG(pod->metadata.name), STR_ARG(pod->metadata.namespace),
-		STR_ARG(pod->metadata.uid));
+	return arena_fmt(a, STR_FMT "_" STR_FMT "(" STR_FMT ")", STR_ARG(pod->metadata.name),
+		STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.uid));
 }

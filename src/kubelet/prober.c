@@ -11,7 +11,8 @@
 
 #define BODY_MAX 10240
 
-int port_resolve(const struct int_or_str *port, const struct core_v1_container *c, int *ret, struct err *err)
+int port_resolve(
+	const struct int_or_str *port, const struct core_v1_container *c, int *ret, struct err *err)
 {
 	int64_t n = port->num;
 
@@ -21,7 +22,9 @@ int port_resolve(const struct int_or_str *port, const struct core_v1_container *
 			if (str_eq(p->name, port->text))
 				n = p->container_port;
 		if (!n && str_to_i64(port->text, &n))
-			return err_set(err, -EINVAL, "strconv.Atoi: parsing \"" STR_FMT "\": invalid syntax", STR_ARG(port->text));
+			return err_set(err, -EINVAL,
+				"strconv.Atoi: parsing \"" STR_FMT "\": invalid syntax",
+				STR_ARG(port->text));
 	}
 	if (n <= 0 || n > 65535)
 		return err_set(err, -EINVAL, "invalid port number: %lld", (long long)n);
@@ -31,7 +34,8 @@ int port_resolve(const struct int_or_str *port, const struct core_v1_container *
 
 /* ---- httpGet ---- */
 
-static int http_headers(const struct core_v1_http_get_action *h, struct http_header *ret, size_t max)
+static int http_headers(
+	const struct core_v1_http_get_action *h, struct http_header *ret, size_t max)
 {
 	size_t n = 0;
 	bool agent = false, accept = false;
@@ -50,8 +54,9 @@ static int http_headers(const struct core_v1_http_get_action *h, struct http_hea
 	return (int)n;
 }
 
-int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *pod_ip, unsigned timeout_ms,
-	int *ret_status, struct buf *ret_body, struct buf *ret_url, struct err *err)
+int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c,
+	const char *pod_ip, unsigned timeout_ms, int *ret_status, struct buf *ret_body,
+	struct buf *ret_url, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct tls_context *tls = NULL;
@@ -65,9 +70,11 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 	if (r)
 		return r;
 	bool https = str_eqz(h->scheme, "HTTPS");
-	struct str host = h->host.len ? h->host : str_of(pod_ip), path = h->path.len ? h->path : STR("/");
+	struct str host = h->host.len ? h->host : str_of(pod_ip),
+		   path = h->path.len ? h->path : STR("/");
 	bool v6 = str_find(host, ':') >= 0;
-	struct str base = arena_fmt(a, "%s://%s" STR_FMT "%s:%d", https ? "https" : "http", v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
+	struct str base = arena_fmt(a, "%s://%s" STR_FMT "%s:%d", https ? "https" : "http",
+		v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
 	struct str target = path.p[0] == '/' ? path : arena_fmt(a, "/" STR_FMT, STR_ARG(path));
 	buf_addf(ret_url, STR_FMT STR_FMT, STR_ARG(base), STR_ARG(target));
 	if (https && (r = tls_client_new(&tc, &tls, err)))
@@ -77,8 +84,11 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 		tls_context_free(tls);
 		return r;
 	}
-	struct http_call call = { .method = STR("GET"), .target = target, .headers = headers, .n_headers = (size_t)http_headers(h, headers,
-		ARRAY_LEN(headers)), .timeout_ms = timeout_ms };
+	struct http_call call = { .method = STR("GET"),
+		.target = target,
+		.headers = headers,
+		.n_headers = (size_t)http_headers(h, headers, ARRAY_LEN(headers)),
+		.timeout_ms = timeout_ms };
 	r = http_client_call(client, &call, a, &reply, err);
 	if (!r) {
 		*ret_status = reply.status;
@@ -89,8 +99,8 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 	return r;
 }
 
-static enum probe_result ask_http(const struct core_v1_http_get_action *h, const struct core_v1_container *c, const char *ip, unsigned timeout_ms,
-	struct buf *out)
+static enum probe_result ask_http(const struct core_v1_http_get_action *h,
+	const struct core_v1_container *c, const char *ip, unsigned timeout_ms, struct buf *out)
 {
 	CLEAN_BUF struct buf body = { 0 }, url = { 0 };
 	struct err err;
@@ -102,17 +112,22 @@ static enum probe_result ask_http(const struct core_v1_http_get_action *h, const
 	}
 	int r = http_get_action(h, c, ip, timeout_ms, &status, &body, &url, &err);
 	if (r == -ETIMEDOUT) {
-		buf_addf(out, "Get \"" STR_FMT "\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+		buf_addf(out,
+			"Get \"" STR_FMT
+			"\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
 			STR_ARG(buf_str(&url)));
 		return PROBE_FAILURE;
 	}
 	if (r) {
 		struct str host = h->host.len ? h->host : str_of(ip);
 		bool v6 = str_find(host, ':') >= 0;
-		const char *why = r == -ECONNREFUSED ? "connection refused" : r == -EHOSTUNREACH ? "no route to host" : NULL;
+		const char *why = r == -ECONNREFUSED ? "connection refused"
+			: r == -EHOSTUNREACH         ? "no route to host"
+						     : NULL;
 		buf_addf(out, "Get \"" STR_FMT "\": ", STR_ARG(buf_str(&url)));
 		if (why)
-			buf_addf(out, "dial tcp %s" STR_FMT "%s:%d: connect: %s", v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port, why);
+			buf_addf(out, "dial tcp %s" STR_FMT "%s:%d: connect: %s", v6 ? "[" : "",
+				STR_ARG(host), v6 ? "]" : "", port, why);
 		else
 			buf_addz(out, err.text);
 		return PROBE_FAILURE;
@@ -149,20 +164,26 @@ static int dial(struct str host, int port, unsigned timeout_ms, int *ret_fd, str
 		int e = 0;
 		socklen_t len = sizeof(e);
 		int n = poll(&p, 1, (int)timeout_ms);
-		r = n == 0 ? -ETIMEDOUT : n < 0 ? -errno : getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) ? -errno : -e;
+		r = n == 0                                               ? -ETIMEDOUT
+			: n < 0                                          ? -errno
+			: getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) ? -errno
+									 : -e;
 	}
 	if (r) {
-		const char *why = r == -ETIMEDOUT ? "i/o timeout" : r == -ECONNREFUSED ? "connect: connection refused" : r == -EHOSTUNREACH ?
-			"connect: no route to host" : strerror(-r);
-		buf_addf(out, "dial tcp %s%s%s:%d: %s", v6 ? "[" : "", name, v6 ? "]" : "", port, why);
+		const char *why = r == -ETIMEDOUT ? "i/o timeout"
+			: r == -ECONNREFUSED      ? "connect: connection refused"
+			: r == -EHOSTUNREACH      ? "connect: no route to host"
+						  : strerror(-r);
+		buf_addf(out, "dial tcp %s%s%s:%d: %s", v6 ? "[" : "", name, v6 ? "]" : "", port,
+			why);
 		return r;
 	}
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
-static enum probe_result ask_tcp(const struct core_v1_tcp_socket_action *t, const struct core_v1_container *c, const char *ip, unsigned timeout_ms,
-	struct buf *out)
+static enum probe_result ask_tcp(const struct core_v1_tcp_socket_action *t,
+	const struct core_v1_container *c, const char *ip, unsigned timeout_ms, struct buf *out)
 {
 	struct err err;
 	int port, fd;
@@ -179,7 +200,8 @@ static enum probe_result ask_tcp(const struct core_v1_tcp_socket_action *t, cons
 
 /* ---- exec ---- */
 
-static enum probe_result ask_exec(struct kubelet *k, const struct core_v1_exec_action *e, const char *id, unsigned timeout_ms, struct buf *out)
+static enum probe_result ask_exec(struct kubelet *k, const struct core_v1_exec_action *e,
+	const char *id, unsigned timeout_ms, struct buf *out)
 {
 	struct err err;
 	int code = 0;
@@ -207,8 +229,9 @@ static enum probe_result ask_exec(struct kubelet *k, const struct core_v1_exec_a
 	return code ? PROBE_FAILURE : PROBE_SUCCESS;
 }
 
-enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p, const struct core_v1_container *c, const char *container_id,
-	const char *pod_ip, struct buf *ret_output)
+enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p,
+	const struct core_v1_container *c, const char *container_id, const char *pod_ip,
+	struct buf *ret_output)
 {
 	unsigned timeout_ms = (unsigned)(p->timeout_seconds > 0 ? p->timeout_seconds : 1) * 1000;
 

@@ -16,7 +16,9 @@ struct run {
 
 const struct core_v1_probe *container_probe(const struct core_v1_container *c, enum probe_type t)
 {
-	return t == PROBE_LIVENESS ? c->liveness_probe : t == PROBE_READINESS ? c->readiness_probe : c->startup_probe;
+	return t == PROBE_LIVENESS     ? c->liveness_probe
+		: t == PROBE_READINESS ? c->readiness_probe
+				       : c->startup_probe;
 }
 
 bool slot_probe_failed(const struct slot *slot, enum probe_type t, const char *container_id)
@@ -45,10 +47,12 @@ static void cancel(struct probe *p)
 }
 
 /* An answer counts once enough of its kind came in a row. true: what holds has changed. */
-static bool take_answer(struct probe *p, const struct core_v1_probe *spec, enum probe_result r, struct str output)
+static bool take_answer(
+	struct probe *p, const struct core_v1_probe *spec, enum probe_result r, struct str output)
 {
-	unsigned need = r == PROBE_SUCCESS ? (unsigned)MAX(spec->success_threshold,
-		1) : (unsigned)(spec->failure_threshold > 0 ? spec->failure_threshold : 3);
+	unsigned need = r == PROBE_SUCCESS
+		? (unsigned)MAX(spec->success_threshold, 1)
+		: (unsigned)(spec->failure_threshold > 0 ? spec->failure_threshold : 3);
 
 	p->last_at = now_wall(p->worker->k);
 	size_t n = MIN(output.len, sizeof(p->last_output) - 1);
@@ -83,7 +87,9 @@ static void run(void *arg)
 	const struct core_v1_probe *probe = spec ? container_probe(spec->c, r->p->type) : NULL;
 	pthread_mutex_lock(&w->lock);
 	const struct pod_sandbox *b = worker_sandbox(w);
-	CLEAN_FREE char *ip = xstrdup(o->pod->spec.host_network ? k->c.node_ip : b && b->ip ? b->ip : "");
+	CLEAN_FREE char *ip = xstrdup(o->pod->spec.host_network ? k->c.node_ip
+			: b && b->ip                            ? b->ip
+								: "");
 	bool live = probe && r->p->active && !strcmp(r->p->container_id, r->id);
 	pthread_mutex_unlock(&w->lock);
 
@@ -98,10 +104,12 @@ static void run(void *arg)
 	r->p->running = false;
 	pthread_mutex_unlock(&w->lock);
 	if (live && answer == PROBE_FAILURE)
-		worker_container_event(w, o->pod, spec->c->name, "Warning", "Unhealthy", "%s probe failed: " STR_FMT, probe_type_text[r->p->type],
+		worker_container_event(w, o->pod, spec->c->name, "Warning", "Unhealthy",
+			"%s probe failed: " STR_FMT, probe_type_text[r->p->type],
 			STR_ARG(buf_str(&output)));
 	else if (live && answer == PROBE_UNKNOWN)
-		worker_container_event(w, o->pod, spec->c->name, "Warning", "Unhealthy", "%s probe errored and resulted in unknown state: " STR_FMT,
+		worker_container_event(w, o->pod, spec->c->name, "Warning", "Unhealthy",
+			"%s probe errored and resulted in unknown state: " STR_FMT,
 			probe_type_text[r->p->type], STR_ARG(buf_str(&output)));
 	if (live && !hold && !through)
 		schedule(r->p, now_ns(k) + period_ns(probe));
@@ -137,7 +145,8 @@ static void on_time(void *arg)
 /* What the API was told of this very container before the kubelet restarted. */
 static const struct core_v1_container_status *told(const struct sync *s, const char *id)
 {
-	const struct core_v1_container_status_items *lists[] = { &s->pod->status.container_statuses, &s->pod->status.init_container_statuses };
+	const struct core_v1_container_status_items *lists[] = { &s->pod->status.container_statuses,
+		&s->pod->status.init_container_statuses };
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
 		LIST_EACH(c, lists[i])
@@ -157,18 +166,23 @@ static void begin(struct sync *s, struct probe *p, const struct engine_container
 	p->last_output[0] = 0;
 	p->wake.fn = on_time;
 	p->wake.arg = p;
-	if (before && ((p->type == PROBE_READINESS && before->ready) || (p->type == PROBE_STARTUP && before->started.set && before->started.value)))
+	if (before &&
+		((p->type == PROBE_READINESS && before->ready) ||
+			(p->type == PROBE_STARTUP && before->started.set && before->started.value)))
 		p->result = PROBE_SUCCESS;
 }
 
-static uint64_t first_time(struct sync *s, const struct core_v1_probe *spec, const struct engine_container *c)
+static uint64_t first_time(
+	struct sync *s, const struct core_v1_probe *spec, const struct engine_container *c)
 {
-	double past = time_diff_s(now_wall(s->k), c->started_at), delay = spec->initial_delay_seconds;
+	double past = time_diff_s(now_wall(s->k), c->started_at),
+	       delay = spec->initial_delay_seconds;
 
 	return now_ns(s->k) + (delay > past ? (uint64_t)((delay - MAX(past, 0)) * 1e9) : 0);
 }
 
-static void sync_one(struct sync *s, const struct container_spec *spec, struct slot *slot, const struct engine_container *c)
+static void sync_one(struct sync *s, const struct container_spec *spec, struct slot *slot,
+	const struct engine_container *c)
 {
 	bool ending = s->w->state != POD_SYNCING;
 	uint64_t at[N_PROBES] = { 0 };
@@ -179,16 +193,18 @@ static void sync_one(struct sync *s, const struct container_spec *spec, struct s
 		if (container_probe(spec->c, t) && strcmp(p->container_id, c->id))
 			begin(s, p, c);
 	}
-	const struct probe *startup = &slot->probes[PROBE_STARTUP], *ready = &slot->probes[PROBE_READINESS];
+	const struct probe *startup = &slot->probes[PROBE_STARTUP],
+			   *ready = &slot->probes[PROBE_READINESS];
 	bool hook = slot->hook_pending[0] && !strcmp(slot->hook_pending, c->id);
 	slot->started = !hook && (!spec->c->startup_probe || startup->result == PROBE_SUCCESS);
-	slot->ready = slot->started && (!spec->c->readiness_probe || ready->result == PROBE_SUCCESS);
+	slot->ready =
+		slot->started && (!spec->c->readiness_probe || ready->result == PROBE_SUCCESS);
 	for (int t = 0; t < N_PROBES; t++) {
 		struct probe *p = &slot->probes[t];
 		const struct core_v1_probe *want = container_probe(spec->c, t);
 		bool run_it = want && !(ending && t != PROBE_READINESS) &&
-			(t == PROBE_STARTUP ? p->result != PROBE_SUCCESS : slot->started) && !hook &&
-			(t == PROBE_READINESS || p->result != PROBE_FAILURE);
+			(t == PROBE_STARTUP ? p->result != PROBE_SUCCESS : slot->started) &&
+			!hook && (t == PROBE_READINESS || p->result != PROBE_FAILURE);
 		if (run_it && !p->active)
 			at[t] = first_time(s, want, c);
 		p->active = run_it;

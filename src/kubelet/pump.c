@@ -18,7 +18,8 @@ static void watch(struct pump_out *p)
 {
 	struct err err;
 
-	if (!p->watch && p->fd >= 0 && fd_watch_new(p->loop, p->fd, IO_READ, on_readable, p, &p->watch, &err))
+	if (!p->watch && p->fd >= 0 &&
+		fd_watch_new(p->loop, p->fd, IO_READ, on_readable, p, &p->watch, &err))
 		p->watch = NULL;
 }
 
@@ -116,14 +117,17 @@ void pump_in_run(struct pump_in *p)
 	if (!p->started)
 		return;
 	while (p->fd >= 0 && done < p->waiting.len) {
-		ssize_t n = p->is_socket ? send(p->fd, p->waiting.p + done, p->waiting.len - done, MSG_NOSIGNAL) :
-			write(p->fd, p->waiting.p + done, p->waiting.len - done);
+		ssize_t n = p->is_socket
+			? send(p->fd, p->waiting.p + done, p->waiting.len - done, MSG_NOSIGNAL)
+			: write(p->fd, p->waiting.p + done, p->waiting.len - done);
 		if (n > 0) {
 			done += (size_t)n;
 		} else if (n < 0 && errno == EINTR) {
 			continue;
 		} else if (n < 0 && errno == EAGAIN) {
-			if (!p->watch && fd_watch_new(p->loop, p->fd, IO_WRITE, on_writable, p, &p->watch, &err))
+			if (!p->watch &&
+				fd_watch_new(
+					p->loop, p->fd, IO_WRITE, on_writable, p, &p->watch, &err))
 				p->watch = NULL;
 			break;
 		} else {

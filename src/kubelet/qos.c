@@ -75,7 +75,8 @@ static void resize_pod(struct sync *s)
 	struct err err;
 
 	pod_resources(s->pod, &r);
-	struct cgroup_limits l = { r.cpu_shares, r.cpu_quota_us, r.cpu_quota_us ? r.cpu_period_us : -1, r.memory_limit, -1 };
+	struct cgroup_limits l = { r.cpu_shares, r.cpu_quota_us,
+		r.cpu_quota_us ? r.cpu_period_us : -1, r.memory_limit, -1 };
 	if (s->k->cgroups && cgroup_set(s->k->cgroups, pod_cgroup(s->pod, s->a).p, &l, &err))
 		log_warn("kubelet", "pod %s/%s: %s", s->w->ns, s->w->name, err.text);
 }
@@ -105,11 +106,13 @@ void qos_resize(struct sync *s)
 			resize_pod(s);
 		pod_done = true;
 		if (s->k->c.engine->v->container_update(s->k->c.engine, c->id, &r, &err)) {
-			worker_container_event(s->w, s->pod, spec->c->name, "Warning", "ResizeError", "%s", err.text);
+			worker_container_event(s->w, s->pod, spec->c->name, "Warning",
+				"ResizeError", "%s", err.text);
 			worker_at(s->w, now_ns(s->k) + 10 * NS_PER_S);
 			continue;
 		}
 		slot->resources_hash = hash;
-		worker_event(s->w, s->pod, "Normal", "ResizeCompleted", "Pod resize completed: container " STR_FMT, STR_ARG(spec->c->name));
+		worker_event(s->w, s->pod, "Normal", "ResizeCompleted",
+			"Pod resize completed: container " STR_FMT, STR_ARG(spec->c->name));
 	}
 }

@@ -68,7 +68,8 @@ struct str pod_cgroup(const struct core_v1_pod *pod, struct arena *a)
 {
 	static const char *const folder[] = { "", "burstable/", "besteffort/" };
 
-	return arena_fmt(a, "kubepods/%spod" STR_FMT, folder[kubelet_pod_qos(pod)], STR_ARG(pod->metadata.uid));
+	return arena_fmt(a, "kubepods/%spod" STR_FMT, folder[kubelet_pod_qos(pod)],
+		STR_ARG(pod->metadata.uid));
 }
 
 static int64_t shares_of(int64_t milli)
@@ -162,7 +163,8 @@ void pod_resources(const struct core_v1_pod *pod, struct engine_resources *ret)
 		ret->memory_limit = quantity_value(q);
 }
 
-static int64_t oom_score(const struct kubelet *k, const struct core_v1_pod *pod, const struct core_v1_container *c)
+static int64_t oom_score(
+	const struct kubelet *k, const struct core_v1_pod *pod, const struct core_v1_container *c)
 {
 	struct quantity q;
 	enum qos_class qos = kubelet_pod_qos(pod);
@@ -174,15 +176,18 @@ static int64_t oom_score(const struct kubelet *k, const struct core_v1_pod *pod,
 	if (qos == QOS_BEST_EFFORT || !k->memory_bytes)
 		return 1000;
 	q = request_of(&c->resources, "memory");
-	int64_t score = 1000 - (int64_t)((__int128)1000 * quantity_value(q) / (__int128)k->memory_bytes);
+	int64_t score =
+		1000 - (int64_t)((__int128)1000 * quantity_value(q) / (__int128)k->memory_bytes);
 	return MAX(3, MIN(999, score));
 }
 
-void container_resources(const struct kubelet *k, const struct core_v1_pod *pod, const struct core_v1_container *c, struct engine_resources *ret)
+void container_resources(const struct kubelet *k, const struct core_v1_pod *pod,
+	const struct core_v1_container *c, struct engine_resources *ret)
 {
 	struct quantity q = request_of(&c->resources, "cpu");
 
-	*ret = (struct engine_resources){ .cpu_shares = shares_of(quantity_milli_value(q)), .oom_score_adj = oom_score(k, pod, c) };
+	*ret = (struct engine_resources){ .cpu_shares = shares_of(quantity_milli_value(q)),
+		.oom_score_adj = oom_score(k, pod, c) };
 	if (resource_quantity(&c->resources.limits, "cpu", &q) && q.nano) {
 		ret->cpu_quota_us = quota_of(quantity_milli_value(q));
 		ret->cpu_period_us = PERIOD_US;

@@ -33,7 +33,8 @@ void node_respond_text(struct http_stream *s, int status, const char *type, stru
 	struct arena *arena = http_stream_arena(s);
 	struct answer *a = arena_alloc(arena, sizeof(*a));
 
-	*a = (struct answer){ status, { STR("content-type"), arena_strz(arena, type) }, arena_str(arena, body) };
+	*a = (struct answer){ status, { STR("content-type"), arena_strz(arena, type) },
+		arena_str(arena, body) };
 	if (loop_is_current(http_stream_loop(s)))
 		answer_now(s, a);
 	else
@@ -45,7 +46,8 @@ static const char *reason_of(int status)
 	static const struct {
 		int status;
 		const char *reason;
-	} reasons[] = { { 400, "BadRequest" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "NotFound" }, { 500, "InternalError" } };
+	} reasons[] = { { 400, "BadRequest" }, { 401, "Unauthorized" }, { 403, "Forbidden" },
+		{ 404, "NotFound" }, { 500, "InternalError" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
 		if (reasons[i].status == status)
@@ -64,7 +66,8 @@ void respond_error(struct http_stream *s, int status, const char *fmt, ...)
 	buf_vaddf(&b, fmt, ap);
 	va_end(ap);
 	if (str_find_str(accept, STR("application/json")) >= 0) {
-		buf_addz(&json, "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":");
+		buf_addz(&json,
+			"{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":");
 		json_write_text(buf_str(&b), &json);
 		buf_addf(&json, ",\"reason\":\"%s\",\"code\":%d}\n", reason_of(status), status);
 		node_respond_text(s, status, "application/json", buf_str(&json));
@@ -194,7 +197,8 @@ static const char *verb_of(struct str method)
 {
 	static const struct {
 		const char *method, *verb;
-	} verbs[] = { { "GET", "get" }, { "HEAD", "get" }, { "POST", "create" }, { "PUT", "update" }, { "PATCH", "patch" }, { "DELETE", "delete" } };
+	} verbs[] = { { "GET", "get" }, { "HEAD", "get" }, { "POST", "create" },
+		{ "PUT", "update" }, { "PATCH", "patch" }, { "DELETE", "delete" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (str_eqz(method, verbs[i].method))
@@ -232,10 +236,11 @@ static void check_and_go(void *arg)
 	struct http_stream *s = job->route.stream;
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct refusal no = { .status = 500 };
-	const char *verb = routes[job->row].creates ? "create" : verb_of(http_stream_request(s)->method);
+	const char *verb =
+		routes[job->row].creates ? "create" : verb_of(http_stream_request(s)->method);
 
-	if (server_authorize(job->route.k, http_stream_request(s), verb, routes[job->row].subresource, a,
-		&no.status, &no.err)) {
+	if (server_authorize(job->route.k, http_stream_request(s), verb,
+		    routes[job->row].subresource, a, &no.status, &no.err)) {
 		if (routes[job->row].slow) {
 			routes[job->row].fn(&job->route);
 			http_stream_unref(s);
@@ -262,7 +267,8 @@ static void on_request(void *arg, struct http_stream *s)
 
 	if (split(&r, q->path))
 		for (size_t i = 0; i < NOT_FOUND_ROW && row == NOT_FOUND_ROW; i++)
-			if (str_eqz(r.parts[0], routes[i].first) && r.n_parts >= routes[i].min && r.n_parts <= routes[i].max)
+			if (str_eqz(r.parts[0], routes[i].first) && r.n_parts >= routes[i].min &&
+				r.n_parts <= routes[i].max)
 				row = i;
 	*job = (struct job){ r, row };
 	http_stream_ref(s);

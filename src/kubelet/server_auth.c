@@ -30,7 +30,8 @@ static bool cached_answer(const struct kubelet *k, struct str key, bool *ret)
 	size_t i = hash_bytes(key.p, key.len, 7) % CACHE_SLOTS;
 
 	pthread_mutex_lock(&cache.lock);
-	bool hit = cache.slots[i].key && str_eqz(key, cache.slots[i].key) && cache.slots[i].until_ns > now_ns(k);
+	bool hit = cache.slots[i].key && str_eqz(key, cache.slots[i].key) &&
+		cache.slots[i].until_ns > now_ns(k);
 	if (hit)
 		*ret = cache.slots[i].allowed;
 	pthread_mutex_unlock(&cache.lock);
@@ -49,26 +50,32 @@ static void keep_answer(const struct kubelet *k, struct str key, bool allowed)
 	pthread_mutex_unlock(&cache.lock);
 }
 
-static int review_token(struct kubelet *k, struct str token, struct arena *a, struct who *ret, struct err *err)
+static int review_token(
+	struct kubelet *k, struct str token, struct arena *a, struct who *ret, struct err *err)
 {
-	struct authentication_v1_token_review *t = model_new(&authentication_v1_token_review_type, a), *made;
+	struct authentication_v1_token_review *t = model_new(
+						      &authentication_v1_token_review_type, a),
+					      *made;
 
 	if (!k->c.client)
 		return err_set(err, -EACCES, "Unauthorized");
 	t->spec.token = token;
-	int r = client_create(k->c.client, &authentication_v1_token_review_type, STR_NONE, t, a, (void **)&made, err);
+	int r = client_create(k->c.client, &authentication_v1_token_review_type, STR_NONE, t, a,
+		(void **)&made, err);
 	if (r)
 		return r < 0 ? r : -EIO;
 	if (!made->status.authenticated)
 		return err_set(err, -EACCES, "Unauthorized");
 	ret->user = made->status.user.username;
 	ret->uid = made->status.user.uid;
-	for (size_t i = 0; i < made->status.user.groups.len && ret->n_groups < ARRAY_LEN(ret->groups); i++)
+	for (size_t i = 0;
+		i < made->status.user.groups.len && ret->n_groups < ARRAY_LEN(ret->groups); i++)
 		ret->groups[ret->n_groups++] = made->status.user.groups.items[i];
 	return 0;
 }
 
-static int authenticate(struct kubelet *k, const struct http_request *r, struct arena *a, struct who *ret, struct err *err)
+static int authenticate(struct kubelet *k, const struct http_request *r, struct arena *a,
+	struct who *ret, struct err *err)
 {
 	struct str auth = http_request_header(r, "authorization");
 
@@ -77,7 +84,8 @@ static int authenticate(struct kubelet *k, const struct http_request *r, struct 
 		ret->uid = r->peer->uid;
 		for (size_t i = 0; i < r->peer->n_organizations && i < ARRAY_LEN(ret->groups); i++)
 			ret->groups[ret->n_groups++] = r->peer->organizations[i];
-		ret->groups[MIN(ret->n_groups, ARRAY_LEN(ret->groups) - 1)] = STR("system:authenticated");
+		ret->groups[MIN(ret->n_groups, ARRAY_LEN(ret->groups) - 1)] =
+			STR("system:authenticated");
 		ret->n_groups = MIN(ret->n_groups + 1, ARRAY_LEN(ret->groups));
 		return 0;
 	}
@@ -94,31 +102,35 @@ static bool trusted(const struct who *w)
 	return str_eqz(w->user, "kube-apiserver-kubelet-client");
 }
 
-static int review_access(struct kubelet *k, const struct who *w, const char *verb, const char *subresource, struct arena *a, bool *ret,
-	struct err *err)
+static int review_access(struct kubelet *k, const struct who *w, const char *verb,
+	const char *subresource, struct arena *a, bool *ret, struct err *err)
 {
-	struct authorization_v1_subject_access_review *s = model_new(&authorization_v1_subject_access_review_type, a), *made;
+	struct authorization_v1_subject_access_review
+		*s = model_new(&authorization_v1_subject_access_review_type, a),
+		*made;
 
 	if (!k->c.client)
 		return err_set(err, -EACCES, "this kubelet has no API server to ask");
 	s->spec.user = w->user;
 	s->spec.uid = w->uid;
-	s->spec.groups = (struct str_list){ arena_memdup(a, w->groups, sizeof(w->groups)), w->n_groups };
+	s->spec.groups =
+		(struct str_list){ arena_memdup(a, w->groups, sizeof(w->groups)), w->n_groups };
 	s->spec.resource_attributes = arena_alloc(a, sizeof(*s->spec.resource_attributes));
 	s->spec.resource_attributes->verb = str_of(verb);
 	s->spec.resource_attributes->version = STR("v1");
 	s->spec.resource_attributes->resource = STR("nodes");
 	s->spec.resource_attributes->subresource = str_of(subresource);
 	s->spec.resource_attributes->name = str_of(k->c.node_name);
-	int r = client_create(k->c.client, &authorization_v1_subject_access_review_type, STR_NONE, s, a, (void **)&made, err);
+	int r = client_create(k->c.client, &authorization_v1_subject_access_review_type, STR_NONE,
+		s, a, (void **)&made, err);
 	if (r)
 		return r < 0 ? r : -EIO;
 	*ret = made->status.allowed;
 	return 0;
 }
 
-bool server_authorize(struct kubelet *k, const struct http_request *r, const char *verb, const char *subresource, struct arena *a, int *ret_status,
-	struct err *err)
+bool server_authorize(struct kubelet *k, const struct http_request *r, const char *verb,
+	const char *subresource, struct arena *a, int *ret_status, struct err *err)
 {
 	struct who w = { 0 };
 	bool allowed = false;
@@ -137,7 +149,8 @@ bool server_authorize(struct kubelet *k, const struct http_request *r, const cha
 	if (!cached_answer(k, buf_str(&key), &allowed)) {
 		got = review_access(k, &w, verb, subresource, a, &allowed, err);
 		/* Fine-grained subresources are new; who holds nodes/proxy may do all that it once covered. */
-		if (!got && !allowed && (!strcmp(subresource, "healthz") || !strcmp(subresource, "pods")))
+		if (!got && !allowed &&
+			(!strcmp(subresource, "healthz") || !strcmp(subresource, "pods")))
 			got = review_access(k, &w, verb, "proxy", a, &allowed, err);
 		if (got) {
 			*ret_status = 500;
@@ -147,8 +160,10 @@ bool server_authorize(struct kubelet *k, const struct http_request *r, const cha
 	}
 	if (!allowed) {
 		*ret_status = 403;
-		err_set(err, -EPERM, "Forbidden (user=" STR_FMT ", verb=%s, resource=nodes, subresource(s)=[%s])", STR_ARG(w.user), verb,
-			subresource);
+		err_set(err, -EPERM,
+			"Forbidden (user=" STR_FMT
+			", verb=%s, resource=nodes, subresource(s)=[%s])",
+			STR_ARG(w.user), verb, subresource);
 	}
 	return allowed;
 }

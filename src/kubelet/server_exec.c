@@ -15,12 +15,12 @@ enum { IN, OUT, ERR, ERROR, RESIZE, N_CHANNELS };
 struct session {
 	struct kubelet *k;
 	struct http_stream *stream;
-	struct channel_conn *conn;        /* NULL: the client went away */
+	struct channel_conn *conn; /* NULL: the client went away */
 	struct arena *a;
 	const char *protocol;
 	char id[ENGINE_ID], name[256];
 	bool attach, tty, want[N_CHANNELS], started, ended, settled, draining;
-	int channel[N_CHANNELS];          /* -1: not open */
+	int channel[N_CHANNELS]; /* -1: not open */
 	const char **argv;
 	struct engine_session engine;
 	struct pump_out out, err_out;
@@ -31,9 +31,10 @@ struct session {
 	struct err err;
 };
 
-static const char *const websocket_protocols[] = { "v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "base64.channel.k8s.io",
-	"channel.k8s.io", NULL };
-static const char *const spdy_protocols[] = { "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io", NULL };
+static const char *const websocket_protocols[] = { "v5.channel.k8s.io", "v4.channel.k8s.io",
+	"v4.base64.channel.k8s.io", "base64.channel.k8s.io", "channel.k8s.io", NULL };
+static const char *const spdy_protocols[] = { "v4.channel.k8s.io", "v3.channel.k8s.io",
+	"v2.channel.k8s.io", "channel.k8s.io", NULL };
 
 static void session_free(struct session *x)
 {
@@ -59,7 +60,8 @@ static void write_status(struct session *x)
 	if (x->r)
 		buf_addz(&text, x->err.text);
 	else if (x->code)
-		buf_addf(&text, "command terminated with non-zero exit code: exit code %d", x->code);
+		buf_addf(
+			&text, "command terminated with non-zero exit code: exit code %d", x->code);
 	if (!v4) {
 		if (text.len)
 			channel_write(x->conn, x->channel[ERROR], buf_str(&text));
@@ -71,11 +73,15 @@ static void write_status(struct session *x)
 		buf_addz(&b, "{\"metadata\":{},\"status\":\"Failure\",\"message\":");
 		json_write_text(buf_str(&text), &b);
 		if (x->r)
-			buf_addz(&b, ",\"reason\":\"InternalError\",\"details\":{\"causes\":[{\"message\":"), json_write_text(buf_str(&text), &b),
+			buf_addz(&b,
+				",\"reason\":\"InternalError\",\"details\":{\"causes\":[{\"message\":"),
+				json_write_text(buf_str(&text), &b),
 				buf_addz(&b, "}]},\"code\":500}");
 		else
-			buf_addf(&b, ",\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\","
-				"\"message\":\"%d\"}]}}", x->code);
+			buf_addf(&b,
+				",\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\","
+				"\"message\":\"%d\"}]}}",
+				x->code);
 	}
 	channel_write(x->conn, x->channel[ERROR], buf_str(&b));
 }
@@ -162,7 +168,8 @@ static void running(void *arg)
 	if (in >= 0 && in == x->engine.out)
 		in = dup(in);
 	x->engine.in = x->engine.out = x->engine.err = -1;
-	if (fd_watch_new(x->k->c.loop, x->engine.pidfd, IO_READ, on_ended, x, &x->pid_watch, &err)) {
+	if (fd_watch_new(
+		    x->k->c.loop, x->engine.pidfd, IO_READ, on_ended, x, &x->pid_watch, &err)) {
 		log_warn("kubelet", "exec in %s: %s", x->name, err.text);
 		x->ended = true;
 	}
@@ -179,9 +186,11 @@ static void start_slowly(void *arg)
 	struct engine *e = x->k->c.engine;
 
 	if (x->attach)
-		x->r = e->v->attach(e, x->id, x->want[IN], x->want[OUT], x->want[ERR], &x->engine, &x->err);
+		x->r = e->v->attach(
+			e, x->id, x->want[IN], x->want[OUT], x->want[ERR], &x->engine, &x->err);
 	else
-		x->r = e->v->exec(e, x->id, x->argv, x->want[IN], x->want[OUT], x->want[ERR], x->tty, &x->engine, &x->err);
+		x->r = e->v->exec(e, x->id, x->argv, x->want[IN], x->want[OUT], x->want[ERR],
+			x->tty, &x->engine, &x->err);
 	loop_post(x->k->c.loop, running, x);
 }
 
@@ -204,7 +213,8 @@ static void start_when_ready(struct session *x)
 static void on_open(void *arg, int channel, const struct http_header *headers, size_t n)
 {
 	struct session *x = arg;
-	static const char *const names[N_CHANNELS] = { "stdin", "stdout", "stderr", "error", "resize" };
+	static const char *const names[N_CHANNELS] = { "stdin", "stdout", "stderr", "error",
+		"resize" };
 
 	for (size_t h = 0; h < n; h++)
 		for (int i = 0; i < N_CHANNELS && str_eqz(headers[h].name, "streamtype"); i++)
@@ -224,7 +234,8 @@ static void resize(struct session *x, struct str bytes)
 		return;
 	const struct value *w = value_get(&v, STR("Width")), *h = value_get(&v, STR("Height"));
 	if (w && h && w->kind == VALUE_INT && h->kind == VALUE_INT)
-		dprintf(x->engine.control, "%lld %lld\n", (long long)w->integer, (long long)h->integer);
+		dprintf(x->engine.control, "%lld %lld\n", (long long)w->integer,
+			(long long)h->integer);
 }
 
 static void on_data(void *arg, int channel, struct str bytes)
@@ -287,7 +298,8 @@ static const char **command(struct http_stream *s, struct arena *a)
 
 	while (url_query_next(&rest, a, &key, &value))
 		if (str_eqz(key, "command")) {
-			argv = arena_grow(a, argv, n ? (n + 1) * sizeof(*argv) : 0, (n + 2) * sizeof(*argv));
+			argv = arena_grow(
+				a, argv, n ? (n + 1) * sizeof(*argv) : 0, (n + 2) * sizeof(*argv));
 			argv[n++] = arena_str(a, value).p;
 		}
 	return argv;
@@ -299,7 +311,8 @@ static void upgrade(struct http_stream *s, void *arg)
 	struct err err;
 	struct channel_events events = { on_open, on_data, on_channel_close, on_conn_close, x };
 
-	int r = http_upgrade_channels(s, websocket_protocols, spdy_protocols, &events, &x->conn, &x->protocol, &err);
+	int r = http_upgrade_channels(
+		s, websocket_protocols, spdy_protocols, &events, &x->conn, &x->protocol, &err);
 	if (r) {
 		x->conn = NULL;
 		respond_error(s, 400, "unable to upgrade: %s", err.text);
@@ -307,7 +320,10 @@ static void upgrade(struct http_stream *s, void *arg)
 		return;
 	}
 	x->want[ERROR] = true;
-	x->want[RESIZE] = x->tty && !(channel_is_spdy(x->conn) && (!strcmp(x->protocol, "channel.k8s.io") || !strncmp(x->protocol, "v2.", 3)));
+	x->want[RESIZE] = x->tty &&
+		!(channel_is_spdy(x->conn) &&
+			(!strcmp(x->protocol, "channel.k8s.io") ||
+				!strncmp(x->protocol, "v2.", 3)));
 	if (!channel_is_spdy(x->conn))
 		for (int i = 0; i < N_CHANNELS; i++)
 			x->channel[i] = i;
@@ -316,7 +332,8 @@ static void upgrade(struct http_stream *s, void *arg)
 		start_when_ready(x);
 }
 
-void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod, struct str container, bool attach)
+void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod,
+	struct str container, bool attach)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_container c;
@@ -326,7 +343,8 @@ void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 	int status = server_find_container(k, ns, pod, container, false, a, &c, &log, &err);
 	/* In these words, and with no colon in them: clients try to read the answer as YAML first. */
 	if (status == 400 || (!status && c.state != CONTAINER_RUNNING))
-		status = err_set(&err, 500, "container not found (\"" STR_FMT "\")", STR_ARG(container));
+		status = err_set(
+			&err, 500, "container not found (\"" STR_FMT "\")", STR_ARG(container));
 	if (status) {
 		respond_error(s, status, "%s", err.text);
 		return;
@@ -344,10 +362,14 @@ void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 	x->want[OUT] = flag(s, "output");
 	x->want[ERR] = flag(s, "error") && !x->tty;
 	x->argv = command(s, x->a);
-	x->engine = (struct engine_session){ .in = -1, .out = -1, .err = -1, .control = -1, .pidfd = -1 };
+	x->engine = (struct engine_session){
+		.in = -1, .out = -1, .err = -1, .control = -1, .pidfd = -1
+	};
 	for (int i = 0; i < N_CHANNELS; i++)
 		x->channel[i] = -1;
-	x->out = (struct pump_out){ .loop = k->c.loop, .conn = &x->conn, .fd = -1, .on_end = on_output_end, .arg = x };
+	x->out = (struct pump_out){
+		.loop = k->c.loop, .conn = &x->conn, .fd = -1, .on_end = on_output_end, .arg = x
+	};
 	x->err_out = x->out;
 	x->in = (struct pump_in){ .loop = k->c.loop, .fd = -1 };
 	if (!attach && !x->argv) {
@@ -360,7 +382,8 @@ void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 
 /* ---- /run ---- */
 
-void serve_run(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod, struct str container)
+void serve_run(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod,
+	struct str container)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf out = { 0 };

@@ -2,17 +2,16 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
-
 /* All runs of one container, newest first by attempt. */
-static int runs_of(struct kubelet *k, struct pod_worker *w, struct str name, struct arena *a, struct engine_container **ret, size_t *ret_n,
-	struct err *err)
+static int runs_of(struct kubelet *k, struct pod_worker *w, struct str name, struct arena *a,
+	struct engine_container **ret, size_t *ret_n, struct err *err)
 {
 	struct engine_container *all = NULL;
 	size_t n = 0;
 
 	pthread_mutex_lock(&w->lock);
 	size_t n_ids = w->n_sandboxes;
-	char (*ids)[ENGINE_ID] = arena_alloc(a, (n_ids + 1) * ENGINE_ID);
+	char(*ids)[ENGINE_ID] = arena_alloc(a, (n_ids + 1) * ENGINE_ID);
 	for (size_t i = 0; i < n_ids; i++)
 		memcpy(ids[i], w->sandboxes[i].id, ENGINE_ID);
 	pthread_mutex_unlock(&w->lock);
@@ -47,15 +46,18 @@ static const char *waiting_words(const char *reason)
 	return strcmp(reason, "ImagePullBackOff") ? reason : "trying and failing to pull image";
 }
 
-int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container, bool previous, struct arena *a,
-	struct engine_container *ret, struct str *ret_log, struct err *err)
+int server_find_container(struct kubelet *k, struct str ns, struct str pod, struct str container,
+	bool previous, struct arena *a, struct engine_container *ret, struct str *ret_log,
+	struct err *err)
 {
 	CLEANUP(worker_unrefp) struct pod_worker *w = pods_find_name(k, ns, pod);
 	struct engine_container *runs;
 	size_t n;
 
 	if (!w)
-		return err_set(err, 404, "pod \"" STR_FMT "\" not found in namespace \"" STR_FMT "\"", STR_ARG(pod), STR_ARG(ns));
+		return err_set(err, 404,
+			"pod \"" STR_FMT "\" not found in namespace \"" STR_FMT "\"", STR_ARG(pod),
+			STR_ARG(ns));
 	pthread_mutex_lock(&k->lock);
 	struct pod_object *o = pod_object_ref(w->desired);
 	pthread_mutex_unlock(&k->lock);
@@ -63,7 +65,9 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 	bool known = container_specs_find(&specs, container);
 	pod_object_unref(o);
 	if (!known)
-		return err_set(err, 404, "container \"" STR_FMT "\" not found in pod \"" STR_FMT "\"", STR_ARG(container), STR_ARG(pod));
+		return err_set(err, 404,
+			"container \"" STR_FMT "\" not found in pod \"" STR_FMT "\"",
+			STR_ARG(container), STR_ARG(pod));
 	int r = runs_of(k, w, container, a, &runs, &n, err);
 	if (r)
 		return r;
@@ -73,11 +77,16 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 		for (size_t i = 0; i < w->n_slots; i++)
 			if (str_eqz(container, w->slots[i]->name))
 				slot = w->slots[i];
-		const char *reason = waiting_words(slot && slot->waiting_reason ? slot->waiting_reason : "ContainerCreating");
-		r = previous ? err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found",
-			STR_ARG(container), STR_ARG(pod)) :
-			       err_set(err, 400, "container \"" STR_FMT "\" in pod \"" STR_FMT "\" is waiting to start: %s",
-				STR_ARG(container), STR_ARG(pod), reason);
+		const char *reason = waiting_words(
+			slot && slot->waiting_reason ? slot->waiting_reason : "ContainerCreating");
+		r = previous ? err_set(err, 400,
+				       "previous terminated container \"" STR_FMT
+				       "\" in pod \"" STR_FMT "\" not found",
+				       STR_ARG(container), STR_ARG(pod))
+			     : err_set(err, 400,
+				       "container \"" STR_FMT "\" in pod \"" STR_FMT
+				       "\" is waiting to start: %s",
+				       STR_ARG(container), STR_ARG(pod), reason);
 		pthread_mutex_unlock(&w->lock);
 		return r;
 	}
@@ -86,9 +95,12 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 	if (previous && runs[0].state == CONTAINER_EXITED && n > 1)
 		at = 1;
 	if (at >= n || (previous && runs[at].state != CONTAINER_EXITED))
-		return err_set(err, 400, "previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT "\" not found",
+		return err_set(err, 400,
+			"previous terminated container \"" STR_FMT "\" in pod \"" STR_FMT
+			"\" not found",
 			STR_ARG(container), STR_ARG(pod));
 	*ret = runs[at];
-	*ret_log = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name, w->uid, STR_ARG(container), ret->attempt);
+	*ret_log = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name,
+		w->uid, STR_ARG(container), ret->attempt);
 	return 0;
 }

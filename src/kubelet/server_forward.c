@@ -10,11 +10,11 @@
 #define PORTS_MAX 32
 
 struct forwarding;
-struct link {                             /* one connection */
+struct link { /* one connection */
 	struct list node;
 	struct forwarding *f;
-	struct str request_id;            /* owned */
-	int port, data, error;            /* channels; -1: not open */
+	struct str request_id; /* owned */
+	int port, data, error; /* channels; -1: not open */
 	int fd;
 	bool started, busy, in_done;
 	struct pump_out out;
@@ -33,7 +33,8 @@ struct forwarding {
 	size_t n_ports;
 };
 
-static const char *const websocket_protocols[] = { "v4.channel.k8s.io", "portforward.k8s.io", NULL };
+static const char *const websocket_protocols[] = { "v4.channel.k8s.io", "portforward.k8s.io",
+	NULL };
 static const char *const spdy_protocols[] = { "portforward.k8s.io", NULL };
 
 static void link_free(struct link *l)
@@ -95,7 +96,8 @@ static void connected(void *arg)
 	}
 	if (l->r) {
 		char text[900];
-		snprintf(text, sizeof(text), "error forwarding port %d to pod %s: %s", l->port, f->name, l->err.text);
+		snprintf(text, sizeof(text), "error forwarding port %d to pod %s: %s", l->port,
+			f->name, l->err.text);
 		link_end(l, text);
 		return;
 	}
@@ -131,7 +133,9 @@ static struct link *link_new(struct forwarding *f, struct str request_id, int po
 	l->request_id = str_of(str_dup(request_id));
 	l->port = port;
 	l->data = l->error = l->fd = -1;
-	l->out = (struct pump_out){ .loop = f->k->c.loop, .conn = &f->conn, .fd = -1, .on_end = on_output_end, .arg = l };
+	l->out = (struct pump_out){
+		.loop = f->k->c.loop, .conn = &f->conn, .fd = -1, .on_end = on_output_end, .arg = l
+	};
 	l->in = (struct pump_in){ .loop = f->k->c.loop, .fd = -1, .is_socket = true };
 	list_insert(&f->links, &l->node);
 	return l;
@@ -229,7 +233,8 @@ static void upgrade(struct http_stream *s, void *arg)
 	const char *protocol;
 	struct err err;
 
-	if (http_upgrade_channels(s, websocket_protocols, spdy_protocols, &events, &f->conn, &protocol, &err)) {
+	if (http_upgrade_channels(
+		    s, websocket_protocols, spdy_protocols, &events, &f->conn, &protocol, &err)) {
 		f->conn = NULL;
 		respond_error(s, 400, "unable to upgrade: %s", err.text);
 		forwarding_free(f);
@@ -279,7 +284,9 @@ void serve_port_forward(struct kubelet *k, struct http_stream *s, struct str ns,
 	pthread_mutex_unlock(&w->lock);
 	if (!ready) {
 		free(f);
-		respond_error(s, 500, "pod \"" STR_FMT "\" is not running: there is nothing to connect to", STR_ARG(pod));
+		respond_error(s, 500,
+			"pod \"" STR_FMT "\" is not running: there is nothing to connect to",
+			STR_ARG(pod));
 		return;
 	}
 	f->k = k;

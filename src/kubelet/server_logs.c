@@ -12,7 +12,7 @@
 #define PENDING_MAX (256 * 1024)
 
 struct follower {
-	struct list node;                 /* of kubelet.followers */
+	struct list node; /* of kubelet.followers */
 	struct kubelet *k;
 	struct http_stream *stream;
 	char *path;
@@ -22,7 +22,7 @@ struct follower {
 	int64_t at;
 	struct log_options o;
 	bool follow, ended, closed;
-	struct buf kept;                  /* a line that is not whole yet */
+	struct buf kept; /* a line that is not whole yet */
 };
 
 static void follower_free(struct follower *f)
@@ -51,7 +51,8 @@ static bool reopen(struct follower *f)
 {
 	struct stat own, now;
 
-	if (fstat(f->fd, &own) || stat(f->path, &now) || (own.st_ino == now.st_ino && own.st_dev == now.st_dev))
+	if (fstat(f->fd, &own) || stat(f->path, &now) ||
+		(own.st_ino == now.st_ino && own.st_dev == now.st_dev))
 		return false;
 	int fd = open(f->path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -143,7 +144,8 @@ static void tell_ended(void *arg)
 {
 	struct ended *e = arg;
 
-	for (struct list *it = e->k->followers.next, *next; it && it != &e->k->followers; it = next) {
+	for (struct list *it = e->k->followers.next, *next; it && it != &e->k->followers;
+		it = next) {
 		struct follower *f = list_entry(it, struct follower, node);
 		next = it->next;
 		if (strcmp(f->id, e->id))
@@ -171,7 +173,8 @@ static void check_ended(void *arg)
 	struct engine_container c;
 	struct err err;
 
-	if (e->k->c.engine->v->container_status(e->k->c.engine, e->id, a, &c, &err) || c.state != CONTAINER_RUNNING)
+	if (e->k->c.engine->v->container_status(e->k->c.engine, e->id, a, &c, &err) ||
+		c.state != CONTAINER_RUNNING)
 		post_ended(e->k, e->id);
 	free(e);
 }
@@ -207,8 +210,11 @@ static void begin(struct http_stream *s, void *arg)
 	http_stream_begin(s, 200, &type, 1);
 	if (f->follow) {
 		f->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-		if (f->inotify < 0 || inotify_add_watch(f->inotify, f->path, IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF) < 0 ||
-		    fd_watch_new(f->k->c.loop, f->inotify, IO_READ, on_inotify, f, &f->watch, &err))
+		if (f->inotify < 0 ||
+			inotify_add_watch(f->inotify, f->path,
+				IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF) < 0 ||
+			fd_watch_new(
+				f->k->c.loop, f->inotify, IO_READ, on_inotify, f, &f->watch, &err))
 			f->follow = false;
 		logs_container_ended(f->k, f->id);
 		http_stream_flush(s);
@@ -253,7 +259,8 @@ static bool options(struct http_stream *s, struct log_options *o, struct kubelet
 	return !bad;
 }
 
-void serve_logs(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod, struct str container)
+void serve_logs(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod,
+	struct str container)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_container c;
@@ -265,14 +272,16 @@ void serve_logs(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 		respond_error(s, 400, "Unable to decode query: a log option is malformed");
 		return;
 	}
-	int status = server_find_container(k, ns, pod, container, flag(s, "previous"), a, &c, &path, &err);
+	int status = server_find_container(
+		k, ns, pod, container, flag(s, "previous"), a, &c, &path, &err);
 	if (status) {
 		respond_error(s, status, "%s", err.text);
 		return;
 	}
 	CLEAN_FD int fd = open(path.p, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
-		respond_error(s, 500, "failed to try resolving symlinks in path \"%s\": %s", path.p, strerror(errno));
+		respond_error(s, 500, "failed to try resolving symlinks in path \"%s\": %s", path.p,
+			strerror(errno));
 		return;
 	}
 	struct follower *f = xcalloc(1, sizeof(*f));

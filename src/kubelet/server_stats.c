@@ -60,8 +60,9 @@ static void measure(struct kubelet *k, struct pod_worker *w, struct usage *u, st
 	u->stats = arena_alloc(a, (u->n + 1) * sizeof(*u->stats));
 	u->have = arena_alloc(a, u->n + 1);
 	for (size_t i = 0; i < u->n; i++)
-		u->have[i] = u->list[i].state == CONTAINER_RUNNING && !k->c.engine->v->container_stats(k->c.engine, u->list[i].id,
-			&u->stats[i], &err);
+		u->have[i] = u->list[i].state == CONTAINER_RUNNING &&
+			!k->c.engine->v->container_stats(
+				k->c.engine, u->list[i].id, &u->stats[i], &err);
 }
 
 static void stamp(struct buf *b, const char *key, struct timestamp t)
@@ -72,13 +73,15 @@ static void stamp(struct buf *b, const char *key, struct timestamp t)
 	buf_addf(b, "\"%s\":\"%s\"", key, out);
 }
 
-static void cpu_memory(struct buf *b, struct timestamp at, uint64_t cpu, uint64_t used, uint64_t working)
+static void cpu_memory(
+	struct buf *b, struct timestamp at, uint64_t cpu, uint64_t used, uint64_t working)
 {
 	buf_addz(b, "\"cpu\":{");
 	stamp(b, "time", at);
 	buf_addf(b, ",\"usageCoreNanoSeconds\":%llu},\"memory\":{", (unsigned long long)cpu);
 	stamp(b, "time", at);
-	buf_addf(b, ",\"usageBytes\":%llu,\"workingSetBytes\":%llu}", (unsigned long long)used, (unsigned long long)working);
+	buf_addf(b, ",\"usageBytes\":%llu,\"workingSetBytes\":%llu}", (unsigned long long)used,
+		(unsigned long long)working);
 }
 
 static void file_system(struct buf *b, const char *path, struct timestamp at)
@@ -89,21 +92,26 @@ static void file_system(struct buf *b, const char *path, struct timestamp at)
 	unsigned long long unit = v.f_frsize, total = v.f_blocks * unit, left = v.f_bavail * unit;
 	buf_addz(b, "\"fs\":{");
 	stamp(b, "time", at);
-	buf_addf(b, ",\"availableBytes\":%llu,\"capacityBytes\":%llu,\"usedBytes\":%llu,\"inodesFree\":%llu,\"inodes\":%llu,"
-		"\"inodesUsed\":%llu}", left, total,
-		total - v.f_bfree * unit, (unsigned long long)v.f_ffree, (unsigned long long)v.f_files, (unsigned long long)(v.f_files - v.f_ffree));
+	buf_addf(b,
+		",\"availableBytes\":%llu,\"capacityBytes\":%llu,\"usedBytes\":%llu,\"inodesFree\":%llu,\"inodes\":%llu,"
+		"\"inodesUsed\":%llu}",
+		left, total, total - v.f_bfree * unit, (unsigned long long)v.f_ffree,
+		(unsigned long long)v.f_files, (unsigned long long)(v.f_files - v.f_ffree));
 }
 
 /* Of the whole machine: /proc/stat and /proc/meminfo. */
-static void node_usage(struct kubelet *k, uint64_t *ret_cpu, uint64_t *ret_used, uint64_t *ret_working)
+static void node_usage(
+	struct kubelet *k, uint64_t *ret_cpu, uint64_t *ret_used, uint64_t *ret_working)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	struct err err;
 	unsigned long long t[8] = { 0 };
 
 	if (!file_read("/proc/stat", 1 << 20, &b, &err))
-		sscanf(b.p, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]);
-	*ret_cpu = (t[0] + t[1] + t[2] + t[5] + t[6] + t[7]) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
+		sscanf(b.p, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2],
+			&t[3], &t[4], &t[5], &t[6], &t[7]);
+	*ret_cpu = (t[0] + t[1] + t[2] + t[5] + t[6] + t[7]) *
+		(NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
 	buf_clear(&b);
 	uint64_t free_kb = 0, available_kb = 0;
 	if (!file_read("/proc/meminfo", 1 << 16, &b, &err)) {
@@ -138,7 +146,8 @@ static void pod_summary(struct buf *b, struct usage *u, struct timestamp now)
 		buf_addc(b, ',');
 		stamp(b, "startTime", u->list[i].started_at);
 		buf_addc(b, ',');
-		cpu_memory(b, u->stats[i].at, u->stats[i].cpu_ns, u->stats[i].memory_bytes, u->stats[i].memory_working_set);
+		cpu_memory(b, u->stats[i].at, u->stats[i].cpu_ns, u->stats[i].memory_bytes,
+			u->stats[i].memory_working_set);
 		buf_addc(b, '}');
 		cpu += u->stats[i].cpu_ns;
 		used += u->stats[i].memory_bytes;
@@ -200,10 +209,17 @@ static void resource_metrics(struct kubelet *k, struct buf *cpu_lines, struct bu
 		for (size_t j = 0; j < u.n; j++) {
 			if (!u.have[j])
 				continue;
-			buf_addf(cpu_lines, "container_cpu_usage_seconds_total{container=\"" STR_FMT "\",namespace=\"%s\",pod=\"%s\"} "
-				"%.9g\n", STR_ARG(u.list[j].name), all[i]->ns, all[i]->name, (double)u.stats[j].cpu_ns / 1e9);
-			buf_addf(memory_lines, "container_memory_working_set_bytes{container=\"" STR_FMT "\",namespace=\"%s\",pod=\"%s\"} %llu\n",
-				STR_ARG(u.list[j].name), all[i]->ns, all[i]->name, (unsigned long long)u.stats[j].memory_working_set);
+			buf_addf(cpu_lines,
+				"container_cpu_usage_seconds_total{container=\"" STR_FMT
+				"\",namespace=\"%s\",pod=\"%s\"} "
+				"%.9g\n",
+				STR_ARG(u.list[j].name), all[i]->ns, all[i]->name,
+				(double)u.stats[j].cpu_ns / 1e9);
+			buf_addf(memory_lines,
+				"container_memory_working_set_bytes{container=\"" STR_FMT
+				"\",namespace=\"%s\",pod=\"%s\"} %llu\n",
+				STR_ARG(u.list[j].name), all[i]->ns, all[i]->name,
+				(unsigned long long)u.stats[j].memory_working_set);
 		}
 		pod_object_unref(u.o);
 		worker_unref(all[i]);
@@ -219,15 +235,17 @@ void node_serve_metrics(struct kubelet *k, struct http_stream *s, bool resource)
 	if (resource) {
 		resource_metrics(k, &cpu_lines, &memory_lines);
 		node_usage(k, &cpu, &used, &working);
-		buf_addf(&b, "# HELP container_cpu_usage_seconds_total CPU time a container used, in core-seconds\n# TYPE "
+		buf_addf(&b,
+			"# HELP container_cpu_usage_seconds_total CPU time a container used, in core-seconds\n# TYPE "
 			"container_cpu_usage_seconds_total counter\n" STR_FMT
 			"# HELP container_memory_working_set_bytes Memory a container cannot do without, in bytes\n# TYPE "
-				"container_memory_working_set_bytes gauge\n" STR_FMT
+			"container_memory_working_set_bytes gauge\n" STR_FMT
 			"# HELP node_cpu_usage_seconds_total CPU time the node used, in core-seconds\n# TYPE node_cpu_usage_seconds_total "
-				"counter\nnode_cpu_usage_seconds_total %.9g\n"
+			"counter\nnode_cpu_usage_seconds_total %.9g\n"
 			"# HELP node_memory_working_set_bytes Memory the node cannot do without, in bytes\n# TYPE "
-				"node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes %llu\n",
-			STR_ARG(buf_str(&cpu_lines)), STR_ARG(buf_str(&memory_lines)), (double)cpu / 1e9, (unsigned long long)working);
+			"node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes %llu\n",
+			STR_ARG(buf_str(&cpu_lines)), STR_ARG(buf_str(&memory_lines)),
+			(double)cpu / 1e9, (unsigned long long)working);
 	} else {
 		struct pod_worker **all;
 		size_t n, by_state[N_POD_STATES] = { 0 };
@@ -237,11 +255,14 @@ void node_serve_metrics(struct kubelet *k, struct http_stream *s, bool resource)
 			worker_unref(all[i]);
 		}
 		free(all);
-		buf_addz(&b, "# HELP kubelet_running_pods Pods that are being run\n# TYPE kubelet_running_pods gauge\n");
+		buf_addz(&b,
+			"# HELP kubelet_running_pods Pods that are being run\n# TYPE kubelet_running_pods gauge\n");
 		buf_addf(&b, "kubelet_running_pods %zu\n", by_state[POD_SYNCING]);
-		buf_addz(&b, "# HELP skiff_kubelet_pods Pods by the state of their worker\n# TYPE skiff_kubelet_pods gauge\n");
+		buf_addz(&b,
+			"# HELP skiff_kubelet_pods Pods by the state of their worker\n# TYPE skiff_kubelet_pods gauge\n");
 		for (int i = 0; i < N_POD_STATES; i++)
-			buf_addf(&b, "skiff_kubelet_pods{state=\"%s\"} %zu\n", pod_state_text[i], by_state[i]);
+			buf_addf(&b, "skiff_kubelet_pods{state=\"%s\"} %zu\n", pod_state_text[i],
+				by_state[i]);
 	}
 	node_respond_text(s, 200, "text/plain; version=0.0.4", buf_str(&b));
 }

@@ -15,16 +15,19 @@ struct static_source {
 	struct dir_watch *watch;
 };
 
-static struct str hash_of(const struct kubelet *k, const char *file, struct str text, struct arena *a)
+static struct str hash_of(
+	const struct kubelet *k, const char *file, struct str text, struct arena *a)
 {
-	uint64_t h1 = hash_bytes(text.p, text.len, 0x736b696666), h2 = hash_bytes(k->c.node_name, strlen(k->c.node_name), h1);
+	uint64_t h1 = hash_bytes(text.p, text.len, 0x736b696666),
+		 h2 = hash_bytes(k->c.node_name, strlen(k->c.node_name), h1);
 
 	h2 = hash_bytes(file, strlen(file), h2);
 	return arena_fmt(a, "%016llx%016llx", (unsigned long long)h1, (unsigned long long)h2);
 }
 
 /* What an API server would have filled in for a pod on this node. */
-static void complete(const struct kubelet *k, struct core_v1_pod *pod, struct str hash, struct arena *a)
+static void complete(
+	const struct kubelet *k, struct core_v1_pod *pod, struct str hash, struct arena *a)
 {
 	struct meta_v1_object_meta *m = &pod->metadata;
 	char now[TIME_TEXT_MAX];
@@ -49,7 +52,7 @@ static void complete(const struct kubelet *k, struct core_v1_pod *pod, struct st
 	if (!pod->spec.enable_service_links.set)
 		pod->spec.enable_service_links = (struct opt_bool)SOME(true);
 	struct core_v1_toleration *t = LIST_ADD(a, &pod->spec.tolerations);
-	t->operator = STR("Exists");
+	t->operator= STR("Exists");
 	t->effect = STR("NoExecute");
 	LIST_EACH(c, &pod->spec.containers)
 		if (!c->termination_message_path.len)
@@ -62,21 +65,27 @@ static void complete(const struct kubelet *k, struct core_v1_pod *pod, struct st
 static int check(const struct core_v1_pod *pod, const char *file, struct err *err)
 {
 	if (!pod->metadata.name.len || !pod->spec.containers.len)
-		return err_set(err, -EINVAL, "%s: a pod needs a name and at least one container", file);
+		return err_set(
+			err, -EINVAL, "%s: a pod needs a name and at least one container", file);
 	if (valid_dns_subdomain(pod->metadata.name))
-		return err_set(err, -EINVAL, "%s: name \"" STR_FMT "\": %s", file, STR_ARG(pod->metadata.name),
-			valid_dns_subdomain(pod->metadata.name));
+		return err_set(err, -EINVAL, "%s: name \"" STR_FMT "\": %s", file,
+			STR_ARG(pod->metadata.name), valid_dns_subdomain(pod->metadata.name));
 	LIST_EACH(v, &pod->spec.volumes)
-		if (v->volume_source.secret || v->volume_source.config_map || v->volume_source.persistent_volume_claim)
-			return err_set(err, -EINVAL, "%s: volume \"" STR_FMT "\": a static pod may not refer to objects of the API", file,
-				STR_ARG(v->name));
+		if (v->volume_source.secret || v->volume_source.config_map ||
+			v->volume_source.persistent_volume_claim)
+			return err_set(err, -EINVAL,
+				"%s: volume \"" STR_FMT
+				"\": a static pod may not refer to objects of the API",
+				file, STR_ARG(v->name));
 	LIST_EACH(c, &pod->spec.containers)
 		if (!c->name.len || !c->image.len)
-			return err_set(err, -EINVAL, "%s: a container needs a name and an image", file);
+			return err_set(
+				err, -EINVAL, "%s: a container needs a name and an image", file);
 	return 0;
 }
 
-int static_pod_parse(const struct kubelet *k, const char *file, struct str text, struct pod_object **ret, struct err *err)
+int static_pod_parse(const struct kubelet *k, const char *file, struct str text,
+	struct pod_object **ret, struct err *err)
 {
 	struct arena *a = arena_new(0);
 	struct decode_notes notes = { .arena = a };
@@ -113,7 +122,8 @@ static bool is_manifest(const char *name)
 	return name[0] != '.' && name[n - 1] != '~' && (n < 4 || strcmp(name + n - 4, ".swp"));
 }
 
-static void take(struct kubelet *k, struct map *now, const char *dir, const char *name, bool *ret_unsure)
+static void take(
+	struct kubelet *k, struct map *now, const char *dir, const char *name, bool *ret_unsure)
 {
 	CLEAN_FREE char *path = xasprintf("%s/%s", dir, name);
 	CLEAN_BUF struct buf b = { 0 };
@@ -161,7 +171,8 @@ static void scan(struct kubelet *k)
 
 	for (i = 0; map_next(&old, &i, &key, &value);) {
 		struct pod_object *was = value, *is = map_get(&now, key);
-		if (!is && unsure) { /* perhaps it is the file that cannot be read: what runs goes on */
+		if (!is &&
+			unsure) { /* perhaps it is the file that cannot be read: what runs goes on */
 			pthread_mutex_lock(&k->lock);
 			map_set(&k->statics, key, pod_object_ref(was));
 			pthread_mutex_unlock(&k->lock);
@@ -192,7 +203,8 @@ static void start_on_loop(void *arg)
 	struct static_source *src = arg;
 	struct err err;
 
-	if (dir_watch_new(src->k->c.loop, src->k->c.static_pod_dir, on_change, src->k, &src->watch, &err))
+	if (dir_watch_new(
+		    src->k->c.loop, src->k->c.static_pod_dir, on_change, src->k, &src->watch, &err))
 		log_error("kubelet", "static pods: %s", err.text);
 	scan(src->k);
 }

@@ -22,16 +22,20 @@ static struct str runtime_id(const struct sync *s, const char *id, struct arena 
 	return arena_fmt(a, STR_FMT "://%s", STR_ARG(name), id);
 }
 
-static struct core_v1_container_state_terminated *terminated(struct sync *s, const struct core_v1_container *spec, const struct engine_container *c,
-	struct arena *a)
+static struct core_v1_container_state_terminated *terminated(struct sync *s,
+	const struct core_v1_container *spec, const struct engine_container *c, struct arena *a)
 {
 	struct core_v1_container_state_terminated *t = arena_alloc(a, sizeof(*t));
-	struct str log = arena_fmt(s->a, STR_FMT "/" STR_FMT "/%u.log", STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(spec->name), c->attempt);
+	struct str log = arena_fmt(s->a, STR_FMT "/" STR_FMT "/%u.log",
+		STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(spec->name), c->attempt);
 	struct str message = termination_message(s->k, s->w->uid, spec, c, log, a);
 
 	t->exit_code = c->exit_code;
 	t->signal = 0;
-	t->reason = c->oom_killed ? STR("OOMKilled") : c->reason.len ? arena_str(a, c->reason) : c->exit_code ? STR("Error") : STR("Completed");
+	t->reason = c->oom_killed ? STR("OOMKilled")
+		: c->reason.len   ? arena_str(a, c->reason)
+		: c->exit_code    ? STR("Error")
+				  : STR("Completed");
 	t->message = message.len ? message : c->message.len ? arena_str(a, c->message) : STR_NONE;
 	t->started_at = seconds(c->started_at);
 	t->finished_at = seconds(c->finished_at);
@@ -39,7 +43,8 @@ static struct core_v1_container_state_terminated *terminated(struct sync *s, con
 	return t;
 }
 
-static void set_waiting(struct core_v1_container_status *st, const char *reason, const char *message, struct arena *a)
+static void set_waiting(struct core_v1_container_status *st, const char *reason,
+	const char *message, struct arena *a)
 {
 	st->state.waiting = arena_alloc(a, sizeof(*st->state.waiting));
 	st->state.waiting->reason = arena_strz(a, reason);
@@ -47,11 +52,12 @@ static void set_waiting(struct core_v1_container_status *st, const char *reason,
 		st->state.waiting->message = arena_strz(a, message);
 }
 
-static const struct core_v1_container_status *old_status(struct sync *s, const struct container_spec *spec)
+static const struct core_v1_container_status *old_status(
+	struct sync *s, const struct container_spec *spec)
 {
 	const struct core_v1_pod_status *old = s->w->status ? s->w->status : &s->pod->status;
-	const struct core_v1_container_status_items *lists[] = { &old->container_statuses, &old->init_container_statuses,
-		&old->ephemeral_container_statuses };
+	const struct core_v1_container_status_items *lists[] = { &old->container_statuses,
+		&old->init_container_statuses, &old->ephemeral_container_statuses };
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
 		LIST_EACH(c, lists[i])
@@ -61,15 +67,17 @@ static const struct core_v1_container_status *old_status(struct sync *s, const s
 }
 
 /* No record of it: it never was, or the record went with its sandbox. */
-static void without_record(struct sync *s, const struct container_spec *spec, struct core_v1_container_status *st, const char *reason,
-	const char *message, struct arena *a)
+static void without_record(struct sync *s, const struct container_spec *spec,
+	struct core_v1_container_status *st, const char *reason, const char *message,
+	struct arena *a)
 {
 	const struct core_v1_container_status *old = old_status(s, spec);
 
 	st->image = arena_str(a, spec->c->image);
 	st->image_id = STR("");
 	if (old && (old->state.terminated || old->state.running || old->last_state.terminated)) {
-		struct core_v1_container_status *copy = model_copy(&core_v1_container_status_type, old, a);
+		struct core_v1_container_status *copy =
+			model_copy(&core_v1_container_status_type, old, a);
 		st->restart_count = copy->restart_count;
 		st->image_id = copy->image_id;
 		st->container_id = copy->container_id;
@@ -82,16 +90,19 @@ static void without_record(struct sync *s, const struct container_spec *spec, st
 			struct core_v1_container_state_terminated *t = arena_alloc(a, sizeof(*t));
 			t->exit_code = 137;
 			t->reason = STR("ContainerStatusUnknown");
-			t->message = STR("The container could not be located when the pod was terminated");
+			t->message = STR(
+				"The container could not be located when the pod was terminated");
 			st->state.terminated = t;
 			return;
 		}
-		st->last_state.terminated = copy->state.terminated ? copy->state.terminated : copy->last_state.terminated;
+		st->last_state.terminated = copy->state.terminated ? copy->state.terminated
+								   : copy->last_state.terminated;
 	}
 	set_waiting(st, reason, message, a);
 }
 
-static void copy_resources(const struct container_spec *spec, struct core_v1_container_status *st, struct arena *a)
+static void copy_resources(
+	const struct container_spec *spec, struct core_v1_container_status *st, struct arena *a)
 {
 	if (spec->kind == KIND_EPHEMERAL)
 		return;
@@ -101,7 +112,8 @@ static void copy_resources(const struct container_spec *spec, struct core_v1_con
 	st->allocated_resources = st->resources->requests;
 }
 
-static void copy_mounts(const struct container_spec *spec, struct core_v1_container_status *st, struct arena *a)
+static void copy_mounts(
+	const struct container_spec *spec, struct core_v1_container_status *st, struct arena *a)
 {
 	LIST_EACH(m, &spec->c->volume_mounts) {
 		struct core_v1_volume_mount_status *v = LIST_ADD(a, &st->volume_mounts);
@@ -113,13 +125,14 @@ static void copy_mounts(const struct container_spec *spec, struct core_v1_contai
 	}
 }
 
-static void container_status(struct sync *s, const struct container_spec *spec, struct core_v1_container_status *st, bool initialized,
-	struct arena *a)
+static void container_status(struct sync *s, const struct container_spec *spec,
+	struct core_v1_container_status *st, bool initialized, struct arena *a)
 {
 	const struct engine_container *c = view_latest(&s->view, spec->c->name);
 	const struct slot *slot = worker_slot(s->w, spec->c->name);
-	const char *reason = slot->waiting_reason ? slot->waiting_reason : spec->kind == KIND_APP &&
-		!initialized ? "PodInitializing" : "ContainerCreating";
+	const char *reason = slot->waiting_reason        ? slot->waiting_reason
+		: spec->kind == KIND_APP && !initialized ? "PodInitializing"
+							 : "ContainerCreating";
 	const struct engine_container *before = c ? view_previous(&s->view, c) : NULL;
 
 	st->name = arena_str(a, spec->c->name);
@@ -144,7 +157,8 @@ static void container_status(struct sync *s, const struct container_spec *spec, 
 		copy_resources(spec, st, a);
 		break;
 	case CONTAINER_EXITED:
-		if (slot->waiting_reason && s->w->state == POD_SYNCING && container_should_restart(s->pod, spec, c)) {
+		if (slot->waiting_reason && s->w->state == POD_SYNCING &&
+			container_should_restart(s->pod, spec, c)) {
 			set_waiting(st, slot->waiting_reason, slot->waiting_message, a);
 			st->last_state.terminated = terminated(s, spec->c, c, a);
 		} else {
@@ -159,7 +173,8 @@ static void container_status(struct sync *s, const struct container_spec *spec, 
 
 static int by_name(const void *a, const void *b)
 {
-	return str_cmp(((const struct core_v1_container_status *)a)->name, ((const struct core_v1_container_status *)b)->name);
+	return str_cmp(((const struct core_v1_container_status *)a)->name,
+		((const struct core_v1_container_status *)b)->name);
 }
 
 static bool init_done(const struct container_spec *spec, const struct core_v1_container_status *st)
@@ -207,7 +222,8 @@ static int init_verdict(const struct core_v1_pod *pod, const struct core_v1_pod_
 				return 1;
 			continue;
 		}
-		const struct core_v1_container_state_terminated *t = own->state.terminated ? own->state.terminated : own->last_state.terminated;
+		const struct core_v1_container_state_terminated *t =
+			own->state.terminated ? own->state.terminated : own->last_state.terminated;
 		if (own->state.terminated && !own->state.terminated->exit_code)
 			continue;
 		if (t && t->exit_code && str_eqz(pod->spec.restart_policy, "Never"))
@@ -217,7 +233,8 @@ static int init_verdict(const struct core_v1_pod *pod, const struct core_v1_pod_
 	return 0;
 }
 
-struct str phase_of(const struct core_v1_pod *pod, const struct core_v1_pod_status *st, bool terminal, bool is_static)
+struct str phase_of(const struct core_v1_pod *pod, const struct core_v1_pod_status *st,
+	bool terminal, bool is_static)
 {
 	struct counts n = { 0 };
 	int init = init_verdict(pod, st);
@@ -246,8 +263,8 @@ struct str phase_of(const struct core_v1_pod *pod, const struct core_v1_pod_stat
 
 /* ---- conditions ---- */
 
-static void condition(struct sync *s, struct core_v1_pod_status *st, const char *type, bool value, const char *reason, struct str message,
-	struct arena *a)
+static void condition(struct sync *s, struct core_v1_pod_status *st, const char *type, bool value,
+	const char *reason, struct str message, struct arena *a)
 {
 	const struct core_v1_pod_status *old = s->w->status ? s->w->status : &s->pod->status;
 	struct core_v1_pod_condition *c = LIST_ADD(a, &st->conditions);
@@ -261,7 +278,8 @@ static void condition(struct sync *s, struct core_v1_pod_status *st, const char 
 		c->message = arena_str(a, message);
 	c->last_transition_time = seconds(now_wall(s->k));
 	LIST_EACH(o, &old->conditions)
-		if (str_eq(o->type, c->type) && str_eq(o->status, c->status) && !time_is_zero(o->last_transition_time))
+		if (str_eq(o->type, c->type) && str_eq(o->status, c->status) &&
+			!time_is_zero(o->last_transition_time))
 			c->last_transition_time = o->last_transition_time;
 }
 
@@ -290,7 +308,8 @@ static void ready_conditions(struct sync *s, struct core_v1_pod_status *st, stru
 	} else {
 		LIST_EACH(c, &s->pod->spec.init_containers)
 			LIST_EACH(i, &st->init_container_statuses)
-				if (str_eqz(c->restart_policy, "Always") && str_eq(i->name, c->name) && !i->ready)
+				if (str_eqz(c->restart_policy, "Always") &&
+					str_eq(i->name, c->name) && !i->ready)
 					name_add(&unready, c->name);
 		LIST_EACH(c, &s->pod->spec.containers)
 			LIST_EACH(i, &st->container_statuses)
@@ -298,7 +317,8 @@ static void ready_conditions(struct sync *s, struct core_v1_pod_status *st, stru
 					name_add(&unready, c->name);
 		if (unready.n) {
 			reason = "ContainersNotReady";
-			message = arena_fmt(a, "containers with unready status: [" STR_FMT "]", STR_ARG(buf_str(&unready.b)));
+			message = arena_fmt(a, "containers with unready status: [" STR_FMT "]",
+				STR_ARG(buf_str(&unready.b)));
 		}
 	}
 	buf_deinit(&unready.b);
@@ -314,10 +334,15 @@ static void ready_conditions(struct sync *s, struct core_v1_pod_status *st, stru
 			continue;
 		buf_addz(&gates, gates.len ? ", " : "");
 		if (found)
-			buf_addf(&gates, "the status of pod readiness gate \"" STR_FMT "\" is not \"True\", but " STR_FMT, STR_ARG(g->condition_type),
-				STR_ARG(found->status));
+			buf_addf(&gates,
+				"the status of pod readiness gate \"" STR_FMT
+				"\" is not \"True\", but " STR_FMT,
+				STR_ARG(g->condition_type), STR_ARG(found->status));
 		else
-			buf_addf(&gates, "corresponding condition of pod readiness gate \"" STR_FMT "\" does not exist.", STR_ARG(g->condition_type));
+			buf_addf(&gates,
+				"corresponding condition of pod readiness gate \"" STR_FMT
+				"\" does not exist.",
+				STR_ARG(g->condition_type));
 	}
 	if (!reason && gates.len) {
 		pod_reason = "ReadinessGatesNotReady";
@@ -333,8 +358,10 @@ static void conditions(struct sync *s, struct core_v1_pod_status *st, struct are
 	struct names pending = { 0 };
 
 	if (s->w->end == END_EVICTED && str_eqz(str_of(s->w->end_reason), "Evicted"))
-		condition(s, st, "DisruptionTarget", true, "TerminationByKubelet", str_of(s->w->end_message), a);
-	condition(s, st, "PodReadyToStartContainers", b && b->ready && s->w->state == POD_SYNCING, NULL, STR_NONE, a);
+		condition(s, st, "DisruptionTarget", true, "TerminationByKubelet",
+			str_of(s->w->end_message), a);
+	condition(s, st, "PodReadyToStartContainers", b && b->ready && s->w->state == POD_SYNCING,
+		NULL, STR_NONE, a);
 	for (size_t i = 0; i < st->init_container_statuses.len; i++) {
 		const struct core_v1_container_status *own = &st->init_container_statuses.items[i];
 		if (!init_done(container_specs_find(&s->specs, own->name), own))
@@ -344,7 +371,9 @@ static void conditions(struct sync *s, struct core_v1_pod_status *st, struct are
 		condition(s, st, "Initialized", true, "PodCompleted", STR_NONE, a);
 	else if (pending.n)
 		condition(s, st, "Initialized", false, "ContainersNotInitialized",
-			arena_fmt(a, "containers with incomplete status: [" STR_FMT "]", STR_ARG(buf_str(&pending.b))), a);
+			arena_fmt(a, "containers with incomplete status: [" STR_FMT "]",
+				STR_ARG(buf_str(&pending.b))),
+			a);
 	else
 		condition(s, st, "Initialized", true, NULL, STR_NONE, a);
 	buf_deinit(&pending.b);
@@ -380,7 +409,8 @@ static void end_of(struct sync *s, struct core_v1_pod_status *st, struct arena *
 	bool down = w->state == POD_TERMINATED;
 	bool ends = str_eqz(st->phase, "Succeeded") || str_eqz(st->phase, "Failed");
 
-	if (w->state < POD_TERMINATING || (w->is_static && w->end != END_REJECTED && w->end != END_EVICTED && !ends))
+	if (w->state < POD_TERMINATING ||
+		(w->is_static && w->end != END_REJECTED && w->end != END_EVICTED && !ends))
 		return;
 	if (!down) {
 		if (ends)
@@ -397,7 +427,9 @@ static void end_of(struct sync *s, struct core_v1_pod_status *st, struct arena *
 	if (w->end == END_REJECTED || w->end == END_EVICTED) {
 		st->phase = STR("Failed");
 		st->reason = arena_strz(a, w->end_reason);
-		st->message = w->end == END_REJECTED ? arena_fmt(a, "Pod was rejected: %s", w->end_message) : arena_strz(a, w->end_message);
+		st->message = w->end == END_REJECTED
+			? arena_fmt(a, "Pod was rejected: %s", w->end_message)
+			: arena_strz(a, w->end_message);
 	} else if (!ends) {
 		st->phase = STR("Failed");
 	}
@@ -411,15 +443,18 @@ struct core_v1_pod_status *status_make(struct sync *s, struct arena *out)
 
 	for (size_t i = 0; i < s->specs.len; i++) {
 		const struct container_spec *spec = &s->specs.items[i];
-		struct core_v1_container_status_items *list = spec->kind == KIND_INIT ? &st->init_container_statuses :
-			spec->kind == KIND_APP ? &st->container_statuses : &st->ephemeral_container_statuses;
+		struct core_v1_container_status_items *list = spec->kind == KIND_INIT
+			? &st->init_container_statuses
+			: spec->kind == KIND_APP ? &st->container_statuses
+						 : &st->ephemeral_container_statuses;
 		struct core_v1_container_status *own = LIST_ADD(out, list);
 		container_status(s, spec, own, initialized, out);
 		if (spec->kind == KIND_INIT && !init_done(spec, own))
 			initialized = false;
 	}
 	if (st->container_statuses.len)
-		qsort(st->container_statuses.items, st->container_statuses.len, sizeof(*st->container_statuses.items), by_name);
+		qsort(st->container_statuses.items, st->container_statuses.len,
+			sizeof(*st->container_statuses.items), by_name);
 	st->observed_generation = s->pod->metadata.generation;
 	st->qos_class = arena_strz(out, qos_text(kubelet_pod_qos(s->pod)));
 	st->start_time = seconds(time_is_zero(old->start_time) ? s->w->seen_at : old->start_time);

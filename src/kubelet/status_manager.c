@@ -17,7 +17,8 @@ static bool conditions_told(const struct value *ours, const struct value *theirs
 {
 	for (size_t i = 0; i < ours->list.len; i++) {
 		bool found = false;
-		for (size_t j = 0; theirs && theirs->kind == VALUE_LIST && j < theirs->list.len; j++)
+		for (size_t j = 0; theirs && theirs->kind == VALUE_LIST && j < theirs->list.len;
+			j++)
 			found |= value_equal(&ours->list.items[i], &theirs->list.items[j]);
 		if (!found)
 			return false;
@@ -25,7 +26,8 @@ static bool conditions_told(const struct value *ours, const struct value *theirs
 	return true;
 }
 
-static bool is_told(const struct core_v1_pod_status *st, const struct core_v1_pod_status *api, struct arena *a)
+static bool is_told(
+	const struct core_v1_pod_status *st, const struct core_v1_pod_status *api, struct arena *a)
 {
 	struct value ours, theirs;
 
@@ -34,7 +36,8 @@ static bool is_told(const struct core_v1_pod_status *st, const struct core_v1_po
 	for (size_t i = 0; i < ours.object.len; i++) {
 		const struct value_member *m = &ours.object.members[i];
 		const struct value *other = value_get(&theirs, m->key);
-		if (str_eqz(m->key, "conditions") ? !conditions_told(&m->value, other) : !other || !value_equal(&m->value, other))
+		if (str_eqz(m->key, "conditions") ? !conditions_told(&m->value, other)
+						  : !other || !value_equal(&m->value, other))
 			return false;
 	}
 	return true;
@@ -53,7 +56,8 @@ static struct str patch_make(const struct core_v1_pod_status *st, struct str uid
 {
 	CLEAN_BUF struct buf b = { 0 };
 	struct value status;
-	static const char *const gone[] = { "message", "reason", "podIP", "podIPs", "initContainerStatuses", "containerStatuses" };
+	static const char *const gone[] = { "message", "reason", "podIP", "podIPs",
+		"initContainerStatuses", "containerStatuses" };
 	static const char *const whole[] = { "podIPs", "hostIPs" };
 
 	value_from_object(&core_v1_pod_status_type, st, a, &status);
@@ -65,7 +69,8 @@ static struct str patch_make(const struct core_v1_pod_status *st, struct str uid
 			continue;
 		struct value *mark = value_append(a, list);
 		*mark = (struct value){ .kind = VALUE_OBJECT };
-		*value_set(a, mark, STR("$patch")) = (struct value){ .kind = VALUE_TEXT, .text = STR("replace") };
+		*value_set(a, mark, STR("$patch")) =
+			(struct value){ .kind = VALUE_TEXT, .text = STR("replace") };
 	}
 	buf_addz(&b, "{\"metadata\":{\"uid\":");
 	json_write_text(uid, &b);
@@ -92,7 +97,8 @@ static void finish_deletion(struct pod_worker *w, struct pod_object *o)
 	const struct meta_v1_object_meta *m = &o->pod->metadata;
 
 	pthread_mutex_lock(&w->lock);
-	bool due = w->state == POD_TERMINATED && w->volumes_gone && !w->deletion_sent && w->sent_version == w->status_version;
+	bool due = w->state == POD_TERMINATED && w->volumes_gone && !w->deletion_sent &&
+		w->sent_version == w->status_version;
 	pthread_mutex_unlock(&w->lock);
 	if (!due || w->is_static || time_is_zero(m->deletion_timestamp))
 		return;
@@ -125,8 +131,8 @@ static bool send_one(struct pod_worker *w)
 	}
 	struct str patch = patch_make(w->status, uid, a);
 	pthread_mutex_unlock(&w->lock);
-	int r = client_patch(w->k->c.client, &core_v1_pod_type, str_of(w->ns), str_of(w->name), "status", CLIENT_PATCH_STRATEGIC, patch, a,
-		(void **)&answer, &err);
+	int r = client_patch(w->k->c.client, &core_v1_pod_type, str_of(w->ns), str_of(w->name),
+		"status", CLIENT_PATCH_STRATEGIC, patch, a, (void **)&answer, &err);
 	if (r && r != CLIENT_NOT_FOUND && r != CLIENT_CONFLICT) {
 		log_warn("kubelet", "pod %s/%s: status: %s", w->ns, w->name, err.text);
 		retry(w);
@@ -191,12 +197,14 @@ void status_set(struct sync *s)
 	bool all_told = w->sent_version == w->status_version;
 	int64_t told_version = w->sent_resource_version;
 	pthread_mutex_unlock(&w->lock);
-	bool first = !w->status, changed = first || !model_equal(&core_v1_pod_status_type, st, w->status);
+	bool first = !w->status,
+	     changed = first || !model_equal(&core_v1_pod_status_type, st, w->status);
 
 	if (changed && first && !w->is_static && is_told(st, &s->pod->status, s->a))
 		changed = false;
 	else if (!changed && !w->is_static && all_told &&
-		 version_of(s->pod->metadata.resource_version) > told_version && !is_told(w->status, &s->pod->status, s->a))
+		version_of(s->pod->metadata.resource_version) > told_version &&
+		!is_told(w->status, &s->pod->status, s->a))
 		changed = true; /* somebody else wrote it */
 	struct arena *old = NULL;
 	pthread_mutex_lock(&w->lock);
@@ -207,8 +215,9 @@ void status_set(struct sync *s)
 		out = NULL;
 	}
 	w->status_version += changed;
-	bool pending = w->status_version != w->sent_version || (w->state == POD_TERMINATED && w->volumes_gone && !w->deletion_sent && !w->is_static &&
-		!time_is_zero(s->pod->metadata.deletion_timestamp));
+	bool pending = w->status_version != w->sent_version ||
+		(w->state == POD_TERMINATED && w->volumes_gone && !w->deletion_sent &&
+			!w->is_static && !time_is_zero(s->pod->metadata.deletion_timestamp));
 	if (str_eqz(st->phase, "Running") && time_is_zero(w->running_at))
 		w->running_at = now_wall(s->k);
 	pthread_mutex_unlock(&w->lock);

@@ -10,7 +10,8 @@
 
 static int open_in(int root, const char *path, int flags)
 {
-	struct open_how how = { .flags = (uint64_t)(unsigned)flags | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+	struct open_how how = { .flags = (uint64_t)(unsigned)flags | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
 
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 }
@@ -25,7 +26,8 @@ static int make_in(int root, struct str sub, mode_t mode, struct arena *a, struc
 		str_cut(rest, '/', &part, &rest);
 		if (!part.len || str_eqz(part, "."))
 			continue;
-		CLEAN_FD int parent = so_far.len ? open_in(root, so_far.p, O_PATH | O_DIRECTORY) : dup(root);
+		CLEAN_FD int parent =
+			so_far.len ? open_in(root, so_far.p, O_PATH | O_DIRECTORY) : dup(root);
 		if (parent < 0)
 			return err_errno(err, -errno, "\"" STR_FMT "\"", STR_ARG(sub));
 		struct str name = arena_str(a, part);
@@ -36,12 +38,14 @@ static int make_in(int root, struct str sub, mode_t mode, struct arena *a, struc
 	return 0;
 }
 
-int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd, struct err *err)
+int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd,
+	struct err *err)
 {
 	struct str path = arena_str(a, sub);
 
 	if (path.len && path.p[0] == '/')
-		return err_set(err, -EINVAL, "subPath \"" STR_FMT "\" must be relative to its volume", STR_ARG(sub));
+		return err_set(err, -EINVAL,
+			"subPath \"" STR_FMT "\" must be relative to its volume", STR_ARG(sub));
 	CLEAN_FD int root = open(base, O_PATH | O_CLOEXEC);
 	if (root < 0)
 		return err_errno(err, -errno, "volume %s", base);
@@ -73,7 +77,8 @@ static int make_target(const char *target, bool folder, struct err *err)
 	return fd < 0 ? err_errno(err, -errno, "%s", target) : 0;
 }
 
-int subpath_bind(const char *base, struct str sub, const char *target, struct arena *a, struct err *err)
+int subpath_bind(
+	const char *base, struct str sub, const char *target, struct arena *a, struct err *err)
 {
 	struct stat st;
 	CLEAN_FD int fd = -1;

@@ -31,7 +31,8 @@ static void sandbox_drop(struct pod_worker *w, size_t i)
 {
 	pthread_mutex_lock(&w->lock);
 	free(w->sandboxes[i].ip);
-	memmove(&w->sandboxes[i], &w->sandboxes[i + 1], (w->n_sandboxes - i - 1) * sizeof(*w->sandboxes));
+	memmove(&w->sandboxes[i], &w->sandboxes[i + 1],
+		(w->n_sandboxes - i - 1) * sizeof(*w->sandboxes));
 	w->n_sandboxes--;
 	pthread_mutex_unlock(&w->lock);
 }
@@ -63,7 +64,8 @@ static int sandboxes_load(struct sync *s, struct err *err)
 
 static int newest_first(const void *x, const void *y)
 {
-	const struct engine_container *a = ((const struct view_container *)x)->c, *b = ((const struct view_container *)y)->c;
+	const struct engine_container *a = ((const struct view_container *)x)->c,
+				      *b = ((const struct view_container *)y)->c;
 
 	if (a->attempt != b->attempt)
 		return a->attempt < b->attempt ? 1 : -1;
@@ -93,16 +95,20 @@ int view_load(struct sync *s, struct err *err)
 	for (size_t i = 0; i < w->n_sandboxes; i++) {
 		struct engine_container *list;
 		size_t n;
-		int r = s->k->c.engine->v->container_list(s->k->c.engine, w->sandboxes[i].id, s->a, &list, &n, err);
+		int r = s->k->c.engine->v->container_list(
+			s->k->c.engine, w->sandboxes[i].id, s->a, &list, &n, err);
 		if (r == ENGINE_NOT_FOUND)
 			n = 0;
 		else if (r)
 			return r < 0 ? r : -EIO;
 		if (!n)
 			continue;
-		s->view.items = arena_grow(s->a, s->view.items, s->view.len * sizeof(*s->view.items), (s->view.len + n) * sizeof(*s->view.items));
+		s->view.items =
+			arena_grow(s->a, s->view.items, s->view.len * sizeof(*s->view.items),
+				(s->view.len + n) * sizeof(*s->view.items));
 		for (size_t j = 0; j < n; j++)
-			s->view.items[s->view.len++] = (struct view_container){ &list[j], i == w->n_sandboxes - 1 };
+			s->view.items[s->view.len++] =
+				(struct view_container){ &list[j], i == w->n_sandboxes - 1 };
 	}
 	if (s->view.len)
 		qsort(s->view.items, s->view.len, sizeof(*s->view.items), newest_first);
@@ -125,7 +131,8 @@ const struct engine_container *view_current(const struct pod_view *v, struct str
 	return NULL;
 }
 
-const struct engine_container *view_previous(const struct pod_view *v, const struct engine_container *than)
+const struct engine_container *view_previous(
+	const struct pod_view *v, const struct engine_container *than)
 {
 	bool past = false;
 
@@ -159,14 +166,19 @@ static size_t ports_of(struct sync *s, struct engine_sandbox_config *c)
 
 	for (size_t i = 0; i < s->specs.len; i++)
 		max += s->specs.items[i].c->ports.len;
-	struct { int32_t host_port, container_port; int protocol; const char *host_ip; } *list = arena_alloc(s->a, (max + 1) * sizeof(*list));
+	struct {
+		int32_t host_port, container_port;
+		int protocol;
+		const char *host_ip;
+	} *list = arena_alloc(s->a, (max + 1) * sizeof(*list));
 	for (size_t i = 0; i < s->specs.len; i++)
 		LIST_EACH(p, &s->specs.items[i].c->ports)
 			if (p->host_port) {
 				list[n].host_port = p->host_port;
 				list[n].container_port = p->container_port;
-				list[n].protocol = str_eqz(p->protocol, "UDP") ? IPPROTO_UDP : str_eqz(p->protocol,
-					"SCTP") ? IPPROTO_SCTP : IPPROTO_TCP;
+				list[n].protocol = str_eqz(p->protocol, "UDP") ? IPPROTO_UDP
+					: str_eqz(p->protocol, "SCTP")         ? IPPROTO_SCTP
+									       : IPPROTO_TCP;
 				list[n++].host_ip = p->host_ip.len ? p->host_ip.p : NULL;
 			}
 	c->port_mappings = (const void *)list;
@@ -180,19 +192,25 @@ static int sandbox_possible(struct sync *s, struct err *err)
 	struct node_v1_runtime_class *class;
 
 	if (spec->host_users.set && !spec->host_users.value)
-		return err_set(err, -ENOSYS, "user namespaces (hostUsers: false) are not supported by this kubelet");
+		return err_set(err, -ENOSYS,
+			"user namespaces (hostUsers: false) are not supported by this kubelet");
 	if (spec->resource_claims.len)
 		return err_set(err, -ENOSYS, "resource claims are not supported by this kubelet");
 	if (!spec->runtime_class_name.len)
 		return 0;
 	if (!s->k->c.client)
-		return err_set(err, -ENOTCONN, "runtimeClassName needs an API server, and this kubelet has none");
-	int r = client_get(s->k->c.client, &node_v1_runtime_class_type, STR_NONE, spec->runtime_class_name, s->a, (void **)&class, err);
+		return err_set(err, -ENOTCONN,
+			"runtimeClassName needs an API server, and this kubelet has none");
+	int r = client_get(s->k->c.client, &node_v1_runtime_class_type, STR_NONE,
+		spec->runtime_class_name, s->a, (void **)&class, err);
 	if (r)
-		return err_prefix(err, r < 0 ? r : -ENOENT, "failed to get sandbox runtime: RuntimeClass \"" STR_FMT "\"",
+		return err_prefix(err, r < 0 ? r : -ENOENT,
+			"failed to get sandbox runtime: RuntimeClass \"" STR_FMT "\"",
 			STR_ARG(spec->runtime_class_name));
 	if (!str_eqz(class->handler, "crun") && !str_eqz(class->handler, "runc"))
-		return err_set(err, -ENOSYS, "no runtime for \"" STR_FMT "\" is configured: this node runs crun", STR_ARG(class->handler));
+		return err_set(err, -ENOSYS,
+			"no runtime for \"" STR_FMT "\" is configured: this node runs crun",
+			STR_ARG(class->handler));
 	return 0;
 }
 
@@ -212,7 +230,8 @@ static int sandbox_create(struct sync *s, struct err *err)
 		.host_network = spec->host_network,
 		.host_pid = spec->host_pid,
 		.host_ipc = spec->host_ipc,
-		.share_process_namespace = spec->share_process_namespace.set && spec->share_process_namespace.value,
+		.share_process_namespace =
+			spec->share_process_namespace.set && spec->share_process_namespace.value,
 		.log_directory = pod_log_folder(s->k, s->pod, s->a).p,
 		.cgroup_parent = pod_cgroup(s->pod, s->a).p,
 	};
@@ -229,7 +248,8 @@ static int sandbox_create(struct sync *s, struct err *err)
 		c.n_port_mappings = ports_of(s, &c);
 	r = s->k->c.engine->v->sandbox_run(s->k->c.engine, &c, s->a, &made, err);
 	if (r == ENGINE_EXISTS)
-		s->w->sandbox_dirty = true; /* made by a life of ours that did not see its end: found on the next look */
+		s->w->sandbox_dirty =
+			true; /* made by a life of ours that did not see its end: found on the next look */
 	if (r)
 		return r < 0 ? r : -EEXIST;
 	sandbox_put(w, &made);
@@ -277,10 +297,13 @@ static bool sandbox_ready(struct sync *s, bool clear_old)
 	if (clear_old && !old_sandbox_clear(s))
 		return false;
 	if (clear_old)
-		worker_event(w, s->pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+		worker_event(w, s->pod, "Normal", "SandboxChanged",
+			"Pod sandbox changed, it will be killed and re-created.");
 	if (sandbox_create(s, &err)) {
-		worker_event(w, s->pod, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s", err.text);
-		w->sandbox_retry_ns = now_ns(s->k) + retry_after(w->sandbox_failures++, 60 * NS_PER_S);
+		worker_event(w, s->pod, "Warning", "FailedCreatePodSandBox",
+			"Failed to create pod sandbox: %s", err.text);
+		w->sandbox_retry_ns =
+			now_ns(s->k) + retry_after(w->sandbox_failures++, 60 * NS_PER_S);
 		worker_at(w, w->sandbox_retry_ns);
 		return false;
 	}
@@ -302,7 +325,8 @@ static bool folders_ready(struct sync *s)
 	if (!r)
 		r = dir_make(pod_log_folder(s->k, s->pod, s->a).p, 0755, &err);
 	if (r) {
-		worker_event(w, s->pod, "Warning", "Failed", "error making pod data directories: %s", err.text);
+		worker_event(w, s->pod, "Warning", "Failed",
+			"error making pod data directories: %s", err.text);
 		worker_at(w, now_ns(s->k) + retry_after(w->sync_failures++, 60 * NS_PER_S));
 		return false;
 	}
@@ -318,7 +342,8 @@ static uint64_t metadata_hash(const struct core_v1_pod *pod)
 
 	for (size_t i = 0; i < ARRAY_LEN(maps); i++)
 		LIST_EACH(p, maps[i])
-			h = hash_bytes(p->value.p, p->value.len, hash_bytes(p->key.p, p->key.len, h));
+			h = hash_bytes(
+				p->value.p, p->value.len, hash_bytes(p->key.p, p->key.len, h));
 	return h;
 }
 
@@ -332,7 +357,8 @@ static bool volumes_due(struct sync *s)
 	bool asked = w->volumes_asked;
 	w->volumes_asked = false;
 	pthread_mutex_unlock(&s->k->lock);
-	bool due = asked || !w->volumes_set || hash != w->volumes_hash || (w->volumes_due_ns && now_ns(s->k) >= w->volumes_due_ns);
+	bool due = asked || !w->volumes_set || hash != w->volumes_hash ||
+		(w->volumes_due_ns && now_ns(s->k) >= w->volumes_due_ns);
 	w->volumes_hash = hash;
 	if (!due && w->volumes_due_ns)
 		worker_at(w, w->volumes_due_ns);
@@ -387,11 +413,15 @@ static void act(struct sync *s, const struct pod_plan *p)
 		const struct pod_action *a = &p->items[i];
 		if (a->what == ACT_KILL) {
 			struct opt_int64 own = { 0 };
-			const struct core_v1_probe *probe = container_probe(a->spec->c, slot_probe_failed(worker_slot(s->w,
-				a->spec->c->name), PROBE_STARTUP, a->container->id) ? PROBE_STARTUP : PROBE_LIVENESS);
+			const struct core_v1_probe *probe = container_probe(a->spec->c,
+				slot_probe_failed(worker_slot(s->w, a->spec->c->name),
+					PROBE_STARTUP, a->container->id)
+					? PROBE_STARTUP
+					: PROBE_LIVENESS);
 			if (probe && a->by_probe)
 				own = probe->termination_grace_period_seconds;
-			kubelet_container_kill(s, a->spec, a->container, own.set ? own.value : pod_grace_s(s), a->message);
+			kubelet_container_kill(s, a->spec, a->container,
+				own.set ? own.value : pod_grace_s(s), a->message);
 		} else if (hook_runs(s->w) || container_start(s, a->spec) == START_WAITING) {
 			break;
 		}
@@ -419,7 +449,8 @@ static bool network_is_ready(struct sync *s, const struct pod_plan *p)
 		return true;
 	if (s->k->c.network_ready(s->k->c.network_arg, s->pod, b->ip, &err) == 0)
 		return true;
-	worker_event(s->w, s->pod, "Warning", "NetworkNotReady", "network is not ready: %s", err.text);
+	worker_event(
+		s->w, s->pod, "Warning", "NetworkNotReady", "network is not ready: %s", err.text);
 	worker_at(s->w, now_ns(s->k) + 2 * NS_PER_S);
 	return false;
 }
@@ -428,7 +459,8 @@ static bool network_is_ready(struct sync *s, const struct pod_plan *p)
 static void adopt(struct sync *s)
 {
 	for (size_t i = 0; i < s->view.len && !s->w->volumes_ready; i++)
-		if (s->view.items[i].c->state == CONTAINER_RUNNING && s->view.items[i].current_sandbox) {
+		if (s->view.items[i].c->state == CONTAINER_RUNNING &&
+			s->view.items[i].current_sandbox) {
 			pthread_mutex_lock(&s->w->lock);
 			s->w->volumes_ready = true;
 			pthread_mutex_unlock(&s->w->lock);

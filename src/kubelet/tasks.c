@@ -75,9 +75,11 @@ static void run_pull(void *arg)
 		return;
 	}
 	duration_format((int64_t)((mono_now_ns() - begin) / NS_PER_MS * NS_PER_MS), took);
-	struct str text = arena_fmt(a, "Successfully pulled image \"%s\" in %s (%s including waiting). Image size: %llu bytes.", t->image, took, took,
-		(unsigned long long)image.size);
-	worker_container_event(t->w, t->object->pod, str_of(t->name), "Normal", "Pulled", "%s", text.p);
+	struct str text = arena_fmt(a,
+		"Successfully pulled image \"%s\" in %s (%s including waiting). Image size: %llu bytes.",
+		t->image, took, took, (unsigned long long)image.size);
+	worker_container_event(
+		t->w, t->object->pod, str_of(t->name), "Normal", "Pulled", "%s", text.p);
 	pthread_mutex_lock(&t->w->lock);
 	set_text(&t->slot->last_pull, text.p);
 	pthread_mutex_unlock(&t->w->lock);
@@ -112,7 +114,8 @@ static void run_post_start(void *arg)
 
 	int r = hook_run(t->w->k, c->lifecycle->post_start, c, t->id, t->pod_ip, 0, &err);
 	if (r)
-		worker_container_event(t->w, t->object->pod, c->name, "Warning", "FailedPostStartHook", "PostStartHook failed");
+		worker_container_event(t->w, t->object->pod, c->name, "Warning",
+			"FailedPostStartHook", "PostStartHook failed");
 	pthread_mutex_lock(&t->w->lock);
 	if (!strcmp(t->slot->hook_pending, t->id)) {
 		if (r) {
@@ -127,7 +130,8 @@ static void run_post_start(void *arg)
 	task_done(t, !r, r ? err.text : NULL);
 }
 
-void task_post_start(struct sync *s, struct slot *slot, const struct container_spec *spec, const char *id)
+void task_post_start(
+	struct sync *s, struct slot *slot, const struct container_spec *spec, const char *id)
 {
 	pool_submit(s->k->slow, run_post_start, task_new(s, slot, TASK_POST_START, id));
 }
@@ -145,16 +149,30 @@ static void run_kill(void *arg)
 	int64_t left_ms = t->grace_s * 1000;
 
 	if (t->hook && c && c->lifecycle && c->lifecycle->pre_stop && t->grace_s > 0) {
-		if (hook_run(t->w->k, c->lifecycle->pre_stop, c, t->id, t->pod_ip, t->grace_s * 1000, &err))
-			worker_container_event(t->w, t->object->pod, c->name, "Warning", "FailedPreStopHook", "PreStopHook failed");
+		if (hook_run(t->w->k, c->lifecycle->pre_stop, c, t->id, t->pod_ip,
+			    t->grace_s * 1000, &err))
+			worker_container_event(t->w, t->object->pod, c->name, "Warning",
+				"FailedPreStopHook", "PreStopHook failed");
 		/* What the hook took is gone; two seconds are left in any case. */
 		left_ms = MAX(2000, left_ms - (int64_t)((now_ns(t->w->k) - begin) / NS_PER_MS));
 	}
 	int signal = 0;
 	if (c && c->lifecycle && c->lifecycle->stop_signal.len) {
-		static const struct { const char *name; int number; } signals[] = {
-			{ "SIGHUP", 1 }, { "SIGINT", 2 }, { "SIGQUIT", 3 }, { "SIGABRT", 6 }, { "SIGKILL", 9 }, { "SIGUSR1", 10 }, { "SIGUSR2", 12 },
-			{ "SIGTERM", 15 }, { "SIGWINCH", 28 }, { "SIGRTMIN", 34 }, { "SIGRTMIN+3", 37 },
+		static const struct {
+			const char *name;
+			int number;
+		} signals[] = {
+			{ "SIGHUP", 1 },
+			{ "SIGINT", 2 },
+			{ "SIGQUIT", 3 },
+			{ "SIGABRT", 6 },
+			{ "SIGKILL", 9 },
+			{ "SIGUSR1", 10 },
+			{ "SIGUSR2", 12 },
+			{ "SIGTERM", 15 },
+			{ "SIGWINCH", 28 },
+			{ "SIGRTMIN", 34 },
+			{ "SIGRTMIN+3", 37 },
 		};
 		for (size_t i = 0; i < ARRAY_LEN(signals); i++)
 			if (str_eqz(c->lifecycle->stop_signal, signals[i].name))
@@ -166,7 +184,8 @@ static void run_kill(void *arg)
 	task_done(t, !r, r ? err.text : NULL);
 }
 
-void task_kill(struct sync *s, struct slot *slot, const struct container_spec *spec, const char *id, int64_t grace_s, bool hook)
+void task_kill(struct sync *s, struct slot *slot, const struct container_spec *spec, const char *id,
+	int64_t grace_s, bool hook)
 {
 	struct task *t = task_new(s, slot, TASK_KILL, id);
 

@@ -32,11 +32,11 @@ struct test_api {
 	struct loop *loop;
 	struct http_server *server;
 	struct client *client;
-	pthread_mutex_t lock;             /* guards what follows */
+	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
-	struct map objects;               /* path -> JSON text (owned) */
+	struct map objects; /* path -> JSON text (owned) */
 	struct list watches;
-	struct test_event *log;           /* all that ever happened */
+	struct test_event *log; /* all that ever happened */
 	size_t n_log;
 	long revision;
 	unsigned patches, deletes;
@@ -105,7 +105,8 @@ static void test_send(struct test_watch *w, const struct test_event *e)
 		return;
 	CLEAN_BUF struct buf b = { 0 };
 	buf_addf(&b, "{\"type\":\"%s\",\"object\":%s}\n", e->type, e->json);
-	http_stream_write(w->stream, arena_str(http_stream_arena(w->stream), buf_str(&b)), NULL, NULL);
+	http_stream_write(
+		w->stream, arena_str(http_stream_arena(w->stream), buf_str(&b)), NULL, NULL);
 	http_stream_flush(w->stream);
 }
 
@@ -124,11 +125,16 @@ static void test_store(struct test_api *t, const char *path, const char *json)
 	pthread_mutex_lock(&t->lock);
 	if (!json)
 		t->revision++;
-	char *old = json ? map_set(&t->objects, str_of(path), xstrdup(json)) : map_remove(&t->objects, str_of(path));
+	char *old = json ? map_set(&t->objects, str_of(path), xstrdup(json))
+			 : map_remove(&t->objects, str_of(path));
 	pthread_cond_broadcast(&t->changed);
 	pthread_mutex_unlock(&t->lock);
 	if (json || old)
-		test_tell(t, path, !json ? "DELETED" : old ? "MODIFIED" : "ADDED", json ? json : old);
+		test_tell(t, path,
+			!json         ? "DELETED"
+				: old ? "MODIFIED"
+				      : "ADDED",
+			json ? json : old);
 	free(old);
 }
 
@@ -142,10 +148,12 @@ static char *test_stamp(struct test_api *t, struct arena *a, struct value *v, bo
 		m = value_set(a, v, STR("metadata"));
 		*m = (struct value){ .kind = VALUE_OBJECT };
 	}
-	*value_set(a, m, STR("resourceVersion")) = (struct value){ .kind = VALUE_TEXT, .text = arena_fmt(a, "%ld", ++t->revision) };
+	*value_set(a, m, STR("resourceVersion")) =
+		(struct value){ .kind = VALUE_TEXT, .text = arena_fmt(a, "%ld", ++t->revision) };
 	if (fresh && !*test_text(v, "metadata.uid")) {
 		uuid_v4(uid);
-		*value_set(a, m, STR("uid")) = (struct value){ .kind = VALUE_TEXT, .text = arena_strz(a, uid) };
+		*value_set(a, m, STR("uid")) =
+			(struct value){ .kind = VALUE_TEXT, .text = arena_strz(a, uid) };
 	}
 	json_write(v, &b);
 	return buf_take(&b);
@@ -163,7 +171,8 @@ static void test_refuse(struct http_stream *s, int code, const char *reason)
 {
 	CLEAN_BUF struct buf b = { 0 };
 
-	buf_addf(&b, "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"%s\",\"message\":\"%s\",\"code\":%d}",
+	buf_addf(&b,
+		"{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"%s\",\"message\":\"%s\",\"code\":%d}",
 		reason, reason, code);
 	test_answer(s, code, b.p);
 }
@@ -175,9 +184,11 @@ static void test_watch_closed(struct http_stream *s, void *arg)
 	w->closed = true;
 }
 
-static void test_begin_watch(struct test_api *t, struct http_stream *s, const char *collection, const char *selector, long since)
+static void test_begin_watch(struct test_api *t, struct http_stream *s, const char *collection,
+	const char *selector, long since)
 {
-	static const struct http_header type = { { "content-type", 12 }, { "application/json", 16 } };
+	static const struct http_header type = { { "content-type", 12 },
+		{ "application/json", 16 } };
 	struct test_watch *w = xcalloc(1, sizeof(*w));
 
 	w->stream = http_stream_ref(s);
@@ -192,7 +203,8 @@ static void test_begin_watch(struct test_api *t, struct http_stream *s, const ch
 			test_send(w, &t->log[i]);
 }
 
-static void test_list(struct test_api *t, struct http_stream *s, const char *collection, const char *selector)
+static void test_list(
+	struct test_api *t, struct http_stream *s, const char *collection, const char *selector)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -201,7 +213,9 @@ static void test_list(struct test_api *t, struct http_stream *s, const char *col
 	void *json;
 	size_t i = 0, n = 0;
 
-	buf_addf(&b, "{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"%ld\"},\"items\":[", t->revision);
+	buf_addf(&b,
+		"{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"%ld\"},\"items\":[",
+		t->revision);
 	while (map_next(&t->objects, &i, &key, &json)) {
 		CLEAN_FREE char *path = str_dup(key);
 		const char *in = strstr(path, slash);
@@ -228,14 +242,16 @@ static void test_merge(struct arena *a, struct value *to, const struct value *fr
 				const struct value *c = &m->value.list.items[j];
 				struct value *same = NULL;
 				for (size_t k = 0; k < old->list.len; k++)
-					if (!strcmp(test_text(&old->list.items[k], "type"), test_text(c, "type")))
+					if (!strcmp(test_text(&old->list.items[k], "type"),
+						    test_text(c, "type")))
 						same = &old->list.items[k];
 				*(same ? same : value_append(a, old)) = value_copy(a, c);
 			}
 		} else {
 			struct value copy = value_copy(a, &m->value);
 			/* a directive among items is for merging only */
-			if (copy.kind == VALUE_LIST && copy.list.len && value_get(&copy.list.items[copy.list.len - 1], STR("$patch")))
+			if (copy.kind == VALUE_LIST && copy.list.len &&
+				value_get(&copy.list.items[copy.list.len - 1], STR("$patch")))
 				copy.list.len--;
 			*value_set(a, to, m->key) = copy;
 		}
@@ -248,9 +264,11 @@ static void test_token(struct http_stream *s)
 
 	buf_addf(&text, "{\"iat\":%lld}", (long long)time_now().sec);
 	base64url_encode(&payload, text.p, text.len);
-	buf_addf(&b, "{\"kind\":\"TokenRequest\",\"apiVersion\":\"authentication.k8s.io/v1\",\"metadata\":{},\"spec\":{\"audiences\":null},"
+	buf_addf(&b,
+		"{\"kind\":\"TokenRequest\",\"apiVersion\":\"authentication.k8s.io/v1\",\"metadata\":{},\"spec\":{\"audiences\":null},"
 		"\"status\":{\"token\":\"h.%s.s\","
-		"\"expirationTimestamp\":\"2099-01-01T00:00:00Z\"}}", payload.p);
+		"\"expirationTimestamp\":\"2099-01-01T00:00:00Z\"}}",
+		payload.p);
 	test_answer(s, 201, b.p);
 }
 
@@ -281,7 +299,8 @@ static void test_on_request(void *arg, struct http_stream *s)
 	const char *have = map_get(&t->objects, str_of(path));
 	if (str_eqz(q->method, "GET")) {
 		const char *last = strrchr(path, '/') + 1;
-		static const char *const collections[] = { "pods", "services", "nodes", "events", "leases" };
+		static const char *const collections[] = { "pods", "services", "nodes", "events",
+			"leases" };
 		for (size_t i = 0; i < ARRAY_LEN(collections); i++)
 			if (!strcmp(last, collections[i])) {
 				if (watch)
@@ -337,17 +356,22 @@ static UNUSED void test_api_start(struct test_api *t)
 	struct http_client *http;
 	char url[64];
 
-	*t = (struct test_api){ .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+	*t = (struct test_api){ .lock = PTHREAD_MUTEX_INITIALIZER,
+		.changed = PTHREAD_COND_INITIALIZER };
 	list_init(&t->watches);
 	assert_int_equal(loop_new("api", &t->loop, &err), 0);
 	assert_int_equal(loop_start(t->loop, &err), 0);
-	struct http_server_config c = { .loops = &t->loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = test_on_request,
-		.arg = t } };
+	struct http_server_config c = { .loops = &t->loop,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.handler = { .on_request = test_on_request, .arg = t } };
 	if (http_server_start(&c, &t->server, &err))
 		fail_msg("%s", err.text);
 	snprintf(url, sizeof(url), "http://127.0.0.1:%d", http_server_port(t->server));
 	assert_int_equal(http_client_new(url, NULL, &http, &err), 0);
-	struct client_config cc = { .http = http, .user_agent = "test", .field_manager = "kubelet" };
+	struct client_config cc = {
+		.http = http, .user_agent = "test", .field_manager = "kubelet"
+	};
 	t->client = client_new(&cc);
 }
 
@@ -411,7 +435,8 @@ static UNUSED void test_put(struct test_api *t, const char *path, const char *js
 
 /* Waits for an object that pleases `fn`; json in the arena. NULL of fn: that it is gone. Fails the test after 5 s. */
 typedef bool (*test_pred)(const struct value *v, const void *arg);
-static UNUSED struct value test_await(struct test_api *t, const char *path, test_pred fn, const void *arg, struct arena *a, const char *what)
+static UNUSED struct value test_await(struct test_api *t, const char *path, test_pred fn,
+	const void *arg, struct arena *a, const char *what)
 {
 	struct timespec until;
 	struct value v = { 0 };

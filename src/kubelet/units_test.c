@@ -39,14 +39,24 @@ static void test_backoff(void **state)
 static void test_expand(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct engine_env env[] = { { STR("A"), STR("1") }, { STR("B"), STR("two") }, { STR("A"), STR("last") } };
+	struct engine_env env[] = { { STR("A"), STR("1") }, { STR("B"), STR("two") },
+		{ STR("A"), STR("last") } };
 	static const char *const rows[][2] = {
-		{ "plain", "plain" }, { "$(B)", "two" }, { "x$(A)y$(B)", "xlastytwo" }, { "$(NONE)", "$(NONE)" }, { "$$(B)", "$(B)" },
-			{ "$$$(B)", "$two" }, { "$(B", "$(B" }, { "$", "$" }, { "a$b", "a$b" }, { "$()", "$()" },
+		{ "plain", "plain" },
+		{ "$(B)", "two" },
+		{ "x$(A)y$(B)", "xlastytwo" },
+		{ "$(NONE)", "$(NONE)" },
+		{ "$$(B)", "$(B)" },
+		{ "$$$(B)", "$two" },
+		{ "$(B", "$(B" },
+		{ "$", "$" },
+		{ "a$b", "a$b" },
+		{ "$()", "$()" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		assert_string_equal(env_expand(str_of(rows[i][0]), env, ARRAY_LEN(env), a).p, rows[i][1]);
+		assert_string_equal(
+			env_expand(str_of(rows[i][0]), env, ARRAY_LEN(env), a).p, rows[i][1]);
 }
 
 static void test_phase(void **state)
@@ -55,7 +65,8 @@ static void test_phase(void **state)
 #define RUN "{\"name\":\"c\",\"state\":{\"running\":{}}}"
 #define END(code) "{\"name\":\"c\",\"state\":{\"terminated\":{\"exitCode\":" #code "}}}"
 #define WAIT "{\"name\":\"c\",\"state\":{\"waiting\":{}}}"
-#define LOOP "{\"name\":\"c\",\"state\":{\"waiting\":{}},\"lastState\":{\"terminated\":{\"exitCode\":1}}}"
+#define LOOP \
+	"{\"name\":\"c\",\"state\":{\"waiting\":{}},\"lastState\":{\"terminated\":{\"exitCode\":1}}}"
 	static const struct {
 		const char *policy, *statuses, *init;
 		bool terminal;
@@ -75,19 +86,27 @@ static void test_phase(void **state)
 		{ "Always", END(1), "", true, "Failed" },
 		{ "Always", END(0), "", true, "Succeeded" },
 		{ "Always", WAIT, "{\"name\":\"i\",\"state\":{\"running\":{}}}", false, "Pending" },
-		{ "Never", WAIT, "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":1}}}", false, "Failed" },
-		{ "Always", WAIT, "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":1}}}", false, "Pending" },
-		{ "Always", RUN, "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":0}}}", false, "Running" },
+		{ "Never", WAIT, "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":1}}}",
+			false, "Failed" },
+		{ "Always", WAIT, "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":1}}}",
+			false, "Pending" },
+		{ "Always", RUN, "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":0}}}",
+			false, "Running" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct core_v1_pod *p = pod_of(a, arena_fmt(a, "{\"spec\":{\"restartPolicy\":\"%s\",\"containers\":[{\"name\":\"c\"}],"
-			"\"initContainers\":[%s]},"
-			"\"status\":{\"containerStatuses\":[%s],\"initContainerStatuses\":[%s]}}", rows[i].policy,
-				*rows[i].init ? "{\"name\":\"i\"}" : "", rows[i].statuses, rows[i].init).p);
+		struct core_v1_pod *p = pod_of(a,
+			arena_fmt(a,
+				"{\"spec\":{\"restartPolicy\":\"%s\",\"containers\":[{\"name\":\"c\"}],"
+				"\"initContainers\":[%s]},"
+				"\"status\":{\"containerStatuses\":[%s],\"initContainerStatuses\":[%s]}}",
+				rows[i].policy, *rows[i].init ? "{\"name\":\"i\"}" : "",
+				rows[i].statuses, rows[i].init)
+				.p);
 		struct str got = phase_of(p, &p->status, rows[i].terminal, false);
 		if (!str_eqz(got, rows[i].want))
-			fail_msg("row %zu: " STR_FMT " instead of %s", i, STR_ARG(got), rows[i].want);
+			fail_msg("row %zu: " STR_FMT " instead of %s", i, STR_ARG(got),
+				rows[i].want);
 	}
 }
 
@@ -97,8 +116,9 @@ static void test_log_lines(void **state)
 	CLEAN_BUF struct buf out = { 0 };
 	size_t used;
 	struct log_options o = { .tail = -1, .limit_bytes = -1, .streams = 3 };
-	struct str in = STR("2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stderr P tw\n2026-01-01T00:00:02Z stderr F o\nnonsense\n"
-			    "2026-01-01T00:00:03Z stdout F three\n2026-01-01T00:00:04Z stdout F cut");
+	struct str in = STR(
+		"2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stderr P tw\n2026-01-01T00:00:02Z stderr F o\nnonsense\n"
+		"2026-01-01T00:00:03Z stdout F three\n2026-01-01T00:00:04Z stdout F cut");
 
 	assert_true(log_parse_line(STR("2026-01-01T00:00:01.5+01:00 stdout F a b"), &l));
 	assert_true(str_eqz(l.text, "a b") && !l.partial);
@@ -170,7 +190,8 @@ static void test_files(void **state)
 	volume_files_add(a, &f, STR("a"), STR("1"), 0644);
 	volume_files_add(a, &f, STR("sub/b"), STR("2"), 0400);
 	assert_int_equal(files_write(dir, &f, -1, &err), 0);
-	CLEAN_FREE char *pa = xasprintf("%s/a", dir), *pb = xasprintf("%s/sub/b", dir), *data = xasprintf("%s/..data", dir);
+	CLEAN_FREE char *pa = xasprintf("%s/a", dir), *pb = xasprintf("%s/sub/b", dir),
+			*data = xasprintf("%s/..data", dir);
 	CLEAN_FREE char *ta = read_all(pa), *tb = read_all(pb);
 	assert_string_equal(ta, "1");
 	assert_string_equal(tb, "2");
@@ -186,7 +207,8 @@ static void test_files(void **state)
 	struct volume_files g = { 0 };
 	volume_files_add(a, &g, STR("a"), STR("new"), 0644);
 	assert_int_equal(files_write(dir, &g, -1, &err), 0);
-	CLEAN_FREE char *t2 = read_all(pa), *t3 = read_all(pb), *old = xasprintf("%s/%s", dir, link1);
+	CLEAN_FREE char *t2 = read_all(pa), *t3 = read_all(pb),
+			*old = xasprintf("%s/%s", dir, link1);
 	assert_string_equal(t2, "new");
 	assert_string_equal(t3, "(gone)");
 	assert_int_not_equal(access(old, F_OK), 0);
@@ -209,7 +231,8 @@ static void test_subpath(void **state)
 	int fd;
 
 	assert_non_null(mkdtemp(dir));
-	CLEAN_FREE char *want = xasprintf("%s/x/y", dir), *link = xasprintf("%s/out", dir), *inside = xasprintf("%s/in", dir);
+	CLEAN_FREE char *want = xasprintf("%s/x/y", dir), *link = xasprintf("%s/out", dir),
+			*inside = xasprintf("%s/in", dir);
 	assert_int_equal(subpath_open(dir, STR("x/y"), 0755, a, &fd, &err), 0);
 	assert_int_equal(fstat(fd, &st), 0);
 	close(fd);
@@ -230,25 +253,32 @@ static void test_subpath(void **state)
 static void test_resolv(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct kubelet k = { .c = { .cluster_dns = "10.43.0.10", .cluster_domain = "cluster.local" } };
+	struct kubelet k = { .c = { .cluster_dns = "10.43.0.10",
+				     .cluster_domain = "cluster.local" } };
 	struct str host = STR("nameserver 192.0.2.53\nsearch example.org\noptions timeout:2\n");
 	static const struct {
 		const char *spec, *want;
 	} rows[] = {
 		{ "", "search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.43.0.10\noptions ndots:5\n" },
-		{ "\"dnsPolicy\":\"Default\"", "search example.org\nnameserver 192.0.2.53\noptions timeout:2\n" },
-		{ "\"hostNetwork\":true,\"dnsPolicy\":\"ClusterFirst\"", "search example.org\nnameserver 192.0.2.53\noptions timeout:2\n" },
+		{ "\"dnsPolicy\":\"Default\"",
+			"search example.org\nnameserver 192.0.2.53\noptions timeout:2\n" },
+		{ "\"hostNetwork\":true,\"dnsPolicy\":\"ClusterFirst\"",
+			"search example.org\nnameserver 192.0.2.53\noptions timeout:2\n" },
 		{ "\"hostNetwork\":true,\"dnsPolicy\":\"ClusterFirstWithHostNet\"",
 			"search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.43.0.10\noptions ndots:5\n" },
 		{ "\"dnsPolicy\":\"None\",\"dnsConfig\":{\"nameservers\":[\"1.1.1.1\"],\"searches\":[\"a.b\"],"
-			"\"options\":[{\"name\":\"ndots\",\"value\":\"2\"},{\"name\":\"edns0\"}]}",
+		  "\"options\":[{\"name\":\"ndots\",\"value\":\"2\"},{\"name\":\"edns0\"}]}",
 			"search a.b\nnameserver 1.1.1.1\noptions edns0 ndots:2\n" },
 		{ "\"dnsConfig\":{\"options\":[{\"name\":\"ndots\",\"value\":\"1\"}]}",
 			"search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.43.0.10\noptions ndots:1\n" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct core_v1_pod *p = pod_of(a, arena_fmt(a, "{\"metadata\":{\"namespace\":\"ns\",\"name\":\"p\"},\"spec\":{%s}}", rows[i].spec).p);
+		struct core_v1_pod *p = pod_of(a,
+			arena_fmt(a,
+				"{\"metadata\":{\"namespace\":\"ns\",\"name\":\"p\"},\"spec\":{%s}}",
+				rows[i].spec)
+				.p);
 		assert_string_equal(pod_resolv_text(p, &k, host, a).p, rows[i].want);
 	}
 }
@@ -258,9 +288,14 @@ static void test_qos(void **state)
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_resources r;
 	struct kubelet k = { .memory_bytes = 1000ull << 20 };
-#define RES(x) "{\"metadata\":{\"uid\":\"u\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"resources\":" x "}]}}"
-	struct core_v1_pod *best = pod_of(a, RES("{}")), *burst = pod_of(a, RES("{\"requests\":{\"cpu\":\"250m\",\"memory\":\"100Mi\"}}")),
-		*full = pod_of(a, RES("{\"limits\":{\"cpu\":\"500m\",\"memory\":\"64Mi\"}}"));
+#define RES(x) \
+	"{\"metadata\":{\"uid\":\"u\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"resources\":" x \
+	"}]}}"
+	struct core_v1_pod *best = pod_of(a, RES("{}")),
+			   *burst = pod_of(a,
+				   RES("{\"requests\":{\"cpu\":\"250m\",\"memory\":\"100Mi\"}}")),
+			   *full = pod_of(
+				   a, RES("{\"limits\":{\"cpu\":\"500m\",\"memory\":\"64Mi\"}}"));
 
 	assert_int_equal(kubelet_pod_qos(best), QOS_BEST_EFFORT);
 	assert_int_equal(kubelet_pod_qos(burst), QOS_BURSTABLE);
@@ -286,12 +321,16 @@ static void test_static_parse(void **state)
 	struct pod_object *o, *again;
 	struct err err;
 	static const char *const bad[] = {
-		"kind: Service\nmetadata: {name: x}\n", "kind: Pod\nmetadata: {name: x}\n", "kind: Pod\nspec: {containers: [{name: c, image: i}]}\n",
-		"kind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i}], volumes: [{name: v, secret: {secretName: s}}]}\n", "][",
+		"kind: Service\nmetadata: {name: x}\n",
+		"kind: Pod\nmetadata: {name: x}\n",
+		"kind: Pod\nspec: {containers: [{name: c, image: i}]}\n",
+		"kind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i}], volumes: [{name: v, secret: {secretName: s}}]}\n",
+		"][",
 		"kind: Pod\nmetadata: {name: X_}\nspec: {containers: [{name: c, image: i}]}\n",
 		"kind: Pod\nmetadata: {name: x}\nspec: {containerss: [], containers: [{name: c, image: i}]}\n",
 	};
-	struct str good = STR("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i}]}\n");
+	struct str good = STR(
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i}]}\n");
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		err.text[0] = 0;
@@ -303,7 +342,9 @@ static void test_static_parse(void **state)
 	assert_true(str_eqz(o->pod->metadata.name, "x-n1"));
 	assert_true(str_eqz(o->pod->metadata.namespace, "default"));
 	assert_true(str_eq(o->pod->metadata.uid, again->pod->metadata.uid));
-	assert_true(str_eq(str_map_get(&o->pod->metadata.annotations, STR("kubernetes.io/config.hash")), o->pod->metadata.uid));
+	assert_true(
+		str_eq(str_map_get(&o->pod->metadata.annotations, STR("kubernetes.io/config.hash")),
+			o->pod->metadata.uid));
 	assert_true(str_eqz(o->pod->spec.restart_policy, "Always"));
 	pod_object_unref(o);
 	pod_object_unref(again);
@@ -333,11 +374,15 @@ static void on_probe(void *arg, struct http_stream *s)
 
 static enum probe_result ask(struct arena *a, const char *probe, const char *ip, struct buf *out)
 {
-	struct core_v1_pod *p = pod_of(a, arena_fmt(a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"readinessProbe\":%s}]}}", probe).p);
+	struct core_v1_pod *p = pod_of(a,
+		arena_fmt(a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"readinessProbe\":%s}]}}",
+			probe)
+			.p);
 	struct kubelet k = { 0 };
 
 	buf_clear(out);
-	return probe_ask(&k, p->spec.containers.items[0].readiness_probe, &p->spec.containers.items[0], "", ip, out);
+	return probe_ask(&k, p->spec.containers.items[0].readiness_probe,
+		&p->spec.containers.items[0], "", ip, out);
 }
 
 static void test_http_probe(void **state)
@@ -351,27 +396,54 @@ static void test_http_probe(void **state)
 
 	assert_int_equal(loop_new("web", &loop, &err), 0);
 	assert_int_equal(loop_start(loop, &err), 0);
-	struct http_server_config c = { .loops = &loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = on_probe, .arg = &w } };
+	struct http_server_config c = { .loops = &loop,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.handler = { .on_request = on_probe, .arg = &w } };
 	assert_int_equal(http_server_start(&c, &server, &err), 0);
 	int port = http_server_port(server);
-	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"path\":\"/ok\",\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_SUCCESS);
+	assert_int_equal(
+		ask(a, arena_fmt(a, "{\"httpGet\":{\"path\":\"/ok\",\"port\":%d}}", port).p,
+			"127.0.0.1", &out),
+		PROBE_SUCCESS);
 	assert_int_equal(w.hosts, 1);
 	assert_int_equal(w.agents, 1);
 	assert_string_equal(w.agent, "kube-probe/1.36");
-	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"port\":%d,\"httpHeaders\":[{\"name\":\"Host\",\"value\":\"named\"}]}}",
-		port).p, "127.0.0.1", &out), PROBE_SUCCESS);
+	assert_int_equal(
+		ask(a,
+			arena_fmt(a,
+				"{\"httpGet\":{\"port\":%d,\"httpHeaders\":[{\"name\":\"Host\",\"value\":\"named\"}]}}",
+				port)
+				.p,
+			"127.0.0.1", &out),
+		PROBE_SUCCESS);
 	assert_int_equal(w.hosts, 1);
 	assert_string_equal(w.host, "named");
-	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"path\":\"/bad\",\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_FAILURE);
+	assert_int_equal(
+		ask(a, arena_fmt(a, "{\"httpGet\":{\"path\":\"/bad\",\"port\":%d}}", port).p,
+			"127.0.0.1", &out),
+		PROBE_FAILURE);
 	assert_string_equal(out.p, "HTTP probe failed with statuscode: 500");
-	assert_int_equal(ask(a, "{\"httpGet\":{\"port\":\"nope\"}}", "127.0.0.1", &out), PROBE_UNKNOWN);
+	assert_int_equal(
+		ask(a, "{\"httpGet\":{\"port\":\"nope\"}}", "127.0.0.1", &out), PROBE_UNKNOWN);
 	assert_string_equal(out.p, "strconv.Atoi: parsing \"nope\": invalid syntax");
-	assert_int_equal(ask(a, arena_fmt(a, "{\"tcpSocket\":{\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_SUCCESS);
+	assert_int_equal(
+		ask(a, arena_fmt(a, "{\"tcpSocket\":{\"port\":%d}}", port).p, "127.0.0.1", &out),
+		PROBE_SUCCESS);
 	http_server_stop(server);
-	assert_int_equal(ask(a, arena_fmt(a, "{\"tcpSocket\":{\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_FAILURE);
-	assert_string_equal(out.p, arena_fmt(a, "dial tcp 127.0.0.1:%d: connect: connection refused", port).p);
-	assert_int_equal(ask(a, arena_fmt(a, "{\"httpGet\":{\"port\":%d}}", port).p, "127.0.0.1", &out), PROBE_FAILURE);
-	assert_string_equal(out.p, arena_fmt(a, "Get \"http://127.0.0.1:%d/\": dial tcp 127.0.0.1:%d: connect: connection refused", port, port).p);
+	assert_int_equal(
+		ask(a, arena_fmt(a, "{\"tcpSocket\":{\"port\":%d}}", port).p, "127.0.0.1", &out),
+		PROBE_FAILURE);
+	assert_string_equal(
+		out.p, arena_fmt(a, "dial tcp 127.0.0.1:%d: connect: connection refused", port).p);
+	assert_int_equal(
+		ask(a, arena_fmt(a, "{\"httpGet\":{\"port\":%d}}", port).p, "127.0.0.1", &out),
+		PROBE_FAILURE);
+	assert_string_equal(out.p,
+		arena_fmt(a,
+			"Get \"http://127.0.0.1:%d/\": dial tcp 127.0.0.1:%d: connect: connection refused",
+			port, port)
+			.p);
 	loop_stop(loop);
 	loop_join(loop);
 	loop_free(loop);
@@ -400,18 +472,24 @@ static void *serve_grpc(void *arg)
 	return NULL;
 }
 
-static enum probe_result ask_grpc(struct arena *a, const uint8_t *answer, size_t len, struct buf *out)
+static enum probe_result ask_grpc(
+	struct arena *a, const uint8_t *answer, size_t len, struct buf *out)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in at = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t size = sizeof(at);
-	struct grpc g = { .listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .answer = answer, .len = len };
+	struct grpc g = { .listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+		.answer = answer,
+		.len = len };
 	pthread_t thread;
 
 	assert_int_equal(bind(g.listener, (struct sockaddr *)&at, size), 0);
 	assert_int_equal(listen(g.listener, 1), 0);
 	getsockname(g.listener, (struct sockaddr *)&at, &size);
 	assert_int_equal(thread_start(&thread, "grpc", serve_grpc, &g), 0);
-	enum probe_result r = ask(a, arena_fmt(a, "{\"grpc\":{\"port\":%d,\"service\":\"svc\"}}", ntohs(at.sin_port)).p, "127.0.0.1", out);
+	enum probe_result r = ask(a,
+		arena_fmt(a, "{\"grpc\":{\"port\":%d,\"service\":\"svc\"}}", ntohs(at.sin_port)).p,
+		"127.0.0.1", out);
 	pthread_join(thread, NULL);
 	close(g.listener);
 	assert_int_equal(memcmp(g.got, "PRI * HTTP/2.0", 10), 0);
@@ -424,9 +502,12 @@ static void test_grpc_probe(void **state)
 	CLEAN_BUF struct buf out = { 0 };
 #define SETTINGS 0, 0, 0, 4, 0, 0, 0, 0, 0
 #define HEADERS 0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88
-	static const uint8_t serving[] = { SETTINGS, HEADERS, 0, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 8, 1 },
-		not_serving[] = { SETTINGS, HEADERS, 0, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 8, 2 },
-		unknown[] = { SETTINGS, 0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88 }, cut[] = { SETTINGS, 0xff, 0xff, 0xff, 0, 0 };
+	static const uint8_t serving[] = { SETTINGS, HEADERS, 0, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0,
+		2, 8, 1 },
+			     not_serving[] = { SETTINGS, HEADERS, 0, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0,
+				     0, 0, 2, 8, 2 },
+			     unknown[] = { SETTINGS, 0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88 },
+			     cut[] = { SETTINGS, 0xff, 0xff, 0xff, 0, 0 };
 
 	assert_int_equal(ask_grpc(a, serving, sizeof(serving), &out), PROBE_SUCCESS);
 	assert_int_equal(ask_grpc(a, not_serving, sizeof(not_serving), &out), PROBE_FAILURE);
@@ -438,10 +519,18 @@ static void test_grpc_probe(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_backoff), cmocka_unit_test(test_expand), cmocka_unit_test(test_phase), cmocka_unit_test(test_log_lines),
-		cmocka_unit_test(test_log_tail), cmocka_unit_test(test_files), cmocka_unit_test(test_subpath), cmocka_unit_test(test_resolv),
-		cmocka_unit_test(test_qos), cmocka_unit_test(test_static_parse),
-		cmocka_unit_test(test_http_probe), cmocka_unit_test(test_grpc_probe),
+		cmocka_unit_test(test_backoff),
+		cmocka_unit_test(test_expand),
+		cmocka_unit_test(test_phase),
+		cmocka_unit_test(test_log_lines),
+		cmocka_unit_test(test_log_tail),
+		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_subpath),
+		cmocka_unit_test(test_resolv),
+		cmocka_unit_test(test_qos),
+		cmocka_unit_test(test_static_parse),
+		cmocka_unit_test(test_http_probe),
+		cmocka_unit_test(test_grpc_probe),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,24 +19,35 @@ static int resolve(struct volume_ctx *c, struct str *ret, struct err *err)
 	struct core_v1_persistent_volume *pv;
 
 	if (!s->k->c.client)
-		return err_set(err, -ENOTCONN, "a claim needs an API server, and this kubelet has none");
-	int r = client_get(s->k->c.client, &core_v1_persistent_volume_claim_type, s->pod->metadata.namespace, claim, s->a, (void **)&pvc, err);
+		return err_set(
+			err, -ENOTCONN, "a claim needs an API server, and this kubelet has none");
+	int r = client_get(s->k->c.client, &core_v1_persistent_volume_claim_type,
+		s->pod->metadata.namespace, claim, s->a, (void **)&pvc, err);
 	if (r)
-		return err_prefix(err, r < 0 ? r : -ENOENT, "persistentvolumeclaim \"" STR_FMT "\"", STR_ARG(claim));
+		return err_prefix(err, r < 0 ? r : -ENOENT, "persistentvolumeclaim \"" STR_FMT "\"",
+			STR_ARG(claim));
 	if (!pvc->spec.volume_name.len || !str_eqz(pvc->status.phase, "Bound"))
-		return err_set(err, -EAGAIN, "persistentvolumeclaim \"" STR_FMT "\" is not bound to a volume yet", STR_ARG(claim));
-	r = client_get(s->k->c.client, &core_v1_persistent_volume_type, STR_NONE, pvc->spec.volume_name, s->a, (void **)&pv, err);
+		return err_set(err, -EAGAIN,
+			"persistentvolumeclaim \"" STR_FMT "\" is not bound to a volume yet",
+			STR_ARG(claim));
+	r = client_get(s->k->c.client, &core_v1_persistent_volume_type, STR_NONE,
+		pvc->spec.volume_name, s->a, (void **)&pv, err);
 	if (r)
-		return err_prefix(err, r < 0 ? r : -ENOENT, "persistentvolume \"" STR_FMT "\"", STR_ARG(pvc->spec.volume_name));
+		return err_prefix(err, r < 0 ? r : -ENOENT, "persistentvolume \"" STR_FMT "\"",
+			STR_ARG(pvc->spec.volume_name));
 	const struct core_v1_persistent_volume_source *v = &pv->spec.persistent_volume_source;
 	if (!v->host_path && !v->local)
-		return err_set(err, -ENOSYS, "persistentvolume \"" STR_FMT "\" is neither hostPath nor local: this kubelet has no CSI driver for it",
+		return err_set(err, -ENOSYS,
+			"persistentvolume \"" STR_FMT
+			"\" is neither hostPath nor local: this kubelet has no CSI driver for it",
 			STR_ARG(pvc->spec.volume_name));
 	*ret = v->host_path ? v->host_path->path : v->local->path;
 	if (v->host_path && str_eqz(v->host_path->type, "DirectoryOrCreate"))
 		return dir_make(ret->p, 0755, err);
-	return access(ret->p, F_OK) ? err_errno(err, -errno, "persistentvolume \"" STR_FMT "\": path " STR_FMT,
-		STR_ARG(pvc->spec.volume_name), STR_ARG(*ret)) : 0;
+	return access(ret->p, F_OK)
+		? err_errno(err, -errno, "persistentvolume \"" STR_FMT "\": path " STR_FMT,
+			  STR_ARG(pvc->spec.volume_name), STR_ARG(*ret))
+		: 0;
 }
 
 static int setup(struct volume_ctx *c, struct err *err)
@@ -64,4 +75,7 @@ static struct str host_path(struct volume_ctx *c)
 	return n > 0 ? arena_str(c->s->a, str_n(path, (size_t)n)) : str_of(c->dir);
 }
 
-const struct volume_kind volume_claim = { .plugin = "kubernetes.io~local-volume", .source = source, .setup = setup, .host_path = host_path };
+const struct volume_kind volume_claim = { .plugin = "kubernetes.io~local-volume",
+	.source = source,
+	.setup = setup,
+	.host_path = host_path };

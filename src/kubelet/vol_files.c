@@ -9,14 +9,16 @@
 
 #include "kubelet/internal.h"
 
-void volume_files_add(struct arena *a, struct volume_files *f, struct str path, struct str bytes, int32_t mode)
+void volume_files_add(
+	struct arena *a, struct volume_files *f, struct str path, struct str bytes, int32_t mode)
 {
 	for (size_t i = 0; i < f->len; i++)
 		if (str_eq(f->items[i].path, path)) {
 			f->items[i] = (struct volume_file){ path, bytes, mode };
 			return;
 		}
-	f->items = arena_grow(a, f->items, f->len * sizeof(*f->items), (f->len + 1) * sizeof(*f->items));
+	f->items = arena_grow(
+		a, f->items, f->len * sizeof(*f->items), (f->len + 1) * sizeof(*f->items));
 	f->items[f->len++] = (struct volume_file){ arena_str(a, path), bytes, mode };
 }
 
@@ -40,10 +42,12 @@ static bool same_file(int dir, const struct volume_file *f)
 	CLEAN_FREE char *path = str_dup(f->path);
 	CLEAN_FD int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
-	if (fd < 0 || fstat(fd, &st) || (size_t)st.st_size != f->bytes.len || (int32_t)(st.st_mode & 0777) != (f->mode & 0777))
+	if (fd < 0 || fstat(fd, &st) || (size_t)st.st_size != f->bytes.len ||
+		(int32_t)(st.st_mode & 0777) != (f->mode & 0777))
 		return false;
 	CLEAN_FREE char *have = xmalloc(f->bytes.len + 1);
-	return read(fd, have, f->bytes.len + 1) == (ssize_t)f->bytes.len && !memcmp(have, f->bytes.p ? f->bytes.p : "", f->bytes.len);
+	return read(fd, have, f->bytes.len + 1) == (ssize_t)f->bytes.len &&
+		!memcmp(have, f->bytes.p ? f->bytes.p : "", f->bytes.len);
 }
 
 static size_t count_files(int dir)
@@ -54,7 +58,8 @@ static size_t count_files(int dir)
 	for (struct dirent *e; d && (e = readdir(d));) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
-		CLEAN_FD int sub = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		CLEAN_FD int sub =
+			openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 		n += sub >= 0 ? count_files(sub) : 1;
 	}
 	if (d)
@@ -85,7 +90,8 @@ static int write_one(int dir, const struct volume_file *f, int64_t fs_group, str
 			return err_errno(err, -errno, "%s", path);
 		*p = '/';
 	}
-	CLEAN_FD int fd = openat(dir, path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
+	CLEAN_FD int fd =
+		openat(dir, path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s", path);
 	for (size_t done = 0; done < f->bytes.len;) {
@@ -145,7 +151,9 @@ int files_write(const char *dir, const struct volume_files *f, int64_t fs_group,
 		return r;
 	for (size_t i = 0; i < f->len; i++)
 		if (!path_is_safe(f->items[i].path))
-			return err_set(err, -EINVAL, "invalid path \"" STR_FMT "\": must stay inside the volume and not begin with \"..\"",
+			return err_set(err, -EINVAL,
+				"invalid path \"" STR_FMT
+				"\": must stay inside the volume and not begin with \"..\"",
 				STR_ARG(f->items[i].path));
 	CLEAN_FD int top = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (top < 0)

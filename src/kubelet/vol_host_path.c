@@ -41,14 +41,19 @@ static int setup(struct volume_ctx *c, struct err *err)
 			continue;
 		if (stat(h->path.p, &st)) {
 			if (errno != ENOENT || !types[i].create)
-				return err_set(err, -EINVAL, "hostPath type check failed: " STR_FMT " %s", STR_ARG(h->path), types[i].complaint);
+				return err_set(err, -EINVAL,
+					"hostPath type check failed: " STR_FMT " %s",
+					STR_ARG(h->path), types[i].complaint);
 			if (types[i].kind == S_IFDIR)
 				return dir_make(h->path.p, 0755, err);
 			CLEAN_FD int fd = open(h->path.p, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-			return fd < 0 ? err_errno(err, -errno, "hostPath " STR_FMT, STR_ARG(h->path)) : 0;
+			return fd < 0
+				? err_errno(err, -errno, "hostPath " STR_FMT, STR_ARG(h->path))
+				: 0;
 		}
 		if ((st.st_mode & S_IFMT) != types[i].kind)
-			return err_set(err, -EINVAL, "hostPath type check failed: " STR_FMT " %s", STR_ARG(h->path), types[i].complaint);
+			return err_set(err, -EINVAL, "hostPath type check failed: " STR_FMT " %s",
+				STR_ARG(h->path), types[i].complaint);
 		return 0;
 	}
 	return err_set(err, -EINVAL, "hostPath type \"" STR_FMT "\" is unknown", STR_ARG(h->type));
@@ -59,4 +64,7 @@ static struct str host_path(struct volume_ctx *c)
 	return c->v->volume_source.host_path->path;
 }
 
-const struct volume_kind volume_host_path = { .plugin = "kubernetes.io~host-path", .source = source, .setup = setup, .host_path = host_path };
+const struct volume_kind volume_host_path = { .plugin = "kubernetes.io~host-path",
+	.source = source,
+	.setup = setup,
+	.host_path = host_path };

@@ -35,7 +35,9 @@ static void renew_in(struct volume_ctx *c, int64_t seconds)
 }
 
 /* The token that is there already, when it is young enough; asks to be woken when it no longer is. */
-static bool token_is_young(struct volume_ctx *c, const struct core_v1_service_account_token_projection *t, int64_t expires_s, struct str *ret)
+static bool token_is_young(struct volume_ctx *c,
+	const struct core_v1_service_account_token_projection *t, int64_t expires_s,
+	struct str *ret)
 {
 	struct str path = arena_fmt(c->s->a, "%s/" STR_FMT, c->dir, STR_ARG(t->path));
 	CLEAN_BUF struct buf b = { 0 };
@@ -44,7 +46,8 @@ static bool token_is_young(struct volume_ctx *c, const struct core_v1_service_ac
 	if (file_read(path.p, 1 << 16, &b, &err))
 		return false;
 	struct str token = arena_str(c->s->a, buf_str(&b));
-	int64_t left = issued_at(token, c->s->a) + MIN(expires_s * 4 / 5, DAY_S) - now_wall(c->s->k).sec;
+	int64_t left =
+		issued_at(token, c->s->a) + MIN(expires_s * 4 / 5, DAY_S) - now_wall(c->s->k).sec;
 	if (left <= 0)
 		return false;
 	renew_in(c, left);
@@ -52,19 +55,26 @@ static bool token_is_young(struct volume_ctx *c, const struct core_v1_service_ac
 	return true;
 }
 
-static int token_file(struct volume_ctx *c, const struct core_v1_service_account_token_projection *t, int32_t mode, struct volume_files *f,
-	struct err *err)
+static int token_file(struct volume_ctx *c,
+	const struct core_v1_service_account_token_projection *t, int32_t mode,
+	struct volume_files *f, struct err *err)
 {
 	struct sync *s = c->s;
 	int64_t expires = t->expiration_seconds.set ? t->expiration_seconds.value : 3600;
-	struct str token, account = s->pod->spec.service_account_name.len ? s->pod->spec.service_account_name : STR("default");
-	struct authentication_v1_token_request *req = model_new(&authentication_v1_token_request_type, s->a), *made;
+	struct str token,
+		account = s->pod->spec.service_account_name.len ? s->pod->spec.service_account_name
+								: STR("default");
+	struct authentication_v1_token_request *req = model_new(
+						       &authentication_v1_token_request_type, s->a),
+					       *made;
 
 	if (!token_is_young(c, t, expires, &token)) {
 		if (!s->k->c.client)
-			return err_set(err, -ENOTCONN, "a service account token needs an API server, and this kubelet has none");
+			return err_set(err, -ENOTCONN,
+				"a service account token needs an API server, and this kubelet has none");
 		if (t->audience.len) {
-			req->spec.audiences.items = arena_memdup(s->a, &t->audience, sizeof(t->audience));
+			req->spec.audiences.items =
+				arena_memdup(s->a, &t->audience, sizeof(t->audience));
 			req->spec.audiences.len = 1;
 		}
 		req->spec.expiration_seconds = (struct opt_int64){ true, expires };
@@ -73,32 +83,44 @@ static int token_file(struct volume_ctx *c, const struct core_v1_service_account
 		req->spec.bound_object_ref->api_version = STR("v1");
 		req->spec.bound_object_ref->name = s->pod->metadata.name;
 		req->spec.bound_object_ref->uid = s->pod->metadata.uid;
-		int r = client_create_sub(s->k->c.client, &core_v1_service_account_type, s->pod->metadata.namespace, account, "token",
+		int r = client_create_sub(s->k->c.client, &core_v1_service_account_type,
+			s->pod->metadata.namespace, account, "token",
 			&authentication_v1_token_request_type, req, s->a, (void **)&made, err);
 		if (r)
-			return err_prefix(err, r < 0 ? r : -EIO, "failed to fetch token of service account \"" STR_FMT "\"", STR_ARG(account));
+			return err_prefix(err, r < 0 ? r : -EIO,
+				"failed to fetch token of service account \"" STR_FMT "\"",
+				STR_ARG(account));
 		token = made->status.token;
 		renew_in(c, MIN(expires * 4 / 5, DAY_S));
 	}
 	/* A token is for whoever runs in the pod: readable by the group when there is one, by its only user otherwise. */
 	const struct core_v1_pod_security_context *sc = s->pod->spec.security_context;
-	volume_files_add(s->a, f, t->path, token, c->fs_group >= 0 ? 0640 : sc && sc->run_as_user.set && sc->run_as_user.value ? 0644 : mode);
+	volume_files_add(s->a, f, t->path, token,
+		c->fs_group >= 0                                             ? 0640
+			: sc && sc->run_as_user.set && sc->run_as_user.value ? 0644
+									     : mode);
 	return 0;
 }
 
-static int one(struct volume_ctx *c, const struct core_v1_volume_projection *p, int32_t mode, struct volume_files *f, struct err *err)
+static int one(struct volume_ctx *c, const struct core_v1_volume_projection *p, int32_t mode,
+	struct volume_files *f, struct err *err)
 {
 	if (p->config_map)
-		return config_map_files(c, p->config_map->local_object_reference.name, p->config_map->items.items, p->config_map->items.len,
-			p->config_map->items.len > 0, mode, p->config_map->optional.set && p->config_map->optional.value, f, err);
+		return config_map_files(c, p->config_map->local_object_reference.name,
+			p->config_map->items.items, p->config_map->items.len,
+			p->config_map->items.len > 0, mode,
+			p->config_map->optional.set && p->config_map->optional.value, f, err);
 	if (p->secret)
-		return secret_files(c, p->secret->local_object_reference.name, p->secret->items.items, p->secret->items.len,
-			p->secret->items.len > 0, mode, p->secret->optional.set && p->secret->optional.value, f, err);
+		return secret_files(c, p->secret->local_object_reference.name,
+			p->secret->items.items, p->secret->items.len, p->secret->items.len > 0,
+			mode, p->secret->optional.set && p->secret->optional.value, f, err);
 	if (p->downward_api)
-		return downward_files(c, p->downward_api->items.items, p->downward_api->items.len, mode, f, err);
+		return downward_files(
+			c, p->downward_api->items.items, p->downward_api->items.len, mode, f, err);
 	if (p->service_account_token)
 		return token_file(c, p->service_account_token, mode, f, err);
-	return err_set(err, -ENOSYS, "a source of the projected volume (clusterTrustBundle, podCertificate) is not supported by this kubelet");
+	return err_set(err, -ENOSYS,
+		"a source of the projected volume (clusterTrustBundle, podCertificate) is not supported by this kubelet");
 }
 
 static int setup(struct volume_ctx *c, struct err *err)
@@ -115,4 +137,6 @@ static int setup(struct volume_ctx *c, struct err *err)
 	return r ? r : files_write(c->dir, &f, c->fs_group, err);
 }
 
-const struct volume_kind volume_projected = { .plugin = "kubernetes.io~projected", .source = source, .setup = setup, .refreshes = true };
+const struct volume_kind volume_projected = {
+	.plugin = "kubernetes.io~projected", .source = source, .setup = setup, .refreshes = true
+};

@@ -9,7 +9,13 @@
 #include "linux/linux.h"
 
 static const struct volume_kind *const kinds[] = {
-	&volume_empty_dir, &volume_host_path, &volume_config_map, &volume_secret, &volume_downward_api, &volume_projected, &volume_claim,
+	&volume_empty_dir,
+	&volume_host_path,
+	&volume_config_map,
+	&volume_secret,
+	&volume_downward_api,
+	&volume_projected,
+	&volume_claim,
 };
 
 static const struct volume_kind *kind_of(const struct core_v1_volume *v)
@@ -39,12 +45,14 @@ static int own_below(int dir, gid_t gid, struct err *err)
 		return err_errno(err, -errno, "reading a volume");
 	for (struct dirent *e; !r && (e = readdir(d));) {
 		struct stat st;
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+			fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			continue;
 		if (fchownat(dir, e->d_name, (uid_t)-1, gid, AT_SYMLINK_NOFOLLOW)) {
 			r = err_errno(err, -errno, "group of %s", e->d_name);
 		} else if (S_ISDIR(st.st_mode)) {
-			CLEAN_FD int sub = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			CLEAN_FD int sub = openat(
+				dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub >= 0 && !fchmod(sub, (st.st_mode & 07777) | 02770))
 				r = own_below(sub, gid, err);
 		} else if (S_ISREG(st.st_mode)) {
@@ -71,14 +79,17 @@ int volume_own(const char *dir, int64_t fs_group, struct err *err)
 	return own_below(fd, (gid_t)fs_group, err);
 }
 
-static struct volume_ctx context(struct sync *s, const struct core_v1_volume *v, const struct volume_kind *k)
+static struct volume_ctx context(
+	struct sync *s, const struct core_v1_volume *v, const struct volume_kind *k)
 {
 	const struct core_v1_pod_security_context *sc = s->pod->spec.security_context;
 
 	return (struct volume_ctx){
 		.s = s,
 		.v = v,
-		.dir = arena_fmt(s->a, STR_FMT "/volumes/%s/" STR_FMT, STR_ARG(pod_dir(s->k, s->w->uid, s->a)), k->plugin, STR_ARG(v->name)).p,
+		.dir = arena_fmt(s->a, STR_FMT "/volumes/%s/" STR_FMT,
+			STR_ARG(pod_dir(s->k, s->w->uid, s->a)), k->plugin, STR_ARG(v->name))
+			       .p,
 		.fs_group = sc && sc->fs_group.set ? sc->fs_group.value : -1,
 		.refresh = s->w->volumes_ready,
 	};
@@ -89,14 +100,19 @@ int volumes_setup(struct sync *s, struct err *err)
 	LIST_EACH(v, &s->pod->spec.volumes) {
 		const struct volume_kind *k = kind_of(v);
 		if (!k)
-			return err_set(err, -ENOSYS, "MountVolume.SetUp failed for volume \"" STR_FMT "\" : this kubelet has no plugin for "
-				"this kind of volume", STR_ARG(v->name));
+			return err_set(err, -ENOSYS,
+				"MountVolume.SetUp failed for volume \"" STR_FMT
+				"\" : this kubelet has no plugin for "
+				"this kind of volume",
+				STR_ARG(v->name));
 		struct volume_ctx c = context(s, v, k);
 		if (c.refresh && !k->refreshes)
 			continue;
 		int r = k->setup(&c, err);
 		if (r)
-			return err_prefix(err, r, "MountVolume.SetUp failed for volume \"" STR_FMT "\" ", STR_ARG(v->name));
+			return err_prefix(err, r,
+				"MountVolume.SetUp failed for volume \"" STR_FMT "\" ",
+				STR_ARG(v->name));
 	}
 	return 0;
 }
@@ -128,8 +144,8 @@ int volume_path(struct sync *s, struct str volume, struct str *ret, struct err *
 
 int volumes_teardown(struct kubelet *k, const char *uid, struct err *err)
 {
-	CLEAN_FREE char *dir = xasprintf("%s/pods/%s/volumes", k->c.root_dir, uid), *subpaths = xasprintf("%s/pods/%s/volume-subpaths",
-		k->c.root_dir, uid);
+	CLEAN_FREE char *dir = xasprintf("%s/pods/%s/volumes", k->c.root_dir, uid),
+			*subpaths = xasprintf("%s/pods/%s/volume-subpaths", k->c.root_dir, uid);
 	int r = 0;
 
 	if (!access(subpaths, F_OK))
@@ -148,8 +164,9 @@ static int propagation(struct str p)
 	return str_eqz(p, "HostToContainer") ? 1 : str_eqz(p, "Bidirectional") ? 2 : 0;
 }
 
-static int mount_source(struct sync *s, const struct core_v1_container *c, const struct core_v1_volume_mount *m, size_t index,
-	const struct engine_env *env, size_t n_env, struct str *ret, struct err *err)
+static int mount_source(struct sync *s, const struct core_v1_container *c,
+	const struct core_v1_volume_mount *m, size_t index, const struct engine_env *env,
+	size_t n_env, struct str *ret, struct err *err)
 {
 	struct str base, sub = m->sub_path;
 
@@ -159,43 +176,55 @@ static int mount_source(struct sync *s, const struct core_v1_container *c, const
 	if (m->sub_path_expr.len) {
 		sub = env_expand(m->sub_path_expr, env, n_env, s->a);
 		if (str_find_str(sub, STR("$(")) >= 0)
-			return err_set(err, -EINVAL, "subPathExpr \"" STR_FMT "\": a variable of it is not set", STR_ARG(m->sub_path_expr));
+			return err_set(err, -EINVAL,
+				"subPathExpr \"" STR_FMT "\": a variable of it is not set",
+				STR_ARG(m->sub_path_expr));
 	}
 	if (!sub.len) {
 		*ret = base;
 		return 0;
 	}
-	*ret = arena_fmt(s->a, STR_FMT "/volume-subpaths/" STR_FMT "/" STR_FMT "/%zu", STR_ARG(pod_dir(s->k, s->w->uid, s->a)),
-		STR_ARG(m->name), STR_ARG(c->name), index);
+	*ret = arena_fmt(s->a, STR_FMT "/volume-subpaths/" STR_FMT "/" STR_FMT "/%zu",
+		STR_ARG(pod_dir(s->k, s->w->uid, s->a)), STR_ARG(m->name), STR_ARG(c->name), index);
 	r = subpath_bind(base.p, sub, ret->p, s->a, err);
-	return r ? err_prefix(err, r, "failed to prepare subPath for volumeMount \"" STR_FMT "\" of container \"" STR_FMT "\"", STR_ARG(m->name),
-		STR_ARG(c->name)) : 0;
+	return r ? err_prefix(err, r,
+			   "failed to prepare subPath for volumeMount \"" STR_FMT
+			   "\" of container \"" STR_FMT "\"",
+			   STR_ARG(m->name), STR_ARG(c->name))
+		 : 0;
 }
 
-int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t attempt, const struct engine_env *env, size_t n_env, const char *pod_ip,
-	struct engine_mount **ret, size_t *ret_n, struct err *err)
+int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t attempt,
+	const struct engine_env *env, size_t n_env, const char *pod_ip, struct engine_mount **ret,
+	size_t *ret_n, struct err *err)
 {
 	struct engine_mount *list = arena_alloc(s->a, (c->volume_mounts.len + 2) * sizeof(*list));
 	size_t n = 0;
 	bool own_hosts = false;
 
 	if (c->volume_devices.len)
-		return err_set(err, -ENOSYS, "volumeDevices: block volumes are not supported by this kubelet");
+		return err_set(err, -ENOSYS,
+			"volumeDevices: block volumes are not supported by this kubelet");
 	LIST_EACH(m, &c->volume_mounts) {
 		struct str path = STR_NONE;
-		int r = mount_source(s, c, m, (size_t)(m - c->volume_mounts.items), env, n_env, &path, err);
+		int r = mount_source(
+			s, c, m, (size_t)(m - c->volume_mounts.items), env, n_env, &path, err);
 		if (r)
 			return r;
-		struct str at = m->mount_path.len && m->mount_path.p[0] == '/' ? m->mount_path : arena_fmt(s->a, "/" STR_FMT, STR_ARG(m->mount_path));
+		struct str at = m->mount_path.len && m->mount_path.p[0] == '/'
+			? m->mount_path
+			: arena_fmt(s->a, "/" STR_FMT, STR_ARG(m->mount_path));
 		own_hosts |= str_eqz(at, "/etc/hosts");
-		list[n++] = (struct engine_mount){ at.p, path.p, m->read_only, propagation(m->mount_propagation) };
+		list[n++] = (struct engine_mount){ at.p, path.p, m->read_only,
+			propagation(m->mount_propagation) };
 	}
 	if (!own_hosts) {
 		struct str hosts;
 		int r = pod_write_hosts(s, pod_ip, &hosts, err);
 		if (r)
 			return r;
-		bool ro = c->security_context && c->security_context->read_only_root_filesystem.set &&
+		bool ro = c->security_context &&
+			c->security_context->read_only_root_filesystem.set &&
 			c->security_context->read_only_root_filesystem.value;
 		list[n++] = (struct engine_mount){ "/etc/hosts", hosts.p, ro, 0 };
 	}

@@ -5,7 +5,8 @@
 
 static bool sooner(const struct heap_node *a, const struct heap_node *b)
 {
-	return container_of(a, struct wake, node)->at_ns < container_of(b, struct wake, node)->at_ns;
+	return container_of(a, struct wake, node)->at_ns <
+		container_of(b, struct wake, node)->at_ns;
 }
 
 static void on_timer(void *arg)
@@ -38,7 +39,9 @@ static void arm(void *arg)
 
 void wakes_init(struct wakes *q, struct loop *l, const struct clock *c)
 {
-	*q = (struct wakes){ .lock = PTHREAD_MUTEX_INITIALIZER, .loop = l, .clock = c, .armed_ns = UINT64_MAX };
+	*q = (struct wakes){
+		.lock = PTHREAD_MUTEX_INITIALIZER, .loop = l, .clock = c, .armed_ns = UINT64_MAX
+	};
 	q->heap.less = sooner;
 }
 

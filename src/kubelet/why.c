@@ -10,7 +10,6 @@
 #define LOG_LINES 5
 #define LOG_BYTES 4096
 
-
 static struct value *put(struct arena *a, struct value *object, const char *key)
 {
 	return value_set(a, object, str_of(key));
@@ -19,7 +18,8 @@ static struct value *put(struct arena *a, struct value *object, const char *key)
 static void text(struct arena *a, struct value *object, const char *key, const char *value)
 {
 	if (value && *value)
-		*put(a, object, key) = (struct value){ .kind = VALUE_TEXT, .text = arena_strz(a, value) };
+		*put(a, object, key) =
+			(struct value){ .kind = VALUE_TEXT, .text = arena_strz(a, value) };
 }
 
 static void number(struct arena *a, struct value *object, const char *key, int64_t n)
@@ -78,11 +78,13 @@ static void last_lines(struct arena *a, struct value *parent, const char *path)
 	*list = (struct value){ .kind = VALUE_LIST };
 	for (struct str rest = buf_str(&out), line; rest.len;) {
 		str_cut(rest, '\n', &line, &rest);
-		*value_append(a, list) = (struct value){ .kind = VALUE_TEXT, .text = arena_str(a, line) };
+		*value_append(a, list) =
+			(struct value){ .kind = VALUE_TEXT, .text = arena_str(a, line) };
 	}
 }
 
-static void probes(struct arena *a, struct value *parent, const struct core_v1_container *c, const struct slot *slot)
+static void probes(struct arena *a, struct value *parent, const struct core_v1_container *c,
+	const struct slot *slot)
 {
 	static const char *const answers[] = { "none yet", "success", "failure", "error" };
 	struct value *all = NULL;
@@ -93,7 +95,10 @@ static void probes(struct arena *a, struct value *parent, const struct core_v1_c
 			continue;
 		if (!all)
 			all = object(a, parent, "probes");
-		struct value *v = object(a, all, t == PROBE_LIVENESS ? "liveness" : t == PROBE_READINESS ? "readiness" : "startup");
+		struct value *v = object(a, all,
+			t == PROBE_LIVENESS            ? "liveness"
+				: t == PROBE_READINESS ? "readiness"
+						       : "startup");
 		text(a, v, "holds", answers[p->result]);
 		text(a, v, "lastAnswer", answers[p->last]);
 		text(a, v, "lastOutput", p->last_output);
@@ -108,13 +113,17 @@ static void exit_of(struct arena *a, struct value *parent, const struct engine_c
 	struct value *v = object(a, parent, "lastExit");
 
 	number(a, v, "code", c->exit_code);
-	text(a, v, "reason", c->oom_killed ? "OOMKilled" : c->reason.len ? arena_str(a, c->reason).p : NULL);
+	text(a, v, "reason",
+		c->oom_killed           ? "OOMKilled"
+			: c->reason.len ? arena_str(a, c->reason).p
+					: NULL);
 	text(a, v, "message", c->message.len ? arena_str(a, c->message).p : NULL);
 	moment(a, v, "at", c->finished_at);
 }
 
 /* worker.lock is held. */
-static void slot_facts(struct kubelet *k, struct arena *a, struct value *v, const struct core_v1_container *c, const struct slot *slot)
+static void slot_facts(struct kubelet *k, struct arena *a, struct value *v,
+	const struct core_v1_container *c, const struct slot *slot)
 {
 	uint64_t now = now_ns(k);
 
@@ -125,9 +134,12 @@ static void slot_facts(struct kubelet *k, struct arena *a, struct value *v, cons
 	boolean(a, v, "ready", slot->ready);
 	boolean(a, v, "started", slot->started);
 	if (slot->restart_at_ns > now)
-		moment(a, v, "backOffUntil", time_add_ns(now_wall(k), (int64_t)(slot->restart_at_ns - now)));
+		moment(a, v, "backOffUntil",
+			time_add_ns(now_wall(k), (int64_t)(slot->restart_at_ns - now)));
 	if (slot->pull.delay_ns && slot->pull.since_ns + slot->pull.delay_ns > now)
-		moment(a, v, "pullBackOffUntil", time_add_ns(now_wall(k), (int64_t)(slot->pull.since_ns + slot->pull.delay_ns - now)));
+		moment(a, v, "pullBackOffUntil",
+			time_add_ns(now_wall(k),
+				(int64_t)(slot->pull.since_ns + slot->pull.delay_ns - now)));
 	if (slot->tasks[TASK_PULL].running)
 		text(a, v, "doing", "pulling its image");
 	else if (slot->tasks[TASK_KILL].running)
@@ -137,8 +149,8 @@ static void slot_facts(struct kubelet *k, struct arena *a, struct value *v, cons
 	probes(a, v, c, slot);
 }
 
-static void runs(struct kubelet *k, struct arena *a, struct value *v, const struct pod_worker *w, const struct core_v1_container *c,
-	struct engine_container *list, size_t n)
+static void runs(struct kubelet *k, struct arena *a, struct value *v, const struct pod_worker *w,
+	const struct core_v1_container *c, struct engine_container *list, size_t n)
 {
 	static const char *const states[] = { "created", "running", "exited", "unknown" };
 	const struct engine_container *newest = NULL, *ended = NULL;
@@ -148,7 +160,8 @@ static void runs(struct kubelet *k, struct arena *a, struct value *v, const stru
 			continue;
 		if (!newest || list[i].attempt > newest->attempt)
 			newest = &list[i];
-		if (list[i].state == CONTAINER_EXITED && (!ended || list[i].attempt > ended->attempt))
+		if (list[i].state == CONTAINER_EXITED &&
+			(!ended || list[i].attempt > ended->attempt))
 			ended = &list[i];
 	}
 	if (!newest)
@@ -160,7 +173,8 @@ static void runs(struct kubelet *k, struct arena *a, struct value *v, const stru
 		moment(a, v, "runningSince", newest->started_at);
 	if (ended)
 		exit_of(a, v, ended);
-	struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns, w->name, w->uid, STR_ARG(c->name), newest->attempt);
+	struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns,
+		w->name, w->uid, STR_ARG(c->name), newest->attempt);
 	last_lines(a, v, path.p);
 }
 
@@ -173,8 +187,9 @@ static void mounts(struct arena *a, struct value *v, const struct core_v1_contai
 			list = put(a, v, "mounts");
 			*list = (struct value){ .kind = VALUE_LIST };
 		}
-		*value_append(a, list) = (struct value){ .kind = VALUE_TEXT, .text = arena_fmt(a, STR_FMT " at " STR_FMT "%s", STR_ARG(m->name),
-			STR_ARG(m->mount_path), m->read_only ? " (read-only)" : "") };
+		*value_append(a, list) = (struct value){ .kind = VALUE_TEXT,
+			.text = arena_fmt(a, STR_FMT " at " STR_FMT "%s", STR_ARG(m->name),
+				STR_ARG(m->mount_path), m->read_only ? " (read-only)" : "") };
 	}
 }
 
@@ -210,8 +225,9 @@ void serve_why(struct kubelet *k, struct http_stream *s, struct str ns, struct s
 	struct err err;
 
 	if (!w) {
-		respond_error(s, 404, "pod \"" STR_FMT "/" STR_FMT "\" is not known to the kubelet of node %s", STR_ARG(ns), STR_ARG(pod),
-			k->c.node_name);
+		respond_error(s, 404,
+			"pod \"" STR_FMT "/" STR_FMT "\" is not known to the kubelet of node %s",
+			STR_ARG(ns), STR_ARG(pod), k->c.node_name);
 		return;
 	}
 	pthread_mutex_lock(&k->lock);
@@ -222,7 +238,8 @@ void serve_why(struct kubelet *k, struct http_stream *s, struct str ns, struct s
 	const struct pod_sandbox *b = worker_sandbox(w);
 	struct str sandbox = arena_strz(a, b ? b->id : "");
 	pthread_mutex_unlock(&w->lock);
-	if (sandbox.len && k->c.engine->v->container_list(k->c.engine, sandbox.p, a, &list, &n, &err))
+	if (sandbox.len &&
+		k->c.engine->v->container_list(k->c.engine, sandbox.p, a, &list, &n, &err))
 		n = 0;
 	struct container_specs specs = pod_containers(o->pod, a);
 	struct value *all = put(a, &top, "containers");

@@ -11,7 +11,8 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
-const char *const pod_state_text[N_POD_STATES] = { "New", "Syncing", "Terminating", "Terminated", "Gone" };
+const char *const pod_state_text[N_POD_STATES] = { "New", "Syncing", "Terminating", "Terminated",
+	"Gone" };
 
 /* clang-format off */
 static const struct {
@@ -48,7 +49,8 @@ void worker_move(struct pod_worker *w, enum pod_state to)
 {
 	pthread_mutex_lock(&w->lock);
 	if (!(states[w->state].next & 1u << to)) {
-		log_error("kubelet", "pod %s/%s: no way from %s to %s", w->ns, w->name, pod_state_text[w->state], pod_state_text[to]);
+		log_error("kubelet", "pod %s/%s: no way from %s to %s", w->ns, w->name,
+			pod_state_text[w->state], pod_state_text[to]);
 		abort();
 	}
 	w->state = to;
@@ -180,7 +182,8 @@ void worker_evict(struct pod_worker *w, const char *reason, const char *message,
 	pthread_mutex_unlock(&w->k->lock);
 }
 
-void worker_event(struct pod_worker *w, const struct core_v1_pod *pod, const char *type, const char *reason, const char *fmt, ...)
+void worker_event(struct pod_worker *w, const struct core_v1_pod *pod, const char *type,
+	const char *reason, const char *fmt, ...)
 {
 	char text[1024];
 	va_list ap;
@@ -206,29 +209,37 @@ static enum container_kind kind_of(struct pod_worker *w, struct str container)
 	return kind;
 }
 
-void worker_container_event(struct pod_worker *w, const struct core_v1_pod *pod, struct str container, const char *type, const char *reason,
-	const char *fmt, ...)
+void worker_container_event(struct pod_worker *w, const struct core_v1_pod *pod,
+	struct str container, const char *type, const char *reason, const char *fmt, ...)
 {
-	static const char *const lists[] = { "initContainers", "containers", "ephemeralContainers" };
-	struct core_v1_object_reference ref = { .kind = STR("Pod"), .api_version = STR("v1"), .namespace = pod->metadata.namespace,
-		.name = pod->metadata.name, .uid = pod->metadata.uid, .resource_version = pod->metadata.resource_version };
+	static const char *const lists[] = { "initContainers", "containers",
+		"ephemeralContainers" };
+	struct core_v1_object_reference ref = { .kind = STR("Pod"),
+		.api_version = STR("v1"),
+		.namespace = pod->metadata.namespace,
+		.name = pod->metadata.name,
+		.uid = pod->metadata.uid,
+		.resource_version = pod->metadata.resource_version };
 	char text[1024], path[320];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	log_debug("kubelet", "pod %s/%s container " STR_FMT ": %s: %s", w->ns, w->name, STR_ARG(container), reason, text);
+	log_debug("kubelet", "pod %s/%s container " STR_FMT ": %s: %s", w->ns, w->name,
+		STR_ARG(container), reason, text);
 	if (!w->k->events)
 		return;
-	int n = snprintf(path, sizeof(path), "spec.%s{" STR_FMT "}", lists[kind_of(w, container)], STR_ARG(container));
+	int n = snprintf(path, sizeof(path), "spec.%s{" STR_FMT "}", lists[kind_of(w, container)],
+		STR_ARG(container));
 	ref.field_path = str_n(path, (size_t)MIN(n, (int)sizeof(path) - 1));
 	event_record_ref(w->k->events, &ref, type, reason, "%s", text);
 }
 
 /* ---- running ---- */
 
-static void end_with(struct pod_worker *w, enum pod_end end, const char *reason, const char *message)
+static void end_with(
+	struct pod_worker *w, enum pod_end end, const char *reason, const char *message)
 {
 	pthread_mutex_lock(&w->lock);
 	w->end = end;
@@ -270,7 +281,8 @@ static void decide(struct sync *s, char *evict_reason, char *evict_message)
 	else if (evict_reason)
 		end_with(w, END_EVICTED, evict_reason, evict_message);
 	else if (past_deadline(s))
-		end_with(w, END_EVICTED, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+		end_with(w, END_EVICTED, "DeadlineExceeded",
+			"Pod was active on the node longer than the specified deadline");
 	else if (w->state == POD_NEW && !admit_pod(s, &reason, &message))
 		end_with(w, END_REJECTED, reason, message);
 	else if (w->state == POD_NEW)

@@ -10,12 +10,13 @@
 #include <time.h>
 
 enum { CPU, CPUACCT, MEMORY, PIDS, CPUSET, CONTROLLERS };
-static const char *const controller_names[CONTROLLERS] = { "cpu", "cpuacct", "memory", "pids", "cpuset" };
+static const char *const controller_names[CONTROLLERS] = { "cpu", "cpuacct", "memory", "pids",
+	"cpuset" };
 
 #define MAX_HIERARCHIES 16
 struct cgroups {
 	enum cgroup_mode mode;
-	char *mounts[MAX_HIERARCHIES];      /* every hierarchy that groups are made in */
+	char *mounts[MAX_HIERARCHIES]; /* every hierarchy that groups are made in */
 	size_t n_mounts;
 	const char *by_controller[CONTROLLERS]; /* one of mounts, or NULL */
 	bool swap;
@@ -82,7 +83,8 @@ static void scan_mounts(struct cgroups *c, FILE *f, char **ret_v2)
 
 	while (getline(&line, &cap, f) > 0) {
 		char *dash = strstr(line, " - ");
-		if (!dash || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 || sscanf(dash, " - %63s %*s %1023s", type, options) != 2)
+		if (!dash || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 ||
+			sscanf(dash, " - %63s %*s %1023s", type, options) != 2)
 			continue;
 		if (!strcmp(type, "cgroup"))
 			note_v1(c, point, options);
@@ -104,7 +106,8 @@ int cgroup_open(struct cgroups **ret, struct err *err)
 	scan_mounts(c, f, &v2);
 	fclose(f);
 	c->mode = !v2 ? CGROUP_V1 : c->n_mounts ? CGROUP_HYBRID : CGROUP_V2;
-	if (c->mode == CGROUP_V2 && read_file(v2, "", "cgroup.controllers", text, sizeof(text)) == 0) {
+	if (c->mode == CGROUP_V2 &&
+		read_file(v2, "", "cgroup.controllers", text, sizeof(text)) == 0) {
 		char *mount = c->mounts[c->n_mounts++] = TAKE(v2), *save;
 		c->by_controller[CPUACCT] = mount; /* cpu.stat is always there */
 		for (char *o = strtok_r(text, " \n", &save); o; o = strtok_r(NULL, " \n", &save))
@@ -114,12 +117,15 @@ int cgroup_open(struct cgroups **ret, struct err *err)
 	}
 	for (int k = 0; k < CPUSET; k++)
 		if (!c->by_controller[k]) {
-			int r = err_set(err, -ENOSYS, "the cgroup controller %s is not there: mount it, or switch it on at boot (cgroup_enable=%s)",
+			int r = err_set(err, -ENOSYS,
+				"the cgroup controller %s is not there: mount it, or switch it on at boot (cgroup_enable=%s)",
 				controller_names[k], controller_names[k]);
 			cgroup_close(c);
 			return r;
 		}
-	c->swap = c->mode != CGROUP_V2 && read_file(c->by_controller[MEMORY], "", "memory.memsw.limit_in_bytes", text, sizeof(text)) == 0;
+	c->swap = c->mode != CGROUP_V2 &&
+		read_file(c->by_controller[MEMORY], "", "memory.memsw.limit_in_bytes", text,
+			sizeof(text)) == 0;
 	*ret = c;
 	return 0;
 }
@@ -142,7 +148,10 @@ bool cgroup_has_swap_limit(const struct cgroups *c, const char *name)
 {
 	char text[64];
 
-	return c->swap || (c->mode == CGROUP_V2 && read_file(c->by_controller[MEMORY], name, "memory.swap.max", text, sizeof(text)) == 0);
+	return c->swap ||
+		(c->mode == CGROUP_V2 &&
+			read_file(c->by_controller[MEMORY], name, "memory.swap.max", text,
+				sizeof(text)) == 0);
 }
 
 static int check_name(const char **name, struct err *err)
@@ -162,22 +171,27 @@ static void inherit_cpuset(const char *mount, const char *name, const char *pare
 	char text[512];
 
 	for (size_t i = 0; i < ARRAY_LEN(files); i++)
-		if (read_file(mount, name, files[i], text, sizeof(text)) == 0 && str_trim(str_of(text)).len == 0 &&
+		if (read_file(mount, name, files[i], text, sizeof(text)) == 0 &&
+			str_trim(str_of(text)).len == 0 &&
 			read_file(mount, parent, files[i], text, sizeof(text)) == 0)
 			write_file(mount, name, files[i], text);
 }
 
-static int make_level(struct cgroups *c, const char *mount, const char *name, const char *parent, struct err *err)
+static int make_level(
+	struct cgroups *c, const char *mount, const char *name, const char *parent, struct err *err)
 {
 	char path[PATH_MAX], text[512], *save;
 
-	if (c->mode == CGROUP_V2 && read_file(mount, parent, "cgroup.controllers", text, sizeof(text)) == 0)
+	if (c->mode == CGROUP_V2 &&
+		read_file(mount, parent, "cgroup.controllers", text, sizeof(text)) == 0)
 		for (char *o = strtok_r(text, " \n", &save); o; o = strtok_r(NULL, " \n", &save)) {
 			char enable[64];
 			snprintf(enable, sizeof(enable), "+%s", o);
 			int r = write_file(mount, parent, "cgroup.subtree_control", enable);
 			if (r == -EBUSY)
-				return err_set(err, r, "cgroup \"/%s\" holds processes, so the controller %s cannot be passed on below it", parent, o);
+				return err_set(err, r,
+					"cgroup \"/%s\" holds processes, so the controller %s cannot be passed on below it",
+					parent, o);
 		}
 	path_fmt(path, "%s/%s", mount, name);
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
@@ -208,16 +222,19 @@ int cgroup_create(struct cgroups *c, const char *name, struct err *err)
 }
 
 /* ---- limits ---- */
-static int set_text(struct cgroups *c, int controller, const char *name, const char *file, const char *text, struct err *err)
+static int set_text(struct cgroups *c, int controller, const char *name, const char *file,
+	const char *text, struct err *err)
 {
 	int r = write_file(c->by_controller[controller], name, file, text);
 
 	if (r < 0)
-		return err_errno(err, r, "cannot set %s of the cgroup \"/%s\" to \"%s\"", file, name, text);
+		return err_errno(
+			err, r, "cannot set %s of the cgroup \"/%s\" to \"%s\"", file, name, text);
 	return 0;
 }
 
-static int set_number(struct cgroups *c, int controller, const char *name, const char *file, int64_t n, const char *none, struct err *err)
+static int set_number(struct cgroups *c, int controller, const char *name, const char *file,
+	int64_t n, const char *none, struct err *err)
 {
 	char text[32];
 
@@ -225,7 +242,8 @@ static int set_number(struct cgroups *c, int controller, const char *name, const
 	return set_text(c, controller, name, file, n > 0 ? text : none, err);
 }
 
-static int set_cpu_shares(struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
+static int set_cpu_shares(
+	struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
 {
 	int64_t shares = MAX(2, MIN(l->cpu_shares ? l->cpu_shares : 1024, (int64_t)262144));
 
@@ -234,23 +252,28 @@ static int set_cpu_shares(struct cgroups *c, const char *name, const struct cgro
 	return set_number(c, CPU, name, "cpu.weight", 1 + (shares - 2) * 9999 / 262142, "100", err);
 }
 
-static int set_cpu_quota(struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
+static int set_cpu_quota(
+	struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
 {
 	int64_t period = l->cpu_period_us > 0 ? l->cpu_period_us : 100000;
 	char text[64];
 
 	if (c->mode != CGROUP_V2) {
 		int r = set_number(c, CPU, name, "cpu.cfs_period_us", period, "100000", err);
-		return r < 0 ? r : set_number(c, CPU, name, "cpu.cfs_quota_us", l->cpu_quota_us, "-1", err);
+		return r < 0
+			? r
+			: set_number(c, CPU, name, "cpu.cfs_quota_us", l->cpu_quota_us, "-1", err);
 	}
 	if (l->cpu_quota_us > 0)
-		snprintf(text, sizeof(text), "%lld %lld", (long long)l->cpu_quota_us, (long long)period);
+		snprintf(text, sizeof(text), "%lld %lld", (long long)l->cpu_quota_us,
+			(long long)period);
 	else
 		snprintf(text, sizeof(text), "max %lld", (long long)period);
 	return set_text(c, CPU, name, "cpu.max", text, err);
 }
 
-static int set_memory(struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
+static int set_memory(
+	struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
 {
 	if (c->mode == CGROUP_V2) {
 		int r = set_number(c, MEMORY, name, "memory.max", l->memory_bytes, "max", err);
@@ -261,18 +284,23 @@ static int set_memory(struct cgroups *c, const char *name, const struct cgroup_l
 	/* Memory may never exceed memory and swap, at no moment: whether it rises or falls, one of these orders does. */
 	int r = set_number(c, MEMORY, name, "memory.limit_in_bytes", l->memory_bytes, "-1", NULL);
 	if (c->swap)
-		set_number(c, MEMORY, name, "memory.memsw.limit_in_bytes", l->memory_bytes, "-1", NULL);
-	return r == 0 ? 0 : set_number(c, MEMORY, name, "memory.limit_in_bytes", l->memory_bytes, "-1", err);
+		set_number(c, MEMORY, name, "memory.memsw.limit_in_bytes", l->memory_bytes, "-1",
+			NULL);
+	return r == 0
+		? 0
+		: set_number(c, MEMORY, name, "memory.limit_in_bytes", l->memory_bytes, "-1", err);
 }
 
-static int set_pids(struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
+static int set_pids(
+	struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err)
 {
 	return set_number(c, PIDS, name, "pids.max", l->pids, "max", err);
 }
 
 static const struct {
 	size_t offset;
-	int (*set)(struct cgroups *c, const char *name, const struct cgroup_limits *l, struct err *err);
+	int (*set)(struct cgroups *c, const char *name, const struct cgroup_limits *l,
+		struct err *err);
 } limit_rows[] = {
 	{ offsetof(struct cgroup_limits, cpu_shares), set_cpu_shares },
 	{ offsetof(struct cgroup_limits, cpu_quota_us), set_cpu_quota },
@@ -299,7 +327,8 @@ int cgroup_add(struct cgroups *c, const char *name, pid_t pid, struct err *err)
 	for (size_t i = 0; i < c->n_mounts && r == 0; i++) {
 		r = write_file(c->mounts[i], name, "cgroup.procs", text);
 		if (r < 0)
-			r = err_errno(err, r, "cannot move process %d to the cgroup \"/%s\"", pid, name);
+			r = err_errno(
+				err, r, "cannot move process %d to the cgroup \"/%s\"", pid, name);
 	}
 	return r;
 }
@@ -315,7 +344,8 @@ static uint64_t read_number(struct cgroups *c, int controller, const char *name,
 }
 
 /* The number behind a word in a file of "word number" lines. */
-static uint64_t read_keyed(struct cgroups *c, int controller, const char *name, const char *file, const char *key)
+static uint64_t read_keyed(
+	struct cgroups *c, int controller, const char *name, const char *file, const char *key)
 {
 	char text[8192];
 
@@ -325,7 +355,8 @@ static uint64_t read_keyed(struct cgroups *c, int controller, const char *name, 
 		struct str word, number;
 		int64_t n;
 		str_cut(rest, '\n', &line, &rest);
-		if (str_cut(line, ' ', &word, &number) && str_eqz(word, key) && str_to_i64(number, &n) == 0)
+		if (str_cut(line, ' ', &word, &number) && str_eqz(word, key) &&
+			str_to_i64(number, &n) == 0)
 			return (uint64_t)n;
 	}
 	return 0;
@@ -348,10 +379,13 @@ int cgroup_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret, 
 		return r;
 	if (!cgroup_exists(c, name))
 		return err_set(err, -ENOENT, "there is no cgroup \"/%s\"", name);
-	uint64_t inactive = read_keyed(c, MEMORY, name, "memory.stat", v2 ? "inactive_file" : "total_inactive_file");
+	uint64_t inactive = read_keyed(
+		c, MEMORY, name, "memory.stat", v2 ? "inactive_file" : "total_inactive_file");
 	*ret = (struct cgroup_stats){
-		.cpu_ns = v2 ? 1000 * read_keyed(c, CPU, name, "cpu.stat", "usage_usec") : read_number(c, CPUACCT, name, "cpuacct.usage"),
-		.memory_bytes = read_number(c, MEMORY, name, v2 ? "memory.current" : "memory.usage_in_bytes"),
+		.cpu_ns = v2 ? 1000 * read_keyed(c, CPU, name, "cpu.stat", "usage_usec")
+			     : read_number(c, CPUACCT, name, "cpuacct.usage"),
+		.memory_bytes = read_number(
+			c, MEMORY, name, v2 ? "memory.current" : "memory.usage_in_bytes"),
 		.pids = read_number(c, PIDS, name, "pids.current"),
 	};
 	ret->memory_working_set = ret->memory_bytes > inactive ? ret->memory_bytes - inactive : 0;
@@ -360,7 +394,8 @@ int cgroup_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret, 
 
 uint64_t cgroup_oom_kills(struct cgroups *c, const char *name)
 {
-	return read_keyed(c, MEMORY, name, c->mode == CGROUP_V2 ? "memory.events" : "memory.oom_control", "oom_kill");
+	return read_keyed(c, MEMORY, name,
+		c->mode == CGROUP_V2 ? "memory.events" : "memory.oom_control", "oom_kill");
 }
 
 /* ---- ending ---- */
@@ -385,7 +420,8 @@ static size_t kill_once(const char *dir)
 		fclose(f);
 	DIR *d = opendir(dir);
 	for (struct dirent *e; d && (e = readdir(d));)
-		if (e->d_type == DT_DIR && e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
+		if (e->d_type == DT_DIR && e->d_name[0] != '.' &&
+			snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
 			n += kill_once(path);
 	if (d)
 		closedir(d);
@@ -404,7 +440,8 @@ int cgroup_kill(struct cgroups *c, const char *name, struct err *err)
 		path_fmt(dir, "%s/%s", c->mounts[i], name);
 		for (int round = 0; kill_once(dir) > 0; round++)
 			if (round == 100)
-				return err_set(err, -EBUSY, "processes in the cgroup \"/%s\" do not die", name);
+				return err_set(err, -EBUSY,
+					"processes in the cgroup \"/%s\" do not die", name);
 	}
 	return 0;
 }
@@ -418,7 +455,8 @@ static int remove_dir(const char *dir)
 	if (!d)
 		return errno == ENOENT ? 0 : -errno;
 	for (struct dirent *e; r == 0 && (e = readdir(d));)
-		if (e->d_type == DT_DIR && e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
+		if (e->d_type == DT_DIR && e->d_name[0] != '.' &&
+			snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
 			r = remove_dir(path);
 	closedir(d);
 	/* The kernel lets go of a group a moment after its last process is gone, and tells nobody. */
@@ -458,7 +496,8 @@ static bool prune_dir(const char *dir)
 	if (!d)
 		return errno == ENOENT;
 	for (struct dirent *e; (e = readdir(d));)
-		if (e->d_type == DT_DIR && e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
+		if (e->d_type == DT_DIR && e->d_name[0] != '.' &&
+			snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
 			all &= prune_dir(path);
 	closedir(d);
 	for (int tries = 0; all && rmdir(dir) < 0; tries++) {
@@ -481,5 +520,7 @@ int cgroup_prune(struct cgroups *c, const char *name, struct err *err)
 		path_fmt(dir, "%s/%s", c->mounts[i], name);
 		all &= prune_dir(dir);
 	}
-	return r < 0 ? r : all ? 0 : err_set(err, -EBUSY, "the cgroup \"/%s\" holds processes", name);
+	return r < 0  ? r
+		: all ? 0
+		      : err_set(err, -EBUSY, "the cgroup \"/%s\" holds processes", name);
 }

@@ -23,7 +23,12 @@ static char cgroup[64], pod[80], one[96]; /* named after the process: cgroups kn
 
 static struct err err;
 
-#define must(call) do { int r_ = (call); if (r_ != 0) fail_msg("%s: %d: %s", #call, r_, err.text); } while (0)
+#define must(call) \
+	do { \
+		int r_ = (call); \
+		if (r_ != 0) \
+			fail_msg("%s: %d: %s", #call, r_, err.text); \
+	} while (0)
 
 static void write_text(const char *path, const char *text)
 {
@@ -108,7 +113,11 @@ static void test_namespaces(void **state)
 static int overlay_inside(void *arg, struct err *e)
 {
 	const char *const lower[] = { "top", "base" };
-	struct mount_overlay o = { .lower_dir = DIR "/layers", .lower = lower, .n_lower = 2, .upper = DIR "/upper", .work = DIR "/work" };
+	struct mount_overlay o = { .lower_dir = DIR "/layers",
+		.lower = lower,
+		.n_lower = 2,
+		.upper = DIR "/upper",
+		.work = DIR "/work" };
 	int r = mount_overlay(&o, DIR "/merged", e);
 
 	if (r < 0)
@@ -121,7 +130,8 @@ static int overlay_inside(void *arg, struct err *e)
 
 static void test_mounts(void **state)
 {
-	static const char *const folders[] = { "layers", "layers/top", "layers/base", "upper", "work", "merged", "t" };
+	static const char *const folders[] = { "layers", "layers/top", "layers/base", "upper",
+		"work", "merged", "t" };
 	struct ns_where where = { .net_fd = -1, .private_mounts = true };
 
 	for (size_t i = 0; i < ARRAY_LEN(folders); i++) {
@@ -164,7 +174,8 @@ static void test_paths(void **state)
 	assert_int_equal(symlink("/etc", DIR "/root/absolute"), 0);
 	assert_int_equal(symlink("../../../../etc", DIR "/root/relative"), 0);
 	int root = open(DIR "/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	static const char *const inside[] = { "etc/file", "/etc/file", "absolute/file", "relative/file", "../../etc/file" };
+	static const char *const inside[] = { "etc/file", "/etc/file", "absolute/file",
+		"relative/file", "../../etc/file" };
 	for (size_t i = 0; i < ARRAY_LEN(inside); i++) {
 		fd = path_open_in_root(root, inside[i], O_RDONLY, 0);
 		assert_true(fd >= 0 && read(fd, text, 6) == 6 && !memcmp(text, "inside", 6));
@@ -274,12 +285,18 @@ static void test_nftables(void **state)
 {
 	CLEAN_BUF struct buf out = { 0 };
 
-	must(nft_apply("table ip skifft {\nmap m { type ipv4_addr : verdict; }\nchain c { }\n}", &err));
-	must(nft_apply("add element ip skifft m { 10.0.0.1 : drop }\nadd element ip skifft m { 10.0.0.2 : accept }", &err));
+	must(nft_apply(
+		"table ip skifft {\nmap m { type ipv4_addr : verdict; }\nchain c { }\n}", &err));
+	must(nft_apply(
+		"add element ip skifft m { 10.0.0.1 : drop }\nadd element ip skifft m { 10.0.0.2 : accept }",
+		&err));
 	must(nft_read("list map ip skifft m", false, &out, &err));
 	assert_non_null(strstr(out.p, "10.0.0.2 : accept"));
 	/* One bad line: nothing of the batch is done. */
-	assert_true(nft_apply("add element ip skifft m { 10.0.0.3 : drop }\nadd element ip skifft none { 10.0.0.4 : drop }", &err) < 0);
+	assert_true(
+		nft_apply(
+			"add element ip skifft m { 10.0.0.3 : drop }\nadd element ip skifft none { 10.0.0.4 : drop }",
+			&err) < 0);
 	assert_non_null(strstr(err.text, "nftables refused"));
 	buf_clear(&out);
 	must(nft_read("list map ip skifft m", true, &out, &err));
@@ -355,7 +372,8 @@ int main(void)
 		fprintf(stderr, "skipped: the kernel glue's tests need root\n");
 		return 0;
 	}
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+	if (unshare(CLONE_NEWNS | CLONE_NEWNET) < 0 ||
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
 		perror("unshare");
 		return 1;
 	}

@@ -19,18 +19,22 @@ int mount_overlay(const struct mount_overlay *o, const char *target, struct err 
 	if (o->upper)
 		buf_addf(&options, ",upperdir=%s,workdir=%s", o->upper, o->work);
 	if (options.len >= (size_t)sysconf(_SC_PAGESIZE))
-		return err_set(err, -E2BIG, "%zu layers are more than one overlay mount can name", o->n_lower);
+		return err_set(err, -E2BIG, "%zu layers are more than one overlay mount can name",
+			o->n_lower);
 	if (chdir(o->lower_dir) < 0)
 		return err_errno(err, -errno, "cannot enter %s", o->lower_dir);
 	int r = mount("overlay", target, "overlay", 0, options.p) < 0 ? -errno : 0;
 	if (r == -ENODEV)
-		return err_set(err, r, "this kernel knows no overlayfs: load the module overlay (modprobe overlay)");
+		return err_set(err, r,
+			"this kernel knows no overlayfs: load the module overlay (modprobe overlay)");
 	if (r < 0)
-		return err_errno(err, r, "cannot mount an overlay of %zu layers at %s", o->n_lower, target);
+		return err_errno(
+			err, r, "cannot mount an overlay of %zu layers at %s", o->n_lower, target);
 	return 0;
 }
 
-int mount_bind(const char *source, const char *target, bool recursive, bool read_only, struct err *err)
+int mount_bind(
+	const char *source, const char *target, bool recursive, bool read_only, struct err *err)
 {
 	if (mount(source, target, NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
 		return err_errno(err, -errno, "cannot bind %s to %s", source, target);
@@ -48,7 +52,8 @@ int mount_tmpfs(const char *target, uint64_t size, mode_t mode, struct err *err)
 	int n = snprintf(options, sizeof(options), "mode=%o", mode);
 
 	if (size)
-		snprintf(options + n, sizeof(options) - (size_t)n, ",size=%llu", (unsigned long long)size);
+		snprintf(options + n, sizeof(options) - (size_t)n, ",size=%llu",
+			(unsigned long long)size);
 	if (mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
 		return err_errno(err, -errno, "cannot mount a tmpfs at %s", target);
 	return 0;
@@ -82,7 +87,8 @@ static void unescape(char *s)
 	char *out = s;
 
 	for (; *s; s++)
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+			s[3] >= '0' && s[3] <= '7') {
 			*out++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
 			s += 3;
 		} else {
@@ -183,7 +189,8 @@ int mount_remove_below(const char *dir, struct err *err)
 	fclose(f);
 	/* A mount always comes after what it stands on. */
 	while (n > 0) {
-		if (umount2(points[--n], MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT && r == 0)
+		if (umount2(points[--n], MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL &&
+			errno != ENOENT && r == 0)
 			r = err_errno(err, -errno, "cannot unmount %s", points[n]);
 		free(points[n]);
 	}
@@ -259,7 +266,8 @@ static int open_dirs(int root_fd, const char *path, size_t len, mode_t mode)
 				name[at - start] = '\0';
 				next = make_dir(dir, name, mode);
 				if (next == 0)
-					next = path_open_in_root(root_fd, so_far, O_PATH | O_DIRECTORY, 0);
+					next = path_open_in_root(
+						root_fd, so_far, O_PATH | O_DIRECTORY, 0);
 			}
 		}
 		close(dir);

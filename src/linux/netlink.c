@@ -68,7 +68,8 @@ int request_run(struct netlink *n, struct request *q, mnl_cb_t cb, void *arg)
 		len = mnl_socket_recvfrom(n->socket, answer, sizeof(answer));
 		if (len < 0)
 			return -errno;
-		r = mnl_cb_run(answer, (size_t)len, n->seq, mnl_socket_get_portid(n->socket), cb, arg);
+		r = mnl_cb_run(
+			answer, (size_t)len, n->seq, mnl_socket_get_portid(n->socket), cb, arg);
 	} while (r > MNL_CB_STOP);
 	return r < 0 ? -errno : 0;
 }
@@ -86,7 +87,8 @@ static int read_link(const struct nlmsghdr *h, void *arg)
 	const struct nlattr *attr;
 
 	a->index = m->ifi_index;
-	mnl_attr_for_each(attr, h, sizeof(*m)) {
+	mnl_attr_for_each(attr, h, sizeof(*m))
+	{
 		if (mnl_attr_get_type(attr) == IFLA_MTU)
 			a->mtu = (int)mnl_attr_get_u32(attr);
 		else if (mnl_attr_get_type(attr) == IFLA_IFNAME)
@@ -139,7 +141,8 @@ static void put_basics(struct nlmsghdr *h, const char *name, int mtu, const uint
 		mnl_attr_put(h, IFLA_ADDRESS, 6, mac);
 }
 
-int link_add_bridge(struct netlink *n, const char *name, int mtu, const uint8_t mac[6], struct err *err)
+int link_add_bridge(
+	struct netlink *n, const char *name, int mtu, const uint8_t mac[6], struct err *err)
 {
 	struct request q;
 	int index;
@@ -153,7 +156,8 @@ int link_add_bridge(struct netlink *n, const char *name, int mtu, const uint8_t 
 	mnl_attr_nest_end(q.h, info);
 	int r = request_run(n, &q, NULL, NULL);
 	if (r == -EOPNOTSUPP)
-		return err_set(err, r, "this kernel knows no bridges: load the module bridge (modprobe bridge)");
+		return err_set(err, r,
+			"this kernel knows no bridges: load the module bridge (modprobe bridge)");
 	return r < 0 ? err_errno(err, r, "cannot create the bridge %s", name) : 0;
 }
 
@@ -175,8 +179,10 @@ int link_add_veth(struct netlink *n, const struct link_veth *v, struct err *err)
 	mnl_attr_nest_end(q.h, info);
 	int r = request_run(n, &q, NULL, NULL);
 	if (r == -EOPNOTSUPP)
-		return err_set(err, r, "this kernel knows no veth pairs: load the module veth (modprobe veth)");
-	return r < 0 ? err_errno(err, r, "cannot create the link pair %s, %s", v->name, v->peer) : 0;
+		return err_set(err, r,
+			"this kernel knows no veth pairs: load the module veth (modprobe veth)");
+	return r < 0 ? err_errno(err, r, "cannot create the link pair %s, %s", v->name, v->peer)
+		     : 0;
 }
 
 int link_set_up(struct netlink *n, const char *name, struct err *err)
@@ -192,7 +198,8 @@ int link_set_up(struct netlink *n, const char *name, struct err *err)
 	return r < 0 ? err_errno(err, r, "cannot switch the link %s on", name) : 0;
 }
 
-int link_set_bridge(struct netlink *n, const char *name, const char *bridge, bool hairpin, struct err *err)
+int link_set_bridge(
+	struct netlink *n, const char *name, const char *bridge, bool hairpin, struct err *err)
 {
 	struct request q;
 	int index, bridge_index, r = find(n, name, &index, err);
@@ -227,7 +234,9 @@ int link_set_netns(struct netlink *n, const char *name, int netns_fd, struct err
 	link_request(&q, RTM_NEWLINK, 0, index);
 	mnl_attr_put_u32(q.h, IFLA_NET_NS_FD, (uint32_t)netns_fd);
 	r = request_run(n, &q, NULL, NULL);
-	return r < 0 ? err_errno(err, r, "cannot move the link %s to another network namespace", name) : 0;
+	return r < 0
+		? err_errno(err, r, "cannot move the link %s to another network namespace", name)
+		: 0;
 }
 
 int link_delete(struct netlink *n, const char *name, struct err *err)
@@ -245,7 +254,8 @@ int link_delete(struct netlink *n, const char *name, struct err *err)
 }
 
 /* ---- addresses ---- */
-static int address_change(struct netlink *n, uint16_t type, uint16_t flags, const char *link, uint32_t ip, int prefix, struct err *err)
+static int address_change(struct netlink *n, uint16_t type, uint16_t flags, const char *link,
+	uint32_t ip, int prefix, struct err *err)
 {
 	struct request q;
 	int index, r = find(n, link, &index, err);
@@ -269,7 +279,8 @@ int address_add(struct netlink *n, const char *link, uint32_t ip, int prefix, st
 	int r = address_change(n, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, link, ip, prefix, err);
 
 	if (r < 0 && r != -EEXIST)
-		return err_errno(err, r, "cannot give %s/%d to the link %s", inet_ntop(AF_INET, &ip, text, sizeof(text)), prefix, link);
+		return err_errno(err, r, "cannot give %s/%d to the link %s",
+			inet_ntop(AF_INET, &ip, text, sizeof(text)), prefix, link);
 	return 0;
 }
 
@@ -279,12 +290,14 @@ int address_delete(struct netlink *n, const char *link, uint32_t ip, int prefix,
 	int r = address_change(n, RTM_DELADDR, 0, link, ip, prefix, err);
 
 	if (r < 0 && r != -EADDRNOTAVAIL && r != -ENODEV)
-		return err_errno(err, r, "cannot take %s/%d from the link %s", inet_ntop(AF_INET, &ip, text, sizeof(text)), prefix, link);
+		return err_errno(err, r, "cannot take %s/%d from the link %s",
+			inet_ntop(AF_INET, &ip, text, sizeof(text)), prefix, link);
 	return 0;
 }
 
 /* ---- routes ---- */
-struct rtmsg *route_request(struct request *q, uint16_t type, uint16_t flags, uint32_t destination, int prefix)
+struct rtmsg *route_request(
+	struct request *q, uint16_t type, uint16_t flags, uint32_t destination, int prefix)
 {
 	struct rtmsg *m = request_init(q, type, flags, sizeof(*m));
 
@@ -297,7 +310,8 @@ struct rtmsg *route_request(struct request *q, uint16_t type, uint16_t flags, ui
 	return m;
 }
 
-int route_set(struct netlink *n, uint32_t destination, int prefix, uint32_t gateway, const char *link, struct err *err)
+int route_set(struct netlink *n, uint32_t destination, int prefix, uint32_t gateway,
+	const char *link, struct err *err)
 {
 	char to[INET_ADDRSTRLEN], via[INET_ADDRSTRLEN];
 	struct request q;
@@ -305,7 +319,8 @@ int route_set(struct netlink *n, uint32_t destination, int prefix, uint32_t gate
 
 	if (r < 0)
 		return r;
-	struct rtmsg *m = route_request(&q, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, destination, prefix);
+	struct rtmsg *m =
+		route_request(&q, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, destination, prefix);
 	m->rtm_protocol = RTPROT_STATIC;
 	m->rtm_scope = gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
 	if (gateway)
@@ -314,7 +329,8 @@ int route_set(struct netlink *n, uint32_t destination, int prefix, uint32_t gate
 		mnl_attr_put_u32(q.h, RTA_OIF, (uint32_t)index);
 	r = request_run(n, &q, NULL, NULL);
 	if (r < 0)
-		return err_errno(err, r, "cannot set the route to %s/%d by %s", inet_ntop(AF_INET, &destination, to, sizeof(to)), prefix,
+		return err_errno(err, r, "cannot set the route to %s/%d by %s",
+			inet_ntop(AF_INET, &destination, to, sizeof(to)), prefix,
 			gateway ? inet_ntop(AF_INET, &gateway, via, sizeof(via)) : link);
 	return 0;
 }
@@ -328,7 +344,8 @@ int route_delete(struct netlink *n, uint32_t destination, int prefix, struct err
 	m->rtm_scope = RT_SCOPE_NOWHERE;
 	int r = request_run(n, &q, NULL, NULL);
 	if (r < 0 && r != -ESRCH)
-		return err_errno(err, r, "cannot delete the route to %s/%d", inet_ntop(AF_INET, &destination, to, sizeof(to)), prefix);
+		return err_errno(err, r, "cannot delete the route to %s/%d",
+			inet_ntop(AF_INET, &destination, to, sizeof(to)), prefix);
 	return 0;
 }
 
@@ -345,7 +362,8 @@ static int read_route(const struct nlmsghdr *h, void *arg)
 
 	if (m->rtm_dst_len != 0 || m->rtm_table != RT_TABLE_MAIN || m->rtm_type != RTN_UNICAST)
 		return MNL_CB_OK;
-	mnl_attr_for_each(attr, h, sizeof(*m)) {
+	mnl_attr_for_each(attr, h, sizeof(*m))
+	{
 		if (mnl_attr_get_type(attr) == RTA_OIF)
 			now.index = (int)mnl_attr_get_u32(attr);
 		else if (mnl_attr_get_type(attr) == RTA_PREFSRC)
@@ -375,7 +393,8 @@ int route_default_link(struct netlink *n, int *ret_index, uint32_t *ret_source)
 }
 
 /* ---- neighbors ---- */
-static int neighbor_change(struct netlink *n, uint16_t type, uint16_t flags, const char *link, uint32_t ip, const uint8_t *mac, struct err *err)
+static int neighbor_change(struct netlink *n, uint16_t type, uint16_t flags, const char *link,
+	uint32_t ip, const uint8_t *mac, struct err *err)
 {
 	struct request q;
 	int index, r = find(n, link, &index, err);
@@ -392,12 +411,15 @@ static int neighbor_change(struct netlink *n, uint16_t type, uint16_t flags, con
 	return request_run(n, &q, NULL, NULL);
 }
 
-int neighbor_set(struct netlink *n, const char *link, uint32_t ip, const uint8_t mac[6], struct err *err)
+int neighbor_set(
+	struct netlink *n, const char *link, uint32_t ip, const uint8_t mac[6], struct err *err)
 {
 	char text[INET_ADDRSTRLEN];
 	int r = neighbor_change(n, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, link, ip, mac, err);
 
-	return r < 0 ? err_errno(err, r, "cannot set the neighbor %s on %s", inet_ntop(AF_INET, &ip, text, sizeof(text)), link) : 0;
+	return r < 0 ? err_errno(err, r, "cannot set the neighbor %s on %s",
+			       inet_ntop(AF_INET, &ip, text, sizeof(text)), link)
+		     : 0;
 }
 
 int neighbor_delete(struct netlink *n, const char *link, uint32_t ip, struct err *err)
@@ -406,6 +428,7 @@ int neighbor_delete(struct netlink *n, const char *link, uint32_t ip, struct err
 	int r = neighbor_change(n, RTM_DELNEIGH, 0, link, ip, NULL, err);
 
 	if (r < 0 && r != -ENOENT && r != -ENODEV)
-		return err_errno(err, r, "cannot delete the neighbor %s on %s", inet_ntop(AF_INET, &ip, text, sizeof(text)), link);
+		return err_errno(err, r, "cannot delete the neighbor %s on %s",
+			inet_ntop(AF_INET, &ip, text, sizeof(text)), link);
 	return 0;
 }

@@ -29,7 +29,8 @@ static int run_locked(const char *text, bool json, struct buf *out, struct err *
 		struct str message = str_of(nft_ctx_get_error_buffer(c)), line, rest;
 		bool missing = str_find_str(message, STR("No such file or directory")) >= 0;
 		str_cut(message, '\n', &line, &rest);
-		return err_set(err, missing ? -ENOENT : -EINVAL, "nftables refused a batch: " STR_FMT, STR_ARG(line));
+		return err_set(err, missing ? -ENOENT : -EINVAL,
+			"nftables refused a batch: " STR_FMT, STR_ARG(line));
 	}
 	if (out)
 		buf_addz(out, nft_ctx_get_output_buffer(c));

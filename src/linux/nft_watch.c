@@ -10,8 +10,10 @@
 
 int nft_monitor(int *ret_fd, struct err *err)
 {
-	struct sockaddr_nl a = { .nl_family = AF_NETLINK, .nl_groups = 1u << (NFNLGRP_NFTABLES - 1) };
-	CLEAN_FD int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
+	struct sockaddr_nl a = { .nl_family = AF_NETLINK,
+		.nl_groups = 1u << (NFNLGRP_NFTABLES - 1) };
+	CLEAN_FD int fd =
+		socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
 		return err_errno(err, -errno, "cannot watch nftables");
@@ -31,7 +33,8 @@ bool nft_monitor_lost(int fd)
 		int left = (int)n;
 
 		lost |= n < 0;
-		for (const struct nlmsghdr *h = (const void *)b; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left))
+		for (const struct nlmsghdr *h = (const void *)b; mnl_nlmsg_ok(h, left);
+			h = mnl_nlmsg_next(h, &left))
 			lost |= h->nlmsg_type == gone;
 	}
 	return lost;

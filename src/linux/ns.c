@@ -14,7 +14,9 @@
 #include <linux/magic.h>
 
 const char *const ns_names[NS_KINDS] = { [NS_NET] = "net", [NS_UTS] = "uts", [NS_IPC] = "ipc" };
-static const int ns_flags[NS_KINDS] = { [NS_NET] = CLONE_NEWNET, [NS_UTS] = CLONE_NEWUTS, [NS_IPC] = CLONE_NEWIPC };
+static const int ns_flags[NS_KINDS] = {
+	[NS_NET] = CLONE_NEWNET, [NS_UTS] = CLONE_NEWUTS, [NS_IPC] = CLONE_NEWIPC
+};
 
 #define CGROUP2_HYBRID "/sys/fs/cgroup/unified"
 #define NS_STACK (1024 * 1024)
@@ -61,7 +63,8 @@ static int pin(enum ns_kind kind, const char *path, struct err *err)
 		return err_errno(err, -errno, "cannot create %s to pin a namespace", path);
 	snprintf(own, sizeof(own), "/proc/self/task/%d/ns/%s", gettid(), ns_names[kind]);
 	if (mount(own, path, NULL, MS_BIND, NULL) < 0)
-		return err_errno(err, -errno, "cannot bind a %s namespace to %s", ns_names[kind], path);
+		return err_errno(
+			err, -errno, "cannot bind a %s namespace to %s", ns_names[kind], path);
 	return 0;
 }
 
@@ -73,7 +76,8 @@ static int create_in_thread(struct ns_call *c)
 		if (c->paths[k])
 			flags |= ns_flags[k];
 	if (unshare(flags) < 0)
-		return err_errno(c->err, -errno, "cannot make a namespace (root is needed, and a kernel with CONFIG_NET_NS, UTS_NS, IPC_NS)");
+		return err_errno(c->err, -errno,
+			"cannot make a namespace (root is needed, and a kernel with CONFIG_NET_NS, UTS_NS, IPC_NS)");
 	if (c->user_fn)
 		r = c->user_fn(c->user_arg, c->err);
 	for (int k = 0; k < NS_KINDS && r == 0; k++)
@@ -87,7 +91,9 @@ static int create_in_thread(struct ns_call *c)
 
 int ns_create(const char *const paths[NS_KINDS], ns_fn fn, void *arg, struct err *err)
 {
-	struct ns_call c = { .fn = create_in_thread, .paths = paths, .user_fn = fn, .user_arg = arg, .err = err };
+	struct ns_call c = {
+		.fn = create_in_thread, .paths = paths, .user_fn = fn, .user_arg = arg, .err = err
+	};
 
 	return call_on_thread(&c);
 }
@@ -119,7 +125,8 @@ int ns_open(const char *path, int *ret_fd, struct err *err)
 		return err_errno(err, -errno, "cannot open the namespace %s", path);
 	if (fstatfs(fd, &fs) < 0 || fs.f_type != NSFS_MAGIC) {
 		close(fd);
-		return err_set(err, -ESTALE, "no namespace is bound to %s any more (the machine was restarted)", path);
+		return err_set(err, -ESTALE,
+			"no namespace is bound to %s any more (the machine was restarted)", path);
 	}
 	*ret_fd = fd;
 	return 0;
@@ -131,7 +138,8 @@ static int cover_cgroup2(struct err *err)
 {
 	if (access(CGROUP2_HYBRID, F_OK) < 0)
 		return 0;
-	if (mount("tmpfs", CGROUP2_HYBRID, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=1m,mode=755") < 0)
+	if (mount("tmpfs", CGROUP2_HYBRID, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		    "size=1m,mode=755") < 0)
 		return err_errno(err, -errno, "cannot cover %s for crun", CGROUP2_HYBRID);
 	return 0;
 }
@@ -144,9 +152,11 @@ static int run_in_thread(struct ns_call *c)
 		return err_errno(c->err, -errno, "cannot enter a network namespace");
 	if (c->where->private_mounts) {
 		if (unshare(CLONE_NEWNS) < 0)
-			return err_errno(c->err, -errno, "cannot make a mount namespace (root is needed)");
+			return err_errno(
+				c->err, -errno, "cannot make a mount namespace (root is needed)");
 		if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-			return err_errno(c->err, -errno, "cannot make the mounts of a new namespace slaves");
+			return err_errno(
+				c->err, -errno, "cannot make the mounts of a new namespace slaves");
 		if (c->where->hide_cgroup2 && (r = cover_cgroup2(c->err)) < 0)
 			return r;
 	}
@@ -155,7 +165,9 @@ static int run_in_thread(struct ns_call *c)
 
 int ns_run(const struct ns_where *where, ns_fn fn, void *arg, struct err *err)
 {
-	struct ns_call c = { .fn = run_in_thread, .where = where, .user_fn = fn, .user_arg = arg, .err = err };
+	struct ns_call c = {
+		.fn = run_in_thread, .where = where, .user_fn = fn, .user_arg = arg, .err = err
+	};
 
 	return call_on_thread(&c);
 }

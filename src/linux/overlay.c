@@ -9,7 +9,8 @@
 #include <sys/socket.h>
 
 /* ---- routes ---- */
-static struct rtmsg *route_message(struct request *q, uint16_t type, uint16_t flags, const struct route *r, uint8_t protocol)
+static struct rtmsg *route_message(
+	struct request *q, uint16_t type, uint16_t flags, const struct route *r, uint8_t protocol)
 {
 	struct rtmsg *m = route_request(q, type, flags, r->destination, r->prefix);
 
@@ -28,10 +29,12 @@ int route_put(struct netlink *n, const struct route *r, uint8_t protocol, struct
 	char to[INET_ADDRSTRLEN], via[INET_ADDRSTRLEN];
 	struct request q;
 
-	route_message(&q, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, r, protocol)->rtm_scope = r->gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+	route_message(&q, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, r, protocol)->rtm_scope =
+		r->gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
 	int e = request_run(n, &q, NULL, NULL);
 	if (e < 0)
-		return err_errno(err, e, "cannot set the route to %s/%d by %s", inet_ntop(AF_INET, &r->destination, to, sizeof(to)), r->prefix,
+		return err_errno(err, e, "cannot set the route to %s/%d by %s",
+			inet_ntop(AF_INET, &r->destination, to, sizeof(to)), r->prefix,
 			inet_ntop(AF_INET, &r->gateway, via, sizeof(via)));
 	return 0;
 }
@@ -44,7 +47,8 @@ int route_take(struct netlink *n, const struct route *r, uint8_t protocol, struc
 	route_message(&q, RTM_DELROUTE, 0, r, protocol)->rtm_scope = RT_SCOPE_NOWHERE;
 	int e = request_run(n, &q, NULL, NULL);
 	if (e < 0 && e != -ESRCH && e != -ENODEV)
-		return err_errno(err, e, "cannot delete the route to %s/%d", inet_ntop(AF_INET, &r->destination, to, sizeof(to)), r->prefix);
+		return err_errno(err, e, "cannot delete the route to %s/%d",
+			inet_ntop(AF_INET, &r->destination, to, sizeof(to)), r->prefix);
 	return 0;
 }
 
@@ -54,7 +58,8 @@ static void read_route(const struct nlmsghdr *h, struct route *ret)
 	const struct nlattr *attr;
 
 	*ret = (struct route){ .prefix = m->rtm_dst_len, .onlink = m->rtm_flags & RTNH_F_ONLINK };
-	mnl_attr_for_each(attr, h, sizeof(*m)) {
+	mnl_attr_for_each(attr, h, sizeof(*m))
+	{
 		switch (mnl_attr_get_type(attr)) {
 		case RTA_DST:
 			ret->destination = mnl_attr_get_u32(attr);
@@ -83,7 +88,8 @@ static int walk_route(const struct nlmsghdr *h, void *arg)
 	const struct route_walk *w = arg;
 	struct route r;
 
-	if (m->rtm_family != AF_INET || m->rtm_table != RT_TABLE_MAIN || m->rtm_protocol != w->protocol || m->rtm_type != RTN_UNICAST)
+	if (m->rtm_family != AF_INET || m->rtm_table != RT_TABLE_MAIN ||
+		m->rtm_protocol != w->protocol || m->rtm_type != RTN_UNICAST)
 		return MNL_CB_OK;
 	read_route(h, &r);
 	w->fn(w->arg, &r);
@@ -130,8 +136,10 @@ static int match_address(const struct nlmsghdr *h, void *arg)
 	struct address_search *s = arg;
 	const struct nlattr *attr;
 
-	mnl_attr_for_each(attr, h, sizeof(*m)) {
-		if (mnl_attr_get_type(attr) == IFA_LOCAL && m->ifa_family == AF_INET && mnl_attr_get_u32(attr) == s->ip)
+	mnl_attr_for_each(attr, h, sizeof(*m))
+	{
+		if (mnl_attr_get_type(attr) == IFA_LOCAL && m->ifa_family == AF_INET &&
+			mnl_attr_get_u32(attr) == s->ip)
 			s->index = (int)m->ifa_index;
 	}
 	return MNL_CB_OK;
@@ -142,7 +150,8 @@ int address_find_link(struct netlink *n, uint32_t ip, int *ret_index)
 	struct address_search s = { .ip = ip };
 	struct request q;
 
-	((struct ifaddrmsg *)request_init(&q, RTM_GETADDR, NLM_F_DUMP, sizeof(struct ifaddrmsg)))->ifa_family = AF_INET;
+	((struct ifaddrmsg *)request_init(&q, RTM_GETADDR, NLM_F_DUMP, sizeof(struct ifaddrmsg)))
+		->ifa_family = AF_INET;
 	int r = request_run(n, &q, match_address, &s);
 	if (r < 0)
 		return r;
@@ -162,7 +171,8 @@ static void read_vxlan_data(const struct nlattr *data, struct vxlan *v)
 {
 	const struct nlattr *attr;
 
-	mnl_attr_for_each_nested(attr, data) {
+	mnl_attr_for_each_nested(attr, data)
+	{
 		switch (mnl_attr_get_type(attr)) {
 		case IFLA_VXLAN_ID:
 			v->vni = mnl_attr_get_u32(attr);
@@ -185,14 +195,16 @@ static int read_vxlan(const struct nlmsghdr *h, void *arg)
 	const struct nlattr *attr, *in;
 
 	a->is_up = ((const struct ifinfomsg *)mnl_nlmsg_get_payload(h))->ifi_flags & IFF_UP;
-	mnl_attr_for_each(attr, h, sizeof(struct ifinfomsg)) {
+	mnl_attr_for_each(attr, h, sizeof(struct ifinfomsg))
+	{
 		if (mnl_attr_get_type(attr) == IFLA_ADDRESS && mnl_attr_get_payload_len(attr) == 6)
 			memcpy(a->v.mac, mnl_attr_get_payload(attr), 6);
 		else if (mnl_attr_get_type(attr) == IFLA_MTU)
 			a->v.mtu = (int)mnl_attr_get_u32(attr);
 		if (mnl_attr_get_type(attr) != IFLA_LINKINFO)
 			continue;
-		mnl_attr_for_each_nested(in, attr) {
+		mnl_attr_for_each_nested(in, attr)
+		{
 			if (mnl_attr_get_type(in) == IFLA_INFO_KIND)
 				a->is_vxlan = !strcmp(mnl_attr_get_str(in), "vxlan");
 			else if (mnl_attr_get_type(in) == IFLA_INFO_DATA && a->is_vxlan)
@@ -240,11 +252,12 @@ int link_add_vxlan(struct netlink *n, const struct vxlan *v, struct err *err)
 	if (link_find(n, v->name, &index) == 0) {
 		link_request(&q, RTM_GETLINK, 0, index);
 		r = request_run(n, &q, read_vxlan, &have);
-		if (r == 0 && have.is_vxlan && have.v.vni == v->vni && have.v.local == v->local && have.v.port == v->port &&
-			!memcmp(have.v.mac, v->mac, 6)) {
+		if (r == 0 && have.is_vxlan && have.v.vni == v->vni && have.v.local == v->local &&
+			have.v.port == v->port && !memcmp(have.v.mac, v->mac, 6)) {
 			/* Only when need be: each change is news for netlink_monitor. */
 			r = have.is_up && have.v.mtu == v->mtu ? 0 : set_mtu_up(n, index, v->mtu);
-			return r < 0 ? err_errno(err, r, "cannot switch the link %s on", v->name) : 0;
+			return r < 0 ? err_errno(err, r, "cannot switch the link %s on", v->name)
+				     : 0;
 		}
 		r = link_delete(n, v->name, err);
 		if (r < 0)
@@ -252,10 +265,13 @@ int link_add_vxlan(struct netlink *n, const struct vxlan *v, struct err *err)
 	}
 	r = create_vxlan(n, v);
 	if (r == -EOPNOTSUPP)
-		return err_set(err, r, "this kernel knows no VXLAN: load the module vxlan (modprobe vxlan)");
+		return err_set(err, r,
+			"this kernel knows no VXLAN: load the module vxlan (modprobe vxlan)");
 	if (r == -EEXIST)
-		return err_set(err, r, "another VXLAN link of this machine has VNI %u and port %u already (flannel's has): remove it, or use "
-			"--pod-network routes", v->vni, v->port);
+		return err_set(err, r,
+			"another VXLAN link of this machine has VNI %u and port %u already (flannel's has): remove it, or use "
+			"--pod-network routes",
+			v->vni, v->port);
 	if (r == 0)
 		r = link_find(n, v->name, &index);
 	if (r == 0)
@@ -284,7 +300,9 @@ int fdb_set(struct netlink *n, int link, const uint8_t mac[6], uint32_t remote, 
 	mnl_attr_put(q.h, NDA_LLADDR, 6, mac);
 	mnl_attr_put_u32(q.h, NDA_DST, remote);
 	int r = request_run(n, &q, NULL, NULL);
-	return r < 0 ? err_errno(err, r, "cannot set the forwarding entry to %s", inet_ntop(AF_INET, &remote, to, sizeof(to))) : 0;
+	return r < 0 ? err_errno(err, r, "cannot set the forwarding entry to %s",
+			       inet_ntop(AF_INET, &remote, to, sizeof(to)))
+		     : 0;
 }
 
 int fdb_delete(struct netlink *n, int link, const uint8_t mac[6], uint32_t remote, struct err *err)
@@ -297,7 +315,8 @@ int fdb_delete(struct netlink *n, int link, const uint8_t mac[6], uint32_t remot
 	mnl_attr_put_u32(q.h, NDA_DST, remote);
 	int r = request_run(n, &q, NULL, NULL);
 	if (r < 0 && r != -ENOENT && r != -ENODEV)
-		return err_errno(err, r, "cannot delete the forwarding entry to %s", inet_ntop(AF_INET, &remote, to, sizeof(to)));
+		return err_errno(err, r, "cannot delete the forwarding entry to %s",
+			inet_ntop(AF_INET, &remote, to, sizeof(to)));
 	return 0;
 }
 
@@ -316,12 +335,15 @@ static int walk_neighbor(const struct nlmsghdr *h, void *arg)
 	uint8_t mac[6] = { 0 };
 	uint32_t ip = 0;
 
-	if (m->ndm_ifindex != w->link || m->ndm_family != w->family || !(m->ndm_state & NUD_PERMANENT))
+	if (m->ndm_ifindex != w->link || m->ndm_family != w->family ||
+		!(m->ndm_state & NUD_PERMANENT))
 		return MNL_CB_OK;
-	mnl_attr_for_each(attr, h, sizeof(*m)) {
+	mnl_attr_for_each(attr, h, sizeof(*m))
+	{
 		if (mnl_attr_get_type(attr) == NDA_DST && mnl_attr_get_payload_len(attr) == 4)
 			ip = mnl_attr_get_u32(attr);
-		else if (mnl_attr_get_type(attr) == NDA_LLADDR && mnl_attr_get_payload_len(attr) == 6)
+		else if (mnl_attr_get_type(attr) == NDA_LLADDR &&
+			mnl_attr_get_payload_len(attr) == 6)
 			memcpy(mac, mnl_attr_get_payload(attr), 6);
 	}
 	if (ip && w->fdb)
@@ -335,7 +357,8 @@ static int walk(struct netlink *n, struct neighbor_walk *w, struct err *err)
 {
 	struct request q;
 
-	((struct ndmsg *)request_init(&q, RTM_GETNEIGH, NLM_F_DUMP, sizeof(struct ndmsg)))->ndm_family = (uint8_t)w->family;
+	((struct ndmsg *)request_init(&q, RTM_GETNEIGH, NLM_F_DUMP, sizeof(struct ndmsg)))
+		->ndm_family = (uint8_t)w->family;
 	int r = request_run(n, &q, walk_neighbor, w);
 	return r < 0 ? err_errno(err, r, "cannot list neighbors") : 0;
 }
@@ -357,8 +380,10 @@ int neighbor_each(struct netlink *n, int link, neighbor_fn fn, void *arg, struct
 /* ---- being told ---- */
 int netlink_monitor(int *ret_fd, struct err *err)
 {
-	struct sockaddr_nl a = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE };
-	CLEAN_FD int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	struct sockaddr_nl a = { .nl_family = AF_NETLINK,
+		.nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE };
+	CLEAN_FD int fd =
+		socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
 		return err_errno(err, -errno, "cannot watch links and routes");

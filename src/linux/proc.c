@@ -45,8 +45,10 @@ static int sysctl_open(const char *name, int flags, int *ret_fd, struct err *err
 		return 0;
 	r = -errno;
 	for (size_t i = 0; r == -ENOENT && i < ARRAY_LEN(sysctl_remedies); i++)
-		if (str_has_prefix(str_of(path + strlen("/proc/sys/")), str_of(sysctl_remedies[i].prefix)))
-			return err_set(err, r, "sysctl %s is not there: %s", name, sysctl_remedies[i].remedy);
+		if (str_has_prefix(
+			    str_of(path + strlen("/proc/sys/")), str_of(sysctl_remedies[i].prefix)))
+			return err_set(err, r, "sysctl %s is not there: %s", name,
+				sysctl_remedies[i].remedy);
 	return err_errno(err, r, "cannot open sysctl %s", name);
 }
 
@@ -127,7 +129,10 @@ static int process_stat(pid_t pid, char *ret_state, uint64_t *ret_start)
 	text[n] = '\0';
 	/* The name stands in parentheses and may hold anything; what follows the last one is plain. */
 	char *p = strrchr(text, ')');
-	if (!p || sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", ret_state, &start) != 2)
+	if (!p ||
+		sscanf(p + 1,
+			" %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+			ret_state, &start) != 2)
 		return -ESRCH;
 	*ret_start = start;
 	return 0;
@@ -145,7 +150,8 @@ bool process_alive(pid_t pid, uint64_t start_time)
 	uint64_t start;
 	char state;
 
-	return pid > 0 && process_stat(pid, &state, &start) == 0 && start == start_time && state != 'Z' && state != 'X';
+	return pid > 0 && process_stat(pid, &state, &start) == 0 && start == start_time &&
+		state != 'Z' && state != 'X';
 }
 
 /* Stopped first, so that none forks away while its children are counted. */
@@ -158,7 +164,8 @@ static void kill_tree(pid_t pid, int depth)
 	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	text[MAX(n, 0)] = '\0';
-	for (char *child = strtok_r(text, " ", &save); child && depth < 32; child = strtok_r(NULL, " ", &save))
+	for (char *child = strtok_r(text, " ", &save); child && depth < 32;
+		child = strtok_r(NULL, " ", &save))
 		kill_tree(atoi(child), depth + 1);
 	kill(pid, SIGKILL);
 }

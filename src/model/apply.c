@@ -206,7 +206,7 @@ static struct field_owner *add_owner(struct field_owners *owners, struct str man
 {
 	struct field_owner *o = model_list_add(a, owners, sizeof(*o));
 
-	*o = (struct field_owner) {
+	*o = (struct field_owner){
 		.manager = arena_str(a, manager),
 		.operation = str_of(operation),
 		.api_version = arena_str(a, r->api_version),
@@ -233,8 +233,8 @@ static void take_from_others(struct field_owners *owners, const struct field_own
 {
 	for (size_t i = 0; i < owners->len; i++)
 		if (&owners->items[i] != except)
-			owners->items[i].fields = field_set_minus(
-				owners->items[i].fields, fields, deep, a);
+			owners->items[i].fields =
+				field_set_minus(owners->items[i].fields, fields, deep, a);
 }
 
 #define UPDATERS_MAX 10 /* entries of operation Update; the oldest become one */
@@ -283,8 +283,8 @@ void fields_track_update(const struct field_request *r, const struct value *old,
 		me = add_owner(owners, r->manager, "Update", r, a);
 		fresh = true;
 	}
-	struct field_set *mine = field_set_minus(
-		field_set_union(me->fields, changed, a), c.removed, false, a);
+	struct field_set *mine =
+		field_set_minus(field_set_union(me->fields, changed, a), c.removed, false, a);
 
 	if (!fresh && !field_set_equal(mine, me->fields))
 		me->time = r->now;
@@ -315,7 +315,7 @@ static struct field_conflict *find_conflicts(const struct field_owners *owners,
 		size_t n = field_set_paths(field_set_intersect(o->fields, changed, a), a, &paths);
 
 		for (size_t j = 0; j < n; j++)
-			*LIST_ADD(a, &out) = (struct field_conflict) {
+			*LIST_ADD(a, &out) = (struct field_conflict){
 				.manager = o->manager,
 				.api_version = o->api_version,
 				.by_update = str_eqz(o->operation, "Update"),
@@ -367,10 +367,10 @@ static struct field_set *all_owned(const struct field_owners *owners, const stru
 
 static bool copy_owners(const struct field_owners *from, struct field_owners *to, struct arena *a)
 {
-	*to = (struct field_owners) { 0 };
+	*to = (struct field_owners){ 0 };
 	for (size_t i = 0; i < from->len; i++)
-		*(struct field_owner *)model_list_add(
-			a, to, sizeof(struct field_owner)) = from->items[i];
+		*(struct field_owner *)model_list_add(a, to, sizeof(struct field_owner)) =
+			from->items[i];
 	return from->len > 0;
 }
 
@@ -379,7 +379,8 @@ static int check_applied(
 
 /* Items that merge by keys must have them, each once: where one cannot be told from another, applying twice would not be
  * applying once. */
-static int check_items(const struct place_kind *p, const struct value *v, struct arena *a, struct err *err)
+static int check_items(
+	const struct place_kind *p, const struct value *v, struct arena *a, struct err *err)
 {
 	struct map seen = { 0 };
 	struct place_kind item = place_of_item(p);
@@ -390,14 +391,17 @@ static int check_items(const struct place_kind *p, const struct value *v, struct
 		struct str e = element_of_item(p, &v->list.items[i], a);
 
 		if (!e.p && p->kind == PLACE_LIST_SET)
-			r = err_set(err, -EINVAL, "%s: element %zu: a set holds texts, numbers and bools only", list, i);
+			r = err_set(err, -EINVAL,
+				"%s: element %zu: a set holds texts, numbers and bools only", list,
+				i);
 		else if (!e.p)
 			r = err_set(err, -EINVAL,
 				"%s: element %zu: associative list with keys has an element that omits key "
 				"field \"%s\" (and doesn't have default value)",
 				list, i, p->field->list_keys[0]);
 		else if (map_get(&seen, e))
-			r = err_set(err, -EINVAL, "%s: duplicate entries for key " STR_FMT, list, STR_ARG(e));
+			r = err_set(err, -EINVAL, "%s: duplicate entries for key " STR_FMT, list,
+				STR_ARG(e));
 		else
 			map_set(&seen, e, (void *)1);
 		if (!r)
@@ -438,8 +442,8 @@ int fields_apply(const struct field_request *r, const struct value *live,
 		return bad;
 	if (!copy_owners(owners, &now, a) && live->kind == VALUE_OBJECT &&
 		live->object.len) /* never tracked: all belongs to who came before */
-		add_owner(&now, STR("before-first-apply"), "Update", r, a)->fields = ownable(
-			field_set_of(r->type, live, a), r, a);
+		add_owner(&now, STR("before-first-apply"), "Update", r, a)->fields =
+			ownable(field_set_of(r->type, live, a), r, a);
 	struct field_owner *me = find_owner(&now, r, "Apply");
 	struct field_set *given_up = me ? field_set_minus(me->fields, mine, false, a) : NULL;
 

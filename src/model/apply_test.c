@@ -105,14 +105,13 @@ static void test_compare_many(void **state)
 	struct value *old_data = value_set(a, &old, STR("data")),
 		     *data = value_set(a, &obj, STR("data"));
 
-	*old_data = *data = (struct value) { .kind = VALUE_OBJECT };
+	*old_data = *data = (struct value){ .kind = VALUE_OBJECT };
 	for (int i = 0; i < 100; i++) {
-		*value_set(a, old_data, arena_fmt(a, "k%d", i)) = (struct value) {
-			.kind = VALUE_INT, .integer = i
-		};
-		*value_set(a, data, arena_fmt(a, "k%d", 100 - i)) = (struct value) {
-			.kind = VALUE_INT, .integer = 100 - i == 50 ? -1 : 100 - i
-		};
+		*value_set(a, old_data, arena_fmt(a, "k%d", i)) =
+			(struct value){ .kind = VALUE_INT, .integer = i };
+		*value_set(a, data, arena_fmt(a, "k%d", 100 - i)) =
+			(struct value){ .kind = VALUE_INT,
+				.integer = 100 - i == 50 ? -1 : 100 - i };
 	}
 	struct field_changes c = field_set_compare(&core_v1_config_map_type, &old, &obj, a);
 
@@ -123,7 +122,7 @@ static void test_compare_many(void **state)
 
 static struct field_request request(const char *manager, int64_t now)
 {
-	return (struct field_request) { .type = &apps_v1_deployment_type,
+	return (struct field_request){ .type = &apps_v1_deployment_type,
 		.manager = str_of(manager),
 		.api_version = STR("apps/v1"),
 		.now = { now, 0 } };
@@ -305,8 +304,10 @@ static void test_apply_refuses(void **state)
 	static const struct {
 		const char *applied, *error;
 	} cases[] = {
-		{ "{'spec':{'template':{'spec':{'containers':[{'image':'x'}]}}}}", "omits key field \"name\"" },
-		{ "{'spec':{'template':{'spec':{'containers':[{'name':'x'},{'name':'x'}]}}}}", "duplicate entries" },
+		{ "{'spec':{'template':{'spec':{'containers':[{'image':'x'}]}}}}",
+			"omits key field \"name\"" },
+		{ "{'spec':{'template':{'spec':{'containers':[{'name':'x'},{'name':'x'}]}}}}",
+			"duplicate entries" },
 		{ "{'metadata':{'finalizers':[{'a':1}]}}", "a set holds" },
 	};
 	struct field_request r = request("me", 1);
@@ -319,7 +320,9 @@ static void test_apply_refuses(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct value applied = v(cases[i].applied);
 
-		assert_int_equal(fields_apply(&r, &live, &applied, true, &owners, a, &out, &conflicts, &n, &err), -EINVAL);
+		assert_int_equal(fields_apply(&r, &live, &applied, true, &owners, a, &out,
+					 &conflicts, &n, &err),
+			-EINVAL);
 		if (!strstr(err.text, cases[i].error))
 			fail_msg("%s", err.text);
 	}

@@ -63,7 +63,7 @@ void str_map_set(struct arena *a, struct str_map *m, struct str key, struct str 
 		model_list_add(a, m, sizeof(*m->items));
 		memmove(&m->items[i + 1], &m->items[i], (m->len - 1 - i) * sizeof(*m->items));
 	}
-	m->items[i] = (struct str_pair) { key, value };
+	m->items[i] = (struct str_pair){ key, value };
 }
 
 bool str_map_remove(struct str_map *m, struct str key)

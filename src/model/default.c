@@ -16,17 +16,17 @@ static void set_text_list(struct str_list *l, const char *json, struct arena *a)
 
 	while (rest.len) {
 		str_cut(rest, ',', &head, &rest);
-		*(struct str *)model_list_add(a, l, sizeof(struct str)) = arena_str(
-			a, str_n(head.p + 1, head.len - 2));
+		*(struct str *)model_list_add(a, l, sizeof(struct str)) =
+			arena_str(a, str_n(head.p + 1, head.len - 2));
 	}
 }
 
 static void set_int_or_str(struct int_or_str *v, const char *json, struct arena *a)
 {
 	if (*json == '"')
-		*v = (struct int_or_str) { .kind = IOS_STR, .text = arena_str(a, unquote(json)) };
+		*v = (struct int_or_str){ .kind = IOS_STR, .text = arena_str(a, unquote(json)) };
 	else
-		*v = (struct int_or_str) { .kind = IOS_INT, .num = atoi(json) };
+		*v = (struct int_or_str){ .kind = IOS_INT, .num = atoi(json) };
 }
 
 static void set_pointer(const struct field *f, void *value, const char *json, struct arena *a)

@@ -52,7 +52,7 @@ struct field_set *field_child_make(struct field_set *s, struct str element, stru
 	}
 	memmove(&s->items[i + 1], &s->items[i], (s->len - i) * sizeof(*s->items));
 	s->len++;
-	s->items[i] = (struct field_child) { .element = element };
+	s->items[i] = (struct field_child){ .element = element };
 	return &s->items[i].set;
 }
 
@@ -99,7 +99,7 @@ int field_set_from_fields(
 
 void field_set_to_fields(const struct field_set *s, struct arena *a, struct value *ret)
 {
-	*ret = (struct value) { .kind = VALUE_OBJECT };
+	*ret = (struct value){ .kind = VALUE_OBJECT };
 	if (!s)
 		return;
 	if (s->member && s->len)

@@ -17,17 +17,18 @@ struct field_child {
 };
 
 struct field_set *field_set_new(struct arena *a);
-struct field_set *field_child_of(const struct field_set *s, struct str element);               /* NULL: none */
+struct field_set *field_child_of(const struct field_set *s, struct str element); /* NULL: none */
 struct field_set *field_child_make(struct field_set *s, struct str element, struct arena *a);
 
 /* How a value at some place merges. */
 struct place_kind {
 	enum { PLACE_LEAF, PLACE_OBJECT, PLACE_MAP, PLACE_LIST_MAP, PLACE_LIST_SET } kind;
-	const struct type *type;  /* of an object; of the values of a map or list */
+	const struct type *type;   /* of an object; of the values of a map or list */
 	const struct field *field; /* of a map or list */
 };
 struct place_kind place_of_object(const struct type *t);
-struct place_kind place_of_member(const struct place_kind *p, struct str name); /* of an object's or map's member */
+struct place_kind place_of_member(
+	const struct place_kind *p, struct str name); /* of an object's or map's member */
 struct place_kind place_of_item(const struct place_kind *p);
 /* The element of a list's item; p NULL: it has no identity (a key is missing). */
 struct str element_of_item(const struct place_kind *p, const struct value *item, struct arena *a);

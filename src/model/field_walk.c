@@ -6,46 +6,46 @@
 
 struct place_kind place_of_object(const struct type *t)
 {
-	return (struct place_kind) { .kind = PLACE_OBJECT, .type = t };
+	return (struct place_kind){ .kind = PLACE_OBJECT, .type = t };
 }
 
 static struct place_kind place_of_message(const struct field *f)
 {
 	if (f->kind != KIND_MESSAGE || f->flags & FIELD_ATOMIC || f->type->is_atomic ||
 		f->type->is_either)
-		return (struct place_kind) { .kind = PLACE_LEAF };
+		return (struct place_kind){ .kind = PLACE_LEAF };
 	return place_of_object(f->type);
 }
 
 struct place_kind place_of_member(const struct place_kind *p, struct str name)
 {
-	const struct type *inner = p->field && p->field->kind == KIND_MESSAGE ? p->field->type
-									      : NULL;
+	const struct type *inner =
+		p->field && p->field->kind == KIND_MESSAGE ? p->field->type : NULL;
 
 	if (p->kind == PLACE_MAP)
 		return inner && !inner->is_atomic && !inner->is_either
 			? place_of_object(inner)
-			: (struct place_kind) { .kind = PLACE_LEAF };
-	const struct field *f = p->kind == PLACE_OBJECT && p->type ? model_field(p->type, name)
-								   : NULL;
+			: (struct place_kind){ .kind = PLACE_LEAF };
+	const struct field *f =
+		p->kind == PLACE_OBJECT && p->type ? model_field(p->type, name) : NULL;
 
 	if (!f)
-		return (struct place_kind) { .kind = PLACE_LEAF };
+		return (struct place_kind){ .kind = PLACE_LEAF };
 	if (f->shape <= SHAPE_PTR)
 		return place_of_message(f);
 	if (f->shape == SHAPE_LIST && f->flags & FIELD_LIST_MAP)
-		return (struct place_kind) { .kind = PLACE_LIST_MAP, .field = f };
+		return (struct place_kind){ .kind = PLACE_LIST_MAP, .field = f };
 	if (f->shape == SHAPE_LIST && f->flags & FIELD_LIST_SET)
-		return (struct place_kind) { .kind = PLACE_LIST_SET, .field = f };
+		return (struct place_kind){ .kind = PLACE_LIST_SET, .field = f };
 	if (f->shape == SHAPE_MAP && !(f->flags & FIELD_ATOMIC))
-		return (struct place_kind) { .kind = PLACE_MAP, .field = f };
-	return (struct place_kind) { .kind = PLACE_LEAF };
+		return (struct place_kind){ .kind = PLACE_MAP, .field = f };
+	return (struct place_kind){ .kind = PLACE_LEAF };
 }
 
 struct place_kind place_of_item(const struct place_kind *p)
 {
 	return p->kind == PLACE_LIST_MAP ? place_of_object(p->field->type)
-					 : (struct place_kind) { .kind = PLACE_LEAF };
+					 : (struct place_kind){ .kind = PLACE_LEAF };
 }
 
 /* ---- elements ---- */
@@ -239,7 +239,7 @@ struct parts {
 	const struct value *of; /* NULL: none */
 	struct str *elements;   /* of a list's items; p NULL: without identity */
 	size_t len;
-	struct map index;       /* name -> position + 1; only of many */
+	struct map index; /* name -> position + 1; only of many */
 	bool indexed;
 };
 #define FEW 16
@@ -252,7 +252,7 @@ static struct str part_name(const struct parts *in, size_t i)
 static void list_parts(
 	struct differ *d, const struct place_kind *p, const struct value *v, struct parts *ret)
 {
-	*ret = (struct parts) { .of = v };
+	*ret = (struct parts){ .of = v };
 	if (!v)
 		return;
 	ret->len = v->kind == VALUE_LIST ? v->list.len : v->object.len;

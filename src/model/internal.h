@@ -16,7 +16,8 @@ struct any_list {
 /* Whether the kind is held as struct str. */
 static inline bool kind_is_text(enum field_kind k)
 {
-	return k == KIND_STRING || k == KIND_BYTES || k == KIND_QUANTITY || k == KIND_RAW || k == KIND_JSON;
+	return k == KIND_STRING || k == KIND_BYTES || k == KIND_QUANTITY || k == KIND_RAW ||
+		k == KIND_JSON;
 }
 
 /* `value` points at the member. */

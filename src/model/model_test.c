@@ -137,7 +137,7 @@ static void test_equal(void **state)
 	/* A pointer to zero is not no pointer. */
 	e = model_copy(&apps_v1_deployment_type, d, a);
 	d->spec.replicas = (struct opt_int32)SOME(0);
-	e->spec.replicas = (struct opt_int32) { 0 };
+	e->spec.replicas = (struct opt_int32){ 0 };
 	assert_false(model_equal(&apps_v1_deployment_type, d, e));
 }
 
@@ -210,7 +210,7 @@ static void test_validate(void **state)
 	port->protocol = STR("ICMP");
 	LIST_ADD(a, &c->env)->name = STR("X");
 	LIST_ADD(a, &c->env)->name = STR("X"); /* twice is fine */
-	LIST_ADD(a, &pod->status.conditions); /* what is below status is not checked */
+	LIST_ADD(a, &pod->status.conditions);  /* what is below status is not checked */
 	model_validate(&core_v1_pod_type, pod, STR(""), &cs);
 	if (cs.len != 7)
 		expect_cause(&cs, "", "seven causes");
@@ -233,7 +233,7 @@ static void test_validate_compound(void **state)
 	struct causes cs = { .arena = a };
 
 	for (int i = 0; i < 2; i++)
-		*LIST_ADD(a, &s->spec.ports) = (struct core_v1_service_port) {
+		*LIST_ADD(a, &s->spec.ports) = (struct core_v1_service_port){
 			.port = 80, .protocol = STR("TCP"), .name = i ? STR("b") : STR("a")
 		};
 	model_validate(&core_v1_service_type, s, STR(""), &cs);

@@ -27,22 +27,22 @@ static bool dns_label(struct str s)
 	return true;
 }
 
-#define MSG_LABEL                                                                                                                                      \
+#define MSG_LABEL \
 	"a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character " \
 	"(e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-#define MSG_LABEL_1035                                                                                                                             \
-	"a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an "         \
+#define MSG_LABEL_1035 \
+	"a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an " \
 	"alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-#define MSG_SUBDOMAIN                                                                                                                                \
-	"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an "           \
-	"alphanumeric character (e.g. 'example.com', regex used for validation is "                                                                 \
+#define MSG_SUBDOMAIN \
+	"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an " \
+	"alphanumeric character (e.g. 'example.com', regex used for validation is " \
 	"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-#define MSG_KEY                                                                                                                                          \
-	"name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. "           \
+#define MSG_KEY \
+	"name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. " \
 	"'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-#define MSG_VALUE                                                                                                                                        \
-	"a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "              \
-	"alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "                                          \
+#define MSG_VALUE \
+	"a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an " \
+	"alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is " \
 	"'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 #define MSG_63 "must be no more than 63 bytes"
 #define MSG_253 "must be no more than 253 bytes"
@@ -98,7 +98,9 @@ const char *valid_label_key(struct str s)
 			return "prefix part must be non-empty";
 		bad = valid_dns_subdomain(prefix);
 		if (bad)
-			return bad == (const char *)MSG_253 ? "prefix part must be no more than 253 bytes" : "prefix part " MSG_SUBDOMAIN;
+			return bad == (const char *)MSG_253
+				? "prefix part must be no more than 253 bytes"
+				: "prefix part " MSG_SUBDOMAIN;
 	} else {
 		name = s;
 	}
@@ -137,16 +139,18 @@ const char *cause_reason_text(enum cause_reason r)
 	return reasons[r].reason;
 }
 
-void cause_add(struct causes *cs, enum cause_reason r, struct str path, struct str value, const char *fmt, ...)
+void cause_add(struct causes *cs, enum cause_reason r, struct str path, struct str value,
+	const char *fmt, ...)
 {
-	CLEAN_BUF struct buf text = {0};
+	CLEAN_BUF struct buf text = { 0 };
 	struct cause *c;
 	va_list ap;
 
 	if (cs->len >= CAUSES_MAX)
 		return;
 	if ((cs->len & (cs->len - 1)) == 0)
-		cs->items = arena_grow(cs->arena, cs->items, cs->len * sizeof(*cs->items), (cs->len ? cs->len * 2 : 1) * sizeof(*cs->items));
+		cs->items = arena_grow(cs->arena, cs->items, cs->len * sizeof(*cs->items),
+			(cs->len ? cs->len * 2 : 1) * sizeof(*cs->items));
 	c = &cs->items[cs->len++];
 	buf_addz(&text, reasons[r].label);
 	/* A number or a value that is itself JSON is given ready-made in quotes or not at all by its caller. */

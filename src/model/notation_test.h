@@ -111,7 +111,8 @@ static void write_value(const struct value *x, struct buf *b)
 	case VALUE_OBJECT:
 		buf_addc(b, '{');
 		for (size_t i = 0; i < x->object.len; i++) {
-			buf_addf(b, "%s'" STR_FMT "':", i ? "," : "", STR_ARG(x->object.members[i].key));
+			buf_addf(b, "%s'" STR_FMT "':", i ? "," : "",
+				STR_ARG(x->object.members[i].key));
 			write_value(&x->object.members[i].value, b);
 		}
 		buf_addc(b, '}');

@@ -23,7 +23,7 @@ static void copy_members(const struct type *t, void *to, const void *from, struc
 
 static struct str copy_text(struct str s, struct arena *a)
 {
-	return s.len ? arena_str(a, s) : (struct str) { s.p ? "" : NULL, 0 };
+	return s.len ? arena_str(a, s) : (struct str){ s.p ? "" : NULL, 0 };
 }
 
 /* One value of the field's kind; `to` holds a shallow copy already. */

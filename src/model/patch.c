@@ -4,7 +4,7 @@
 
 /* ---- RFC 6902 ---- */
 
-#define OPERATIONS_MAX 10000 /* as upstream's limit */
+#define OPERATIONS_MAX 10000    /* as upstream's limit */
 #define COPIES_MAX (256 * 1024) /* values that all `copy` operations together may add */
 
 struct patcher {
@@ -34,8 +34,8 @@ static struct str unescape_token(struct arena *a, struct str s)
 	size_t n = 0;
 
 	for (size_t i = 0; i < s.len; i++) {
-		bool escape = s.p[i] == '~' && i + 1 < s.len &&
-			(s.p[i + 1] == '0' || s.p[i + 1] == '1');
+		bool escape =
+			s.p[i] == '~' && i + 1 < s.len && (s.p[i + 1] == '0' || s.p[i + 1] == '1');
 
 		out[n++] = escape ? (s.p[i + 1] == '1' ? '/' : '~') : s.p[i];
 		i += escape;
@@ -317,7 +317,7 @@ static void merge(struct value *doc, const struct value *patch, struct arena *a)
 		return;
 	}
 	if (doc->kind != VALUE_OBJECT)
-		*doc = (struct value) { .kind = VALUE_OBJECT };
+		*doc = (struct value){ .kind = VALUE_OBJECT };
 	size_t n = doc->object.len;
 	bool *gone = xcalloc(n + 1, sizeof(*gone));
 

@@ -207,8 +207,8 @@ static void put_in_order(struct merger *m, struct value *doc, const struct value
 
 			other_first = x >= 0 && y >= 0 && x < y;
 		}
-		*value_append(m->arena, &out) = other_first ? others.list.items[i++]
-							    : named.list.items[j++];
+		*value_append(m->arena, &out) =
+			other_first ? others.list.items[i++] : named.list.items[j++];
 	}
 	*doc = out;
 }
@@ -315,7 +315,7 @@ static int merge_member(struct merger *m, const struct type *t, struct str name,
 			to->kind !=
 				VALUE_LIST)) { /* merged into nothing, so that directives do their work */
 		to = value_set(m->arena, doc, name);
-		*to = (struct value) { .kind = VALUE_LIST };
+		*to = (struct value){ .kind = VALUE_LIST };
 	}
 	if (list_merges)
 		return merge_list(m, f, to, patch, order);
@@ -410,7 +410,7 @@ static int merge_object(
 			return 0;
 		}
 		if (text && str_eqz(directive->text, "delete")) {
-			*doc = (struct value) { .kind = VALUE_OBJECT };
+			*doc = (struct value){ .kind = VALUE_OBJECT };
 			return 0;
 		}
 		if (!text || !str_eqz(directive->text, "merge"))

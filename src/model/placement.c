@@ -9,7 +9,8 @@ bool toleration_tolerates(const struct core_v1_toleration *t, const struct core_
 		return false;
 	if (str_eqz(t->operator, "Exists"))
 		return true;
-	return t->key.len && (!t->operator.len || str_eqz(t->operator, "Equal")) && str_eq(t->value, taint->value);
+	return t->key.len && (!t->operator.len || str_eqz(t->operator, "Equal")) &&
+		str_eq(t->value, taint->value);
 }
 
 static bool effect_counts(struct str effect, const char *const *effects)
@@ -20,8 +21,8 @@ static bool effect_counts(struct str effect, const char *const *effects)
 	return false;
 }
 
-const struct core_v1_taint *taints_untolerated(const struct core_v1_taint_items *taints, const struct core_v1_toleration_items *tolerations,
-	const char *const *effects)
+const struct core_v1_taint *taints_untolerated(const struct core_v1_taint_items *taints,
+	const struct core_v1_toleration_items *tolerations, const char *const *effects)
 {
 	LIST_EACH(taint, taints) {
 		bool covered = false;
@@ -65,7 +66,8 @@ static bool requirement_matches(const struct core_v1_node_selector_requirement *
 }
 
 /* A term without requirements matches nothing. */
-bool node_selector_term_matches(const struct core_v1_node_selector_term *term, const struct str_map *labels, struct str node_name)
+bool node_selector_term_matches(const struct core_v1_node_selector_term *term,
+	const struct str_map *labels, struct str node_name)
 {
 	if (!term->match_expressions.len && !term->match_fields.len)
 		return false;
@@ -74,13 +76,15 @@ bool node_selector_term_matches(const struct core_v1_node_selector_term *term, c
 			return false;
 	}
 	LIST_EACH(q, &term->match_fields) {
-		if (!requirement_matches(q, str_eqz(q->key, "metadata.name") ? node_name : STR_NONE))
+		if (!requirement_matches(
+			    q, str_eqz(q->key, "metadata.name") ? node_name : STR_NONE))
 			return false;
 	}
 	return true;
 }
 
-bool pod_node_affinity_matches(const struct core_v1_pod_spec *spec, const struct str_map *labels, struct str node_name)
+bool pod_node_affinity_matches(
+	const struct core_v1_pod_spec *spec, const struct str_map *labels, struct str node_name)
 {
 	const struct core_v1_node_selector *required = NULL;
 
@@ -91,7 +95,8 @@ bool pod_node_affinity_matches(const struct core_v1_pod_spec *spec, const struct
 			return false;
 	}
 	if (spec->affinity && spec->affinity->node_affinity)
-		required = spec->affinity->node_affinity->required_during_scheduling_ignored_during_execution;
+		required = spec->affinity->node_affinity
+				   ->required_during_scheduling_ignored_during_execution;
 	if (!required)
 		return true;
 	LIST_EACH(term, &required->node_selector_terms) {
@@ -136,9 +141,11 @@ int64_t pod_request(const struct core_v1_pod_spec *spec, struct str resource, in
 	return sum + amount_in(&spec->overhead, resource, 0);
 }
 
-void pod_each_resource(const struct core_v1_pod_spec *spec, void (*fn)(void *arg, struct str resource), void *arg)
+void pod_each_resource(
+	const struct core_v1_pod_spec *spec, void (*fn)(void *arg, struct str resource), void *arg)
 {
-	const struct core_v1_container_items *lists[] = { &spec->containers, &spec->init_containers };
+	const struct core_v1_container_items *lists[] = { &spec->containers,
+		&spec->init_containers };
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
 		LIST_EACH(c, lists[i])

@@ -49,10 +49,12 @@ static void test_good(void **state)
 {
 	char said[4096];
 
-	assert_int_equal(compile(HEAD "type A \"An a.\"\n  b 1 []string required set \"Some b.\"\n"
-				      "  c 2 *int32 omitempty min=0 max=9 = 3 \"A c.\"\n  d 3 E = On \"A d.\"\n"
-				      "  e - map[string]A \"More.\"\nenum E On Off\n",
-				 said, sizeof(said)),
+	assert_int_equal(
+		compile(HEAD
+			"type A \"An a.\"\n  b 1 []string required set \"Some b.\"\n"
+			"  c 2 *int32 omitempty min=0 max=9 = 3 \"A c.\"\n  d 3 E = On \"A d.\"\n"
+			"  e - map[string]A \"More.\"\nenum E On Off\n",
+			said, sizeof(said)),
 		0);
 	assert_string_equal(said, "");
 }
@@ -66,12 +68,16 @@ static void test_refused(void **state)
 			"x.schema:5: tag 1 of c is used by b already" },
 		{ HEAD "type A \"a\"\n  b 1 string \"b\"\n  b 2 string \"c\"\n",
 			"x.schema:5: A has two fields b" },
-		{ HEAD "type A \"a\"\n  b 1 Nope \"b\"\n", "x.schema:4: field b: type Nope is unknown" },
+		{ HEAD "type A \"a\"\n  b 1 Nope \"b\"\n",
+			"x.schema:4: field b: type Nope is unknown" },
 		{ HEAD "type A \"a\"\n  b 1 core.Pod \"b\"\n", "type core.Pod is unknown" },
 		{ HEAD "type A \"a\"\n  b 1 A \"b\"\n", "holds itself by value" },
-		{ HEAD "type A \"a\"\n  b 1 int32 = x \"b\"\n", "default x does not fit type int32" },
-		{ HEAD "type A \"a\"\n  b 1 E = Z \"b\"\nenum E X Y\n", "default Z is no value of E" },
-		{ HEAD "type A \"a\"\n  b 1 []A patch(name) \"b\"\n", "merge key name is no field" },
+		{ HEAD "type A \"a\"\n  b 1 int32 = x \"b\"\n",
+			"default x does not fit type int32" },
+		{ HEAD "type A \"a\"\n  b 1 E = Z \"b\"\nenum E X Y\n",
+			"default Z is no value of E" },
+		{ HEAD "type A \"a\"\n  b 1 []A patch(name) \"b\"\n",
+			"merge key name is no field" },
 		{ HEAD "type A \"a\"\n  b 1 []A map(k) \"b\"\n", "list key k is no field of A" },
 		{ HEAD "type A \"a\"\n  b 1 string set \"b\"\n", "only a list can be a set" },
 		{ HEAD "type A \"a\"\n  b 1 int32 min=4 max=2 \"b\"\n", "min is above max" },
@@ -91,7 +97,8 @@ static void test_refused(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		assert_int_equal(compile(cases[i].schema, said, sizeof(said)), 1);
 		if (!strstr(said, cases[i].says))
-			fail_msg("%s\nshould say %s\nbut says %s", cases[i].schema, cases[i].says, said);
+			fail_msg("%s\nshould say %s\nbut says %s", cases[i].schema, cases[i].says,
+				said);
 	}
 }
 

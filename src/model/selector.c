@@ -5,7 +5,7 @@
 #include "gen/types.h"
 #include "model/model.h"
 
-enum operator { OP_EQUALS, OP_IN, OP_NOT_IN, OP_EXISTS, OP_NOT_EXISTS, OP_GREATER, OP_LESS };
+enum operator{ OP_EQUALS, OP_IN, OP_NOT_IN, OP_EXISTS, OP_NOT_EXISTS, OP_GREATER, OP_LESS };
 
 struct requirement {
 	struct str key;
@@ -15,15 +15,17 @@ struct requirement {
 struct selector {
 	struct requirement *items;
 	size_t len;
-	bool nothing;           /* selects nothing at all */
+	bool nothing; /* selects nothing at all */
 };
 
-static struct requirement *add(struct selector *s, struct arena *a, struct str key, enum operator op)
+static struct requirement *add(
+	struct selector *s, struct arena *a, struct str key, enum operator op)
 {
 	struct requirement *r;
 
 	if ((s->len & (s->len - 1)) == 0)
-		s->items = arena_grow(a, s->items, s->len * sizeof(*s->items), (s->len ? s->len * 2 : 1) * sizeof(*s->items));
+		s->items = arena_grow(a, s->items, s->len * sizeof(*s->items),
+			(s->len ? s->len * 2 : 1) * sizeof(*s->items));
 	r = &s->items[s->len++];
 	*r = (struct requirement){ .key = arena_str(a, key), .op = op };
 	return r;
@@ -43,7 +45,8 @@ static void sort(struct selector *s)
 {
 	for (size_t i = 0; i < s->len; i++)
 		if (s->items[i].values.len > 1)
-			qsort(s->items[i].values.items, s->items[i].values.len, sizeof(struct str), by_text);
+			qsort(s->items[i].values.items, s->items[i].values.len, sizeof(struct str),
+				by_text);
 	if (s->len > 1)
 		qsort(s->items, s->len, sizeof(*s->items), by_key);
 }
@@ -89,15 +92,20 @@ static struct str word(struct parser *p)
 
 static int bad(struct parser *p, const char *what)
 {
-	return err_set(p->err, -EINVAL, "unable to parse requirement: %s near \"" STR_FMT "\" in selector \"" STR_FMT "\"", what, STR_ARG(p->rest),
-		STR_ARG(p->all));
+	return err_set(p->err, -EINVAL,
+		"unable to parse requirement: %s near \"" STR_FMT "\" in selector \"" STR_FMT "\"",
+		what, STR_ARG(p->rest), STR_ARG(p->all));
 }
 
 static int check_key(struct parser *p, struct str key)
 {
 	const char *wrong = valid_label_key(key);
 
-	return wrong ? err_set(p->err, -EINVAL, "unable to parse requirement: <nil>: Invalid value: \"" STR_FMT "\": %s", STR_ARG(key), wrong) : 0;
+	return wrong
+		? err_set(p->err, -EINVAL,
+			  "unable to parse requirement: <nil>: Invalid value: \"" STR_FMT "\": %s",
+			  STR_ARG(key), wrong)
+		: 0;
 }
 
 static int add_value(struct parser *p, struct requirement *r, struct str v)
@@ -105,8 +113,10 @@ static int add_value(struct parser *p, struct requirement *r, struct str v)
 	const char *wrong = valid_label_value(v);
 
 	if (wrong)
-		return err_set(p->err, -EINVAL, "unable to parse requirement: values[%zu][" STR_FMT "]: Invalid value: \"" STR_FMT "\": %s", r->values.len,
-			STR_ARG(r->key), STR_ARG(v), wrong);
+		return err_set(p->err, -EINVAL,
+			"unable to parse requirement: values[%zu][" STR_FMT
+			"]: Invalid value: \"" STR_FMT "\": %s",
+			r->values.len, STR_ARG(r->key), STR_ARG(v), wrong);
 	*LIST_ADD(p->a, &r->values) = arena_str(p->a, v);
 	return 0;
 }
@@ -146,7 +156,8 @@ static int parse_requirement(struct parser *p, struct selector *s)
 	if (take(p, "==") || take(p, "="))
 		return add_value(p, add(s, p->a, key, OP_EQUALS), word(p));
 	if (take(p, ">") || take(p, "<")) {
-		struct requirement *r = add(s, p->a, key, p->rest.p[-1] == '>' ? OP_GREATER : OP_LESS);
+		struct requirement *r =
+			add(s, p->a, key, p->rest.p[-1] == '>' ? OP_GREATER : OP_LESS);
 		struct str number = word(p);
 		int64_t n;
 
@@ -190,10 +201,17 @@ int selector_parse_labels(struct str text, struct arena *a, struct selector **re
 
 /* ---- from objects ---- */
 
-int selector_from_label_selector(const struct meta_v1_label_selector *ls, struct arena *a, struct selector **ret, struct err *err)
+int selector_from_label_selector(const struct meta_v1_label_selector *ls, struct arena *a,
+	struct selector **ret, struct err *err)
 {
-	static const struct { const char *name; enum operator op; } operators[] = {
-		{ "In", OP_IN }, { "NotIn", OP_NOT_IN }, { "Exists", OP_EXISTS }, { "DoesNotExist", OP_NOT_EXISTS },
+	static const struct {
+		const char *name;
+		enum operator op;
+	} operators[] = {
+		{ "In", OP_IN },
+		{ "NotIn", OP_NOT_IN },
+		{ "Exists", OP_EXISTS },
+		{ "DoesNotExist", OP_NOT_EXISTS },
 	};
 	struct selector *s = arena_alloc(a, sizeof(*s));
 
@@ -214,7 +232,9 @@ int selector_from_label_selector(const struct meta_v1_label_selector *ls, struct
 			if (str_eqz(e->operator, operators[i].name))
 				r = add(s, a, e->key, operators[i].op);
 		if (!r)
-			return err_set(err, -EINVAL, "\"" STR_FMT "\" is not a valid label selector operator", STR_ARG(e->operator));
+			return err_set(err, -EINVAL,
+				"\"" STR_FMT "\" is not a valid label selector operator",
+				STR_ARG(e->operator));
 		LIST_EACH(v, &e->values)
 			*LIST_ADD(a, &r->values) = arena_str(a, *v);
 	}
@@ -280,14 +300,20 @@ bool selector_matches(const struct selector *s, const struct str_map *labels)
 
 void selector_format(const struct selector *s, struct buf *out)
 {
-	static const char *const before[] = { [OP_EQUALS] = "=", [OP_IN] = " in (", [OP_NOT_IN] = " notin (", [OP_EXISTS] = "", [OP_NOT_EXISTS] = "",
-		[OP_GREATER] = ">", [OP_LESS] = "<" };
+	static const char *const before[] = { [OP_EQUALS] = "=",
+		[OP_IN] = " in (",
+		[OP_NOT_IN] = " notin (",
+		[OP_EXISTS] = "",
+		[OP_NOT_EXISTS] = "",
+		[OP_GREATER] = ">",
+		[OP_LESS] = "<" };
 
 	for (size_t i = 0; s && i < s->len; i++) {
 		const struct requirement *r = &s->items[i];
 		bool set = r->op == OP_IN || r->op == OP_NOT_IN;
 
-		buf_addf(out, "%s%s" STR_FMT, i ? "," : "", r->op == OP_NOT_EXISTS ? "!" : "", STR_ARG(r->key));
+		buf_addf(out, "%s%s" STR_FMT, i ? "," : "", r->op == OP_NOT_EXISTS ? "!" : "",
+			STR_ARG(r->key));
 		if (r->op == OP_NOT_IN && r->values.len == 1) {
 			buf_addf(out, "!=" STR_FMT, STR_ARG(r->values.items[0]));
 			continue;
@@ -316,7 +342,7 @@ static size_t find_unescaped(struct str s, const char *signs)
 
 static struct str unescape(struct str s, struct arena *a)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 
 	for (size_t i = 0; i < s.len; i++) {
 		if (s.p[i] == '\\' && i + 1 < s.len)
@@ -326,9 +352,13 @@ static struct str unescape(struct str s, struct arena *a)
 	return arena_str(a, buf_str(&b));
 }
 
-int selector_parse_fields(struct str text, struct arena *a, struct field_term **ret, size_t *ret_n, struct err *err)
+int selector_parse_fields(
+	struct str text, struct arena *a, struct field_term **ret, size_t *ret_n, struct err *err)
 {
-	struct { struct field_term *items; size_t len; } list = {0};
+	struct {
+		struct field_term *items;
+		size_t len;
+	} list = { 0 };
 
 	while (text.len) {
 		size_t n = find_unescaped(text, ",");
@@ -339,14 +369,18 @@ int selector_parse_fields(struct str text, struct arena *a, struct field_term **
 		text = n < text.len ? str_from(text, n + 1) : STR_NONE;
 		if (!term.len)
 			continue;
-		if (at == term.len || (term.p[at] == '!' && (at + 1 >= term.len || term.p[at + 1] != '=')))
-			return err_set(err, -EINVAL, "invalid selector: '" STR_FMT "'; can't understand '" STR_FMT "'", STR_ARG(term), STR_ARG(term));
+		if (at == term.len ||
+			(term.p[at] == '!' && (at + 1 >= term.len || term.p[at + 1] != '=')))
+			return err_set(err, -EINVAL,
+				"invalid selector: '" STR_FMT "'; can't understand '" STR_FMT "'",
+				STR_ARG(term), STR_ARG(term));
 		key = str_n(term.p, at);
 		value = str_from(term, at + (term.p[at] == '!' ? 2 : 1));
 		if (term.p[at] == '=' && value.len && value.p[0] == '=')
 			value = str_from(value, 1);
 		t = LIST_ADD(a, &list);
-		*t = (struct field_term){ arena_str(a, key), unescape(value, a), term.p[at] == '!' };
+		*t = (struct field_term){ arena_str(a, key), unescape(value, a),
+			term.p[at] == '!' };
 	}
 	*ret = list.items;
 	*ret_n = list.len;

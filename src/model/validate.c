@@ -10,7 +10,7 @@
 struct place {
 	const struct place *up;
 	const char *name; /* NULL: an index or a key */
-	struct str key; /* p NULL: an index */
+	struct str key;   /* p NULL: an index */
 	size_t index;
 };
 
@@ -282,7 +282,7 @@ static void check_unique(
 	size_t again[DUPLICATES_TOLD];
 
 	for (size_t i = 0; i < l->len; i++)
-		order[i] = (struct hashed) { hash_keys(f, l->items + i * size), i };
+		order[i] = (struct hashed){ hash_keys(f, l->items + i * size), i };
 	qsort(order, l->len, sizeof(*order), by_hash);
 	for (size_t i = 1; i < l->len && n < DUPLICATES_TOLD; i++)
 		if (order[i].hash == order[i - 1].hash &&

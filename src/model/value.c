@@ -16,14 +16,14 @@ struct value *value_add_member(struct arena *a, struct value *o, struct str key)
 	if (o->object.len == o->object.cap) {
 		size_t cap = o->object.cap ? 2 * o->object.cap : 4;
 
-		o->object.members = arena_grow(a, o->object.members,
-			o->object.cap * sizeof(*o->object.members),
-			cap * sizeof(*o->object.members));
+		o->object.members =
+			arena_grow(a, o->object.members, o->object.cap * sizeof(*o->object.members),
+				cap * sizeof(*o->object.members));
 		o->object.cap = cap;
 	}
 	struct value_member *m = &o->object.members[o->object.len++];
 
-	*m = (struct value_member) { .key = key };
+	*m = (struct value_member){ .key = key };
 	return &m->value;
 }
 
@@ -59,7 +59,7 @@ struct value *value_append(struct arena *a, struct value *l)
 	}
 	struct value *v = &l->list.items[l->list.len++];
 
-	*v = (struct value) { 0 };
+	*v = (struct value){ 0 };
 	return v;
 }
 

@@ -10,11 +10,26 @@
 
 #define BACKDATE_SECONDS 3600
 
-static void free_key(EVP_PKEY **k) { EVP_PKEY_free(*k); }
-static void free_x509(X509 **x) { X509_free(*x); }
-static void free_req(X509_REQ **x) { X509_REQ_free(*x); }
-static void free_bio(BIO **b) { BIO_free(*b); }
-static void free_exts(STACK_OF(X509_EXTENSION) **e) { sk_X509_EXTENSION_pop_free(*e, X509_EXTENSION_free); }
+static void free_key(EVP_PKEY **k)
+{
+	EVP_PKEY_free(*k);
+}
+static void free_x509(X509 **x)
+{
+	X509_free(*x);
+}
+static void free_req(X509_REQ **x)
+{
+	X509_REQ_free(*x);
+}
+static void free_bio(BIO **b)
+{
+	BIO_free(*b);
+}
+static void free_exts(STACK_OF(X509_EXTENSION) * *e)
+{
+	sk_X509_EXTENSION_pop_free(*e, X509_EXTENSION_free);
+}
 #define CLEAN_KEY CLEANUP(free_key)
 #define CLEAN_X509 CLEANUP(free_x509)
 #define CLEAN_REQ CLEANUP(free_req)
@@ -73,8 +88,11 @@ static bool set_subject(X509_NAME *name, const struct cert_request *r)
 	bool ok = true;
 
 	for (const char *const *o = r->organizations; ok && o && *o; o++)
-		ok = X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)*o, -1, -1, 0);
-	return ok && X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)r->common_name, -1, -1, 0);
+		ok = X509_NAME_add_entry_by_txt(
+			name, "O", MBSTRING_UTF8, (const unsigned char *)*o, -1, -1, 0);
+	return ok &&
+		X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8,
+			(const unsigned char *)r->common_name, -1, -1, 0);
 }
 
 static bool add_name(GENERAL_NAMES *names, int type, const void *value, int n)
@@ -100,10 +118,13 @@ static GENERAL_NAMES *alt_names(const struct cert_request *r, struct err *err)
 		add_name(names, GEN_DNS, *d, (int)strlen(*d));
 	for (const char *const *a = r->ip_addresses; a && *a; a++) {
 		unsigned char bytes[16];
-		int n = inet_pton(AF_INET, *a, bytes) == 1 ? 4 : inet_pton(AF_INET6, *a, bytes) == 1 ? 16 : 0;
+		int n = inet_pton(AF_INET, *a, bytes) == 1    ? 4
+			: inet_pton(AF_INET6, *a, bytes) == 1 ? 16
+							      : 0;
 
 		if (!n) {
-			err_set(err, -EINVAL, "%s is not an IP address that a certificate could name", *a);
+			err_set(err, -EINVAL,
+				"%s is not an IP address that a certificate could name", *a);
 			GENERAL_NAMES_free(names);
 			return NULL;
 		}
@@ -131,14 +152,17 @@ static bool add_usage(X509 *x, X509 *issuer, struct usage u)
 
 	X509V3_set_ctx(&ctx, issuer, x, NULL, NULL, 0);
 	X509V3_set_ctx_nodb(&ctx);
-	if (!add_ext(x, &ctx, NID_basic_constraints, u.is_ca ? "critical,CA:TRUE" : "critical,CA:FALSE"))
+	if (!add_ext(x, &ctx, NID_basic_constraints,
+		    u.is_ca ? "critical,CA:TRUE" : "critical,CA:FALSE"))
 		return false;
 	if (!add_ext(x, &ctx, NID_key_usage,
-		    u.is_ca ? "critical,digitalSignature,keyEncipherment,keyCertSign,cRLSign" :
-			      "critical,digitalSignature,keyEncipherment"))
+		    u.is_ca ? "critical,digitalSignature,keyEncipherment,keyCertSign,cRLSign"
+			    : "critical,digitalSignature,keyEncipherment"))
 		return false;
-	const char *extended = u.server_auth && u.client_auth ? "serverAuth,clientAuth" :
-		u.server_auth ? "serverAuth" : u.client_auth ? "clientAuth" : NULL;
+	const char *extended = u.server_auth && u.client_auth ? "serverAuth,clientAuth"
+		: u.server_auth                               ? "serverAuth"
+		: u.client_auth                               ? "clientAuth"
+							      : NULL;
 
 	if (extended && !add_ext(x, &ctx, NID_ext_key_usage, extended))
 		return false;
@@ -147,7 +171,8 @@ static bool add_usage(X509 *x, X509 *issuer, struct usage u)
 	return issuer == x || add_ext(x, &ctx, NID_authority_key_identifier, "keyid");
 }
 
-static bool set_frame(X509 *x, int64_t valid_seconds, X509_NAME *subject, X509_NAME *issuer, EVP_PKEY *key)
+static bool set_frame(
+	X509 *x, int64_t valid_seconds, X509_NAME *subject, X509_NAME *issuer, EVP_PKEY *key)
 {
 	unsigned char serial[16];
 	BIGNUM *number;
@@ -158,9 +183,12 @@ static bool set_frame(X509 *x, int64_t valid_seconds, X509_NAME *subject, X509_N
 	number = BN_bin2bn(serial, sizeof(serial), NULL);
 	ok = number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(x));
 	BN_free(number);
-	return ok && X509_set_version(x, X509_VERSION_3) && X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_SECONDS) &&
-		X509_time_adj_ex(X509_getm_notAfter(x), (int)(valid_seconds / 86400), valid_seconds % 86400, NULL) &&
-		X509_set_subject_name(x, subject) && X509_set_issuer_name(x, issuer) && X509_set_pubkey(x, key);
+	return ok && X509_set_version(x, X509_VERSION_3) &&
+		X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_SECONDS) &&
+		X509_time_adj_ex(X509_getm_notAfter(x), (int)(valid_seconds / 86400),
+			valid_seconds % 86400, NULL) &&
+		X509_set_subject_name(x, subject) && X509_set_issuer_name(x, issuer) &&
+		X509_set_pubkey(x, key);
 }
 
 static int write_cert(X509 *x, struct buf *ret, struct err *err)
@@ -173,8 +201,8 @@ static int write_cert(X509 *x, struct buf *ret, struct err *err)
 	return 0;
 }
 
-int cert_issue(const struct cert_request *r, struct str key_pem, struct str ca_cert_pem, struct str ca_key_pem, struct buf *ret_cert_pem,
-	struct err *err)
+int cert_issue(const struct cert_request *r, struct str key_pem, struct str ca_cert_pem,
+	struct str ca_key_pem, struct buf *ret_cert_pem, struct err *err)
 {
 	CLEAN_KEY EVP_PKEY *key = read_key(key_pem);
 	CLEAN_KEY EVP_PKEY *ca_key = ca_key_pem.len ? read_key(ca_key_pem) : NULL;
@@ -193,7 +221,9 @@ int cert_issue(const struct cert_request *r, struct str key_pem, struct str ca_c
 		return -EINVAL;
 	}
 	X509 *issuer = ca ? ca : x;
-	bool ok = set_subject(subject, r) && set_frame(x, r->valid_seconds, subject, ca ? X509_get_subject_name(ca) : subject, key) &&
+	bool ok = set_subject(subject, r) &&
+		set_frame(x, r->valid_seconds, subject, ca ? X509_get_subject_name(ca) : subject,
+			key) &&
 		add_usage(x, issuer, (struct usage){ r->is_ca, r->server_auth, r->client_auth });
 
 	if (ok && sk_GENERAL_NAME_num(names))
@@ -215,8 +245,9 @@ static bool copy_alt_names(X509 *x, X509_REQ *req)
 	return at < 0 || X509_add_ext(x, X509v3_get_ext(exts, at), -1);
 }
 
-int cert_sign_csr(struct str csr_pem, struct str ca_cert_pem, struct str ca_key_pem, int64_t valid_seconds, bool server_auth, bool client_auth,
-	struct buf *ret_cert_pem, struct err *err)
+int cert_sign_csr(struct str csr_pem, struct str ca_cert_pem, struct str ca_key_pem,
+	int64_t valid_seconds, bool server_auth, bool client_auth, struct buf *ret_cert_pem,
+	struct err *err)
 {
 	CLEAN_BIO BIO *in = bio_of(csr_pem);
 	CLEAN_REQ X509_REQ *req = PEM_read_bio_X509_REQ(in, NULL, NULL, NULL);
@@ -231,17 +262,20 @@ int cert_sign_csr(struct str csr_pem, struct str ca_cert_pem, struct str ca_key_
 	EVP_PKEY *key = X509_REQ_get0_pubkey(req);
 
 	if (!key || X509_REQ_verify(req, key) != 1)
-		return failed(err, -EACCES, "the certificate signing request is not signed by its own key");
-	bool ok = set_frame(x, valid_seconds, X509_REQ_get_subject_name(req), X509_get_subject_name(ca), key) &&
-		add_usage(x, ca, (struct usage){ false, server_auth, client_auth }) && copy_alt_names(x, req) &&
-		X509_sign(x, ca_key, EVP_sha256());
+		return failed(err, -EACCES,
+			"the certificate signing request is not signed by its own key");
+	bool ok = set_frame(x, valid_seconds, X509_REQ_get_subject_name(req),
+			  X509_get_subject_name(ca), key) &&
+		add_usage(x, ca, (struct usage){ false, server_auth, client_auth }) &&
+		copy_alt_names(x, req) && X509_sign(x, ca_key, EVP_sha256());
 
 	if (!ok)
 		return failed(err, -EIO, "cannot sign the certificate");
 	return write_cert(x, ret_cert_pem, err);
 }
 
-int cert_make_csr(const struct cert_request *r, struct str key_pem, struct buf *ret_csr_pem, struct err *err)
+int cert_make_csr(
+	const struct cert_request *r, struct str key_pem, struct buf *ret_csr_pem, struct err *err)
 {
 	CLEAN_KEY EVP_PKEY *key = read_key(key_pem);
 	CLEAN_REQ X509_REQ *req = X509_REQ_new();
@@ -253,12 +287,14 @@ int cert_make_csr(const struct cert_request *r, struct str key_pem, struct buf *
 
 	if (!names)
 		return -EINVAL;
-	bool ok = X509_REQ_set_version(req, 0) && set_subject(X509_REQ_get_subject_name(req), r) && X509_REQ_set_pubkey(req, key);
+	bool ok = X509_REQ_set_version(req, 0) && set_subject(X509_REQ_get_subject_name(req), r) &&
+		X509_REQ_set_pubkey(req, key);
 
 	if (ok && sk_GENERAL_NAME_num(names)) {
 		CLEANUP(free_exts) STACK_OF(X509_EXTENSION) *exts = NULL;
 
-		ok = X509V3_add1_i2d(&exts, NID_subject_alt_name, names, 0, 0) == 1 && X509_REQ_add_extensions(req, exts);
+		ok = X509V3_add1_i2d(&exts, NID_subject_alt_name, names, 0, 0) == 1 &&
+			X509_REQ_add_extensions(req, exts);
 	}
 	GENERAL_NAMES_free(names);
 	if (!ok || !X509_REQ_sign(req, key, EVP_sha256()) || !PEM_write_bio_X509_REQ(out, req))
@@ -279,7 +315,8 @@ static bool seconds_of(const ASN1_TIME *t, int64_t *ret)
 	return ok;
 }
 
-int cert_life(struct str cert_pem, struct timestamp *ret_made, struct timestamp *ret_end, struct err *err)
+int cert_life(
+	struct str cert_pem, struct timestamp *ret_made, struct timestamp *ret_end, struct err *err)
 {
 	CLEAN_X509 X509 *x = read_cert(cert_pem);
 	int64_t begin, end;

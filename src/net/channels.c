@@ -13,10 +13,10 @@ struct channel_conn {
 	struct http_stream *stream;
 	struct channel_events events;
 	struct websocket ws;
-	struct spdy *spdy;       /* NULL: WebSocket */
-	bool wrapped;            /* SPDY inside of WebSocket */
-	bool base64, closes;     /* WebSocket: text protocol; knows the message that ends a channel */
-	bool plain;              /* binary.k8s.io: one stream to the client, no channel is named */
+	struct spdy *spdy;   /* NULL: WebSocket */
+	bool wrapped;        /* SPDY inside of WebSocket */
+	bool base64, closes; /* WebSocket: text protocol; knows the message that ends a channel */
+	bool plain;          /* binary.k8s.io: one stream to the client, no channel is named */
 	bool held, closing;
 	uint32_t last_id;
 	void (*drain)(void *arg);
@@ -95,7 +95,8 @@ static int on_message(void *arg, int opcode, struct str payload)
 		return 0;
 	switch (opcode) {
 	case WS_PING:
-		if (conn_pending(cc->conn) < PENDING_HIGH) /* who does not read its answers gets no more of them */
+		if (conn_pending(cc->conn) <
+			PENDING_HIGH) /* who does not read its answers gets no more of them */
 			ws_send(cc, WS_PONG, payload);
 		return 0;
 	case WS_PONG:
@@ -104,13 +105,15 @@ static int on_message(void *arg, int opcode, struct str payload)
 		ws_close(cc, 1000);
 		return 0;
 	default:
-		return cc->wrapped ? spdy_feed(cc->spdy, payload.p, payload.len, NULL) : ws_take_data(cc, payload);
+		return cc->wrapped ? spdy_feed(cc->spdy, payload.p, payload.len, NULL)
+				   : ws_take_data(cc, payload);
 	}
 }
 
 /* ---- SPDY ---- */
 
-static int on_syn_stream(void *arg, uint32_t id, bool fin, const struct http_header *headers, size_t n)
+static int on_syn_stream(
+	void *arg, uint32_t id, bool fin, const struct http_header *headers, size_t n)
 {
 	struct channel_conn *cc = arg;
 	CLEAN_BUF struct buf b = { 0 };
@@ -249,44 +252,55 @@ static const char *choose(const struct http_request *r, const char *header, cons
 		return "";
 	for (; ours && *ours; ours++)
 		for (size_t i = 0; i < r->n_headers; i++)
-			if (str_eqz(r->headers[i].name, header) && list_has(r->headers[i].value, *ours))
+			if (str_eqz(r->headers[i].name, header) &&
+				list_has(r->headers[i].value, *ours))
 				return *ours;
 	return NULL;
 }
 
-static int answer_websocket(struct http_stream *s, const char *const *ours, struct buf *head, const char **ret_protocol, struct err *err)
+static int answer_websocket(struct http_stream *s, const char *const *ours, struct buf *head,
+	const char **ret_protocol, struct err *err)
 {
 	const struct http_request *r = &s->request;
-	struct str key = http_request_header(r, "sec-websocket-key"), version = http_request_header(r, "sec-websocket-version");
+	struct str key = http_request_header(r, "sec-websocket-key"),
+		   version = http_request_header(r, "sec-websocket-version");
 	char accept[29];
 
 	if (!key.len || !str_eqz(version, "13"))
-		return err_set(err, -EPROTO, "the WebSocket request lacks Sec-WebSocket-Key or asks for another version than 13");
+		return err_set(err, -EPROTO,
+			"the WebSocket request lacks Sec-WebSocket-Key or asks for another version than 13");
 	*ret_protocol = choose(r, "sec-websocket-protocol", ours);
 	if (!*ret_protocol)
-		return err_set(err, -EPROTONOSUPPORT, "none of the WebSocket protocols asked for is offered here");
+		return err_set(err, -EPROTONOSUPPORT,
+			"none of the WebSocket protocols asked for is offered here");
 	websocket_accept_key(key, accept);
-	buf_addf(head, "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: %s\r\n", accept);
+	buf_addf(head,
+		"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: %s\r\n",
+		accept);
 	if (**ret_protocol)
 		buf_addf(head, "sec-websocket-protocol: %s\r\n", *ret_protocol);
 	buf_addz(head, "\r\n");
 	return 0;
 }
 
-static int answer_spdy(struct http_stream *s, const char *const *ours, struct buf *head, const char **ret_protocol, struct err *err)
+static int answer_spdy(struct http_stream *s, const char *const *ours, struct buf *head,
+	const char **ret_protocol, struct err *err)
 {
 	*ret_protocol = choose(&s->request, "x-stream-protocol-version", ours);
 	if (!*ret_protocol)
-		return err_set(err, -EPROTONOSUPPORT, "none of the stream protocol versions asked for is offered here");
-	buf_addz(head, "HTTP/1.1 101 Switching Protocols\r\nupgrade: SPDY/3.1\r\nconnection: Upgrade\r\n");
+		return err_set(err, -EPROTONOSUPPORT,
+			"none of the stream protocol versions asked for is offered here");
+	buf_addz(head,
+		"HTTP/1.1 101 Switching Protocols\r\nupgrade: SPDY/3.1\r\nconnection: Upgrade\r\n");
 	if (**ret_protocol)
 		buf_addf(head, "x-stream-protocol-version: %s\r\n", *ret_protocol);
 	buf_addz(head, "\r\n");
 	return 0;
 }
 
-int http_upgrade_channels(struct http_stream *s, const char *const *websocket_protocols, const char *const *spdy_protocols,
-	const struct channel_events *events, struct channel_conn **ret, const char **ret_protocol, struct err *err)
+int http_upgrade_channels(struct http_stream *s, const char *const *websocket_protocols,
+	const char *const *spdy_protocols, const struct channel_events *events,
+	struct channel_conn **ret, const char **ret_protocol, struct err *err)
 {
 	struct http_conn *c = s->conn;
 	CLEAN_BUF struct buf head = { 0 };
@@ -298,7 +312,8 @@ int http_upgrade_channels(struct http_stream *s, const char *const *websocket_pr
 		return err_set(err, -EPROTO, "the request does not ask for WebSocket or SPDY/3.1");
 	struct str to = http_request_header(&s->request, "upgrade");
 	bool spdy = to.len == 8;
-	int r = spdy ? answer_spdy(s, spdy_protocols, &head, &protocol, err) : answer_websocket(s, websocket_protocols, &head, &protocol, err);
+	int r = spdy ? answer_spdy(s, spdy_protocols, &head, &protocol, err)
+		     : answer_websocket(s, websocket_protocols, &head, &protocol, err);
 
 	if (r < 0)
 		return r;

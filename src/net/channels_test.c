@@ -67,16 +67,19 @@ static void session_close(void *arg)
 
 static void exec(struct http_stream *stream)
 {
-	static const char *const ws[] = { "v5.channel.k8s.io", "v4.channel.k8s.io", "base64.channel.k8s.io", "SPDY/3.1+portforward.k8s.io", NULL };
+	static const char *const ws[] = { "v5.channel.k8s.io", "v4.channel.k8s.io",
+		"base64.channel.k8s.io", "SPDY/3.1+portforward.k8s.io", NULL };
 	static const char *const spdy[] = { "v4.channel.k8s.io", "v3.channel.k8s.io", NULL };
 	struct session *s = xcalloc(1, sizeof(*s));
 	const char *protocol;
 	struct err err;
-	const struct channel_events events = { session_open, session_data, session_channel_close, session_close, s };
+	const struct channel_events events = { session_open, session_data, session_channel_close,
+		session_close, s };
 
 	*s = (struct session){ .in = 0, .out = 1, .error = 3 };
 	if (http_upgrade_channels(stream, ws, spdy, &events, &s->cc, &protocol, &err) < 0) {
-		http_respond(stream, 400, NULL, 0, arena_strz(http_stream_arena(stream), err.text), NULL, NULL);
+		http_respond(stream, 400, NULL, 0, arena_strz(http_stream_arena(stream), err.text),
+			NULL, NULL);
 		free(s);
 		return;
 	}
@@ -126,7 +129,8 @@ static void backend(void *arg, struct http_stream *s)
 		http_stream_begin(s, 200, NULL, 0);
 		http_stream_write(s, STR("begun"), NULL, NULL);
 	} else if (http_request_header(r, "authorization").p) {
-		http_respond(s, 500, NULL, 0, STR("the client's credentials came through"), NULL, NULL);
+		http_respond(
+			s, 500, NULL, 0, STR("the client's credentials came through"), NULL, NULL);
 	} else {
 		http_respond(s, 403, NULL, 0, STR("not for you"), NULL, NULL);
 	}
@@ -149,7 +153,8 @@ static void frontend(void *arg, struct http_stream *s)
 
 static int dial(struct test_server *t)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_server_port(t->server)) };
+	struct sockaddr_in in = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)http_server_port(t->server)) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -213,9 +218,11 @@ static void echo_deinit(struct echo *e)
 
 static void ws_request(int fd, const char *protocols)
 {
-	CLEAN_FREE char *text = xasprintf("GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-					  "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-					  "Sec-WebSocket-Protocol: %s\r\n\r\n", protocols);
+	CLEAN_FREE char *text = xasprintf(
+		"GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+		"Sec-WebSocket-Protocol: %s\r\n\r\n",
+		protocols);
 
 	send_all(fd, str_of(text));
 }
@@ -337,7 +344,9 @@ static int spdy_ping(void *arg, uint32_t id)
 	return 0;
 }
 
-static const struct spdy_events spdy_client_events = { .on_syn_reply = spdy_reply, .on_data = spdy_data, .on_ping = spdy_ping };
+static const struct spdy_events spdy_client_events = {
+	.on_syn_reply = spdy_reply, .on_data = spdy_data, .on_ping = spdy_ping
+};
 
 static int wrapped_message(void *arg, int opcode, struct str payload)
 {
@@ -347,9 +356,8 @@ static int wrapped_message(void *arg, int opcode, struct str payload)
 /* SPDY inside of WebSocket messages, which break its frames anywhere. */
 static void wrapped_session(void **state)
 {
-	static const struct http_header types[] = {
-		{ STR("streamtype"), STR("error") }, { STR("streamtype"), STR("stdin") }, { STR("streamtype"), STR("stdout") }
-	};
+	static const struct http_header types[] = { { STR("streamtype"), STR("error") },
+		{ STR("streamtype"), STR("stdin") }, { STR("streamtype"), STR("stdout") } };
 	CLEAN_BUF struct buf rest = { 0 }, out = { 0 };
 	struct test_server t;
 	struct echo e = { 0 };
@@ -365,7 +373,8 @@ static void wrapped_session(void **state)
 	ws_request(fd, "SPDY/3.1+portforward.k8s.io");
 	CLEAN_FREE char *head = read_head(fd, &rest);
 
-	assert_non_null(strcasestr(head, "sec-websocket-protocol: SPDY/3.1+portforward.k8s.io\r\n"));
+	assert_non_null(
+		strcasestr(head, "sec-websocket-protocol: SPDY/3.1+portforward.k8s.io\r\n"));
 	for (uint32_t i = 0; i < 3; i++)
 		spdy_put_headers(s, &out, SPDY_SYN_STREAM, i * 2 + 1, false, &types[i], 1);
 	spdy_put_data(&out, 3, true, STR("hello"));
@@ -388,9 +397,8 @@ static void wrapped_session(void **state)
 
 static void spdy_session(struct test_server *t)
 {
-	static const struct http_header types[] = {
-		{ STR("streamtype"), STR("error") }, { STR("streamtype"), STR("stdin") }, { STR("streamtype"), STR("stdout") }
-	};
+	static const struct http_header types[] = { { STR("streamtype"), STR("error") },
+		{ STR("streamtype"), STR("stdin") }, { STR("streamtype"), STR("stdout") } };
 	CLEAN_BUF struct buf rest = { 0 }, out = { 0 };
 	CLEAN_FREE char *large = xcalloc(1, 1000000);
 	struct echo e = { 0 };
@@ -400,8 +408,9 @@ static void spdy_session(struct test_server *t)
 	ssize_t n;
 	int fd = dial(t);
 
-	send_all(fd, STR("POST /exec HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
-			 "X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Stream-Protocol-Version: v3.channel.k8s.io\r\n\r\n"));
+	send_all(fd,
+		STR("POST /exec HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+		    "X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Stream-Protocol-Version: v3.channel.k8s.io\r\n\r\n"));
 	CLEAN_FREE char *head = read_head(fd, &rest);
 
 	assert_non_null(strstr(head, "HTTP/1.1 101 "));
@@ -469,7 +478,8 @@ static void through_a_tunnel(void **state)
 	/* A refusal comes back as it is, and credentials stay here. */
 	int fd = dial(&p.front);
 
-	send_all(fd, STR("GET /other HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"));
+	send_all(fd,
+		STR("GET /other HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"));
 	CLEAN_FREE char *head = read_head(fd, &rest);
 
 	assert_non_null(strstr(head, "HTTP/1.1 403 "));
@@ -541,7 +551,8 @@ static void nobody_there(void **state)
 	assert_int_equal(r.status, 502);
 	assert_true(str_find_str(r.body, STR("Connection refused")) > 0);
 	assert_true(str_find_str(r.body, str_of(p.back.url)) > 0);
-	const struct http_header upgrade[] = { { STR("connection"), STR("upgrade") }, { STR("upgrade"), STR("websocket") } };
+	const struct http_header upgrade[] = { { STR("connection"), STR("upgrade") },
+		{ STR("upgrade"), STR("websocket") } };
 
 	k.headers = upgrade;
 	k.n_headers = 2;
@@ -554,8 +565,13 @@ static void nobody_there(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(websocket_direct), cmocka_unit_test(websocket_base64), cmocka_unit_test(spdy_direct), cmocka_unit_test(wrapped_session),
-		cmocka_unit_test(through_a_tunnel), cmocka_unit_test(forwarding), cmocka_unit_test(nobody_there),
+		cmocka_unit_test(websocket_direct),
+		cmocka_unit_test(websocket_base64),
+		cmocka_unit_test(spdy_direct),
+		cmocka_unit_test(wrapped_session),
+		cmocka_unit_test(through_a_tunnel),
+		cmocka_unit_test(forwarding),
+		cmocka_unit_test(nobody_there),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

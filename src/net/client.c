@@ -17,7 +17,8 @@ static int parse_url(struct http_client *c, struct str url, bool *ret_secure, st
 	bool secure = str_has_prefix(url, STR("https://"));
 
 	if (!secure && !str_has_prefix(url, STR("http://")))
-		return err_set(err, -EINVAL, STR_FMT ": not a URL of http:// or https://", STR_ARG(url));
+		return err_set(
+			err, -EINVAL, STR_FMT ": not a URL of http:// or https://", STR_ARG(url));
 	rest = str_from(url, secure ? 8 : 7);
 	ssize_t slash = str_find(rest, '/');
 
@@ -29,7 +30,8 @@ static int parse_url(struct http_client *c, struct str url, bool *ret_secure, st
 		ssize_t end = str_find(authority, ']');
 
 		if (end < 0)
-			return err_set(err, -EINVAL, STR_FMT ": the address has no closing ]", STR_ARG(url));
+			return err_set(err, -EINVAL, STR_FMT ": the address has no closing ]",
+				STR_ARG(url));
 		host = str_n(authority.p + 1, (size_t)end - 1);
 		port = str_from(authority, (size_t)end + 1);
 		port = str_from(port, port.len && port.p[0] == ':');
@@ -46,7 +48,8 @@ static int parse_url(struct http_client *c, struct str url, bool *ret_secure, st
 	return 0;
 }
 
-int http_client_new(const char *url, struct tls_context *tls, struct http_client **ret, struct err *err)
+int http_client_new(
+	const char *url, struct tls_context *tls, struct http_client **ret, struct err *err)
 {
 	struct http_client *c = xcalloc(1, sizeof(*c));
 	struct tls_client_config system = { 0 };
@@ -54,7 +57,8 @@ int http_client_new(const char *url, struct tls_context *tls, struct http_client
 	int r = parse_url(c, str_of(url), &secure, err);
 
 	if (r == 0 && secure)
-		r = tls ? (c->tls = tls_context_ref(tls), 0) : tls_client_new(&system, &c->tls, err);
+		r = tls ? (c->tls = tls_context_ref(tls), 0)
+			: tls_client_new(&system, &c->tls, err);
 	c->url = xstrdup(url);
 	atomic_init(&c->refs, 1);
 	pthread_mutex_init(&c->lock, NULL);
@@ -151,14 +155,17 @@ static void put_header(struct buf *out, const char *name, struct str value)
 static bool call_names(const struct http_call *call, const char *name)
 {
 	for (size_t i = 0; i < call->n_headers; i++)
-		if (call->headers[i].name.len == strlen(name) && !strncasecmp(call->headers[i].name.p, name, strlen(name)))
+		if (call->headers[i].name.len == strlen(name) &&
+			!strncasecmp(call->headers[i].name.p, name, strlen(name)))
 			return true;
 	return false;
 }
 
-void client_put_head(struct http_client *c, struct buf *out, const struct http_call *call, int64_t length)
+void client_put_head(
+	struct http_client *c, struct buf *out, const struct http_call *call, int64_t length)
 {
-	buf_addf(out, STR_FMT " %s" STR_FMT " HTTP/1.1\r\n", STR_ARG(call->method), c->base, STR_ARG(call->target));
+	buf_addf(out, STR_FMT " %s" STR_FMT " HTTP/1.1\r\n", STR_ARG(call->method), c->base,
+		STR_ARG(call->target));
 	if (!call_names(call, "host"))
 		buf_addf(out, "host: %s\r\n", c->host_header);
 	if (!call_names(call, "user-agent"))
@@ -182,7 +189,8 @@ void client_put_head(struct http_client *c, struct buf *out, const struct http_c
 	buf_addz(out, "\r\n");
 }
 
-int client_read_head(struct client_conn *conn, struct patience p, struct http1 *h, struct buf *ret_rest, struct err *err)
+int client_read_head(struct client_conn *conn, struct patience p, struct http1 *h,
+	struct buf *ret_rest, struct err *err)
 {
 	char bytes[CLIENT_READ_SIZE];
 
@@ -191,7 +199,8 @@ int client_read_head(struct client_conn *conn, struct patience p, struct http1 *
 		size_t taken = 0;
 
 		if (n == 0)
-			return err_set(err, -ECONNRESET, "the server closed the connection before it answered");
+			return err_set(err, -ECONNRESET,
+				"the server closed the connection before it answered");
 		if (n < 0)
 			return (int)n;
 		conn->reused = false; /* it lives */
@@ -219,11 +228,13 @@ struct exchange {
 	struct buf rest;
 };
 
-static int try_once(struct exchange *x, bool fresh, struct patience p, struct arena *a, struct err *err, bool *ret_again)
+static int try_once(struct exchange *x, bool fresh, struct patience p, struct arena *a,
+	struct err *err, bool *ret_again)
 {
 	const struct http_call *call = x->call;
 	CLEAN_BUF struct buf out = { 0 };
-	bool has_body = call->body.len || !(str_eqz(call->method, "GET") || str_eqz(call->method, "HEAD"));
+	bool has_body =
+		call->body.len || !(str_eqz(call->method, "GET") || str_eqz(call->method, "HEAD"));
 	int r = client_connect(x->client, fresh, p, &x->conn, err);
 
 	*ret_again = false;
@@ -253,7 +264,7 @@ static int try_once(struct exchange *x, bool fresh, struct patience p, struct ar
 static int start_exchange(struct exchange *x, struct patience p, struct arena *a, struct err *err)
 {
 	bool again;
-	void (*on_body)(struct http1 *h, const char *bytes, size_t n) = x->h.on_body;
+	void (*on_body)(struct http1 * h, const char *bytes, size_t n) = x->h.on_body;
 	void *arg = x->h.arg;
 	int r;
 
@@ -267,7 +278,8 @@ static int start_exchange(struct exchange *x, struct patience p, struct arena *a
 			break;
 	}
 	if (r < 0)
-		return err_prefix(err, r, STR_FMT " %s" STR_FMT, STR_ARG(x->call->method), x->client->url, STR_ARG(x->call->target));
+		return err_prefix(err, r, STR_FMT " %s" STR_FMT, STR_ARG(x->call->method),
+			x->client->url, STR_ARG(x->call->target));
 	return 0;
 }
 
@@ -288,10 +300,12 @@ static int read_more(struct exchange *x, struct patience p, struct err *err)
 			return (int)n;
 		r = http1_feed(&x->h, bytes, (size_t)n, &taken);
 		if (n == 0 && r != HTTP1_DONE)
-			return err_set(err, -ECONNRESET, "the server closed the connection in the middle of its answer");
+			return err_set(err, -ECONNRESET,
+				"the server closed the connection in the middle of its answer");
 	}
 	if (r < 0)
-		return err_set(err, -EPROTO, "the answer is not HTTP: %s", x->h.error_text ? x->h.error_text : "unknown reason");
+		return err_set(err, -EPROTO, "the answer is not HTTP: %s",
+			x->h.error_text ? x->h.error_text : "unknown reason");
 	return r;
 }
 
@@ -315,7 +329,8 @@ static void fill_reply(const struct exchange *x, struct http_reply *ret)
 	};
 }
 
-int http_client_call(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret, struct err *err)
+int http_client_call(struct http_client *c, const struct http_call *call, struct arena *a,
+	struct http_reply *ret, struct err *err)
 {
 	struct exchange x = { .client = c, .call = call };
 	struct patience p = { (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), -1 };
@@ -328,7 +343,8 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 	if (r >= 0)
 		fill_reply(&x, ret);
 	else
-		err_prefix(err, r, STR_FMT " %s" STR_FMT, STR_ARG(call->method), c->url, STR_ARG(call->target));
+		err_prefix(err, r, STR_FMT " %s" STR_FMT, STR_ARG(call->method), c->url,
+			STR_ARG(call->target));
 	end_exchange(&x);
 	return MIN(r, 0);
 }
@@ -338,7 +354,7 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 struct http_reader {
 	struct exchange x;
 	struct patience patience;
-	struct buf body;  /* decoded, not read yet */
+	struct buf body; /* decoded, not read yet */
 	size_t body_read;
 	char *method, *target;
 };
@@ -350,7 +366,8 @@ static void keep_body(struct http1 *h, const char *p, size_t n)
 	buf_add(&r->body, p, n);
 }
 
-int reader_new(struct http_client *c, const struct http_call *call, struct http_reader **ret, struct err *err)
+int reader_new(struct http_client *c, const struct http_call *call, struct http_reader **ret,
+	struct err *err)
 {
 	int cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
@@ -363,12 +380,15 @@ int reader_new(struct http_client *c, const struct http_call *call, struct http_
 	r->x.client = http_client_ref(c);
 	r->x.h.on_body = keep_body;
 	r->x.h.arg = r;
-	r->patience = (struct patience){ (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), cancel_fd };
+	r->patience =
+		(struct patience){ (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS),
+			cancel_fd };
 	*ret = r;
 	return 0;
 }
 
-int reader_start(struct http_reader *r, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct err *err)
+int reader_start(struct http_reader *r, const struct http_call *call, struct arena *a,
+	struct http_reply *ret_head, struct err *err)
 {
 	r->x.call = call;
 	int e = start_exchange(&r->x, r->patience, a, err);
@@ -383,8 +403,8 @@ int reader_start(struct http_reader *r, const struct http_call *call, struct are
 	return 0;
 }
 
-int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a, struct http_reply *ret_head, struct http_reader **ret,
-	struct err *err)
+int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a,
+	struct http_reply *ret_head, struct http_reader **ret, struct err *err)
 {
 	struct http_reader *r;
 	int e = reader_new(c, call, &r, err);
@@ -409,7 +429,8 @@ ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *e
 		int e = read_more(&r->x, r->patience, err);
 
 		if (e < 0)
-			return err_prefix(err, e, "%s %s%s", r->method, r->x.client->url, r->target);
+			return err_prefix(
+				err, e, "%s %s%s", r->method, r->x.client->url, r->target);
 	}
 	size_t take = MIN(n, r->body.len - r->body_read);
 

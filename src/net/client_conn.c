@@ -47,7 +47,8 @@ int client_queue(struct client_conn *conn, const void *bytes, size_t n)
 int client_try_send(struct client_conn *conn)
 {
 	while (conn->out_sent < conn->out.len) {
-		ssize_t n = send(conn->fd, conn->out.p + conn->out_sent, conn->out.len - conn->out_sent, MSG_NOSIGNAL);
+		ssize_t n = send(conn->fd, conn->out.p + conn->out_sent,
+			conn->out.len - conn->out_sent, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -70,7 +71,8 @@ static int send_waiting(struct client_conn *conn, struct patience p)
 	return r;
 }
 
-int client_write(struct client_conn *conn, struct patience p, const void *bytes, size_t n, struct err *err)
+int client_write(
+	struct client_conn *conn, struct patience p, const void *bytes, size_t n, struct err *err)
 {
 	int r = client_queue(conn, bytes, n);
 
@@ -115,7 +117,8 @@ ssize_t client_try_read(struct client_conn *conn, void *out, size_t n)
 	return try_read(conn, out, n, NULL);
 }
 
-ssize_t client_read(struct client_conn *conn, struct patience p, void *out, size_t n, struct err *err)
+ssize_t client_read(
+	struct client_conn *conn, struct patience p, void *out, size_t n, struct err *err)
 {
 	for (;;) {
 		ssize_t r = try_read(conn, out, n, err);
@@ -179,7 +182,8 @@ static int connect_any(const char *host, const char *port, struct patience p, st
 	int g = getaddrinfo(host, port, &hints, &list), r = -EHOSTUNREACH;
 
 	if (g)
-		return err_set(err, -EHOSTUNREACH, "cannot find the address of %s: %s", host, gai_strerror(g));
+		return err_set(err, -EHOSTUNREACH, "cannot find the address of %s: %s", host,
+			gai_strerror(g));
 	for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
 		r = connect_one(ai, p);
 		if (r >= 0 || r == -ECANCELED)
@@ -219,7 +223,8 @@ static bool is_quiet(struct client_conn *conn)
 {
 	char byte;
 
-	return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+	return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+		(errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
 static struct client_conn *take_kept(struct http_client *c)
@@ -262,7 +267,8 @@ void client_keep(struct http_client *c, struct client_conn *conn)
 	client_conn_free(conn);
 }
 
-static int connect_to(struct http_client *c, const char *host, const char *port, struct patience p, struct client_conn **ret, struct err *err)
+static int connect_to(struct http_client *c, const char *host, const char *port, struct patience p,
+	struct client_conn **ret, struct err *err)
 {
 	int fd = c->local ? local_connect(c->local, err) : connect_any(host, port, p, err), r = 0;
 
@@ -303,7 +309,8 @@ static bool place_at(struct http_client *c, size_t i, char **ret_host, char **re
 	return there;
 }
 
-int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret, struct err *err)
+int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret,
+	struct err *err)
 {
 	struct client_conn *conn = fresh ? NULL : take_kept(c);
 	size_t n, first;

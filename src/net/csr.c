@@ -6,11 +6,26 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-static void free_req(X509_REQ **x) { X509_REQ_free(*x); }
-static void free_cert(X509 **x) { X509_free(*x); }
-static void free_bio(BIO **b) { BIO_free(*b); }
-static void free_exts(STACK_OF(X509_EXTENSION) **e) { sk_X509_EXTENSION_pop_free(*e, X509_EXTENSION_free); }
-static void free_names(GENERAL_NAMES **n) { GENERAL_NAMES_free(*n); }
+static void free_req(X509_REQ **x)
+{
+	X509_REQ_free(*x);
+}
+static void free_cert(X509 **x)
+{
+	X509_free(*x);
+}
+static void free_bio(BIO **b)
+{
+	BIO_free(*b);
+}
+static void free_exts(STACK_OF(X509_EXTENSION) * *e)
+{
+	sk_X509_EXTENSION_pop_free(*e, X509_EXTENSION_free);
+}
+static void free_names(GENERAL_NAMES **n)
+{
+	GENERAL_NAMES_free(*n);
+}
 
 static bool add(struct str *items, size_t *n, struct str text)
 {
@@ -49,7 +64,8 @@ static void read_address(const ASN1_STRING *s, struct arena *a, struct csr_info 
 	char text[INET6_ADDRSTRLEN];
 	int family = ASN1_STRING_length(s) == 4 ? AF_INET : AF_INET6;
 
-	if (ASN1_STRING_length(s) != (family == AF_INET ? 4 : 16) || !inet_ntop(family, ASN1_STRING_get0_data(s), text, sizeof(text)) ||
+	if (ASN1_STRING_length(s) != (family == AF_INET ? 4 : 16) ||
+		!inet_ntop(family, ASN1_STRING_get0_data(s), text, sizeof(text)) ||
 		!add(c->ip_addresses, &c->n_ip_addresses, arena_strz(a, text)))
 		c->n_other_names++;
 }
@@ -62,7 +78,8 @@ static void read_names(const GENERAL_NAMES *names, struct arena *a, struct csr_i
 
 		if (g->type == GEN_IPADD)
 			read_address(g->d.iPAddress, a, c);
-		else if (g->type != GEN_DNS || !add(c->dns_names, &c->n_dns_names, asn1_text(g->d.dNSName, a)))
+		else if (g->type != GEN_DNS ||
+			!add(c->dns_names, &c->n_dns_names, asn1_text(g->d.dNSName, a)))
 			c->n_other_names++;
 	}
 }
@@ -77,7 +94,8 @@ int csr_read(struct str csr_pem, struct arena *a, struct csr_info *ret, struct e
 	if (!req)
 		return err_set(err, -EINVAL, "not a certificate signing request in PEM");
 	CLEANUP(free_exts) STACK_OF(X509_EXTENSION) *exts = X509_REQ_get_extensions(req);
-	CLEANUP(free_names) GENERAL_NAMES *names = exts ? X509V3_get_d2i(exts, NID_subject_alt_name, NULL, NULL) : NULL;
+	CLEANUP(free_names)
+	GENERAL_NAMES *names = exts ? X509V3_get_d2i(exts, NID_subject_alt_name, NULL, NULL) : NULL;
 
 	read_subject(X509_REQ_get_subject_name(req), a, &c);
 	read_names(names, a, &c);
@@ -87,14 +105,16 @@ int csr_read(struct str csr_pem, struct arena *a, struct csr_info *ret, struct e
 
 int cert_read(struct str cert_pem, struct arena *a, struct csr_info *ret, struct err *err)
 {
-	CLEANUP(free_bio) BIO *in = BIO_new_mem_buf(cert_pem.p ? cert_pem.p : "", (int)cert_pem.len);
+	CLEANUP(free_bio)
+	BIO *in = BIO_new_mem_buf(cert_pem.p ? cert_pem.p : "", (int)cert_pem.len);
 	CLEANUP(free_cert) X509 *x = PEM_read_bio_X509(in, NULL, NULL, NULL);
 	struct csr_info c = { 0 };
 
 	ERR_clear_error();
 	if (!x)
 		return err_set(err, -EINVAL, "not a certificate in PEM");
-	CLEANUP(free_names) GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
+	CLEANUP(free_names)
+	GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
 
 	read_subject(X509_get_subject_name(x), a, &c);
 	read_names(names, a, &c);

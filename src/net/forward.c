@@ -18,8 +18,10 @@ static bool named_in(struct str name, const char *const *names)
 }
 
 /* Who the client is was settled here; its credentials are not for the next server. */
-static const char *const kept_from_upstream[] = { "host", "authorization", "content-length", "transfer-encoding", "expect", NULL };
-static const char *const of_one_hop[] = { "connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", NULL };
+static const char *const kept_from_upstream[] = { "host", "authorization", "content-length",
+	"transfer-encoding", "expect", NULL };
+static const char *const of_one_hop[] = { "connection", "keep-alive", "transfer-encoding",
+	"upgrade", "te", "trailer", NULL };
 static const char *const remade[] = { "content-length", "date", NULL };
 
 /* The list without a token that rides in it (browsers cannot set Authorization on a WebSocket). */
@@ -43,11 +45,13 @@ static bool is_credential(struct str name)
 	return named_in(name, kept_from_upstream) || str_has_prefix(name, STR("impersonate-"));
 }
 
-struct forwarded forward_copy(struct http_stream *s, struct str target, const struct http_header *extra, size_t n_extra, bool upgrade)
+struct forwarded forward_copy(struct http_stream *s, struct str target,
+	const struct http_header *extra, size_t n_extra, bool upgrade)
 {
 	const struct http_request *r = http_stream_request(s);
 	struct forwarded f = { .arena = arena_new(0) };
-	struct http_header *headers = arena_alloc(f.arena, (r->n_headers + n_extra) * sizeof(*headers));
+	struct http_header *headers =
+		arena_alloc(f.arena, (r->n_headers + n_extra) * sizeof(*headers));
 	size_t n = 0;
 
 	for (size_t i = 0; i < r->n_headers; i++) {
@@ -55,13 +59,16 @@ struct forwarded forward_copy(struct http_stream *s, struct str target, const st
 
 		if (is_credential(h->name) || (!upgrade && named_in(h->name, of_one_hop)))
 			continue;
-		struct str value = str_eqz(h->name, "sec-websocket-protocol") ? without_token(h->value, f.arena) : arena_str(f.arena, h->value);
+		struct str value = str_eqz(h->name, "sec-websocket-protocol")
+			? without_token(h->value, f.arena)
+			: arena_str(f.arena, h->value);
 
 		if (value.len || !h->value.len)
 			headers[n++] = (struct http_header){ arena_str(f.arena, h->name), value };
 	}
 	for (size_t i = 0; i < n_extra; i++)
-		headers[n++] = (struct http_header){ arena_str(f.arena, extra[i].name), arena_str(f.arena, extra[i].value) };
+		headers[n++] = (struct http_header){ arena_str(f.arena, extra[i].name),
+			arena_str(f.arena, extra[i].value) };
 	f.call = (struct http_call){
 		.method = arena_str(f.arena, r->method),
 		.target = arena_str(f.arena, target),
@@ -76,17 +83,20 @@ void forward_bad_gateway(struct http_stream *s, const struct err *err)
 {
 	struct http_header type = { STR("content-type"), STR("text/plain; charset=utf-8") };
 
-	http_respond(s, 502, &type, 1, arena_fmt(http_stream_arena(s), "%s\n", err->text), NULL, NULL);
+	http_respond(
+		s, 502, &type, 1, arena_fmt(http_stream_arena(s), "%s\n", err->text), NULL, NULL);
 }
 
-struct http_header *forward_headers(struct arena *a, const struct http_header *headers, size_t n, size_t *ret_n)
+struct http_header *forward_headers(
+	struct arena *a, const struct http_header *headers, size_t n, size_t *ret_n)
 {
 	struct http_header *out = arena_alloc(a, (n + 1) * sizeof(*out));
 	size_t k = 0;
 
 	for (size_t i = 0; i < n; i++)
 		if (!named_in(headers[i].name, of_one_hop) && !named_in(headers[i].name, remade))
-			out[k++] = (struct http_header){ arena_str(a, headers[i].name), arena_str(a, headers[i].value) };
+			out[k++] = (struct http_header){ arena_str(a, headers[i].name),
+				arena_str(a, headers[i].value) };
 	*ret_n = k;
 	return out;
 }
@@ -97,7 +107,8 @@ bool forward_too_many(struct http_stream *s)
 
 	if (s->conn->nl->n_threads < FORWARDS_MAX)
 		return false;
-	http_respond(s, 503, &type, 1, STR("too many requests are being forwarded; try again later\n"), NULL, NULL);
+	http_respond(s, 503, &type, 1,
+		STR("too many requests are being forwarded; try again later\n"), NULL, NULL);
 	return true;
 }
 
@@ -105,19 +116,21 @@ bool forward_too_many(struct http_stream *s)
 
 struct forward {
 	atomic_uint refs;
-	struct net_loop *nl;         /* lives until it heard that the thread ended */
-	struct http_stream *stream;  /* a reference */
+	struct net_loop *nl;        /* lives until it heard that the thread ended */
+	struct http_stream *stream; /* a reference */
 	struct http_client *client;
 	struct forwarded request;
 	struct http_reply head;
 	struct err err;
 	pthread_mutex_t lock;
 	pthread_cond_t room;
-	struct http_reader *reader;  /* the thread reads from it; guarded by lock, as are the next two */
+	struct http_reader
+		*reader; /* the thread reads from it; guarded by lock, as are the next two */
 	size_t in_flight;
 	bool client_gone;
-	struct channel_conn *channels; /* the answer goes out as WebSocket messages; the loop's alone, as is the next */
-	struct piece *stuck;         /* sent, not yet taken by a slow client */
+	struct channel_conn *
+		channels; /* the answer goes out as WebSocket messages; the loop's alone, as is the next */
+	struct piece *stuck; /* sent, not yet taken by a slow client */
 };
 
 struct piece {
@@ -162,21 +175,24 @@ static void on_channels_closed(void *arg)
 	forward_unref(f);
 }
 
-static void ignore_data(void *arg, int channel, struct str bytes)
-{
-}
+static void ignore_data(void *arg, int channel, struct str bytes) {}
 
 /* false: not asked for, or not under a protocol that is known. */
 static bool begin_messages(struct forward *f, struct http_stream *s)
 {
-	static const char *const protocols[] = { "binary.k8s.io", "base64.binary.k8s.io", NULL }, *const none[] = { NULL };
-	const struct channel_events events = { .on_data = ignore_data, .on_close = on_channels_closed, .arg = f };
+	static const char *const protocols[] = { "binary.k8s.io", "base64.binary.k8s.io", NULL },
+				 *const none[] = { NULL };
+	const struct channel_events events = {
+		.on_data = ignore_data, .on_close = on_channels_closed, .arg = f
+	};
 	struct str to = http_request_header(http_stream_request(s), "upgrade");
 	const char *protocol;
 	struct err err;
 
-	if (f->head.status != 200 || to.len != strlen("websocket") || strncasecmp(to.p, "websocket", to.len) ||
-		http_upgrade_channels(s, protocols, none, &events, &f->channels, &protocol, &err) < 0)
+	if (f->head.status != 200 || to.len != strlen("websocket") ||
+		strncasecmp(to.p, "websocket", to.len) ||
+		http_upgrade_channels(s, protocols, none, &events, &f->channels, &protocol, &err) <
+			0)
 		return false;
 	atomic_fetch_add(&f->refs, 1);
 	return true;
@@ -191,7 +207,8 @@ static void begin_answer(struct http_stream *s, void *arg)
 		forward_unref(f);
 		return;
 	}
-	struct http_header *headers = forward_headers(http_stream_arena(s), f->head.headers, f->head.n_headers, &n);
+	struct http_header *headers =
+		forward_headers(http_stream_arena(s), f->head.headers, f->head.n_headers, &n);
 
 	http_stream_begin(s, f->head.status, headers, n);
 	forward_unref(f);
@@ -334,7 +351,8 @@ static void *forward_thread(void *arg)
 	return NULL;
 }
 
-void http_forward(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
+void http_forward(struct http_stream *s, struct http_client *c, struct str target,
+	const struct http_header *extra_headers, size_t n_extra)
 {
 	if (!s->conn || forward_too_many(s))
 		return;

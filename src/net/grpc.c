@@ -13,7 +13,7 @@
 #include <sys/eventfd.h>
 
 #define CONNECT_MS 2000
-#define PING_MS 10000      /* servers take more frequent ones for abuse */
+#define PING_MS 10000 /* servers take more frequent ones for abuse */
 #define PONG_MS 3000
 #define RETRY_MS 50
 #define RETRY_MAX_MS 1000
@@ -24,17 +24,17 @@
 
 struct grpc_call {
 	struct grpc_client *client;
-	struct list link;          /* inbox, waiting, running or ended */
+	struct list link; /* inbox, waiting, running or ended */
 	struct heap_node due;
-	uint64_t deadline_ns;      /* 0: none */
+	uint64_t deadline_ns; /* 0: none */
 	char *path;
-	struct buf out;            /* framed messages not taken by nghttp2 yet */
+	struct buf out; /* framed messages not taken by nghttp2 yet */
 	size_t out_taken;
-	bool more;                 /* further messages may follow */
+	bool more; /* further messages may follow */
 	bool deferred;
-	int32_t stream;            /* 0: not started */
-	struct buf in;             /* a message not yet whole */
-	int http_status, status;   /* status -1: not told */
+	int32_t stream;          /* 0: not started */
+	struct buf in;           /* a message not yet whole */
+	int http_status, status; /* status -1: not told */
 	struct buf text;
 	bool refused, ended;
 	struct grpc_events events;
@@ -50,10 +50,10 @@ struct post {
 struct grpc_client {
 	struct grpc_client_config config;
 	struct http_client **servers;
-	size_t at;                 /* server in use, or to be tried next */
+	size_t at; /* server in use, or to be tried next */
 	pthread_t thread;
 	int wake_fd, stop_fd;
-	pthread_mutex_t lock;      /* guards what follows up to the blank line */
+	pthread_mutex_t lock; /* guards what follows up to the blank line */
 	struct list calls, posts;
 	bool stopping;
 	char *rotate;
@@ -62,12 +62,12 @@ struct grpc_client {
 	struct heap due;
 	struct client_conn *conn;
 	nghttp2_session *session;
-	bool draining;             /* the server wants no more calls on this connection */
+	bool draining;                /* the server wants no more calls on this connection */
 	uint64_t heard_ns, pinged_ns; /* pinged 0: none is out */
 	uint64_t retry_ns;
 	unsigned retry_ms, failures;
-	char *why;                 /* the last failure */
-	char *in;                  /* TLS_RECORD */
+	char *why; /* the last failure */
+	char *in;  /* TLS_RECORD */
 };
 
 static uint64_t ms(uint64_t n)
@@ -112,7 +112,8 @@ static void tell_ended(struct grpc_client *c)
 		struct grpc_call *call = list_entry(c->ended.next, struct grpc_call, link);
 
 		list_remove(&call->link);
-		call->events.on_end(call->arg, call->status, buf_str(&call->text), call->stream && !call->refused);
+		call->events.on_end(call->arg, call->status, buf_str(&call->text),
+			call->stream && !call->refused);
 		call_free(call);
 	}
 }
@@ -124,8 +125,8 @@ static struct grpc_call *call_of(nghttp2_session *s, int32_t stream)
 	return nghttp2_session_get_stream_user_data(s, stream);
 }
 
-static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n_name, const uint8_t *value, size_t n_value,
-	uint8_t flags, void *arg)
+static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t n_name,
+	const uint8_t *value, size_t n_value, uint8_t flags, void *arg)
 {
 	struct grpc_call *call = call_of(s, f->hd.stream_id);
 	struct str k = str_n((const char *)name, n_name), v = str_n((const char *)value, n_value);
@@ -171,7 +172,8 @@ static int take_messages(struct grpc_call *call)
 	return 0;
 }
 
-static int on_data(nghttp2_session *s, uint8_t flags, int32_t stream, const uint8_t *p, size_t n, void *arg)
+static int on_data(
+	nghttp2_session *s, uint8_t flags, int32_t stream, const uint8_t *p, size_t n, void *arg)
 {
 	struct grpc_call *call = call_of(s, stream);
 
@@ -194,7 +196,8 @@ static int on_close(nghttp2_session *s, int32_t stream, uint32_t code, void *arg
 	if (call->status >= 0) {
 		call_end(call, call->status, NULL);
 	} else {
-		snprintf(text, sizeof(text), "the stream ended without a status (HTTP %d, %s)", call->http_status, nghttp2_http2_strerror(code));
+		snprintf(text, sizeof(text), "the stream ended without a status (HTTP %d, %s)",
+			call->http_status, nghttp2_http2_strerror(code));
 		call_end(call, GRPC_UNAVAILABLE, text);
 	}
 	return 0;
@@ -209,7 +212,8 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 	return 0;
 }
 
-static ssize_t give_data(nghttp2_session *s, int32_t stream, uint8_t *to, size_t n, uint32_t *flags, nghttp2_data_source *source, void *arg)
+static ssize_t give_data(nghttp2_session *s, int32_t stream, uint8_t *to, size_t n, uint32_t *flags,
+	nghttp2_data_source *source, void *arg)
 {
 	struct grpc_call *call = call_of(s, stream);
 
@@ -238,7 +242,8 @@ static ssize_t give_data(nghttp2_session *s, int32_t stream, uint8_t *to, size_t
 
 static nghttp2_nv nv(struct str name, struct str value)
 {
-	return (nghttp2_nv){ (uint8_t *)name.p, (uint8_t *)value.p, name.len, value.len, NGHTTP2_NV_FLAG_NONE };
+	return (nghttp2_nv){ (uint8_t *)name.p, (uint8_t *)value.p, name.len, value.len,
+		NGHTTP2_NV_FLAG_NONE };
 }
 
 static void call_submit(struct grpc_client *c, struct grpc_call *call)
@@ -257,7 +262,11 @@ static void call_submit(struct grpc_client *c, struct grpc_call *call)
 	if (call->deadline_ns) {
 		uint64_t now = mono_now_ns();
 
-		snprintf(timeout, sizeof(timeout), "%llum", (unsigned long long)(call->deadline_ns > now ? (call->deadline_ns - now) / 1000000 : 0) + 1);
+		snprintf(timeout, sizeof(timeout), "%llum",
+			(unsigned long long)(call->deadline_ns > now
+					? (call->deadline_ns - now) / 1000000
+					: 0) +
+				1);
 		h[n++] = nv(STR("grpc-timeout"), str_of(timeout));
 	}
 	for (size_t i = 0; i < c->config.n_metadata && n < ARRAY_LEN(h); i++)
@@ -277,7 +286,8 @@ static void call_submit(struct grpc_client *c, struct grpc_call *call)
 static void frame_message(struct buf *out, struct str message)
 {
 	uint32_t n = (uint32_t)message.len;
-	unsigned char head[5] = { 0, (unsigned char)(n >> 24), (unsigned char)(n >> 16), (unsigned char)(n >> 8), (unsigned char)n };
+	unsigned char head[5] = { 0, (unsigned char)(n >> 24), (unsigned char)(n >> 16),
+		(unsigned char)(n >> 8), (unsigned char)n };
 
 	buf_reserve(out, sizeof(head) + message.len);
 	buf_add(out, head, sizeof(head));
@@ -289,8 +299,8 @@ static void wake(struct grpc_client *c)
 	eventfd_write(c->wake_fd, 1);
 }
 
-struct grpc_call *grpc_call_start(struct grpc_client *c, const char *path, struct str message, unsigned timeout_ms, bool more,
-	const struct grpc_events *events, void *arg)
+struct grpc_call *grpc_call_start(struct grpc_client *c, const char *path, struct str message,
+	unsigned timeout_ms, bool more, const struct grpc_events *events, void *arg)
 {
 	struct grpc_call *call = xcalloc(1, sizeof(*call));
 
@@ -328,7 +338,8 @@ void grpc_call_cancel(struct grpc_call *call)
 	if (call->ended)
 		return;
 	if (call->stream && call->client->session)
-		nghttp2_submit_rst_stream(call->client->session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_CANCEL);
+		nghttp2_submit_rst_stream(
+			call->client->session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_CANCEL);
 	call_end(call, GRPC_CANCELLED, "cancelled");
 }
 
@@ -368,7 +379,8 @@ static void conn_fail(struct grpc_client *c, const char *text)
 
 	tell_state(c, false, text);
 	while (!list_empty(&c->running))
-		call_end(list_entry(c->running.next, struct grpc_call, link), GRPC_UNAVAILABLE, why);
+		call_end(
+			list_entry(c->running.next, struct grpc_call, link), GRPC_UNAVAILABLE, why);
 	nghttp2_session_del(TAKE(c->session));
 	client_conn_free(TAKE(c->conn));
 	free(c->why);
@@ -470,7 +482,8 @@ static int flush(struct grpc_client *c, const char **ret_why)
 
 static bool due_earlier(const struct heap_node *a, const struct heap_node *b)
 {
-	return container_of(a, struct grpc_call, due)->deadline_ns < container_of(b, struct grpc_call, due)->deadline_ns;
+	return container_of(a, struct grpc_call, due)->deadline_ns <
+		container_of(b, struct grpc_call, due)->deadline_ns;
 }
 
 static void take_inbox(struct grpc_client *c, bool *ret_stop)
@@ -522,10 +535,12 @@ static void expire(struct grpc_client *c)
 			break;
 		if (call->stream) {
 			text = xasprintf("%s does not answer", c->servers[c->at]->url);
-			nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_CANCEL);
+			nghttp2_submit_rst_stream(
+				c->session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_CANCEL);
 			silent = true;
 		} else {
-			text = xasprintf("no server answers; %s", c->why ? c->why : "not connected yet");
+			text = xasprintf(
+				"no server answers; %s", c->why ? c->why : "not connected yet");
 		}
 		call_end(call, call->stream ? GRPC_DEADLINE_EXCEEDED : GRPC_UNAVAILABLE, text);
 	}
@@ -558,7 +573,8 @@ static int wait_ms(const struct grpc_client *c)
 	if (!c->session && (!list_empty(&c->waiting) || c->failures))
 		until = MIN(until, c->retry_ns);
 	if (c->session && !list_empty(&c->running))
-		until = MIN(until, c->pinged_ns ? c->pinged_ns + ms(PONG_MS) : c->heard_ns + ms(PING_MS));
+		until = MIN(until,
+			c->pinged_ns ? c->pinged_ns + ms(PONG_MS) : c->heard_ns + ms(PING_MS));
 	if (until == UINT64_MAX)
 		return -1;
 	return until <= now ? 0 : (int)MIN((until - now) / 1000000 + 1, 60000);
@@ -583,7 +599,8 @@ static void turn(struct grpc_client *c)
 
 static void wait_for_events(struct grpc_client *c)
 {
-	struct pollfd fds[2] = { { c->wake_fd, POLLIN, 0 }, { c->conn ? c->conn->fd : -1, POLLIN, 0 } };
+	struct pollfd fds[2] = { { c->wake_fd, POLLIN, 0 },
+		{ c->conn ? c->conn->fd : -1, POLLIN, 0 } };
 	eventfd_t count;
 	const char *why = "";
 
@@ -616,14 +633,17 @@ static void *run(void *arg)
 			wait_for_events(c);
 	}
 	while (!list_empty(&c->running))
-		call_end(list_entry(c->running.next, struct grpc_call, link), GRPC_CANCELLED, "the client ends");
+		call_end(list_entry(c->running.next, struct grpc_call, link), GRPC_CANCELLED,
+			"the client ends");
 	while (!list_empty(&c->waiting))
-		call_end(list_entry(c->waiting.next, struct grpc_call, link), GRPC_CANCELLED, "the client ends");
+		call_end(list_entry(c->waiting.next, struct grpc_call, link), GRPC_CANCELLED,
+			"the client ends");
 	tell_ended(c);
 	return NULL;
 }
 
-int grpc_client_new(const struct grpc_client_config *config, struct grpc_client **ret, struct err *err)
+int grpc_client_new(
+	const struct grpc_client_config *config, struct grpc_client **ret, struct err *err)
 {
 	struct grpc_client *c = xcalloc(1, sizeof(*c));
 	int r = config->n_urls ? 0 : err_set(err, -EINVAL, "no server is named");
@@ -717,8 +737,8 @@ static void waiter_end(void *arg, int status, struct str text, bool sent)
 	pthread_mutex_unlock(&w->lock);
 }
 
-int grpc_call_wait(struct grpc_client *c, const char *path, struct str message, unsigned timeout_ms, struct buf *ret_message, int *ret_status,
-	struct err *err)
+int grpc_call_wait(struct grpc_client *c, const char *path, struct str message, unsigned timeout_ms,
+	struct buf *ret_message, int *ret_status, struct err *err)
 {
 	static const struct grpc_events events = { waiter_message, waiter_end };
 	struct waiter w = { .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
@@ -735,7 +755,9 @@ int grpc_call_wait(struct grpc_client *c, const char *path, struct str message, 
 		buf_deinit(ret_message);
 		*ret_message = w.message;
 	} else {
-		r = w.status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT : w.status == GRPC_UNAVAILABLE ? -EHOSTUNREACH : -EIO;
+		r = w.status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT
+			: w.status == GRPC_UNAVAILABLE ? -EHOSTUNREACH
+						       : -EIO;
 		err_set(err, r, STR_FMT, STR_ARG(buf_str(&w.text)));
 		buf_deinit(&w.message);
 	}

@@ -21,10 +21,10 @@
 struct reply {
 	struct buf out;
 	size_t taken;
-	bool last;                 /* trailers follow */
+	bool last; /* trailers follow */
 	char path[32];
 	struct buf in;
-	struct list link;          /* in the connection's */
+	struct list link; /* in the connection's */
 };
 
 struct server {
@@ -43,7 +43,8 @@ static int begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 	return 0;
 }
 
-static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *n, size_t nl, const uint8_t *v, size_t vl, uint8_t flags, void *arg)
+static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *n, size_t nl,
+	const uint8_t *v, size_t vl, uint8_t flags, void *arg)
 {
 	struct reply *r = nghttp2_session_get_stream_user_data(s, f->hd.stream_id);
 	if (nl == 5 && !memcmp(n, ":path", 5))
@@ -51,7 +52,8 @@ static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *n, 
 	return 0;
 }
 
-static ssize_t give(nghttp2_session *s, int32_t id, uint8_t *to, size_t n, uint32_t *flags, nghttp2_data_source *src, void *arg)
+static ssize_t give(nghttp2_session *s, int32_t id, uint8_t *to, size_t n, uint32_t *flags,
+	nghttp2_data_source *src, void *arg)
 {
 	static nghttp2_nv ok = { (uint8_t *)"grpc-status", (uint8_t *)"0", 11, 1, 0 };
 	struct reply *r = src->ptr;
@@ -69,14 +71,16 @@ static ssize_t give(nghttp2_session *s, int32_t id, uint8_t *to, size_t n, uint3
 
 static void respond(nghttp2_session *s, int32_t id, struct reply *r)
 {
-	nghttp2_nv head[] = { { (uint8_t *)":status", (uint8_t *)"200", 7, 3, 0 }, { (uint8_t *)"content-type", (uint8_t *)"application/grpc", 12, 16, 0 } };
+	nghttp2_nv head[] = { { (uint8_t *)":status", (uint8_t *)"200", 7, 3, 0 },
+		{ (uint8_t *)"content-type", (uint8_t *)"application/grpc", 12, 16, 0 } };
 	nghttp2_data_provider body = { .source.ptr = r, .read_callback = give };
 	nghttp2_submit_response(s, id, head, 2, &body);
 }
 
 static void refuse(nghttp2_session *s, int32_t id)
 {
-	nghttp2_nv head[] = { { (uint8_t *)":status", (uint8_t *)"200", 7, 3, 0 }, { (uint8_t *)"grpc-status", (uint8_t *)"9", 11, 1, 0 },
+	nghttp2_nv head[] = { { (uint8_t *)":status", (uint8_t *)"200", 7, 3, 0 },
+		{ (uint8_t *)"grpc-status", (uint8_t *)"9", 11, 1, 0 },
 		{ (uint8_t *)"grpc-message", (uint8_t *)"no%20room", 12, 9, 0 } };
 	nghttp2_submit_response(s, id, head, 3, NULL);
 }
@@ -84,7 +88,8 @@ static void refuse(nghttp2_session *s, int32_t id)
 static int frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 {
 	struct server *sv = arg;
-	struct reply *r = f->hd.stream_id ? nghttp2_session_get_stream_user_data(s, f->hd.stream_id) : NULL;
+	struct reply *r =
+		f->hd.stream_id ? nghttp2_session_get_stream_user_data(s, f->hd.stream_id) : NULL;
 	if (!r)
 		return 0;
 	bool end = f->hd.flags & NGHTTP2_FLAG_END_STREAM;
@@ -114,7 +119,8 @@ static int frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 	return 0;
 }
 
-static int data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
+static int data(
+	nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
 {
 	struct reply *r = nghttp2_session_get_stream_user_data(s, id);
 	buf_add(&r->in, p, n);
@@ -188,7 +194,9 @@ static void *server_run(void *arg)
 
 static void server_start(struct server *sv)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)sv->port) };
+	struct sockaddr_in at = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_port = htons((uint16_t)sv->port) };
 	socklen_t n = sizeof(at);
 	int on = 1;
 	atomic_store(&sv->stop, false);
@@ -265,13 +273,16 @@ static void answers_and_failures(void **state)
 	for (int i = 0; i < 300000; i++)
 		buf_addc(&big, (char)i);
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(grpc_call_wait(g, "/Echo", i ? buf_str(&big) : STR(""), 5000, &out, &status, &err), 0);
+		assert_int_equal(grpc_call_wait(g, "/Echo", i ? buf_str(&big) : STR(""), 5000, &out,
+					 &status, &err),
+			0);
 		assert_true(str_eq(buf_str(&out), i ? buf_str(&big) : STR("")));
 	}
 	assert_int_equal(grpc_call_wait(g, "/Fail", STR("x"), 5000, &out, &status, &err), -EIO);
 	assert_int_equal(status, GRPC_FAILED_PRECONDITION);
 	assert_string_equal(err.text, "no room");
-	assert_int_equal(grpc_call_wait(g, "/Silent", STR("x"), 50, &out, &status, &err), -ETIMEDOUT);
+	assert_int_equal(
+		grpc_call_wait(g, "/Silent", STR("x"), 50, &out, &status, &err), -ETIMEDOUT);
 	assert_int_equal(atomic_load(&sv.connections), 1);
 	grpc_client_free(g);
 	server_stop(&sv);
@@ -358,7 +369,8 @@ static void another_server(void **state)
 	struct server one = { 0 }, two = { 0 };
 	server_start(&one);
 	server_start(&two);
-	CLEAN_FREE char *a = xasprintf("http://127.0.0.1:%d", one.port), *b = xasprintf("http://127.0.0.1:%d", two.port);
+	CLEAN_FREE char *a = xasprintf("http://127.0.0.1:%d", one.port),
+			*b = xasprintf("http://127.0.0.1:%d", two.port);
 	struct grpc_client *g = client_of((const char *const[]){ a, b }, 2);
 	CLEAN_BUF struct buf out = { 0 };
 	struct err err = { 0 };

@@ -22,7 +22,8 @@ static int fail(struct http1 *h, int status, const char *text)
 /* Appends to text that may be cut at any byte; in place while nothing else was allocated. */
 static void append(struct arena *a, struct str *s, const char *p, size_t n, bool lower)
 {
-	char *q = s->len ? arena_grow(a, (char *)s->p, s->len + 1, s->len + n + 1) : arena_alloc(a, n + 1);
+	char *q = s->len ? arena_grow(a, (char *)s->p, s->len + 1, s->len + n + 1)
+			 : arena_alloc(a, n + 1);
 
 	if (lower)
 		for (size_t i = 0; i < n; i++)
@@ -108,7 +109,8 @@ static bool is_known_upgrade(const struct message *m)
 {
 	struct str to = message_header(m, "upgrade");
 
-	return (to.len == 9 && !strncasecmp(to.p, "websocket", 9)) || (to.len == 8 && !strncasecmp(to.p, "SPDY/3.1", 8));
+	return (to.len == 9 && !strncasecmp(to.p, "websocket", 9)) ||
+		(to.len == 8 && !strncasecmp(to.p, "SPDY/3.1", 8));
 }
 
 static int on_headers_complete(http_parser *p)
@@ -227,14 +229,15 @@ bool http1_wants_continue(const struct http1 *h)
 {
 	struct str expect = message_header(h->m, "expect");
 
-	return h->head_done && !h->done && expect.len == 12 && !strncasecmp(expect.p, "100-continue", 12);
+	return h->head_done && !h->done && expect.len == 12 &&
+		!strncasecmp(expect.p, "100-continue", 12);
 }
 
 const char *http_status_text(int status)
 {
 	switch (status) {
-#define ROW(number, name, text)                                                                                        \
-	case number:                                                                                                   \
+#define ROW(number, name, text) \
+	case number: \
 		return #text;
 		HTTP_STATUS_MAP(ROW)
 #undef ROW

@@ -125,7 +125,8 @@ static void put_number(struct buf *b, uint64_t v, unsigned base)
 }
 
 /* The head is written straight into the connection's buffer. */
-void http1_begin(struct http_stream *s, int status, const struct http_header *headers, size_t n, int64_t content_length)
+void http1_begin(struct http_stream *s, int status, const struct http_header *headers, size_t n,
+	int64_t content_length)
 {
 	struct http_conn *c = s->conn;
 	struct buf *b = &c->q.copied;

@@ -23,7 +23,8 @@ static int end(void **state)
 }
 
 /* Feeds in pieces of `step` bytes until the message ends; returns the bytes taken, or -status. */
-static ssize_t feed(struct http1 *h, struct message *m, struct str bytes, size_t step, size_t body_max)
+static ssize_t feed(
+	struct http1 *h, struct message *m, struct str bytes, size_t step, size_t body_max)
 {
 	size_t at = 0;
 
@@ -44,8 +45,9 @@ static ssize_t feed(struct http1 *h, struct message *m, struct str bytes, size_t
 
 static void any_pieces(void **state)
 {
-	const struct str bytes = STR("POST /api/v1/pods?limit=5 HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nX-Long:  some value \t\r\n"
-				     "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: no\r\n\r\nGET");
+	const struct str bytes = STR(
+		"POST /api/v1/pods?limit=5 HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nX-Long:  some value \t\r\n"
+		"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: no\r\n\r\nGET");
 
 	for (size_t step = 1; step <= bytes.len; step++) {
 		struct message m;
@@ -69,7 +71,8 @@ static void any_pieces(void **state)
 
 static void pipelined(void **state)
 {
-	const struct str bytes = STR("GET /1 HTTP/1.1\r\n\r\nPUT /2 HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET /3 HTTP/1.0\r\n\r\n");
+	const struct str bytes = STR(
+		"GET /1 HTTP/1.1\r\n\r\nPUT /2 HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET /3 HTTP/1.0\r\n\r\n");
 	struct str rest = bytes;
 	struct message m;
 	struct http1 h;
@@ -91,7 +94,8 @@ static void upgrades(void **state)
 {
 	struct message m;
 	struct http1 h;
-	struct str ws = STR("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nFRAME");
+	struct str ws =
+		STR("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nFRAME");
 	struct str h2c = STR("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
 
 	http1_init(&h, false);
@@ -110,13 +114,23 @@ static void bounds(void **state)
 	CLEAN_BUF struct buf big = { 0 };
 
 	http1_init(&h, false);
-	assert_int_equal(feed(&h, &m, STR("PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"), 1000, 5), 42);
+	assert_int_equal(
+		feed(&h, &m, STR("PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"), 1000, 5), 42);
 	http1_init(&h, false);
-	assert_int_equal(feed(&h, &m, STR("PUT / HTTP/1.1\r\nContent-Length: 6\r\n\r\n"), 1000, 5), -413);
+	assert_int_equal(
+		feed(&h, &m, STR("PUT / HTTP/1.1\r\nContent-Length: 6\r\n\r\n"), 1000, 5), -413);
 	http1_init(&h, false);
-	assert_int_equal(feed(&h, &m, STR("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello!\r\n"), 1000, 5), -413);
+	assert_int_equal(
+		feed(&h, &m,
+			STR("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello!\r\n"),
+			1000, 5),
+		-413);
 	http1_init(&h, false);
-	assert_int_equal(feed(&h, &m, STR("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n"), 1000, 5), -400);
+	assert_int_equal(
+		feed(&h, &m,
+			STR("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n"),
+			1000, 5),
+		-400);
 	buf_addz(&big, "GET /");
 	for (int i = 0; i < 66000; i++)
 		buf_addc(&big, 'x');
@@ -164,7 +178,8 @@ static void answers(void **state)
 	struct message m;
 	struct http1 h;
 	size_t taken;
-	struct str bytes = STR("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno");
+	struct str bytes = STR(
+		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno");
 
 	for (size_t step = 1; step < bytes.len; step++) {
 		http1_init(&h, true);
@@ -182,15 +197,21 @@ static void answers(void **state)
 	assert_false(http1_keep_alive(&h));
 	/* With one, it is not. */
 	http1_init(&h, true);
-	assert_int_equal(feed(&h, &m, STR("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nall"), 1000, 100), 0);
+	assert_int_equal(
+		feed(&h, &m, STR("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nall"), 1000, 100), 0);
 	assert_true(http1_feed(&h, NULL, 0, &taken) < 0);
 	/* An answer to HEAD has none. */
 	http1_init(&h, true);
 	h.bodyless = true;
-	assert_int_equal(feed(&h, &m, STR("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), 1000, 100), 38);
+	assert_int_equal(
+		feed(&h, &m, STR("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), 1000, 100), 38);
 	assert_true(http1_keep_alive(&h));
 	http1_init(&h, true);
-	assert_int_equal(feed(&h, &m, STR("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nzz"), 1000, 100), 59);
+	assert_int_equal(
+		feed(&h, &m,
+			STR("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nzz"),
+			1000, 100),
+		59);
 }
 
 static void urls(void **state)
@@ -267,8 +288,14 @@ int main(void)
 {
 #define ARENA_TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
 	const struct CMUnitTest tests[] = {
-		ARENA_TEST(any_pieces), ARENA_TEST(pipelined), ARENA_TEST(upgrades), ARENA_TEST(bounds), ARENA_TEST(bad),
-		ARENA_TEST(answers), ARENA_TEST(urls), ARENA_TEST(queues),
+		ARENA_TEST(any_pieces),
+		ARENA_TEST(pipelined),
+		ARENA_TEST(upgrades),
+		ARENA_TEST(bounds),
+		ARENA_TEST(bad),
+		ARENA_TEST(answers),
+		ARENA_TEST(urls),
+		ARENA_TEST(queues),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,12 +83,13 @@ static void put_header(struct http_stream *s, struct str name, struct str value)
 	}
 }
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
-	const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+	size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
 {
 	struct http_stream *s = stream_of(session, frame->hd.stream_id);
 
-	if (!s || frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST || s->refused)
+	if (!s || frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST ||
+		s->refused)
 		return 0;
 	s->in.head_bytes += name_len + value_len + HEADER_OVERHEAD;
 	if (s->in.head_bytes > NET_HEADER_MAX) {
@@ -132,7 +133,8 @@ static void discard(nghttp2_session *session, struct http_stream *s, size_t n)
 		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->h2_id, NGHTTP2_NO_ERROR);
 }
 
-static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
+static int on_data(
+	nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
 {
 	struct http_conn *c = arg;
 	struct http_stream *s = stream_of(session, id);
@@ -201,8 +203,11 @@ static void hand_out(struct http_conn *c)
 			continue;
 		if (s->refused)
 			stream_refuse(s, s->refused,
-				s->refused == 503 ? "too many large requests arrive at once; try again later" :
-				s->refused == 413 ? "the request's body is too large" : "the request's headers are larger than 64 KiB");
+				s->refused == 503
+					? "too many large requests arrive at once; try again later"
+					: s->refused == 413
+					? "the request's body is too large"
+					: "the request's headers are larger than 64 KiB");
 		else
 			stream_dispatch(s);
 	}
@@ -229,11 +234,13 @@ static void finish_done(struct http_conn *c)
 	give_window(c);
 	enum conn_state state = state_now(h);
 
-	if (c->state == CONN_STALLED) /* that time is begun anew by what the client takes, not by what it sends */
+	if (c->state ==
+		CONN_STALLED) /* that time is begun anew by what the client takes, not by what it sends */
 		c->state_before_stall = state;
 	else if (c->state != CONN_LINGER && (c->state != state || state == CONN_IDLE))
 		conn_set_state(c, state);
-	bool over = !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
+	bool over =
+		!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
 
 	if ((over || (h->stopping && !h->streams)) && !c->closing)
 		conn_close_when_sent(c);
@@ -270,8 +277,8 @@ static void http2_flushed(struct http_conn *c)
 		finish_done(c);
 }
 
-static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *out, size_t room, uint32_t *flags,
-	nghttp2_data_source *source, void *arg)
+static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *out, size_t room,
+	uint32_t *flags, nghttp2_data_source *source, void *arg)
 {
 	struct http_conn *c = arg;
 	struct http_stream *s = source->ptr;
@@ -298,16 +305,18 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *out, siz
 
 static bool is_of_connection(struct str name)
 {
-	return str_eqz(name, "connection") || str_eqz(name, "transfer-encoding") || str_eqz(name, "keep-alive") ||
-		str_eqz(name, "upgrade");
+	return str_eqz(name, "connection") || str_eqz(name, "transfer-encoding") ||
+		str_eqz(name, "keep-alive") || str_eqz(name, "upgrade");
 }
 
 static nghttp2_nv nv(struct str name, struct str value)
 {
-	return (nghttp2_nv){ (uint8_t *)name.p, (uint8_t *)(value.p ? value.p : ""), name.len, value.len, NGHTTP2_NV_FLAG_NONE };
+	return (nghttp2_nv){ (uint8_t *)name.p, (uint8_t *)(value.p ? value.p : ""), name.len,
+		value.len, NGHTTP2_NV_FLAG_NONE };
 }
 
-void http2_begin(struct http_stream *s, int status, const struct http_header *headers, size_t n, int64_t content_length)
+void http2_begin(struct http_stream *s, int status, const struct http_header *headers, size_t n,
+	int64_t content_length)
 {
 	struct http_conn *c = s->conn;
 	struct str date = str_of(net_loop_date(c->nl));
@@ -363,7 +372,8 @@ void http2_abort(struct http_stream *s)
 {
 	if (s->gone)
 		return;
-	nghttp2_submit_rst_stream(s->conn->h2->session, NGHTTP2_FLAG_NONE, s->h2_id, NGHTTP2_INTERNAL_ERROR);
+	nghttp2_submit_rst_stream(
+		s->conn->h2->session, NGHTTP2_FLAG_NONE, s->h2_id, NGHTTP2_INTERNAL_ERROR);
 	conn_schedule(s->conn, DUE_FLUSH);
 }
 

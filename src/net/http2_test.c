@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-
 /* ---- the server's handler ---- */
 
 static int closes;
@@ -59,7 +58,8 @@ static void handle(void *arg, struct http_stream *s)
 		http_stream_begin(s, 200, NULL, 0);
 		http_stream_abort(s);
 	} else {
-		const struct http_header h[] = { { STR("x-host"), http_request_header(r, "host") }, { STR("connection"), STR("close") } };
+		const struct http_header h[] = { { STR("x-host"), http_request_header(r, "host") },
+			{ STR("connection"), STR("close") } };
 
 		http_respond(s, 200, h, 2, r->body, NULL, NULL);
 	}
@@ -98,8 +98,8 @@ static struct reply *reply_of(nghttp2_session *s, int32_t id)
 	return nghttp2_session_get_stream_user_data(s, id);
 }
 
-static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t name_len, const uint8_t *value,
-	size_t value_len, uint8_t flags, void *arg)
+static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name,
+	size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
 {
 	struct reply *r = reply_of(s, f->hd.stream_id);
 
@@ -110,7 +110,8 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *
 	return 0;
 }
 
-static int on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
+static int on_data(
+	nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
 {
 	reply_of(s, id)->body_len += n;
 	return 0;
@@ -137,7 +138,8 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 
 static void client_init(struct client *c, struct test_server *t)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_server_port(t->server)) };
+	struct sockaddr_in in = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)http_server_port(t->server)) };
 	nghttp2_session_callbacks *cb;
 	nghttp2_option *option;
 
@@ -167,7 +169,8 @@ static void client_deinit(struct client *c)
 	close(c->fd);
 }
 
-static ssize_t on_upload(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags, nghttp2_data_source *source, void *arg)
+static ssize_t on_upload(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, uint32_t *flags,
+	nghttp2_data_source *source, void *arg)
 {
 	struct reply *r = source->ptr;
 	size_t take = MIN(n, r->upload.len);
@@ -181,13 +184,15 @@ static ssize_t on_upload(nghttp2_session *s, int32_t id, uint8_t *p, size_t n, u
 
 static nghttp2_nv nv(const char *name, const char *value)
 {
-	return (nghttp2_nv){ (uint8_t *)name, (uint8_t *)value, strlen(name), strlen(value), NGHTTP2_NV_FLAG_NONE };
+	return (nghttp2_nv){ (uint8_t *)name, (uint8_t *)value, strlen(name), strlen(value),
+		NGHTTP2_NV_FLAG_NONE };
 }
 
 static struct reply *ask(struct client *c, const char *path, struct str body, size_t n_extra)
 {
 	struct reply *r = &c->replies[c->n_replies++];
-	nghttp2_nv list[100] = { nv(":method", body.len ? "POST" : "GET"), nv(":scheme", "http"), nv(":path", path), nv(":authority", "a:1") };
+	nghttp2_nv list[100] = { nv(":method", body.len ? "POST" : "GET"), nv(":scheme", "http"),
+		nv(":path", path), nv(":authority", "a:1") };
 	static char large[1000];
 
 	memset(large, 'h', sizeof(large) - 1);
@@ -196,7 +201,8 @@ static struct reply *ask(struct client *c, const char *path, struct str body, si
 	r->upload = body;
 	nghttp2_data_provider data = { { .ptr = r }, on_upload };
 
-	r->id = nghttp2_submit_request(c->session, NULL, list, 4 + n_extra, body.len ? &data : NULL, r);
+	r->id = nghttp2_submit_request(
+		c->session, NULL, list, 4 + n_extra, body.len ? &data : NULL, r);
 	assert_true(r->id > 0);
 	return r;
 }
@@ -234,8 +240,10 @@ static void side_by_side(void **state)
 	closes = 0;
 	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
 	client_init(&c, &t);
-	struct reply *flood = ask(&c, "/flood", STR_NONE, 0), *later = ask(&c, "/later", STR_NONE, 0);
-	struct reply *large = ask(&c, "/echo", str_n(body, NET_BODY_MAX), 0), *aborted = ask(&c, "/abort", STR_NONE, 0);
+	struct reply *flood = ask(&c, "/flood", STR_NONE, 0),
+		     *later = ask(&c, "/later", STR_NONE, 0);
+	struct reply *large = ask(&c, "/echo", str_n(body, NET_BODY_MAX), 0),
+		     *aborted = ask(&c, "/abort", STR_NONE, 0);
 
 	for (int i = 0; i < 40; i++)
 		ask(&c, "/echo", STR("small"), 0);
@@ -266,7 +274,8 @@ static void bounds(void **state)
 	/* Larger than what is read only to be thrown away. */
 	CLEAN_FREE char *huge = xcalloc(1, 30000000);
 	struct reply *huge_body = ask(&c, "/echo", str_n(huge, 30000000), 0);
-	struct reply *headers_too_large = ask(&c, "/echo", STR_NONE, 80), *fine = ask(&c, "/echo", STR("x"), 50);
+	struct reply *headers_too_large = ask(&c, "/echo", STR_NONE, 80),
+		     *fine = ask(&c, "/echo", STR("x"), 50);
 
 	wait_all(&c);
 	assert_int_equal(body_too_large->status, 413);
@@ -295,7 +304,8 @@ static void resets(void **state)
 	wait_all(&c);
 	assert_true(__atomic_load_n(&closes, __ATOMIC_SEQ_CST) >= 1);
 	/* Bytes that are not HTTP/2 end the connection, not the server. */
-	assert_true(send(c.fd, "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n", 36, MSG_NOSIGNAL) > 0);
+	assert_true(
+		send(c.fd, "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n", 36, MSG_NOSIGNAL) > 0);
 	while (turn(&c))
 		;
 	client_deinit(&c);
@@ -342,7 +352,10 @@ static void stopping(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(side_by_side), cmocka_unit_test(bounds), cmocka_unit_test(resets), cmocka_unit_test(stopping),
+		cmocka_unit_test(side_by_side),
+		cmocka_unit_test(bounds),
+		cmocka_unit_test(resets),
+		cmocka_unit_test(stopping),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,10 +13,22 @@
 
 #define P256_BYTES 32
 
-static void free_key(EVP_PKEY **k) { EVP_PKEY_free(*k); }
-static void free_digest(EVP_MD_CTX **c) { EVP_MD_CTX_free(*c); }
-static void free_sig(ECDSA_SIG **s) { ECDSA_SIG_free(*s); }
-static void free_bn(BIGNUM **b) { BN_free(*b); }
+static void free_key(EVP_PKEY **k)
+{
+	EVP_PKEY_free(*k);
+}
+static void free_digest(EVP_MD_CTX **c)
+{
+	EVP_MD_CTX_free(*c);
+}
+static void free_sig(ECDSA_SIG **s)
+{
+	ECDSA_SIG_free(*s);
+}
+static void free_bn(BIGNUM **b)
+{
+	BN_free(*b);
+}
 
 void sha256(const void *p, size_t n, uint8_t out[32])
 {
@@ -54,7 +66,9 @@ static bool is_p256(const EVP_PKEY *key)
 {
 	char group[32];
 
-	return EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_group_name(key, group, sizeof(group), NULL) && !strcmp(group, "prime256v1");
+	return EVP_PKEY_is_a(key, "EC") &&
+		EVP_PKEY_get_group_name(key, group, sizeof(group), NULL) &&
+		!strcmp(group, "prime256v1");
 }
 
 /* DER in, the two numbers side by side out. */
@@ -66,7 +80,8 @@ static bool raw_signature(const unsigned char *der, size_t n, unsigned char out[
 		BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + P256_BYTES, P256_BYTES) == P256_BYTES;
 }
 
-int jwt_sign(struct str key_pem, struct str key_id, struct str payload_json, struct buf *ret, struct err *err)
+int jwt_sign(struct str key_pem, struct str key_id, struct str payload_json, struct buf *ret,
+	struct err *err)
 {
 	CLEANUP(free_key) EVP_PKEY *key = read_private(key_pem);
 	CLEANUP(free_digest) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
@@ -75,13 +90,15 @@ int jwt_sign(struct str key_pem, struct str key_id, struct str payload_json, str
 	size_t n = sizeof(der);
 
 	if (!key || !is_p256(key))
-		return err_set(err, -EINVAL, "cannot sign a token: the key is not an ECDSA P-256 private key in PEM");
+		return err_set(err, -EINVAL,
+			"cannot sign a token: the key is not an ECDSA P-256 private key in PEM");
 	buf_addf(&header, "{\"alg\":\"ES256\",\"kid\":\"" STR_FMT "\"}", STR_ARG(key_id));
 	base64url_encode(&token, header.p, header.len);
 	buf_addc(&token, '.');
 	base64url_encode(&token, payload_json.p, payload_json.len);
 	if (EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key) != 1 ||
-		EVP_DigestSign(ctx, der, &n, (const unsigned char *)token.p, token.len) != 1 || !raw_signature(der, n, raw)) {
+		EVP_DigestSign(ctx, der, &n, (const unsigned char *)token.p, token.len) != 1 ||
+		!raw_signature(der, n, raw)) {
 		ERR_clear_error();
 		return err_set(err, -EIO, "cannot sign a token: OpenSSL refused");
 	}
@@ -105,7 +122,8 @@ static bool signature_fits(EVP_PKEY *key, struct str signed_part, const struct b
 
 		if (n != 2 * P256_BYTES)
 			return false;
-		ECDSA_SIG_set0(pair, BN_bin2bn(sig, P256_BYTES, NULL), BN_bin2bn(sig + P256_BYTES, P256_BYTES, NULL));
+		ECDSA_SIG_set0(pair, BN_bin2bn(sig, P256_BYTES, NULL),
+			BN_bin2bn(sig + P256_BYTES, P256_BYTES, NULL));
 		int der_len = i2d_ECDSA_SIG(pair, &der);
 
 		if (der_len <= 0)
@@ -114,7 +132,8 @@ static bool signature_fits(EVP_PKEY *key, struct str signed_part, const struct b
 		n = (size_t)der_len;
 	}
 	bool ok = EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
-		EVP_DigestVerify(ctx, sig, n, (const unsigned char *)signed_part.p, signed_part.len) == 1;
+		EVP_DigestVerify(
+			ctx, sig, n, (const unsigned char *)signed_part.p, signed_part.len) == 1;
 
 	OPENSSL_free(der);
 	ERR_clear_error();
@@ -134,16 +153,19 @@ static bool names_algorithm(struct str header_json, const char *alg)
 	return *at == '"' && !strncmp(at + 1, alg, strlen(alg)) && at[1 + strlen(alg)] == '"';
 }
 
-int jwt_verify(struct str public_or_cert_or_key_pem, struct str token, struct buf *ret_payload_json, struct err *err)
+int jwt_verify(struct str public_or_cert_or_key_pem, struct str token, struct buf *ret_payload_json,
+	struct err *err)
 {
 	CLEANUP(free_key) EVP_PKEY *key = read_any(public_or_cert_or_key_pem);
 	CLEAN_BUF struct buf header = { 0 }, payload = { 0 }, signature = { 0 };
 	struct str head, body, tail, rest;
 
 	if (!key)
-		return err_set(err, -EINVAL, "cannot check a token: the key is not PEM of a public key, certificate or private key");
-	if (!str_cut(token, '.', &head, &rest) || !str_cut(rest, '.', &body, &tail) || str_find(tail, '.') >= 0 ||
-		base64url_decode(&header, head) < 0 || base64url_decode(&payload, body) < 0 || base64url_decode(&signature, tail) < 0)
+		return err_set(err, -EINVAL,
+			"cannot check a token: the key is not PEM of a public key, certificate or private key");
+	if (!str_cut(token, '.', &head, &rest) || !str_cut(rest, '.', &body, &tail) ||
+		str_find(tail, '.') >= 0 || base64url_decode(&header, head) < 0 ||
+		base64url_decode(&payload, body) < 0 || base64url_decode(&signature, tail) < 0)
 		return err_set(err, -EINVAL, "the token is not a compact JSON Web Signature");
 	const char *alg = is_p256(key) ? "ES256" : EVP_PKEY_is_a(key, "RSA") ? "RS256" : NULL;
 
@@ -162,13 +184,15 @@ static bool add_coordinate(struct buf *out, const EVP_PKEY *key, const char *par
 	CLEANUP(free_bn) BIGNUM *bn = NULL;
 	unsigned char bytes[P256_BYTES];
 
-	if (!EVP_PKEY_get_bn_param(key, param, &bn) || BN_bn2binpad(bn, bytes, sizeof(bytes)) != sizeof(bytes))
+	if (!EVP_PKEY_get_bn_param(key, param, &bn) ||
+		BN_bn2binpad(bn, bytes, sizeof(bytes)) != sizeof(bytes))
 		return false;
 	base64url_encode(out, bytes, sizeof(bytes));
 	return true;
 }
 
-int jwk_from_key(struct str key_pem, struct buf *ret_jwk_json, struct buf *ret_key_id, struct err *err)
+int jwk_from_key(
+	struct str key_pem, struct buf *ret_jwk_json, struct buf *ret_key_id, struct err *err)
 {
 	CLEANUP(free_key) EVP_PKEY *key = read_any(key_pem);
 	CLEAN_BUF struct buf id = { 0 }, jwk = { 0 };
@@ -176,7 +200,8 @@ int jwk_from_key(struct str key_pem, struct buf *ret_jwk_json, struct buf *ret_k
 	uint8_t digest[32];
 
 	if (!key || !is_p256(key))
-		return err_set(err, -EINVAL, "cannot describe the key: it is not an ECDSA P-256 key in PEM");
+		return err_set(err, -EINVAL,
+			"cannot describe the key: it is not an ECDSA P-256 key in PEM");
 	int n = i2d_PUBKEY(key, &der);
 
 	if (n <= 0)
@@ -184,7 +209,9 @@ int jwk_from_key(struct str key_pem, struct buf *ret_jwk_json, struct buf *ret_k
 	sha256(der, (size_t)n, digest);
 	OPENSSL_free(der);
 	base64url_encode(&id, digest, sizeof(digest));
-	buf_addf(&jwk, "{\"use\":\"sig\",\"kty\":\"EC\",\"kid\":\"%s\",\"crv\":\"P-256\",\"alg\":\"ES256\",\"x\":\"", id.p);
+	buf_addf(&jwk,
+		"{\"use\":\"sig\",\"kty\":\"EC\",\"kid\":\"%s\",\"crv\":\"P-256\",\"alg\":\"ES256\",\"x\":\"",
+		id.p);
 	bool ok = add_coordinate(&jwk, key, OSSL_PKEY_PARAM_EC_PUB_X);
 
 	buf_addz(&jwk, "\",\"y\":\"");

@@ -24,7 +24,8 @@ static struct tls_identity *identity_copy(const struct tls_identity *who)
 		n += who->organizations[i].len + 1;
 	struct tls_identity *ret = xcalloc(1, sizeof(*ret) + n);
 	char *at = (char *)(ret + 1);
-	struct str *texts[3 + ARRAY_LEN(ret->organizations)] = { &ret->common_name, &ret->uid, &ret->fingerprint };
+	struct str *texts[3 + ARRAY_LEN(ret->organizations)] = { &ret->common_name, &ret->uid,
+		&ret->fingerprint };
 
 	*ret = *who;
 	for (size_t i = 0; i < who->n_organizations; i++)
@@ -71,7 +72,8 @@ void local_free(struct local_end *l)
 	free(l);
 }
 
-int http_client_new_local(struct loop *l, const struct http_handler *handler, const struct tls_identity *who, struct http_client **ret)
+int http_client_new_local(struct loop *l, const struct http_handler *handler,
+	const struct tls_identity *who, struct http_client **ret)
 {
 	struct http_server_config config = { .loops = &l, .n_loops = 1, .handler = *handler };
 	struct local_end *local = xcalloc(1, sizeof(*local));

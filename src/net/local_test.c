@@ -21,8 +21,10 @@ static void on_request(void *arg, struct http_stream *s)
 		return;
 	}
 	http_respond(s, 200, NULL, 0,
-		arena_fmt(a, STR_FMT " " STR_FMT " %s/%s " STR_FMT, STR_ARG(r->method), STR_ARG(r->path), r->peer ? r->peer->common_name.p : "-",
-			r->peer && r->peer->n_organizations ? r->peer->organizations[0].p : "-", STR_ARG(r->body)),
+		arena_fmt(a, STR_FMT " " STR_FMT " %s/%s " STR_FMT, STR_ARG(r->method),
+			STR_ARG(r->path), r->peer ? r->peer->common_name.p : "-",
+			r->peer && r->peer->n_organizations ? r->peer->organizations[0].p : "-",
+			STR_ARG(r->body)),
 		NULL, NULL);
 }
 
@@ -36,7 +38,9 @@ static int setup(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
 	struct http_handler h = { on_request, NULL };
-	struct tls_identity who = { .common_name = STR("system:someone"), .organizations = { STR("group") }, .n_organizations = 1 };
+	struct tls_identity who = { .common_name = STR("system:someone"),
+		.organizations = { STR("group") },
+		.n_organizations = 1 };
 	struct err err;
 
 	f->a = arena_new(0);
@@ -64,9 +68,11 @@ static int teardown(void **state)
 
 static void expect(struct fixture *f, struct http_client *c, const char *body, const char *answer)
 {
-	struct http_call call = { .method = STR("POST"), .target = STR("/x"), .body = str_of(body) };
+	struct http_call call = {
+		.method = STR("POST"), .target = STR("/x"), .body = str_of(body)
+	};
 	struct http_reply reply;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	if (http_client_call(c, &call, f->a, &reply, &err) < 0)
 		fail_msg("%s", err.text);
@@ -87,10 +93,10 @@ static void answers_in_pieces(void **state)
 {
 	struct fixture *f = *state;
 	struct http_call call = { .method = STR("GET"), .target = STR("/stream") };
-	CLEAN_BUF struct buf got = {0};
+	CLEAN_BUF struct buf got = { 0 };
 	struct http_reader *r;
 	struct http_reply head;
-	struct err err = {0};
+	struct err err = { 0 };
 	char bytes[5];
 	ssize_t n;
 

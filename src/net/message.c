@@ -11,7 +11,8 @@ struct http_header *message_add_header(struct message *m)
 	if (m->n_headers == m->headers_cap) {
 		size_t cap = m->headers_cap ? m->headers_cap * 2 : 16;
 
-		m->headers = arena_grow(m->arena, m->headers, m->headers_cap * sizeof(*m->headers), cap * sizeof(*m->headers));
+		m->headers = arena_grow(m->arena, m->headers, m->headers_cap * sizeof(*m->headers),
+			cap * sizeof(*m->headers));
 		m->headers_cap = cap;
 	}
 	struct http_header *h = &m->headers[m->n_headers++];

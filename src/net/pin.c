@@ -47,11 +47,13 @@ int cert_pin(struct str cert_pem, struct buf *ret_hex, struct err *err)
 static int dial(const char *host, const char *port, unsigned timeout_ms, struct err *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
-	struct timeval limit = { .tv_sec = timeout_ms / 1000, .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000 };
+	struct timeval limit = { .tv_sec = timeout_ms / 1000,
+		.tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000 };
 	int g = getaddrinfo(host, port, &hints, &list), fd = -1, e = EHOSTUNREACH;
 
 	if (g)
-		return err_set(err, -EHOSTUNREACH, "cannot find the address of %s: %s", host, gai_strerror(g));
+		return err_set(err, -EHOSTUNREACH, "cannot find the address of %s: %s", host,
+			gai_strerror(g));
 	for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
 		fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (fd < 0)
@@ -73,7 +75,7 @@ static int find_pinned(SSL *ssl, struct str pin, struct buf *ret_ca_pem)
 	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(ssl);
 
 	for (int i = 0; i < sk_X509_num(chain); i++) {
-		CLEAN_BUF struct buf hex = {0};
+		CLEAN_BUF struct buf hex = { 0 };
 
 		x509_hex(sk_X509_value(chain, i), &hex);
 		if (str_eq(buf_str(&hex), pin)) {
@@ -84,7 +86,8 @@ static int find_pinned(SSL *ssl, struct str pin, struct buf *ret_ca_pem)
 	return -EACCES;
 }
 
-int tls_fetch_ca(const char *url, struct str pin, unsigned timeout_ms, struct buf *ret_ca_pem, struct err *err)
+int tls_fetch_ca(const char *url, struct str pin, unsigned timeout_ms, struct buf *ret_ca_pem,
+	struct err *err)
 {
 	struct str rest = str_of(url), host, port;
 	int r;
@@ -106,7 +109,9 @@ int tls_fetch_ca(const char *url, struct str pin, unsigned timeout_ms, struct bu
 	if (SSL_connect(ssl) != 1)
 		r = err_set(err, -EPROTO, "%s does not speak TLS", url);
 	else if (find_pinned(ssl, pin, ret_ca_pem) < 0)
-		r = err_set(err, -EACCES, "%s belongs to another cluster: its CA is not the one that the token names", url);
+		r = err_set(err, -EACCES,
+			"%s belongs to another cluster: its CA is not the one that the token names",
+			url);
 	else
 		r = 0;
 	SSL_free(ssl);

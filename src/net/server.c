@@ -75,8 +75,11 @@ static void tune(int fd)
 	static const struct {
 		int level, name, value;
 	} options[] = {
-		{ IPPROTO_TCP, TCP_NODELAY, 1 }, { SOL_SOCKET, SO_KEEPALIVE, 1 },   { IPPROTO_TCP, TCP_KEEPIDLE, 30 },
-		{ IPPROTO_TCP, TCP_KEEPINTVL, 15 }, { IPPROTO_TCP, TCP_KEEPCNT, 4 },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 30 },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, 15 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(options); i++)
@@ -109,7 +112,8 @@ static void on_accept(void *arg, int events)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		struct sockaddr_storage from;
 		socklen_t n = sizeof(from);
-		int fd = accept4(s->listen_fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		int fd = accept4(
+			s->listen_fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
 			take_connection(s, fd, &from);
@@ -139,12 +143,15 @@ static void start_listening(void *arg)
 	struct http_server *s = arg;
 
 	s->accept_again = timer_new(s->config.loops[0], accept_again, s);
-	fd_watch_new(s->config.loops[0], s->listen_fd, IO_READ, on_accept, s, &s->listen_watch, NULL);
+	fd_watch_new(
+		s->config.loops[0], s->listen_fd, IO_READ, on_accept, s, &s->listen_watch, NULL);
 }
 
 static int bind_socket(const struct http_server_config *c, int *ret_fd, struct err *err)
 {
-	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *ai;
+	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+		.ai_socktype = SOCK_STREAM },
+			*ai;
 	char port[16];
 	int on = 1, off = 0;
 
@@ -163,7 +170,8 @@ static int bind_socket(const struct http_server_config *c, int *ret_fd, struct e
 		r = -errno;
 	freeaddrinfo(ai);
 	if (r == -EADDRINUSE)
-		return err_set(err, r, "cannot listen on %s port %d: another process uses it; stop that or choose another port",
+		return err_set(err, r,
+			"cannot listen on %s port %d: another process uses it; stop that or choose another port",
 			c->address, c->port);
 	if (r < 0)
 		return err_errno(err, r, "cannot listen on %s port %d", c->address, c->port);
@@ -178,7 +186,8 @@ static int bound_port(int fd)
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &n) < 0)
 		return 0;
-	return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port : ((struct sockaddr_in *)&ss)->sin_port);
+	return ntohs(ss.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&ss)->sin6_port
+					      : ((struct sockaddr_in *)&ss)->sin_port);
 }
 
 struct http_server *server_new(const struct http_server_config *c)
@@ -186,7 +195,8 @@ struct http_server *server_new(const struct http_server_config *c)
 	struct http_server *s = xcalloc(1, sizeof(*s));
 
 	s->config = *c;
-	s->config.loops = memcpy(xcalloc(c->n_loops, sizeof(*c->loops)), c->loops, c->n_loops * sizeof(*c->loops));
+	s->config.loops = memcpy(
+		xcalloc(c->n_loops, sizeof(*c->loops)), c->loops, c->n_loops * sizeof(*c->loops));
 	s->config.tls = tls_context_ref(c->tls);
 	s->config.idle_timeout_ms = c->idle_timeout_ms ? c->idle_timeout_ms : IDLE_MS;
 	s->config.max_connections = c->max_connections ? c->max_connections : CONNECTIONS_MAX;

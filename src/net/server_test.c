@@ -40,12 +40,15 @@ static void handle(void *arg, struct http_stream *s)
 	struct arena *a = http_stream_arena(s);
 
 	if (str_eqz(r->path, "/who")) {
-		struct str who = r->peer ? arena_fmt(a, "%s %zu %s %s", r->peer->common_name.p, r->peer->n_organizations,
-							 r->peer->organizations[0].p, r->peer->organizations[1].p)
-					 : STR("nobody");
+		struct str who = r->peer
+			? arena_fmt(a, "%s %zu %s %s", r->peer->common_name.p,
+				  r->peer->n_organizations, r->peer->organizations[0].p,
+				  r->peer->organizations[1].p)
+			: STR("nobody");
 		http_respond(s, 200, NULL, 0, who, NULL, NULL);
 	} else if (str_eqz(r->path, "/inject")) {
-		http_respond(s, 200, &(struct http_header){ STR("x-text"), STR("a\r\nx-evil: 1") }, 1, STR_NONE, NULL, NULL);
+		http_respond(s, 200, &(struct http_header){ STR("x-text"), STR("a\r\nx-evil: 1") },
+			1, STR_NONE, NULL, NULL);
 	} else if (str_eqz(r->path, "/big")) {
 		char *p = arena_alloc(a, 1000000);
 
@@ -78,7 +81,8 @@ static void handle(void *arg, struct http_stream *s)
 	}
 }
 
-static int call(struct http_client *c, const char *method, const char *target, struct str body, struct arena *a, struct http_reply *ret)
+static int call(struct http_client *c, const char *method, const char *target, struct str body,
+	struct arena *a, struct http_reply *ret)
 {
 	struct err err = { "" };
 	struct http_call k = { .method = str_of(method), .target = str_of(target), .body = body };
@@ -170,9 +174,9 @@ static void identities(void **state)
 	assert_non_null(strstr(err.text, "not trusted"));
 	assert_non_null(strstr(err.text, t.url));
 	http_client_free(c);
-	const struct tls_client_config lax = {
-		.cert_pem = buf_str(&other.client_cert), .key_pem = buf_str(&other.client_key), .insecure_skip_verify = true
-	};
+	const struct tls_client_config lax = { .cert_pem = buf_str(&other.client_cert),
+		.key_pem = buf_str(&other.client_key),
+		.insecure_skip_verify = true };
 	struct tls_context *tls;
 
 	assert_int_equal(tls_client_new(&lax, &tls, &err), 0);
@@ -236,7 +240,8 @@ static void readers(void **state)
 
 static int raw_connect(struct test_server *t)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons((uint16_t)http_server_port(t->server)) };
+	struct sockaddr_in in = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)http_server_port(t->server)) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -269,7 +274,8 @@ static size_t count(const char *text, const char *what)
 
 static void pipelining(void **state)
 {
-	static const char bytes[] = "GET /stream HTTP/1.1\r\n\r\nPOST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+	static const char bytes[] =
+		"GET /stream HTTP/1.1\r\n\r\nPOST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
 		"GET /stream HTTP/1.1\r\n\r\nGET /last HTTP/1.1\r\nConnection: close\r\n\r\n";
 	struct test_server t;
 
@@ -278,7 +284,8 @@ static void pipelining(void **state)
 		int fd = raw_connect(&t);
 
 		for (size_t at = 0; at < sizeof(bytes) - 1; at += step)
-			assert_true(send(fd, bytes + at, MIN(step, sizeof(bytes) - 1 - at), MSG_NOSIGNAL) > 0);
+			assert_true(send(fd, bytes + at, MIN(step, sizeof(bytes) - 1 - at),
+					    MSG_NOSIGNAL) > 0);
 		CLEAN_FREE char *answer = read_to_end(fd);
 
 		close(fd);
@@ -353,9 +360,11 @@ static void idle_connections_end(void **state)
 	struct err err;
 
 	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
-	const struct http_server_config config = {
-		.loops = &t.loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = handle }, .idle_timeout_ms = 30
-	};
+	const struct http_server_config config = { .loops = &t.loop,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.handler = { .on_request = handle },
+		.idle_timeout_ms = 30 };
 
 	assert_int_equal(http_server_start(&config, &quick, &err), 0);
 	struct http_server *slow = t.server;
@@ -386,7 +395,8 @@ static void new_certificates(void **state)
 	struct http_client *c = test_client(&t, false);
 
 	assert_int_equal(call(c, "GET", "/who", STR_NONE, a, &r), 0);
-	const struct tls_server_config config = { .cert_pem = buf_str(&other.cert), .key_pem = buf_str(&other.key) };
+	const struct tls_server_config config = { .cert_pem = buf_str(&other.cert),
+		.key_pem = buf_str(&other.key) };
 
 	assert_int_equal(tls_server_update(t.tls, &config, &err), 0);
 	/* The kept connection goes on; new ones see the new certificate. */
@@ -396,7 +406,8 @@ static void new_certificates(void **state)
 	assert_int_equal(call(late, "GET", "/who", STR_NONE, a, &r), -EACCES);
 	/* A client that learns the new CA goes on under its name. */
 	struct tls_context *tls;
-	const struct tls_client_config before = { .ca_pem = buf_str(&t.ca_cert) }, after = { .ca_pem = buf_str(&other.ca_cert) };
+	const struct tls_client_config before = { .ca_pem = buf_str(&t.ca_cert) },
+				       after = { .ca_pem = buf_str(&other.ca_cert) };
 
 	http_client_free(late);
 	assert_int_equal(tls_client_new(&before, &tls, &err), 0);
@@ -417,9 +428,10 @@ static void port_in_use(void **state)
 	struct err err = { "" };
 
 	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
-	const struct http_server_config config = {
-		.loops = &t.loop, .n_loops = 1, .address = "127.0.0.1", .port = http_server_port(t.server)
-	};
+	const struct http_server_config config = { .loops = &t.loop,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.port = http_server_port(t.server) };
 
 	assert_int_equal(http_server_start(&config, &second, &err), -EADDRINUSE);
 	assert_non_null(strstr(err.text, "another process uses it"));
@@ -438,7 +450,8 @@ static void alternatives(void **state)
 	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
 	assert_int_equal(http_client_new("http://127.0.0.1:1", NULL, &c, &err), 0);
 	assert_true(call(c, "GET", "/echo", STR_NONE, a, &r) < 0);
-	struct str places[] = { STR("nonsense"), STR("127.0.0.1:2"), arena_fmt(a, "127.0.0.1:%d", http_server_port(t.server)) };
+	struct str places[] = { STR("nonsense"), STR("127.0.0.1:2"),
+		arena_fmt(a, "127.0.0.1:%d", http_server_port(t.server)) };
 
 	http_client_set_alternatives(c, places, ARRAY_LEN(places));
 	for (int i = 0; i < 3; i++) {
@@ -462,11 +475,17 @@ static void bodies_together(void **state)
 	CLEAN_FREE char *body = xcalloc(1, 2000);
 
 	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
-	const struct http_server_config config = { .loops = &t.loop, .n_loops = 1, .address = "127.0.0.1", .handler = { .on_request = handle },
+	const struct http_server_config config = { .loops = &t.loop,
+		.n_loops = 1,
+		.address = "127.0.0.1",
+		.handler = { .on_request = handle },
 		.bodies_max = 1500 };
 
 	assert_int_equal(http_server_start(&config, &small, &err), 0);
-	assert_int_equal(http_client_new(arena_fmt(a, "http://127.0.0.1:%d", http_server_port(small)).p, NULL, &c, &err), 0);
+	assert_int_equal(
+		http_client_new(arena_fmt(a, "http://127.0.0.1:%d", http_server_port(small)).p,
+			NULL, &c, &err),
+		0);
 	for (int i = 0; i < 5; i++) {
 		assert_int_equal(call(c, "POST", "/echo", str_n(body, 1000), a, &r), 0);
 		assert_int_equal(r.status, 201);
@@ -481,9 +500,17 @@ static void bodies_together(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(plain), cmocka_unit_test(secure), cmocka_unit_test(identities), cmocka_unit_test(readers),
-		cmocka_unit_test(pipelining), cmocka_unit_test(bad_requests), cmocka_unit_test(port_in_use),
-		cmocka_unit_test(line_breaks_in_headers), cmocka_unit_test(idle_connections_end), cmocka_unit_test(new_certificates), cmocka_unit_test(alternatives),
+		cmocka_unit_test(plain),
+		cmocka_unit_test(secure),
+		cmocka_unit_test(identities),
+		cmocka_unit_test(readers),
+		cmocka_unit_test(pipelining),
+		cmocka_unit_test(bad_requests),
+		cmocka_unit_test(port_in_use),
+		cmocka_unit_test(line_breaks_in_headers),
+		cmocka_unit_test(idle_connections_end),
+		cmocka_unit_test(new_certificates),
+		cmocka_unit_test(alternatives),
 		cmocka_unit_test(bodies_together),
 	};
 

@@ -24,9 +24,9 @@ struct spdy {
 	bool unpacking, packing;
 	unsigned char head[8];
 	size_t head_len;
-	struct buf frame;   /* the payload of a control frame */
-	uint32_t left;      /* bytes of the payload still to come */
-	struct buf block;   /* headers, unpacked */
+	struct buf frame; /* the payload of a control frame */
+	uint32_t left;    /* bytes of the payload still to come */
+	struct buf block; /* headers, unpacked */
 };
 
 /* ---- the dictionary that both ends begin with ---- */
@@ -77,7 +77,9 @@ static void make_dictionary(void)
 		buf_addz(&b, dictionary_words[i]);
 	}
 	buf_addz(&b, dictionary_rest);
-	if (b.len != DICTIONARY_SIZE || adler32(adler32(0, NULL, 0), (unsigned char *)b.p, DICTIONARY_SIZE) != DICTIONARY_ADLER)
+	if (b.len != DICTIONARY_SIZE ||
+		adler32(adler32(0, NULL, 0), (unsigned char *)b.p, DICTIONARY_SIZE) !=
+			DICTIONARY_ADLER)
 		abort();
 	memcpy(dictionary, b.p, DICTIONARY_SIZE);
 }
@@ -129,7 +131,8 @@ static int unpack_block(struct spdy *s, struct str packed, struct err *err)
 			return err_set(err, -EFBIG, "SPDY: headers are larger than 64 KiB");
 		if (r == Z_NEED_DICT) {
 			if (inflateSetDictionary(&s->unpack, dictionary, DICTIONARY_SIZE) != Z_OK)
-				return err_set(err, -EPROTO, "SPDY: headers were packed with an unknown dictionary");
+				return err_set(err, -EPROTO,
+					"SPDY: headers were packed with an unknown dictionary");
 			continue;
 		}
 		if (r == Z_BUF_ERROR || (r == Z_OK && !s->unpack.avail_in && s->unpack.avail_out))
@@ -150,7 +153,8 @@ static bool take_text(struct str *rest, struct str *ret)
 	return true;
 }
 
-typedef int (*headers_fn)(void *arg, uint32_t id, bool fin, const struct http_header *headers, size_t n);
+typedef int (*headers_fn)(
+	void *arg, uint32_t id, bool fin, const struct http_header *headers, size_t n);
 
 static int take_headers(struct spdy *s, headers_fn fn, size_t before, struct err *err)
 {
@@ -234,7 +238,8 @@ static int take_payload(struct spdy *s, const char *p, size_t n, struct err *err
 	} else if (s->events->on_data && (n || !s->left)) {
 		bool fin = !s->left && s->head[4] & FLAG_FIN;
 
-		r = s->events->on_data(s->arg, get32((const char *)s->head) & ID_MASK, fin, str_n(p, n));
+		r = s->events->on_data(
+			s->arg, get32((const char *)s->head) & ID_MASK, fin, str_n(p, n));
 	}
 	if (!s->left)
 		s->head_len = 0;
@@ -277,7 +282,8 @@ static void pack(struct spdy *s, struct str plain, struct buf *out)
 {
 	if (!s->packing) {
 		/* A small window: headers are few and short. */
-		if (deflateInit2(&s->pack, Z_BEST_SPEED, Z_DEFLATED, 12, 2, Z_DEFAULT_STRATEGY) != Z_OK)
+		if (deflateInit2(&s->pack, Z_BEST_SPEED, Z_DEFLATED, 12, 2, Z_DEFAULT_STRATEGY) !=
+			Z_OK)
 			abort();
 		deflateSetDictionary(&s->pack, dictionary, DICTIONARY_SIZE);
 		s->packing = true;
@@ -295,7 +301,8 @@ static void pack(struct spdy *s, struct str plain, struct buf *out)
 	} while (s->pack.avail_out == 0);
 }
 
-void spdy_put_headers(struct spdy *s, struct buf *out, int type, uint32_t id, bool fin, const struct http_header *headers, size_t n)
+void spdy_put_headers(struct spdy *s, struct buf *out, int type, uint32_t id, bool fin,
+	const struct http_header *headers, size_t n)
 {
 	CLEAN_BUF struct buf plain = { 0 }, packed = { 0 };
 

@@ -77,7 +77,8 @@ void stream_finish(struct http_stream *s)
 	atomic_store(&s->closed, true);
 	if (s->on_close)
 		s->on_close(s, s->on_close_arg);
-	if (atomic_load(&s->refs) == 1 && nl->n_free_streams < FREE_STREAMS_MAX && arena_used(s->arena) < SMALL_ARENA) {
+	if (atomic_load(&s->refs) == 1 && nl->n_free_streams < FREE_STREAMS_MAX &&
+		arena_used(s->arena) < SMALL_ARENA) {
 		arena_reset(s->arena);
 		s->next = nl->free_streams;
 		nl->free_streams = s;
@@ -141,7 +142,9 @@ void stream_refuse(struct http_stream *s, int status, const char *text)
 	}
 	struct str body = arena_fmt(s->arena, "%s\n", text);
 
-	http_respond(s, status, &(struct http_header){ STR("content-type"), STR("text/plain; charset=utf-8") }, 1, body, NULL, NULL);
+	http_respond(s, status,
+		&(struct http_header){ STR("content-type"), STR("text/plain; charset=utf-8") }, 1,
+		body, NULL, NULL);
 }
 
 const struct http_request *http_stream_request(const struct http_stream *s)
@@ -168,7 +171,8 @@ static void run_posted(void *arg)
 	http_stream_unref(p.stream);
 }
 
-void http_stream_post(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
+void http_stream_post(
+	struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
 {
 	struct posted *p = xmalloc(sizeof(*p));
 
@@ -181,7 +185,8 @@ bool http_stream_closed(const struct http_stream *s)
 	return atomic_load(&((struct http_stream *)s)->closed);
 }
 
-void http_stream_on_close(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
+void http_stream_on_close(
+	struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
 {
 	if (!s->conn) {
 		/* Not from here: the caller may not be ready for it. */
@@ -193,7 +198,8 @@ void http_stream_on_close(struct http_stream *s, void (*fn)(struct http_stream *
 	s->on_close_arg = arg;
 }
 
-void http_stream_on_drain(struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
+void http_stream_on_drain(
+	struct http_stream *s, void (*fn)(struct http_stream *s, void *arg), void *arg)
 {
 	s->on_drain = fn;
 	s->on_drain_arg = arg;
@@ -204,10 +210,12 @@ static bool is_live(const struct http_stream *s)
 	return s->conn && !s->conn->dead;
 }
 
-static void begin(struct http_stream *s, int status, const struct http_header *headers, size_t n, int64_t length)
+static void begin(struct http_stream *s, int status, const struct http_header *headers, size_t n,
+	int64_t length)
 {
 	s->begun = true;
-	s->bodyless = str_eqz(s->request.method, "HEAD") || status / 100 == 1 || status == 204 || status == 304;
+	s->bodyless = str_eqz(s->request.method, "HEAD") || status / 100 == 1 || status == 204 ||
+		status == 304;
 	(s->conn->h2 ? http2_begin : http1_begin)(s, status, headers, n, length);
 }
 
@@ -232,8 +240,8 @@ static void end(struct http_stream *s)
 	(s->conn->h2 ? http2_end : http1_end)(s);
 }
 
-void http_respond(struct http_stream *s, int status, const struct http_header *headers, size_t n_headers, struct str body,
-	release_fn release, void *release_arg)
+void http_respond(struct http_stream *s, int status, const struct http_header *headers,
+	size_t n_headers, struct str body, release_fn release, void *release_arg)
 {
 	if (!is_live(s) || s->begun) {
 		if (release)
@@ -245,13 +253,15 @@ void http_respond(struct http_stream *s, int status, const struct http_header *h
 	end(s);
 }
 
-void http_stream_begin(struct http_stream *s, int status, const struct http_header *headers, size_t n_headers)
+void http_stream_begin(
+	struct http_stream *s, int status, const struct http_header *headers, size_t n_headers)
 {
 	if (is_live(s) && !s->begun)
 		begin(s, status, headers, n_headers, -1);
 }
 
-void http_stream_write(struct http_stream *s, struct str bytes, release_fn release, void *release_arg)
+void http_stream_write(
+	struct http_stream *s, struct str bytes, release_fn release, void *release_arg)
 {
 	if (!is_live(s) || !s->begun || s->ended) {
 		if (release)

@@ -22,7 +22,9 @@ struct test_server {
 static void test_certs(struct test_server *t)
 {
 	struct err err;
-	const struct cert_request ca = { .common_name = "test-ca", .valid_seconds = 3600, .is_ca = true };
+	const struct cert_request ca = {
+		.common_name = "test-ca", .valid_seconds = 3600, .is_ca = true
+	};
 	const struct cert_request server = {
 		.common_name = "server",
 		.dns_names = (const char *const[]){ "localhost", NULL },
@@ -40,13 +42,18 @@ static void test_certs(struct test_server *t)
 	assert_int_equal(cert_new_key(&t->ca_key, &err), 0);
 	assert_int_equal(cert_new_key(&t->key, &err), 0);
 	assert_int_equal(cert_new_key(&t->client_key, &err), 0);
-	assert_int_equal(cert_issue(&ca, buf_str(&t->ca_key), STR_NONE, STR_NONE, &t->ca_cert, &err), 0);
-	assert_int_equal(cert_issue(&server, buf_str(&t->key), buf_str(&t->ca_cert), buf_str(&t->ca_key), &t->cert, &err), 0);
 	assert_int_equal(
-		cert_issue(&client, buf_str(&t->client_key), buf_str(&t->ca_cert), buf_str(&t->ca_key), &t->client_cert, &err), 0);
+		cert_issue(&ca, buf_str(&t->ca_key), STR_NONE, STR_NONE, &t->ca_cert, &err), 0);
+	assert_int_equal(cert_issue(&server, buf_str(&t->key), buf_str(&t->ca_cert),
+				 buf_str(&t->ca_key), &t->cert, &err),
+		0);
+	assert_int_equal(cert_issue(&client, buf_str(&t->client_key), buf_str(&t->ca_cert),
+				 buf_str(&t->ca_key), &t->client_cert, &err),
+		0);
 }
 
-static UNUSED void test_server_start(struct test_server *t, bool secure, struct http_handler handler)
+static UNUSED void test_server_start(
+	struct test_server *t, bool secure, struct http_handler handler)
 {
 	struct err err = { "" };
 
@@ -75,7 +82,8 @@ static UNUSED void test_server_start(struct test_server *t, bool secure, struct 
 
 	if (r < 0)
 		fail_msg("%s", err.text);
-	snprintf(t->url, sizeof(t->url), "%s://127.0.0.1:%d", secure ? "https" : "http", http_server_port(t->server));
+	snprintf(t->url, sizeof(t->url), "%s://127.0.0.1:%d", secure ? "https" : "http",
+		http_server_port(t->server));
 }
 
 static UNUSED void test_server_stop(struct test_server *t)

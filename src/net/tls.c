@@ -113,7 +113,8 @@ static int use_chain(SSL_CTX *ctx, struct str cert_pem, struct str key_pem, stru
 	EVP_PKEY_free(key);
 	BIO_free(in);
 	if (!ok)
-		return err_set(err, -EINVAL, "cannot use the private key with its certificate: %s", openssl_reason());
+		return err_set(err, -EINVAL, "cannot use the private key with its certificate: %s",
+			openssl_reason());
 	return 0;
 }
 
@@ -126,20 +127,22 @@ static SSL_CTX *base_ctx(const SSL_METHOD *method)
 		abort();
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
-	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	SSL_CTX_set_options(
+		ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 0);
 	return ctx;
 }
 
-static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
-	unsigned in_len, void *http2)
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+	const unsigned char *in, unsigned in_len, void *http2)
 {
 	static const unsigned char both[] = "\x02h2\x08http/1.1";
 	const unsigned char *ours = http2 ? both : both + 3;
 	unsigned n = (unsigned)(sizeof(both) - 1) - (http2 ? 0 : 3);
 
-	if (SSL_select_next_proto((unsigned char **)out, out_len, ours, n, in, in_len) != OPENSSL_NPN_NEGOTIATED)
+	if (SSL_select_next_proto((unsigned char **)out, out_len, ours, n, in, in_len) !=
+		OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_NOACK;
 	return SSL_TLSEXT_ERR_OK;
 }
@@ -306,18 +309,23 @@ int tls_conn_init(struct tls_conn *t, struct tls_context *ctx, bool server, stru
 	return 0;
 }
 
-int tls_conn_set_peer(struct tls_conn *t, struct tls_context *ctx, const char *host, struct err *err)
+int tls_conn_set_peer(
+	struct tls_conn *t, struct tls_context *ctx, const char *host, struct err *err)
 {
 	const char *name = ctx->server_name ? ctx->server_name : host;
 	unsigned char address[16];
-	bool is_address = inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
+	bool is_address =
+		inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
 	int ok = 1;
 
 	if (!is_address)
 		ok = (int)SSL_set_tlsext_host_name(t->ssl, name);
 	if (ok && !ctx->skip_verify)
-		ok = is_address ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), name) : SSL_set1_host(t->ssl, name);
-	return ok ? 0 : err_set(err, -EINVAL, "%s cannot be the name of a TLS server: %s", name, openssl_reason());
+		ok = is_address ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), name)
+				: SSL_set1_host(t->ssl, name);
+	return ok ? 0
+		  : err_set(err, -EINVAL, "%s cannot be the name of a TLS server: %s", name,
+			    openssl_reason());
 }
 
 void tls_conn_deinit(struct tls_conn *t)
@@ -346,10 +354,11 @@ int tls_handshake(struct tls_conn *t, struct err *err)
 		return 0;
 	long verdict = SSL_get_verify_result(t->ssl);
 
-	if (verdict != X509_V_OK && SSL_get_verify_mode(t->ssl) != SSL_VERIFY_NONE && !SSL_is_server(t->ssl) &&
-		SSL_get_error(t->ssl, r) == SSL_ERROR_SSL) {
+	if (verdict != X509_V_OK && SSL_get_verify_mode(t->ssl) != SSL_VERIFY_NONE &&
+		!SSL_is_server(t->ssl) && SSL_get_error(t->ssl, r) == SSL_ERROR_SSL) {
 		ERR_clear_error();
-		return err_set(err, -EACCES, "the server's certificate is not trusted: %s", X509_verify_cert_error_string(verdict));
+		return err_set(err, -EACCES, "the server's certificate is not trusted: %s",
+			X509_verify_cert_error_string(verdict));
 	}
 	return session_error(t, r, err);
 }
@@ -423,8 +432,10 @@ static void read_subject(X509 *x, struct tls_identity *id, struct buf *texts)
 
 		if (nid == NID_commonName)
 			add_text(texts, &id->common_name, X509_NAME_ENTRY_get_data(e));
-		else if (nid == NID_organizationName && id->n_organizations < ARRAY_LEN(id->organizations))
-			add_text(texts, &id->organizations[id->n_organizations++], X509_NAME_ENTRY_get_data(e));
+		else if (nid == NID_organizationName &&
+			id->n_organizations < ARRAY_LEN(id->organizations))
+			add_text(texts, &id->organizations[id->n_organizations++],
+				X509_NAME_ENTRY_get_data(e));
 		else if (!OBJ_cmp(type, uid))
 			add_text(texts, &id->uid, X509_NAME_ENTRY_get_data(e));
 	}

@@ -29,11 +29,13 @@ struct wire {
 	struct buf to_server, to_client;
 };
 
-static void wire_init(struct wire *w, struct str ca, struct str cert, struct str key, const char *host, bool http2)
+static void wire_init(struct wire *w, struct str ca, struct str cert, struct str key,
+	const char *host, bool http2)
 {
-	const struct tls_server_config s = {
-		.cert_pem = buf_str(&t.cert), .key_pem = buf_str(&t.key), .client_ca_pem = buf_str(&t.ca_cert), .http2 = http2
-	};
+	const struct tls_server_config s = { .cert_pem = buf_str(&t.cert),
+		.key_pem = buf_str(&t.key),
+		.client_ca_pem = buf_str(&t.ca_cert),
+		.http2 = http2 };
 	const struct tls_client_config c = { .ca_pem = ca, .cert_pem = cert, .key_pem = key };
 	struct err err = { "" };
 
@@ -94,7 +96,8 @@ static void handshakes(void **state)
 		char bytes[64];
 		struct err err = { "" };
 
-		wire_init(&w, buf_str(&t.ca_cert), buf_str(&t.client_cert), buf_str(&t.client_key), i ? "localhost" : "127.0.0.1", true);
+		wire_init(&w, buf_str(&t.ca_cert), buf_str(&t.client_cert), buf_str(&t.client_key),
+			i ? "localhost" : "127.0.0.1", true);
 		int r = shake_hands(&w, pieces[i], &err);
 
 		if (r)
@@ -123,12 +126,15 @@ static void handshakes(void **state)
 static void distrust(void **state)
 {
 	CLEAN_BUF struct buf other_key = { 0 }, other_ca = { 0 };
-	const struct cert_request ca = { .common_name = "test-ca", .valid_seconds = 3600, .is_ca = true };
+	const struct cert_request ca = {
+		.common_name = "test-ca", .valid_seconds = 3600, .is_ca = true
+	};
 	struct wire w;
 	struct err err = { "" };
 
 	assert_int_equal(cert_new_key(&other_key, &err), 0);
-	assert_int_equal(cert_issue(&ca, buf_str(&other_key), STR_NONE, STR_NONE, &other_ca, &err), 0);
+	assert_int_equal(
+		cert_issue(&ca, buf_str(&other_key), STR_NONE, STR_NONE, &other_ca, &err), 0);
 	wire_init(&w, buf_str(&other_ca), STR_NONE, STR_NONE, "localhost", false);
 	assert_int_equal(shake_hands(&w, 100000, &err), -EACCES);
 	wire_deinit(&w);
@@ -138,10 +144,15 @@ static void distrust(void **state)
 	wire_deinit(&w);
 	/* A client certificate that the server's CA did not sign: let in, but as nobody. */
 	CLEAN_BUF struct buf cert = { 0 };
-	const struct cert_request mallory = { .common_name = "admin", .valid_seconds = 3600, .client_auth = true };
+	const struct cert_request mallory = {
+		.common_name = "admin", .valid_seconds = 3600, .client_auth = true
+	};
 
-	assert_int_equal(cert_issue(&mallory, buf_str(&t.client_key), buf_str(&other_ca), buf_str(&other_key), &cert, &err), 0);
-	wire_init(&w, buf_str(&t.ca_cert), buf_str(&cert), buf_str(&t.client_key), "localhost", false);
+	assert_int_equal(cert_issue(&mallory, buf_str(&t.client_key), buf_str(&other_ca),
+				 buf_str(&other_key), &cert, &err),
+		0);
+	wire_init(&w, buf_str(&t.ca_cert), buf_str(&cert), buf_str(&t.client_key), "localhost",
+		false);
 	assert_int_equal(shake_hands(&w, 100000, &err), 0);
 	assert_null(tls_peer_identity(&w.server));
 	wire_deinit(&w);
@@ -189,7 +200,8 @@ static void signing_requests(void **state)
 	struct err err = { "" };
 
 	assert_int_equal(cert_make_csr(&node, buf_str(&t.client_key), &csr, &err), 0);
-	int r = cert_sign_csr(buf_str(&csr), buf_str(&t.ca_cert), buf_str(&t.ca_key), 86400 * 400, true, true, &cert, &err);
+	int r = cert_sign_csr(buf_str(&csr), buf_str(&t.ca_cert), buf_str(&t.ca_key), 86400 * 400,
+		true, true, &cert, &err);
 
 	if (r < 0)
 		fail_msg("%s", err.text);
@@ -200,7 +212,8 @@ static void signing_requests(void **state)
 	/* The certificate serves as both. */
 	struct wire w;
 
-	wire_init(&w, buf_str(&t.ca_cert), buf_str(&cert), buf_str(&t.client_key), "localhost", false);
+	wire_init(&w, buf_str(&t.ca_cert), buf_str(&cert), buf_str(&t.client_key), "localhost",
+		false);
 	assert_int_equal(shake_hands(&w, 100000, &err), 0);
 	CLEAN_FREE struct tls_identity *id = tls_peer_identity(&w.server);
 
@@ -212,8 +225,10 @@ static void signing_requests(void **state)
 	char *at = memchr(csr.p + 80, 'A', csr.len - 80);
 
 	*at = 'B';
-	assert_true(cert_sign_csr(buf_str(&csr), buf_str(&t.ca_cert), buf_str(&t.ca_key), 3600, true, true, &cert, &err) < 0);
-	const struct cert_request bad = { .common_name = "x", .ip_addresses = (const char *const[]){ "10.0.0", NULL } };
+	assert_true(cert_sign_csr(buf_str(&csr), buf_str(&t.ca_cert), buf_str(&t.ca_key), 3600,
+			    true, true, &cert, &err) < 0);
+	const struct cert_request bad = { .common_name = "x",
+		.ip_addresses = (const char *const[]){ "10.0.0", NULL } };
 
 	assert_int_equal(cert_make_csr(&bad, buf_str(&t.key), &csr, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "10.0.0"));
@@ -222,22 +237,32 @@ static void signing_requests(void **state)
 /* What a request and a certificate say, and that no name is overlooked because there are many. */
 static void names_read(void **state)
 {
-	const char *dns[CSR_NAMES_MOST + 2] = { NULL }, *few[] = { "n1", NULL }, *ips[] = { "10.0.0.1", NULL };
-	struct cert_request q = { .common_name = "system:node:n1", .organizations = (const char *const[]){ "a", "b", NULL }, .dns_names = few,
-		.ip_addresses = ips, .valid_seconds = 30, .client_auth = true };
+	const char *dns[CSR_NAMES_MOST + 2] = { NULL }, *few[] = { "n1", NULL },
+					 *ips[] = { "10.0.0.1", NULL };
+	struct cert_request q = { .common_name = "system:node:n1",
+		.organizations = (const char *const[]){ "a", "b", NULL },
+		.dns_names = few,
+		.ip_addresses = ips,
+		.valid_seconds = 30,
+		.client_auth = true };
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf csr = { 0 }, cert = { 0 };
 	struct timestamp made, end;
 	struct csr_info i;
 	struct err err = { "" };
 
-	assert_int_equal(cert_issue(&q, buf_str(&t.client_key), buf_str(&t.ca_cert), buf_str(&t.ca_key), &cert, &err), 0);
+	assert_int_equal(cert_issue(&q, buf_str(&t.client_key), buf_str(&t.ca_cert),
+				 buf_str(&t.ca_key), &cert, &err),
+		0);
 	assert_int_equal(cert_read(buf_str(&cert), a, &i, &err), 0);
-	assert_true(str_eqz(i.common_name, "system:node:n1") && i.n_organizations == 2 && str_eqz(i.organizations[1], "b"));
-	assert_true(i.n_dns_names == 1 && str_eqz(i.dns_names[0], "n1") && i.n_ip_addresses == 1 && str_eqz(i.ip_addresses[0], "10.0.0.1"));
+	assert_true(str_eqz(i.common_name, "system:node:n1") && i.n_organizations == 2 &&
+		str_eqz(i.organizations[1], "b"));
+	assert_true(i.n_dns_names == 1 && str_eqz(i.dns_names[0], "n1") && i.n_ip_addresses == 1 &&
+		str_eqz(i.ip_addresses[0], "10.0.0.1"));
 	assert_int_equal(i.n_other_names, 0);
 	assert_int_equal(cert_life(buf_str(&cert), &made, &end, &err), 0);
-	assert_true(time_diff_s(end, made) == 30 && time_diff_s(time_now(), made) < 10); /* not the hour of backdating */
+	assert_true(time_diff_s(end, made) == 30 &&
+		time_diff_s(time_now(), made) < 10); /* not the hour of backdating */
 	for (size_t k = 0; k <= CSR_NAMES_MOST; k++)
 		dns[k] = arena_fmt(a, "n%zu", k).p;
 	q.dns_names = dns;
@@ -291,8 +316,12 @@ static void tokens(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(handshakes), cmocka_unit_test(distrust), cmocka_unit_test(bad_pem),
-		cmocka_unit_test(signing_requests), cmocka_unit_test(names_read), cmocka_unit_test(tokens),
+		cmocka_unit_test(handshakes),
+		cmocka_unit_test(distrust),
+		cmocka_unit_test(bad_pem),
+		cmocka_unit_test(signing_requests),
+		cmocka_unit_test(names_read),
+		cmocka_unit_test(tokens),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);

@@ -16,20 +16,21 @@
 
 struct tunnel {
 	atomic_uint refs;
-	struct net_loop *nl;          /* lives until it heard that the thread ended */
-	struct http_stream *stream;   /* a reference */
+	struct net_loop *nl;        /* lives until it heard that the thread ended */
+	struct http_stream *stream; /* a reference */
 	struct http_client *client;
 	struct forwarded request;
 	int wake_fd;
-	struct client_conn *conn;     /* the thread's */
+	struct client_conn *conn; /* the thread's */
 	struct http1 h1;
 	struct message head;
-	struct buf rest;              /* what came behind the head */
+	struct buf rest; /* what came behind the head */
 	struct err err;
 	pthread_mutex_t lock;
-	struct buf to_upstream;       /* guarded by lock, as are the next three */
+	struct buf to_upstream; /* guarded by lock, as are the next three */
 	size_t in_flight;
-	bool client_gone, starved;    /* starved: the client's connection waits for room in to_upstream */
+	bool client_gone,
+		starved; /* starved: the client's connection waits for room in to_upstream */
 };
 
 static void tunnel_unref(struct tunnel *t)
@@ -83,13 +84,9 @@ static void set_client_gone(struct tunnel *t)
 	wake(t);
 }
 
-static void tunnel_drained(struct http_conn *c)
-{
-}
+static void tunnel_drained(struct http_conn *c) {}
 
-static void tunnel_stop(struct http_conn *c)
-{
-}
+static void tunnel_stop(struct http_conn *c) {}
 
 static void tunnel_closed(struct http_conn *c)
 {
@@ -122,7 +119,8 @@ static void put_switching_head(struct buf *out, const struct message *m)
 {
 	buf_addz(out, "HTTP/1.1 101 Switching Protocols\r\n");
 	for (size_t i = 0; i < m->n_headers; i++)
-		buf_addf(out, STR_FMT ": " STR_FMT "\r\n", STR_ARG(m->headers[i].name), STR_ARG(m->headers[i].value));
+		buf_addf(out, STR_FMT ": " STR_FMT "\r\n", STR_ARG(m->headers[i].name),
+			STR_ARG(m->headers[i].value));
 	buf_addz(out, "\r\n");
 }
 
@@ -155,9 +153,11 @@ static void on_refused(struct http_stream *s, void *arg)
 		forward_bad_gateway(s, &t->err);
 	} else {
 		size_t n;
-		struct http_header *headers = forward_headers(a, t->head.headers, t->head.n_headers, &n);
+		struct http_header *headers =
+			forward_headers(a, t->head.headers, t->head.n_headers, &n);
 
-		http_respond(s, t->head.status, headers, n, arena_str(a, str_n(t->head.body, t->head.body_len)), NULL, NULL);
+		http_respond(s, t->head.status, headers, n,
+			arena_str(a, str_n(t->head.body, t->head.body_len)), NULL, NULL);
 	}
 	tunnel_unref(t);
 }
@@ -318,7 +318,8 @@ static int open_upstream(struct tunnel *t)
 			return (int)n;
 		r = http1_feed(&t->h1, bytes, (size_t)n, &taken);
 		if (r < 0 || (n == 0 && !t->h1.done))
-			return err_set(&t->err, -EPROTO, "the answer is cut short, or larger than 1 MiB");
+			return err_set(
+				&t->err, -EPROTO, "the answer is cut short, or larger than 1 MiB");
 	}
 	return MIN(r, 0);
 }
@@ -330,7 +331,8 @@ static void *tunnel_thread(void *arg)
 	int r = open_upstream(t);
 
 	if (r < 0)
-		err_prefix(&t->err, r, "%s" STR_FMT, t->client->url, STR_ARG(t->request.call.target));
+		err_prefix(
+			&t->err, r, "%s" STR_FMT, t->client->url, STR_ARG(t->request.call.target));
 	else
 		t->err.text[0] = '\0';
 	tunnel_ref(t);
@@ -346,7 +348,8 @@ static void *tunnel_thread(void *arg)
 	return NULL;
 }
 
-void http_tunnel(struct http_stream *s, struct http_client *c, struct str target, const struct http_header *extra_headers, size_t n_extra)
+void http_tunnel(struct http_stream *s, struct http_client *c, struct str target,
+	const struct http_header *extra_headers, size_t n_extra)
 {
 	if (!s->conn || forward_too_many(s))
 		return;

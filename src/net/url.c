@@ -65,7 +65,8 @@ void url_encode(struct buf *out, struct str s)
 	for (size_t i = 0; i < s.len; i++) {
 		char c = s.p[i];
 
-		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-_.~", c)))
+		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			(c && strchr("-_.~", c)))
 			buf_addc(out, c);
 		else
 			buf_addf(out, "%%%02X", (unsigned char)c);

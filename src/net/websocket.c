@@ -26,7 +26,8 @@ static bool is_control(int opcode)
 	return opcode >= WS_CLOSE;
 }
 
-static int fail(struct websocket *w, struct err *err, int code, uint16_t close_code, const char *text)
+static int fail(
+	struct websocket *w, struct err *err, int code, uint16_t close_code, const char *text)
 {
 	w->close_code = close_code;
 	return err_set(err, code, "WebSocket: %s", text);
@@ -64,11 +65,14 @@ static int begin_frame(struct websocket *w, struct err *err)
 	w->payload_len = payload_length(w);
 	w->payload_got = 0;
 	if (first & RESERVED)
-		return fail(w, err, -EPROTO, 1002, "a reserved bit is set, but no extension was agreed upon");
+		return fail(w, err, -EPROTO, 1002,
+			"a reserved bit is set, but no extension was agreed upon");
 	if (opcode > WS_PONG || (opcode > WS_BINARY && opcode < WS_CLOSE))
 		return fail(w, err, -EPROTO, 1002, "unknown kind of frame");
 	if (!!(second & MASKED) == w->client)
-		return fail(w, err, -EPROTO, 1002, w->client ? "the server masked a frame" : "the client did not mask a frame");
+		return fail(w, err, -EPROTO, 1002,
+			w->client ? "the server masked a frame"
+				  : "the client did not mask a frame");
 	if (is_control(opcode) && (!(first & FIN) || w->payload_len > sizeof(w->control)))
 		return fail(w, err, -EPROTO, 1002, "a control frame is fragmented or too long");
 	if (!is_control(opcode) && w->in_message != (opcode == WS_CONTINUATION))
@@ -94,11 +98,13 @@ static int end_frame(struct websocket *w)
 	w->in_payload = false;
 	w->head_len = 0;
 	if (is_control(opcode))
-		return w->on_message(w->arg, opcode, str_n((const char *)w->control, w->payload_len));
+		return w->on_message(
+			w->arg, opcode, str_n((const char *)w->control, w->payload_len));
 	if (!(w->frame_first & FIN))
 		return 0;
 	w->in_message = false;
-	r = w->on_message(w->arg, w->opcode, str_n(w->message.p ? w->message.p : "", w->message.len));
+	r = w->on_message(
+		w->arg, w->opcode, str_n(w->message.p ? w->message.p : "", w->message.len));
 	if (w->message.cap > 4096)
 		buf_deinit(&w->message);
 	buf_clear(&w->message);

@@ -130,7 +130,9 @@ static void violations(void **state)
 	}
 	uint16_t close_code;
 
-	assert_int_equal(hear(false, STR("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\1\2\3\4"), 1, &close_code), -EFBIG);
+	assert_int_equal(hear(false, STR("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\1\2\3\4"), 1,
+				 &close_code),
+		-EFBIG);
 	CLEAN_BUF struct buf b = { 0 };
 
 	put_frame(&b, 0x81, "stop");
@@ -150,11 +152,13 @@ static void accept_key(void **state)
 
 /* ---- SPDY ---- */
 
-static void note_headers(const char *what, uint32_t id, bool fin, const struct http_header *headers, size_t n)
+static void note_headers(
+	const char *what, uint32_t id, bool fin, const struct http_header *headers, size_t n)
 {
 	buf_addf(&heard, "%s%u%s", what, id, fin ? "!" : "");
 	for (size_t i = 0; i < n; i++)
-		buf_addf(&heard, " " STR_FMT "=" STR_FMT, STR_ARG(headers[i].name), STR_ARG(headers[i].value));
+		buf_addf(&heard, " " STR_FMT "=" STR_FMT, STR_ARG(headers[i].name),
+			STR_ARG(headers[i].value));
 	buf_addz(&heard, "\n");
 }
 
@@ -196,24 +200,30 @@ static int on_goaway(void *arg, uint32_t last)
 	return 0;
 }
 
-static const struct spdy_events events = {
-	.on_syn_stream = on_syn, .on_syn_reply = on_reply, .on_data = on_data, .on_rst = on_rst, .on_ping = on_ping, .on_goaway = on_goaway
-};
+static const struct spdy_events events = { .on_syn_stream = on_syn,
+	.on_syn_reply = on_reply,
+	.on_data = on_data,
+	.on_rst = on_rst,
+	.on_ping = on_ping,
+	.on_goaway = on_goaway };
 
 static void spdy_frames(void **state)
 {
-	const struct http_header stdin_type[] = { { STR("streamtype"), STR("stdin") }, { STR("x-empty"), STR("") } };
+	const struct http_header stdin_type[] = { { STR("streamtype"), STR("stdin") },
+		{ STR("x-empty"), STR("") } };
 	struct spdy *out = spdy_new(&events, NULL);
 	CLEAN_BUF struct buf b = { 0 };
 
 	spdy_put_headers(out, &b, SPDY_SYN_STREAM, 1, false, stdin_type, 2);
-	spdy_put_headers(out, &b, SPDY_HEADERS, 1, false, stdin_type, 1); /* nobody listens, yet it must be unpacked */
+	spdy_put_headers(out, &b, SPDY_HEADERS, 1, false, stdin_type,
+		1); /* nobody listens, yet it must be unpacked */
 	spdy_put_headers(out, &b, SPDY_SYN_REPLY, 1, false, NULL, 0);
 	spdy_put_headers(out, &b, SPDY_SYN_STREAM, 3, true, stdin_type, 1);
 	spdy_put_data(&b, 1, false, STR("ab"));
 	spdy_put_data(&b, 1, true, STR("c"));
 	spdy_put_data(&b, 3, true, STR_NONE);
-	buf_add(&b, "\x80\x03\x00\x09\x00\x00\x00\x08\x00\x00\x00\x01\x00\x00\x10\x00", 16); /* window update */
+	buf_add(&b, "\x80\x03\x00\x09\x00\x00\x00\x08\x00\x00\x00\x01\x00\x00\x10\x00",
+		16); /* window update */
 	spdy_put_ping(&b, 7);
 	spdy_put_rst(&b, 3, 5);
 	spdy_put_goaway(&b, 3);
@@ -225,8 +235,9 @@ static void spdy_frames(void **state)
 		for (size_t at = 0; at < b.len; at += step)
 			if (spdy_feed(in, b.p + at, MIN(step, b.len - at), &err) < 0)
 				fail_msg("%s", err.text);
-		assert_string_equal(heard.p, "syn1 streamtype=stdin x-empty=\nreply1\nsyn3! streamtype=stdin\n1a1b1c!\n!\n"
-					     "ping7\nrst3,5\ngoaway3\n");
+		assert_string_equal(heard.p,
+			"syn1 streamtype=stdin x-empty=\nreply1\nsyn3! streamtype=stdin\n1a1b1c!\n!\n"
+			"ping7\nrst3,5\ngoaway3\n");
 		spdy_free(in);
 	}
 	spdy_free(out);
@@ -246,7 +257,8 @@ static void spdy_violations(void **state)
 		struct spdy *s = spdy_new(&events, NULL);
 		struct err err = { "" };
 
-		assert_int_equal(spdy_feed(s, rows[i].bytes.p, rows[i].bytes.len, &err), rows[i].code);
+		assert_int_equal(
+			spdy_feed(s, rows[i].bytes.p, rows[i].bytes.len, &err), rows[i].code);
 		assert_true(err.text[0]);
 		spdy_free(s);
 	}
@@ -268,7 +280,11 @@ int main(void)
 {
 #define HEARD_TEST(f) cmocka_unit_test_teardown(f, forget)
 	const struct CMUnitTest tests[] = {
-		HEARD_TEST(fragments), HEARD_TEST(lengths), HEARD_TEST(violations), HEARD_TEST(accept_key), HEARD_TEST(spdy_frames),
+		HEARD_TEST(fragments),
+		HEARD_TEST(lengths),
+		HEARD_TEST(violations),
+		HEARD_TEST(accept_key),
+		HEARD_TEST(spdy_frames),
 		HEARD_TEST(spdy_violations),
 	};
 

@@ -8,13 +8,16 @@
 
 struct host_ports {
 	char *bridge;
-	struct map pods;               /* key -> struct mapped */
+	struct map pods; /* key -> struct mapped */
 	struct buf changes;
 };
 struct mapped {
 	struct arena *arena;
 	struct str ip;
-	struct mapping { const char *map; struct str key, value; } *items;
+	struct mapping {
+		const char *map;
+		struct str key, value;
+	} * items;
 	size_t len;
 };
 
@@ -35,12 +38,15 @@ static void add_ports(struct mapped *m, const struct core_v1_container_items *co
 
 			if (!p->host_port || (!any && ip_read(p->host_ip, &ip) < 0))
 				continue;
-			m->items = arena_grow(m->arena, m->items, m->len * sizeof(*m->items), (m->len + 1) * sizeof(*m->items));
+			m->items = arena_grow(m->arena, m->items, m->len * sizeof(*m->items),
+				(m->len + 1) * sizeof(*m->items));
 			m->items[m->len++] = (struct mapping){
 				.map = any ? "ports" : "address_ports",
-				.key = arena_fmt(m->arena, STR_FMT "%s%s . %d", STR_ARG(any ? STR_NONE : p->host_ip), any ? "" : " . ",
+				.key = arena_fmt(m->arena, STR_FMT "%s%s . %d",
+					STR_ARG(any ? STR_NONE : p->host_ip), any ? "" : " . ",
 					protocol_name(p->protocol), p->host_port),
-				.value = arena_fmt(m->arena, STR_FMT " . %d", STR_ARG(m->ip), p->container_port),
+				.value = arena_fmt(m->arena, STR_FMT " . %d", STR_ARG(m->ip),
+					p->container_port),
 			};
 		}
 	}
@@ -51,10 +57,13 @@ static void write_elements(const struct mapped *m, const char *verb, struct buf 
 	bool adding = verb[0] == 'a';
 
 	for (size_t i = 0; i < m->len; i++)
-		buf_addf(out, "%s element " HOST_PORT_TABLE " %s { " STR_FMT "%s" STR_FMT " }\n", verb, m->items[i].map, STR_ARG(m->items[i].key),
-			adding ? " : " : "", STR_ARG(adding ? m->items[i].value : STR_NONE));
+		buf_addf(out, "%s element " HOST_PORT_TABLE " %s { " STR_FMT "%s" STR_FMT " }\n",
+			verb, m->items[i].map, STR_ARG(m->items[i].key), adding ? " : " : "",
+			STR_ARG(adding ? m->items[i].value : STR_NONE));
 	if (m->len)
-		buf_addf(out, "%s element " HOST_PORT_TABLE " hairpin { " STR_FMT " . " STR_FMT " }\n", verb, STR_ARG(m->ip), STR_ARG(m->ip));
+		buf_addf(out,
+			"%s element " HOST_PORT_TABLE " hairpin { " STR_FMT " . " STR_FMT " }\n",
+			verb, STR_ARG(m->ip), STR_ARG(m->ip));
 }
 
 /* Two pods never hold one port for long: the scheduler and the kubelet see to that. The one that came first keeps it. */
@@ -67,7 +76,8 @@ static bool is_taken(const struct host_ports *h, const struct mapping *want)
 		const struct mapped *m = v;
 
 		for (size_t k = 0; k < m->len; k++)
-			if (!strcmp(m->items[k].map, want->map) && str_eq(m->items[k].key, want->key))
+			if (!strcmp(m->items[k].map, want->map) &&
+				str_eq(m->items[k].key, want->key))
 				return true;
 	}
 	return false;
@@ -78,7 +88,8 @@ static bool same(const struct mapped *a, const struct mapped *b)
 	if (!a || !b || a->len != b->len)
 		return (!a || !a->len) && (!b || !b->len);
 	for (size_t i = 0; i < a->len; i++)
-		if (!str_eq(a->items[i].key, b->items[i].key) || !str_eq(a->items[i].value, b->items[i].value))
+		if (!str_eq(a->items[i].key, b->items[i].key) ||
+			!str_eq(a->items[i].value, b->items[i].value))
 			return false;
 	return true;
 }
@@ -95,7 +106,8 @@ void host_ports_remove(struct host_ports *h, struct str key)
 void host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct str ip)
 {
 	struct arena *a = arena_new(256);
-	struct str key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name));
+	struct str key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(pod->metadata.namespace),
+		STR_ARG(pod->metadata.name));
 	struct mapped *now = arena_alloc(a, sizeof(*now));
 	size_t n = 0;
 
@@ -134,24 +146,28 @@ void host_ports_write(struct host_ports *h, struct buf *out)
 	void *m;
 
 	buf_clear(&h->changes);
-	buf_addz(out, "table " HOST_PORT_TABLE "\ndelete table " HOST_PORT_TABLE "\ntable " HOST_PORT_TABLE " {\n"
-		      "map ports { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
-		      "map address_ports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }\n"
-		      "set hairpin { type ipv4_addr . ipv4_addr; }\n"
-		      "chain dispatch {\n"
-		      "dnat ip to ip daddr . meta l4proto . th dport map @address_ports\n"
-		      "dnat ip to meta l4proto . th dport map @ports\n"
-		      "}\n");
-	buf_addf(out, "chain prerouting { type nat hook prerouting priority dstnat; policy accept;\n"
-		      "ip daddr != 127.0.0.0/8 fib daddr type local jump dispatch\n}\n"
-		      "chain output { type nat hook output priority -100; policy accept;\n"
-		      "fib daddr type local jump dispatch\n}\n"
-		      "chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
-		      "ct status & dnat == 0 return\n"
-		      "ip saddr . ip daddr @hairpin masquerade\n"
-		      "oifname \"%s\" ip saddr 127.0.0.0/8 masquerade\n}\n"
-		      "chain guard { type filter hook prerouting priority raw; policy accept;\n"
-		      "iifname \"%s\" ip daddr 127.0.0.0/8 drop\n}\n}\n", h->bridge, h->bridge);
+	buf_addz(out,
+		"table " HOST_PORT_TABLE "\ndelete table " HOST_PORT_TABLE
+		"\ntable " HOST_PORT_TABLE " {\n"
+		"map ports { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+		"map address_ports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+		"set hairpin { type ipv4_addr . ipv4_addr; }\n"
+		"chain dispatch {\n"
+		"dnat ip to ip daddr . meta l4proto . th dport map @address_ports\n"
+		"dnat ip to meta l4proto . th dport map @ports\n"
+		"}\n");
+	buf_addf(out,
+		"chain prerouting { type nat hook prerouting priority dstnat; policy accept;\n"
+		"ip daddr != 127.0.0.0/8 fib daddr type local jump dispatch\n}\n"
+		"chain output { type nat hook output priority -100; policy accept;\n"
+		"fib daddr type local jump dispatch\n}\n"
+		"chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
+		"ct status & dnat == 0 return\n"
+		"ip saddr . ip daddr @hairpin masquerade\n"
+		"oifname \"%s\" ip saddr 127.0.0.0/8 masquerade\n}\n"
+		"chain guard { type filter hook prerouting priority raw; policy accept;\n"
+		"iifname \"%s\" ip daddr 127.0.0.0/8 drop\n}\n}\n",
+		h->bridge, h->bridge);
 	while (map_next(&h->pods, &i, NULL, &m))
 		write_elements(m, "add", out);
 }

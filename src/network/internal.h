@@ -6,8 +6,9 @@
 #include "linux/linux.h"
 #include "network/network.h"
 
-int cidr_read(struct str text, uint32_t *ret_ip, int *ret_prefix); /* host order, host bits cleared; -EINVAL */
-int ip_read(struct str text, uint32_t *ret_ip);                    /* host order; -EINVAL: not IPv4 */
+int cidr_read(struct str text, uint32_t *ret_ip,
+	int *ret_prefix);                       /* host order, host bits cleared; -EINVAL */
+int ip_read(struct str text, uint32_t *ret_ip); /* host order; -EINVAL: not IPv4 */
 
 /* ---- routes to other nodes ---- */
 #define ROUTE_PROTOCOL 83
@@ -15,7 +16,7 @@ int ip_read(struct str text, uint32_t *ret_ip);                    /* host order
 #define VXLAN_VNI 1
 #define VXLAN_OVERHEAD 50
 
-struct peer {                          /* another node; addresses in host order */
+struct peer { /* another node; addresses in host order */
 	char name[64];
 	uint32_t ip, pods;
 	int prefix;
@@ -26,10 +27,13 @@ struct peers {
 };
 /* The other nodes that have both an address and pods of their own, and clash with nobody: items in the arena. Clashes are told to warn (may be NULL). */
 typedef void (*warn_fn)(void *arg, const char *text);
-struct peers peers_of(const struct network_config *c, const struct cached_list *nodes, struct arena *a, warn_fn warn, void *arg);
+struct peers peers_of(const struct network_config *c, const struct cached_list *nodes,
+	struct arena *a, warn_fn warn, void *arg);
 /* Makes the kernel's routes and VXLAN entries what peers say. Carries on past a failure and returns the first. */
-int routes_apply(struct netlink *n, const struct network_config *c, const struct peers *p, struct err *err);
-bool node_moved(const struct cached *old, const struct cached *now); /* what peers_of looks at differs */
+int routes_apply(
+	struct netlink *n, const struct network_config *c, const struct peers *p, struct err *err);
+bool node_moved(
+	const struct cached *old, const struct cached *now); /* what peers_of looks at differs */
 
 /* ---- NetworkPolicy: policies, namespaces and pods -> nft commands. Pure, and not thread-safe. ----
  * A pod's address leads by a verdict map to a chain for the policies that select it (one chain for each combination in use, not for each pod), which
@@ -41,25 +45,30 @@ struct policies;
 struct policies *policies_new(const char *dns_address); /* NULL: none */
 void policies_free(struct policies *p);
 void policies_put_policy(struct policies *p, const struct networking_v1_network_policy *o);
-void policies_remove_policy(struct policies *p, struct str key);        /* "ns/name" */
+void policies_remove_policy(struct policies *p, struct str key); /* "ns/name" */
 void policies_put_namespace(struct policies *p, struct str name, const struct str_map *labels);
 void policies_remove_namespace(struct policies *p, struct str name);
 /* ip empty: not on the pod network (now). local: runs here, so that policies are put in force for it. */
 void policies_put_pod(struct policies *p, const struct core_v1_pod *pod, struct str ip, bool local);
 void policies_remove_pod(struct policies *p, struct str key);
-bool policies_need_pods(const struct policies *p);      /* some policy names pods of other nodes */
-void policies_change(struct policies *p, struct buf *out); /* what the above changed since the last time */
-void policies_write(struct policies *p, struct buf *out);  /* the table anew with everything */
+bool policies_need_pods(const struct policies *p); /* some policy names pods of other nodes */
+void policies_change(
+	struct policies *p, struct buf *out); /* what the above changed since the last time */
+void policies_write(struct policies *p, struct buf *out); /* the table anew with everything */
 
 /* policy_rules.c: one direction of a policy as rules, without the chain. Sets of pods are asked for by `pods` (nssel NULL: only the namespace ns) and of
  * named ports by `port`; both return the set's name. */
 struct rule_sets {
-	const char *(*pods)(void *arg, struct str ns, const struct meta_v1_label_selector *ns_selector, const struct meta_v1_label_selector *pod_selector);
+	const char *(*pods)(void *arg, struct str ns,
+		const struct meta_v1_label_selector *ns_selector,
+		const struct meta_v1_label_selector *pod_selector);
 	const char *(*port)(void *arg, struct str name, const char *protocol);
 	void *arg;
 };
-void policy_ingress_rules(const struct networking_v1_network_policy *o, const struct rule_sets *sets, const char *chain, struct buf *out);
-void policy_egress_rules(const struct networking_v1_network_policy *o, const struct rule_sets *sets, const char *chain, struct buf *out);
+void policy_ingress_rules(const struct networking_v1_network_policy *o,
+	const struct rule_sets *sets, const char *chain, struct buf *out);
+void policy_egress_rules(const struct networking_v1_network_policy *o, const struct rule_sets *sets,
+	const char *chain, struct buf *out);
 const char *protocol_name(struct str p); /* tcp, udp, sctp */
 
 /* ---- host ports: as above ---- */
@@ -67,7 +76,8 @@ const char *protocol_name(struct str p); /* tcp, udp, sctp */
 struct host_ports;
 struct host_ports *host_ports_new(const char *bridge);
 void host_ports_free(struct host_ports *h);
-void host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct str ip); /* ip empty: none */
+void host_ports_put(
+	struct host_ports *h, const struct core_v1_pod *pod, struct str ip); /* ip empty: none */
 void host_ports_remove(struct host_ports *h, struct str key);
 void host_ports_change(struct host_ports *h, struct buf *out);
 void host_ports_write(struct host_ports *h, struct buf *out);

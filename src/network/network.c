@@ -19,12 +19,12 @@
 #define ROUTES_RETRY_MS 2000
 #define GATHER_MS 100
 
-struct hooked {                        /* a pod whose address the kubelet told and the API does not show yet */
+struct hooked { /* a pod whose address the kubelet told and the API does not show yet */
 	struct arena *arena;
 	struct core_v1_pod *pod;
 	struct str ip;
 };
-struct waiter {                        /* a call of network_pod_ready that waits until the worker came to its pod */
+struct waiter { /* a call of network_pod_ready that waits until the worker came to its pod */
 	struct list node;
 	struct str key;
 	bool taken, done;
@@ -33,19 +33,21 @@ struct waiter {                        /* a call of network_pod_ready that waits
 };
 struct network {
 	struct network_config c;
-	char pod_cidr[64];             /* c.pod_cidr; the router's */
+	char pod_cidr[64];                                       /* c.pod_cidr; the router's */
 	struct informer *nodes, *rules, *namespaces, *own, *all; /* all: NULL until it is needed */
-	struct workqueue *dirty;       /* "p ns/name" policy, "n name" namespace, "o ns/name" own pod, "a ns/name" pod, "h ns/name" hooked, "t" tables */
+	struct workqueue *
+		dirty; /* "p ns/name" policy, "n name" namespace, "o ns/name" own pod, "a ns/name" pod, "h ns/name" hooked, "t" tables */
 	pthread_mutex_t lock;
-	pthread_cond_t told;           /* waiters, that they are done */
+	pthread_cond_t told; /* waiters, that they are done */
 	struct policies *policies;
 	struct host_ports *ports;
-	struct map hooked;             /* by "ns/name" */
+	struct map hooked; /* by "ns/name" */
 	struct list waiters;
 	pthread_t worker, router;
 	bool started;
-	int wake, monitor, tables;     /* the router's: eventfd, news of links and routes, news of nftables */
-	bool look;                     /* tables were removed, maybe ours */
+	int wake, monitor,
+		tables; /* the router's: eventfd, news of links and routes, news of nftables */
+	bool look;      /* tables were removed, maybe ours */
 	_Atomic bool stopping;
 };
 
@@ -58,27 +60,32 @@ static void mark(struct network *n, char kind, struct str key)
 	workqueue_add(n->dirty, str_of(k));
 }
 
-static void on_rule(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_rule(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	mark(arg, 'p', (now ? now : old)->key);
 }
 
-static void on_namespace(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_namespace(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	mark(arg, 'n', (now ? now : old)->key);
 }
 
-static void on_own(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_own(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	mark(arg, 'o', (now ? now : old)->key);
 }
 
-static void on_pod(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_pod(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	mark(arg, 'a', (now ? now : old)->key);
 }
 
-static void on_node(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_node(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct network *n = arg;
 
@@ -101,7 +108,8 @@ static void hooked_free(void *v)
 /* The address that a pod holds on the pod network. */
 static struct str address_of(const struct core_v1_pod *pod)
 {
-	if (pod->spec.host_network || str_eqz(pod->status.phase, "Succeeded") || str_eqz(pod->status.phase, "Failed"))
+	if (pod->spec.host_network || str_eqz(pod->status.phase, "Succeeded") ||
+		str_eqz(pod->status.phase, "Failed"))
 		return STR_NONE;
 	return pod->status.pod_ip;
 }
@@ -123,12 +131,17 @@ static void own_changed(struct network *n, struct str key)
 	struct hooked *h = map_get(&n->hooked, key);
 	const struct core_v1_pod *pod = c ? c->obj : NULL;
 	/* The kubelet may know of a pod's successor of the same name before this cache does. */
-	bool newer = h && (!pod || (!str_eq(h->pod->metadata.uid, pod->metadata.uid) &&
-		time_cmp(pod->metadata.creation_timestamp, h->pod->metadata.creation_timestamp) <= 0));
-	bool mirror = pod && str_map_has(&pod->metadata.annotations, STR("kubernetes.io/config.mirror"));
+	bool newer = h &&
+		(!pod ||
+			(!str_eq(h->pod->metadata.uid, pod->metadata.uid) &&
+				time_cmp(pod->metadata.creation_timestamp,
+					h->pod->metadata.creation_timestamp) <= 0));
+	bool mirror =
+		pod && str_map_has(&pod->metadata.annotations, STR("kubernetes.io/config.mirror"));
 
 	/* Another address in the status is one of a former sandbox. */
-	if (h && pod && (str_eq(pod->status.pod_ip, h->ip) ? !newer || mirror : !newer && has_ended(pod))) {
+	if (h && pod &&
+		(str_eq(pod->status.pod_ip, h->ip) ? !newer || mirror : !newer && has_ended(pod))) {
 		hooked_free(map_remove(&n->hooked, key));
 		h = NULL;
 	}
@@ -209,8 +222,14 @@ static void tables_changed(struct network *n, struct str key)
 
 static void take(struct network *n, const char *key)
 {
-	static const struct { char kind; void (*fn)(struct network *n, struct str key); } kinds[] = {
-		{ 'p', rule_changed }, { 'n', namespace_changed }, { 'o', own_changed }, { 'a', pod_changed },
+	static const struct {
+		char kind;
+		void (*fn)(struct network *n, struct str key);
+	} kinds[] = {
+		{ 'p', rule_changed },
+		{ 'n', namespace_changed },
+		{ 'o', own_changed },
+		{ 'a', pod_changed },
 		{ 'h', hooked_came },
 		{ 't', tables_changed },
 	};
@@ -225,7 +244,7 @@ static void take(struct network *n, const char *key)
 /* With the lock. */
 static int write_all(struct network *n, struct err *err)
 {
-	CLEAN_BUF struct buf text = {0};
+	CLEAN_BUF struct buf text = { 0 };
 
 	policies_write(n->policies, &text);
 	host_ports_write(n->ports, &text);
@@ -249,20 +268,22 @@ static void tell_waiters(struct network *n, int result, const struct err *err)
 
 static bool tables_there(void)
 {
-	CLEAN_BUF struct buf all = {0};
+	CLEAN_BUF struct buf all = { 0 };
 
-	return nft_read("list tables", false, &all, NULL) == 0 && all.p && strstr(all.p, "table " POLICY_TABLE "\n") &&
+	return nft_read("list tables", false, &all, NULL) == 0 && all.p &&
+		strstr(all.p, "table " POLICY_TABLE "\n") &&
 		strstr(all.p, "table " HOST_PORT_TABLE "\n");
 }
 
 /* With the lock: gives the kernel what changed. */
 static int write_changes(struct network *n, struct err *err)
 {
-	CLEAN_BUF struct buf text = {0};
-	struct err first = {0};
+	CLEAN_BUF struct buf text = { 0 };
+	struct err first = { 0 };
 
 	if (n->look && !tables_there()) {
-		log_warn("network", "somebody removed the tables of policies and host ports (nft flush ruleset?), writing them again");
+		log_warn("network",
+			"somebody removed the tables of policies and host ports (nft flush ruleset?), writing them again");
 		n->look = false;
 		return write_all(n, err);
 	}
@@ -279,12 +300,14 @@ static int write_changes(struct network *n, struct err *err)
 static void watch_all_pods(struct network *n)
 {
 	struct informer_config pods = { .client = n->c.client, .type = &core_v1_pod_type };
-	struct err err = {0};
+	struct err err = { 0 };
 
 	n->all = informer_new(&pods);
 	informer_add_handler(n->all, on_pod, n);
 	if (informer_start(n->all, &err) < 0)
-		log_error("network", "pods of other nodes cannot be watched, so policies let none of them in: %s", err.text);
+		log_error("network",
+			"pods of other nodes cannot be watched, so policies let none of them in: %s",
+			err.text);
 }
 
 /* Takes all that waits, so that a burst is one transaction. key is the first of it. */
@@ -304,14 +327,15 @@ static void work(struct network *n)
 	char *key;
 
 	while ((key = workqueue_get(n->dirty))) {
-		struct err err = {0};
+		struct err err = { 0 };
 
 		pthread_mutex_lock(&n->lock);
 		take_burst(n, key);
 		int r = write_changes(n, &err);
 
 		if (r < 0)
-			log_error("network", "policies and host ports cannot be written: %s", err.text);
+			log_error("network", "policies and host ports cannot be written: %s",
+				err.text);
 		tell_waiters(n, r, &err);
 		bool more = !n->all && policies_need_pods(n->policies);
 		pthread_mutex_unlock(&n->lock);
@@ -340,7 +364,7 @@ static void take_waiting(struct network *n)
 static void *work_thread(void *arg)
 {
 	struct network *n = arg;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	if (!wait_for(n, n->rules) || !wait_for(n, n->namespaces) || !wait_for(n, n->own))
 		return NULL;
@@ -367,21 +391,24 @@ static void *work_thread(void *arg)
 
 /* ---- what the kubelet tells ---- */
 
-static void hook(struct network *n, const struct core_v1_pod *pod, const char *ip, struct arena *a, struct str *ret_key)
+static void hook(struct network *n, const struct core_v1_pod *pod, const char *ip, struct arena *a,
+	struct str *ret_key)
 {
 	struct hooked *h = xcalloc(1, sizeof(*h));
 
 	h->arena = arena_new(0);
 	h->pod = model_copy(&core_v1_pod_type, pod, h->arena);
 	h->ip = arena_strz(h->arena, ip);
-	*ret_key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name));
+	*ret_key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(pod->metadata.namespace),
+		STR_ARG(pod->metadata.name));
 	hooked_free(map_set(&n->hooked, *ret_key, h));
 }
 
-int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const char *ip, struct err *err)
+int network_pod_ready(
+	struct network *n, const struct core_v1_pod *pod, const char *ip, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(256);
-	struct waiter w = {0};
+	struct waiter w = { 0 };
 	struct timespec until;
 	int r = 0;
 
@@ -399,7 +426,8 @@ int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const ch
 	list_remove(&w.node);
 	pthread_mutex_unlock(&n->lock);
 	if (!w.done)
-		return err_set(err, -EAGAIN, "network policies are not known yet: the API server has not answered, or does not let this node list "
+		return err_set(err, -EAGAIN,
+			"network policies are not known yet: the API server has not answered, or does not let this node list "
 			"networkpolicies, namespaces and its pods (ClusterRole skiff:node-network)");
 	if (w.result < 0 && err)
 		*err = w.err;
@@ -438,10 +466,14 @@ static void own_range(struct network *n, const struct cached_list *nodes)
 	for (size_t i = 0; i < nodes->len; i++) {
 		const struct core_v1_node *o = nodes->items[i]->obj;
 
-		if (!str_eqz(o->metadata.name, n->c.node_name) || !o->spec.pod_cidr.len || o->spec.pod_cidr.len >= sizeof(n->pod_cidr) ||
+		if (!str_eqz(o->metadata.name, n->c.node_name) || !o->spec.pod_cidr.len ||
+			o->spec.pod_cidr.len >= sizeof(n->pod_cidr) ||
 			str_eqz(o->spec.pod_cidr, n->pod_cidr))
 			continue;
-		log_warn("network", "this node's pods get addresses of " STR_FMT " from now on, no longer of %s", STR_ARG(o->spec.pod_cidr), n->pod_cidr);
+		log_warn("network",
+			"this node's pods get addresses of " STR_FMT
+			" from now on, no longer of %s",
+			STR_ARG(o->spec.pod_cidr), n->pod_cidr);
 		snprintf(n->pod_cidr, sizeof(n->pod_cidr), STR_FMT, STR_ARG(o->spec.pod_cidr));
 		if (n->c.pod_cidr_changed)
 			n->c.pod_cidr_changed(n->c.arg, n->pod_cidr);
@@ -467,9 +499,10 @@ static int keep_routes(struct network *n, struct netlink *netlink, bool tell, st
 static void *route_thread(void *arg)
 {
 	struct network *n = arg;
-	struct pollfd fds[] = { { .fd = n->wake, .events = POLLIN }, { .fd = n->monitor, .events = POLLIN }, { .fd = n->tables, .events = POLLIN } };
+	struct pollfd fds[] = { { .fd = n->wake, .events = POLLIN },
+		{ .fd = n->monitor, .events = POLLIN }, { .fd = n->tables, .events = POLLIN } };
 	struct netlink *netlink;
-	struct err err = {0}, last = {0};
+	struct err err = { 0 }, last = { 0 };
 	eventfd_t count;
 
 	if (!wait_for(n, n->nodes))
@@ -485,7 +518,7 @@ static void *route_thread(void *arg)
 		if (r < 0 && strcmp(err.text, last.text) != 0)
 			log_error("network", "%s", err.text);
 		if (routes)
-			last = r < 0 ? err : (struct err){0};
+			last = r < 0 ? err : (struct err){ 0 };
 		/* The kernel's news come in bursts (a pod's link is several): they may gather for a while, nodes may not. */
 		int events = poll(fds, ARRAY_LEN(fds), r < 0 ? ROUTES_RETRY_MS : -1);
 
@@ -502,9 +535,12 @@ static void *route_thread(void *arg)
 
 /* ---- life ---- */
 
-static struct informer *watch(struct network *n, const struct type *t, const char *field_selector, informer_fn fn)
+static struct informer *watch(
+	struct network *n, const struct type *t, const char *field_selector, informer_fn fn)
 {
-	struct informer_config c = { .client = n->c.client, .type = t, .field_selector = field_selector };
+	struct informer_config c = {
+		.client = n->c.client, .type = t, .field_selector = field_selector
+	};
 	struct informer *i = informer_new(&c);
 
 	informer_add_handler(i, fn, n);
@@ -523,7 +559,8 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	n->c.pod_cidr = n->pod_cidr;
 	n->monitor = n->tables = -1;
 	n->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = n->wake < 0 ? err_errno(err, -errno, "cannot make an eventfd") : netlink_monitor(&n->monitor, err);
+	r = n->wake < 0 ? err_errno(err, -errno, "cannot make an eventfd")
+			: netlink_monitor(&n->monitor, err);
 	if (r == 0)
 		r = nft_monitor(&n->tables, err);
 	pthread_mutex_init(&n->lock, NULL);
@@ -555,7 +592,8 @@ static void set_sysctls(struct network *n)
 	if (sysctl_set(localnet, "1", &err) < 0)
 		log_warn("network", "host ports do not answer on 127.0.0.1: %s", err.text);
 	if (sysctl_set("net.bridge.bridge-nf-call-ip6tables", "1", &err) < 0)
-		log_warn("network", "policies do not stop IPv6 between pods of this node: %s", err.text);
+		log_warn("network", "policies do not stop IPv6 between pods of this node: %s",
+			err.text);
 }
 
 int network_start(struct network *n, struct err *err)
@@ -621,7 +659,7 @@ void network_free(struct network *n)
 int network_cleanup(struct err *err)
 {
 	struct network_config none = { .node_name = "", .node_ip = "" };
-	struct peers nobody = {0};
+	struct peers nobody = { 0 };
 	struct netlink *n;
 	int r = netlink_open(&n, err), also;
 
@@ -629,6 +667,8 @@ int network_cleanup(struct err *err)
 		return r;
 	r = routes_apply(n, &none, &nobody, err);
 	netlink_close(n);
-	also = nft_apply("table " POLICY_TABLE "\ndelete table " POLICY_TABLE "\ntable " HOST_PORT_TABLE "\ndelete table " HOST_PORT_TABLE "\n", err);
+	also = nft_apply("table " POLICY_TABLE "\ndelete table " POLICY_TABLE
+			 "\ntable " HOST_PORT_TABLE "\ndelete table " HOST_PORT_TABLE "\n",
+		err);
 	return r < 0 ? r : also;
 }

@@ -18,30 +18,36 @@ enum network_mode {
 	NETWORK_ROUTES, /* routes alone */
 	NETWORK_VXLAN,  /* VXLAN to all */
 };
-int network_mode_parse(const char *text, enum network_mode *ret, struct err *err); /* auto, routes, vxlan */
+int network_mode_parse(
+	const char *text, enum network_mode *ret, struct err *err); /* auto, routes, vxlan */
 /* What pods' links may carry: the MTU of the link with node_ip, less VXLAN's 50 unless the mode is routes. 0: unknown. */
 int network_pod_mtu(enum network_mode mode, const char *node_ip);
 
 struct network_config {
 	struct client *client;
 	const char *node_name, *node_ip;
-	const char *pod_cidr;              /* of this node */
-	const char *bridge;                /* that its pods are on */
-	const char *dns_address;           /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
+	const char *pod_cidr; /* of this node */
+	const char *bridge;   /* that its pods are on */
+	const char *
+		dns_address; /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
 	enum network_mode mode;
-	uint16_t vxlan_port;               /* 0: 8472 */
+	uint16_t vxlan_port; /* 0: 8472 */
 	/* The API gave this node another range than pod_cidr: it was deleted and made again. From then on it is the one. May be NULL. */
 	void (*pod_cidr_changed)(void *arg, const char *cidr);
 	void *arg;
 };
 struct network;
 int network_new(const struct network_config *c, struct network **ret, struct err *err);
-int network_start(struct network *n, struct err *err); /* needs no API server yet: what is in the kernel stays until it answers */
+int network_start(struct network *n,
+	struct err
+		*err); /* needs no API server yet: what is in the kernel stays until it answers */
 void network_stop(struct network *n);
 void network_free(struct network *n);
 /* Puts the policies that select the pod, and its host ports, in force for its address. Waits until the policies are known; an error when they are not
  * within 10 s. Safe to repeat. From any thread. */
-int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const char *ip, struct err *err);
-void network_pod_gone(struct network *n, struct str uid);  /* its sandbox is gone; unknown: nothing */
-int network_cleanup(struct err *err);      /* removes routes, link and tables of ours */
+int network_pod_ready(
+	struct network *n, const struct core_v1_pod *pod, const char *ip, struct err *err);
+void network_pod_gone(
+	struct network *n, struct str uid); /* its sandbox is gone; unknown: nothing */
+int network_cleanup(struct err *err);       /* removes routes, link and tables of ours */
 #endif

@@ -9,18 +9,27 @@
 enum direction { INGRESS, EGRESS, DIRECTIONS };
 static const char *const direction_names[] = { "ingress", "egress" };
 
-enum step { ADD_SETS, ADD_CHAINS, DROP_ELEMENTS, ADD_ELEMENTS, DROP_PROFILES, DROP_POLICIES, DROP_SETS, STEPS };
+enum step {
+	ADD_SETS,
+	ADD_CHAINS,
+	DROP_ELEMENTS,
+	ADD_ELEMENTS,
+	DROP_PROFILES,
+	DROP_POLICIES,
+	DROP_SETS,
+	STEPS
+};
 
-struct pod_set {                       /* addresses of pods, or "address . protocol . port" of those with a port of that name */
+struct pod_set { /* addresses of pods, or "address . protocol . port" of those with a port of that name */
 	struct arena *arena;
-	char *id;                      /* what it is found by */
+	char *id; /* what it is found by */
 	char name[16];
 	unsigned refs;
-	struct str ns;                 /* empty: by ns_selector */
+	struct str ns; /* empty: by ns_selector */
 	struct selector *ns_selector, *pod_selector;
-	struct str port;               /* empty: addresses */
+	struct str port; /* empty: addresses */
 	const char *protocol;
-	struct map elements;           /* -> how many pods put it there */
+	struct map elements; /* -> how many pods put it there */
 };
 struct policy {
 	struct arena *arena;
@@ -28,12 +37,12 @@ struct policy {
 	unsigned number;
 	bool isolates[DIRECTIONS];
 	struct selector *selector;
-	char *rules[DIRECTIONS];       /* of the chain, as last told */
+	char *rules[DIRECTIONS]; /* of the chain, as last told */
 	struct pod_set **sets;
 	size_t n_sets;
 	bool needs_pods;
 };
-struct profile {                       /* the policies of one direction that select a pod */
+struct profile { /* the policies of one direction that select a pod */
 	char *id;
 	char chain[16];
 	unsigned refs;
@@ -42,22 +51,30 @@ struct profile {                       /* the policies of one direction that sel
 };
 struct pod {
 	struct arena *arena;
-	struct str key, ns, ip;        /* ip empty: none */
+	struct str key, ns, ip; /* ip empty: none */
 	struct str_map labels;
-	struct pod_port { struct str name; const char *protocol; int32_t port; } *ports;
+	struct pod_port {
+		struct str name;
+		const char *protocol;
+		int32_t port;
+	} * ports;
 	size_t n_ports;
 	bool local;
-	struct membership { struct pod_set *set; struct str element; } *in;
+	struct membership {
+		struct pod_set *set;
+		struct str element;
+	} * in;
 	size_t n_in;
 	struct profile *profiles[DIRECTIONS];
 };
 struct policies {
-	struct map policies, namespaces, pods; /* by key; namespaces -> struct arena with a struct str_map at its start */
-	struct map sets, profiles;     /* by id */
-	struct map owners;             /* address -> local pod: the last one that took it */
-	unsigned next;                 /* number of the next policy, set or profile */
-	struct buf steps[STEPS];       /* of the change being made */
-	struct buf changes;            /* of whole changes, in order */
+	struct map policies, namespaces,
+		pods; /* by key; namespaces -> struct arena with a struct str_map at its start */
+	struct map sets, profiles; /* by id */
+	struct map owners;         /* address -> local pod: the last one that took it */
+	unsigned next;             /* number of the next policy, set or profile */
+	struct buf steps[STEPS];   /* of the change being made */
+	struct buf changes;        /* of whole changes, in order */
 };
 
 static struct str key_of(struct arena *a, struct str ns, struct str name)
@@ -103,14 +120,15 @@ static void namespace_free(void *v)
 static void copy_labels(struct arena *a, const struct str_map *from, struct str_map *to)
 {
 	for (size_t i = 0; i < from->len; i++)
-		str_map_set(a, to, arena_str(a, from->items[i].key), arena_str(a, from->items[i].value));
+		str_map_set(a, to, arena_str(a, from->items[i].key),
+			arena_str(a, from->items[i].value));
 }
 
 /* ---- pods in sets ---- */
 
 static bool set_wants(struct policies *p, const struct pod_set *s, const struct pod *pod)
 {
-	static const struct str_map none = {0};
+	static const struct str_map none = { 0 };
 
 	if (!pod->ip.len || (s->ns.len && !str_eq(s->ns, pod->ns)))
 		return false;
@@ -128,14 +146,19 @@ static void element_change(struct policies *p, struct pod_set *s, struct str ele
 	size_t n = count_of(&s->elements, element, change);
 
 	if (change > 0 && n == 1)
-		buf_addf(&p->steps[ADD_ELEMENTS], "add element " POLICY_TABLE " %s { " STR_FMT " }\n", s->name, STR_ARG(element));
+		buf_addf(&p->steps[ADD_ELEMENTS],
+			"add element " POLICY_TABLE " %s { " STR_FMT " }\n", s->name,
+			STR_ARG(element));
 	else if (change < 0 && n == 0)
-		buf_addf(&p->steps[DROP_ELEMENTS], "delete element " POLICY_TABLE " %s { " STR_FMT " }\n", s->name, STR_ARG(element));
+		buf_addf(&p->steps[DROP_ELEMENTS],
+			"delete element " POLICY_TABLE " %s { " STR_FMT " }\n", s->name,
+			STR_ARG(element));
 }
 
 static void enter(struct policies *p, struct pod *pod, struct pod_set *s, struct str element)
 {
-	pod->in = arena_grow(pod->arena, pod->in, pod->n_in * sizeof(*pod->in), (pod->n_in + 1) * sizeof(*pod->in));
+	pod->in = arena_grow(pod->arena, pod->in, pod->n_in * sizeof(*pod->in),
+		(pod->n_in + 1) * sizeof(*pod->in));
 	pod->in[pod->n_in++] = (struct membership){ s, element };
 	element_change(p, s, element, 1);
 }
@@ -150,7 +173,9 @@ static void enter_if_wanted(struct policies *p, struct pod *pod, struct pod_set 
 		const struct pod_port *q = &pod->ports[i];
 
 		if (str_eq(q->name, s->port) && !strcmp(q->protocol, s->protocol))
-			enter(p, pod, s, arena_fmt(pod->arena, STR_FMT " . %s . %d", STR_ARG(pod->ip), q->protocol, q->port));
+			enter(p, pod, s,
+				arena_fmt(pod->arena, STR_FMT " . %s . %d", STR_ARG(pod->ip),
+					q->protocol, q->port));
 	}
 }
 
@@ -185,7 +210,8 @@ static void set_free(void *v)
 
 static void set_declare(const struct pod_set *s, struct buf *out)
 {
-	buf_addf(out, "add set " POLICY_TABLE " %s { type %s; }\n", s->name, s->port.len ? "ipv4_addr . inet_proto . inet_service" : "ipv4_addr");
+	buf_addf(out, "add set " POLICY_TABLE " %s { type %s; }\n", s->name,
+		s->port.len ? "ipv4_addr . inet_proto . inet_service" : "ipv4_addr");
 }
 
 static void set_unref(struct policies *p, struct pod_set *s)
@@ -240,7 +266,8 @@ static const char *hold(struct asking *q, struct pod_set *s)
 	struct policy *o = q->policy;
 
 	s->refs++;
-	o->sets = arena_grow(o->arena, o->sets, o->n_sets * sizeof(*o->sets), (o->n_sets + 1) * sizeof(*o->sets));
+	o->sets = arena_grow(o->arena, o->sets, o->n_sets * sizeof(*o->sets),
+		(o->n_sets + 1) * sizeof(*o->sets));
 	o->sets[o->n_sets++] = s;
 	o->needs_pods = true;
 	return s->name;
@@ -256,11 +283,13 @@ static struct selector *selector_of(const struct meta_v1_label_selector *l, stru
 	return s;
 }
 
-static const char *ask_pods(void *arg, struct str ns, const struct meta_v1_label_selector *ns_selector, const struct meta_v1_label_selector *pod_selector)
+static const char *ask_pods(void *arg, struct str ns,
+	const struct meta_v1_label_selector *ns_selector,
+	const struct meta_v1_label_selector *pod_selector)
 {
 	struct asking *q = arg;
 	CLEAN_ARENA struct arena *a = arena_new(256);
-	CLEAN_BUF struct buf id = {0};
+	CLEAN_BUF struct buf id = { 0 };
 	struct pod_set *s;
 
 	buf_addf(&id, "pods|" STR_FMT "|", STR_ARG(ns_selector ? STR_NONE : ns));
@@ -275,9 +304,13 @@ static const char *ask_pods(void *arg, struct str ns, const struct meta_v1_label
 		s->ns = ns_selector ? STR_NONE : arena_str(s->arena, ns);
 		/* Copies, since selectors keep texts of what they were made from. */
 		if (ns_selector)
-			s->ns_selector = selector_of(model_copy(&meta_v1_label_selector_type, ns_selector, s->arena), s->arena);
+			s->ns_selector = selector_of(
+				model_copy(&meta_v1_label_selector_type, ns_selector, s->arena),
+				s->arena);
 		if (pod_selector)
-			s->pod_selector = selector_of(model_copy(&meta_v1_label_selector_type, pod_selector, s->arena), s->arena);
+			s->pod_selector = selector_of(
+				model_copy(&meta_v1_label_selector_type, pod_selector, s->arena),
+				s->arena);
 		set_fill(q->p, s);
 	}
 	return hold(q, s);
@@ -313,7 +346,8 @@ static void profile_write(const struct profile *f, struct buf *out)
 {
 	buf_addf(out, "add chain " POLICY_TABLE " %s\n", f->chain);
 	for (size_t i = 0; i < f->n; i++)
-		buf_addf(out, "add rule " POLICY_TABLE " %s jump policy_%u_%s\n", f->chain, f->numbers[i], f->id[0] == 'i' ? "in" : "out");
+		buf_addf(out, "add rule " POLICY_TABLE " %s jump policy_%u_%s\n", f->chain,
+			f->numbers[i], f->id[0] == 'i' ? "in" : "out");
 	buf_addf(out, "add rule " POLICY_TABLE " %s drop\n", f->chain);
 }
 
@@ -327,7 +361,7 @@ static int by_number(const void *x, const void *y)
 static struct profile *profile_ref(struct policies *p, const struct pod *pod, enum direction d)
 {
 	CLEAN_FREE unsigned *numbers = xcalloc(p->policies.len + 1, sizeof(*numbers));
-	CLEAN_BUF struct buf id = {0};
+	CLEAN_BUF struct buf id = { 0 };
 	struct profile *f;
 	size_t n = 0, i = 0;
 	void *v;
@@ -335,7 +369,8 @@ static struct profile *profile_ref(struct policies *p, const struct pod *pod, en
 	while (pod->local && pod->ip.len && map_next(&p->policies, &i, NULL, &v)) {
 		const struct policy *o = v;
 
-		if (o->isolates[d] && str_eq(o->ns, pod->ns) && selector_matches(o->selector, &pod->labels))
+		if (o->isolates[d] && str_eq(o->ns, pod->ns) &&
+			selector_matches(o->selector, &pod->labels))
 			numbers[n++] = o->number;
 	}
 	if (!n)
@@ -362,7 +397,9 @@ static void profile_unref(struct policies *p, struct profile *f)
 {
 	if (!f || --f->refs)
 		return;
-	buf_addf(&p->steps[DROP_PROFILES], "flush chain " POLICY_TABLE " %s\ndelete chain " POLICY_TABLE " %s\n", f->chain, f->chain);
+	buf_addf(&p->steps[DROP_PROFILES],
+		"flush chain " POLICY_TABLE " %s\ndelete chain " POLICY_TABLE " %s\n", f->chain,
+		f->chain);
 	map_remove(&p->profiles, str_of(f->id));
 	profile_free(f);
 }
@@ -373,23 +410,28 @@ static void mac_text(struct str ip, char ret[24])
 	uint32_t a = 0;
 
 	ip_read(ip, &a);
-	snprintf(ret, 24, "0a:58:%02x:%02x:%02x:%02x", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
+	snprintf(ret, 24, "0a:58:%02x:%02x:%02x:%02x", a >> 24, a >> 16 & 255, a >> 8 & 255,
+		a & 255);
 }
 
-static void isolation_write(const struct pod *pod, enum direction d, const char *verb, struct buf *out)
+static void isolation_write(
+	const struct pod *pod, enum direction d, const char *verb, struct buf *out)
 {
 	bool with_value = verb[0] == 'a';
 	char mac[24];
 
 	mac_text(pod->ip, mac);
-	buf_addf(out, "%s element " POLICY_TABLE " %s { " STR_FMT "%s%s }\n", verb, direction_names[d], STR_ARG(pod->ip),
-		with_value ? " : jump " : "", with_value ? pod->profiles[d]->chain : "");
-	buf_addf(out, "%s element " POLICY_TABLE " %s_macs { %s }\n", verb, direction_names[d], mac);
+	buf_addf(out, "%s element " POLICY_TABLE " %s { " STR_FMT "%s%s }\n", verb,
+		direction_names[d], STR_ARG(pod->ip), with_value ? " : jump " : "",
+		with_value ? pod->profiles[d]->chain : "");
+	buf_addf(
+		out, "%s element " POLICY_TABLE " %s_macs { %s }\n", verb, direction_names[d], mac);
 }
 
 static void self_write(const struct pod *pod, const char *verb, struct buf *out)
 {
-	buf_addf(out, "%s element " POLICY_TABLE " self { " STR_FMT " . " STR_FMT " }\n", verb, STR_ARG(pod->ip), STR_ARG(pod->ip));
+	buf_addf(out, "%s element " POLICY_TABLE " self { " STR_FMT " . " STR_FMT " }\n", verb,
+		STR_ARG(pod->ip), STR_ARG(pod->ip));
 }
 
 static bool is_isolated(const struct pod *pod)
@@ -403,19 +445,23 @@ static void isolate(struct policies *p, struct pod *pod, bool none)
 	bool owns = map_get(&p->owners, pod->ip) == pod, was = is_isolated(pod);
 
 	for (int d = 0; d < DIRECTIONS; d++) {
-		struct profile *now = none || !owns ? NULL : profile_ref(p, pod, (enum direction)d), *old = pod->profiles[d];
+		struct profile *now = none || !owns ? NULL : profile_ref(p, pod, (enum direction)d),
+			       *old = pod->profiles[d];
 
 		if (now != old) {
 			if (old && owns)
-				isolation_write(pod, (enum direction)d, "delete", &p->steps[DROP_ELEMENTS]);
+				isolation_write(
+					pod, (enum direction)d, "delete", &p->steps[DROP_ELEMENTS]);
 			pod->profiles[d] = now;
 			if (now)
-				isolation_write(pod, (enum direction)d, "add", &p->steps[ADD_ELEMENTS]);
+				isolation_write(
+					pod, (enum direction)d, "add", &p->steps[ADD_ELEMENTS]);
 		}
 		profile_unref(p, old);
 	}
 	if (owns && was != is_isolated(pod))
-		self_write(pod, was ? "delete" : "add", &p->steps[was ? DROP_ELEMENTS : ADD_ELEMENTS]);
+		self_write(
+			pod, was ? "delete" : "add", &p->steps[was ? DROP_ELEMENTS : ADD_ELEMENTS]);
 }
 
 /* ---- pods ---- */
@@ -433,8 +479,12 @@ static void add_ports(struct pod *pod, const struct core_v1_container_items *con
 		LIST_EACH(q, &c->ports) {
 			if (!q->name.len)
 				continue;
-			pod->ports = arena_grow(pod->arena, pod->ports, pod->n_ports * sizeof(*pod->ports), (pod->n_ports + 1) * sizeof(*pod->ports));
-			pod->ports[pod->n_ports++] = (struct pod_port){ arena_str(pod->arena, q->name), protocol_name(q->protocol), q->container_port };
+			pod->ports = arena_grow(pod->arena, pod->ports,
+				pod->n_ports * sizeof(*pod->ports),
+				(pod->n_ports + 1) * sizeof(*pod->ports));
+			pod->ports[pod->n_ports++] =
+				(struct pod_port){ arena_str(pod->arena, q->name),
+					protocol_name(q->protocol), q->container_port };
 		}
 	}
 }
@@ -480,13 +530,17 @@ static void pod_take_in(struct policies *p, struct pod *pod)
 
 static bool pods_equal(const struct pod *a, const struct pod *b)
 {
-	if (!str_eq(a->ip, b->ip) || a->local != b->local || a->n_ports != b->n_ports || a->labels.len != b->labels.len)
+	if (!str_eq(a->ip, b->ip) || a->local != b->local || a->n_ports != b->n_ports ||
+		a->labels.len != b->labels.len)
 		return false;
 	for (size_t i = 0; i < a->labels.len; i++)
-		if (!str_eq(a->labels.items[i].key, b->labels.items[i].key) || !str_eq(a->labels.items[i].value, b->labels.items[i].value))
+		if (!str_eq(a->labels.items[i].key, b->labels.items[i].key) ||
+			!str_eq(a->labels.items[i].value, b->labels.items[i].value))
 			return false;
 	for (size_t i = 0; i < a->n_ports; i++)
-		if (!str_eq(a->ports[i].name, b->ports[i].name) || a->ports[i].port != b->ports[i].port || a->ports[i].protocol != b->ports[i].protocol)
+		if (!str_eq(a->ports[i].name, b->ports[i].name) ||
+			a->ports[i].port != b->ports[i].port ||
+			a->ports[i].protocol != b->ports[i].protocol)
 			return false;
 	return true;
 }
@@ -582,7 +636,8 @@ static void policy_free(void *v)
 static bool has_type(const struct networking_v1_network_policy_spec *s, enum direction d)
 {
 	if (s->policy_types.len)
-		return str_list_has(&s->policy_types, d == INGRESS ? STR("Ingress") : STR("Egress"));
+		return str_list_has(
+			&s->policy_types, d == INGRESS ? STR("Ingress") : STR("Egress"));
 	return d == INGRESS || s->egress.len;
 }
 
@@ -619,7 +674,8 @@ static void tell_chains(struct policies *p, const struct policy *old, const stru
 		chain_of(now, (enum direction)d, chain);
 		if (old && !strcmp(old->rules[d], now->rules[d]))
 			continue;
-		buf_addf(&p->steps[ADD_CHAINS], "%s chain " POLICY_TABLE " %s\n%s", old ? "flush" : "add", chain, now->rules[d]);
+		buf_addf(&p->steps[ADD_CHAINS], "%s chain " POLICY_TABLE " %s\n%s",
+			old ? "flush" : "add", chain, now->rules[d]);
 	}
 }
 
@@ -634,16 +690,18 @@ void policies_put_policy(struct policies *p, const struct networking_v1_network_
 	now->arena = a;
 	now->ns = arena_str(a, o->metadata.namespace);
 	now->key = key_of(a, o->metadata.namespace, o->metadata.name);
-	now->selector = selector_of(model_copy(&meta_v1_label_selector_type, &o->spec.pod_selector, a), a);
+	now->selector =
+		selector_of(model_copy(&meta_v1_label_selector_type, &o->spec.pod_selector, a), a);
 	old = map_get(&p->policies, now->key);
 	now->number = old ? old->number : p->next++;
 	for (int d = 0; d < DIRECTIONS; d++) {
-		struct buf rules = {0};
+		struct buf rules = { 0 };
 
 		now->isolates[d] = has_type(&o->spec, (enum direction)d);
 		chain_of(now, (enum direction)d, chain);
 		if (now->isolates[d])
-			(d == INGRESS ? policy_ingress_rules : policy_egress_rules)(o, &sets, chain, &rules);
+			(d == INGRESS ? policy_ingress_rules : policy_egress_rules)(
+				o, &sets, chain, &rules);
 		now->rules[d] = buf_take(&rules);
 	}
 	tell_chains(p, old, now);
@@ -664,7 +722,9 @@ void policies_remove_policy(struct policies *p, struct str key)
 	isolate_namespace(p, o->ns);
 	for (int d = 0; d < DIRECTIONS; d++) {
 		chain_of(o, (enum direction)d, chain);
-		buf_addf(&p->steps[DROP_POLICIES], "flush chain " POLICY_TABLE " %s\ndelete chain " POLICY_TABLE " %s\n", chain, chain);
+		buf_addf(&p->steps[DROP_POLICIES],
+			"flush chain " POLICY_TABLE " %s\ndelete chain " POLICY_TABLE " %s\n",
+			chain, chain);
 	}
 	policy_release(p, o);
 	change_end(p);
@@ -685,24 +745,33 @@ bool policies_need_pods(const struct policies *p)
 
 static void table_begin(struct buf *out)
 {
-	static const struct { const char *name, *hook, *priority; enum direction d; } hooks[] = {
+	static const struct {
+		const char *name, *hook, *priority;
+		enum direction d;
+	} hooks[] = {
 		{ "egress_forward", "forward", "filter", EGRESS },
 		{ "egress_input", "input", "filter", EGRESS },
 		{ "ingress_forward", "forward", "filter + 1", INGRESS },
 	};
 
-	buf_addz(out, "table " POLICY_TABLE "\ndelete table " POLICY_TABLE "\ntable " POLICY_TABLE " {\n"
-		      "set self { type ipv4_addr . ipv4_addr; }\n");
+	buf_addz(out,
+		"table " POLICY_TABLE "\ndelete table " POLICY_TABLE "\ntable " POLICY_TABLE " {\n"
+		"set self { type ipv4_addr . ipv4_addr; }\n");
 	for (int d = 0; d < DIRECTIONS; d++)
-		buf_addf(out, "map %s { type ipv4_addr : verdict; }\nset %s_macs { type ether_addr; }\n", direction_names[d], direction_names[d]);
+		buf_addf(out,
+			"map %s { type ipv4_addr : verdict; }\nset %s_macs { type ether_addr; }\n",
+			direction_names[d], direction_names[d]);
 	/* The node itself reaches its pods whatever policies say: its packets pass the output hook, where nothing is. */
 	for (size_t i = 0; i < ARRAY_LEN(hooks); i++)
-		buf_addf(out, "chain %s { type filter hook %s priority %s; policy accept;\n"
-			      "ct state established,related accept\n"
-			      "ip saddr . ip daddr @self accept\n"
-			      "meta nfproto ipv6 ether %s @%s_macs drop\n"
-			      "ip %s vmap @%s\n}\n", hooks[i].name, hooks[i].hook, hooks[i].priority, hooks[i].d == EGRESS ? "saddr" : "daddr",
-			direction_names[hooks[i].d], hooks[i].d == EGRESS ? "saddr" : "daddr", direction_names[hooks[i].d]);
+		buf_addf(out,
+			"chain %s { type filter hook %s priority %s; policy accept;\n"
+			"ct state established,related accept\n"
+			"ip saddr . ip daddr @self accept\n"
+			"meta nfproto ipv6 ether %s @%s_macs drop\n"
+			"ip %s vmap @%s\n}\n",
+			hooks[i].name, hooks[i].hook, hooks[i].priority,
+			hooks[i].d == EGRESS ? "saddr" : "daddr", direction_names[hooks[i].d],
+			hooks[i].d == EGRESS ? "saddr" : "daddr", direction_names[hooks[i].d]);
 	buf_addz(out, "}\n");
 }
 
@@ -715,7 +784,8 @@ static void set_write(const struct pod_set *s, struct buf *out)
 	set_declare(s, out);
 	while (map_next(&s->elements, &i, &element, &count)) {
 		if (n++ == 0)
-			buf_addf(out, "add element " POLICY_TABLE " %s { " STR_FMT, s->name, STR_ARG(element));
+			buf_addf(out, "add element " POLICY_TABLE " %s { " STR_FMT, s->name,
+				STR_ARG(element));
 		else
 			buf_addf(out, ", " STR_FMT, STR_ARG(element));
 	}

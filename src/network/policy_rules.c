@@ -22,7 +22,8 @@ struct ranges {
 
 static void range_add(struct ranges *r, uint32_t first, uint32_t last)
 {
-	r->items = arena_grow(r->arena, r->items, r->len * sizeof(*r->items), (r->len + 1) * sizeof(*r->items));
+	r->items = arena_grow(
+		r->arena, r->items, r->len * sizeof(*r->items), (r->len + 1) * sizeof(*r->items));
 	r->items[r->len++] = (struct range){ first, last };
 }
 
@@ -85,7 +86,8 @@ struct texts {
 
 static void text_add(struct texts *t, struct str s)
 {
-	t->items = arena_grow(t->arena, t->items, t->len * sizeof(*t->items), (t->len + 1) * sizeof(*t->items));
+	t->items = arena_grow(
+		t->arena, t->items, t->len * sizeof(*t->items), (t->len + 1) * sizeof(*t->items));
 	t->items[t->len++] = s;
 }
 
@@ -99,10 +101,14 @@ static void block_add(struct ranges *to, const struct networking_v1_ip_block *b)
 
 	if (cidr_read(b->cidr, &ip, &prefix) < 0)
 		return; /* IPv6: pods have none */
-	range_add(&own, ip, ip | (prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix) : ~(uint32_t)0));
+	range_add(&own, ip,
+		ip | (prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix) : ~(uint32_t)0));
 	LIST_EACH(x, &b->except) {
 		if (cidr_read(*x, &ip, &prefix) == 0)
-			range_cut(&own, ip, ip | (prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix) : ~(uint32_t)0));
+			range_cut(&own, ip,
+				ip |
+					(prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix)
+						: ~(uint32_t)0));
 	}
 	for (size_t i = 0; i < own.len; i++)
 		range_add(to, own.items[i].first, own.items[i].last);
@@ -110,7 +116,7 @@ static void block_add(struct ranges *to, const struct networking_v1_ip_block *b)
 
 static void blocks_text(struct ranges *r, const char *side, struct texts *ret)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 
 	ranges_merge(r);
 	if (!r->len)
@@ -128,8 +134,8 @@ static void blocks_text(struct ranges *r, const char *side, struct texts *ret)
 	text_add(ret, arena_str(ret->arena, buf_str(&b)));
 }
 
-static struct texts peers_text(const struct networking_v1_network_policy_peer_items *peers, struct str ns, const char *side,
-	const struct rule_sets *sets, struct arena *a)
+static struct texts peers_text(const struct networking_v1_network_policy_peer_items *peers,
+	struct str ns, const char *side, const struct rule_sets *sets, struct arena *a)
 {
 	struct texts t = { .arena = a };
 	struct ranges blocks = { .arena = a };
@@ -140,7 +146,10 @@ static struct texts peers_text(const struct networking_v1_network_policy_peer_it
 		if (p->ip_block)
 			block_add(&blocks, p->ip_block);
 		else
-			text_add(&t, arena_fmt(a, "ip %s @%s ", side, sets->pods(sets->arg, ns, p->namespace_selector, p->pod_selector)));
+			text_add(&t,
+				arena_fmt(a, "ip %s @%s ", side,
+					sets->pods(sets->arg, ns, p->namespace_selector,
+						p->pod_selector)));
 	}
 	blocks_text(&blocks, side, &t);
 	return t;
@@ -150,7 +159,7 @@ static struct texts peers_text(const struct networking_v1_network_policy_peer_it
 
 static void numbers_text(struct ranges *r, const char *protocol, struct texts *ret)
 {
-	CLEAN_BUF struct buf b = {0};
+	CLEAN_BUF struct buf b = { 0 };
 
 	ranges_merge(r);
 	if (!r->len)
@@ -169,7 +178,8 @@ static void numbers_text(struct ranges *r, const char *protocol, struct texts *r
 	text_add(ret, arena_str(ret->arena, buf_str(&b)));
 }
 
-static struct texts ports_text(const struct networking_v1_network_policy_port_items *ports, const struct rule_sets *sets, struct arena *a)
+static struct texts ports_text(const struct networking_v1_network_policy_port_items *ports,
+	const struct rule_sets *sets, struct arena *a)
 {
 	static const char *const protocols[] = { "tcp", "udp", "sctp" };
 	struct texts t = { .arena = a };
@@ -185,9 +195,13 @@ static struct texts ports_text(const struct networking_v1_network_policy_port_it
 			if (p->port.kind == IOS_NONE)
 				range_add(&numbers, 0, 65535);
 			else if (p->port.kind == IOS_INT)
-				range_add(&numbers, (uint32_t)p->port.num, (uint32_t)(p->end_port.set ? p->end_port.value : p->port.num));
+				range_add(&numbers, (uint32_t)p->port.num,
+					(uint32_t)(p->end_port.set ? p->end_port.value
+								   : p->port.num));
 			else
-				text_add(&t, arena_fmt(a, "ip daddr . meta l4proto . th dport @%s ", sets->port(sets->arg, p->port.text, protocols[i])));
+				text_add(&t,
+					arena_fmt(a, "ip daddr . meta l4proto . th dport @%s ",
+						sets->port(sets->arg, p->port.text, protocols[i])));
 		}
 		numbers_text(&numbers, protocols[i], &t);
 	}
@@ -200,21 +214,26 @@ static void cross(struct texts peers, struct texts ports, const char *chain, str
 {
 	for (size_t i = 0; i < peers.len; i++)
 		for (size_t j = 0; j < ports.len; j++)
-			buf_addf(out, "add rule " POLICY_TABLE " %s " STR_FMT STR_FMT "accept\n", chain, STR_ARG(peers.items[i]), STR_ARG(ports.items[j]));
+			buf_addf(out, "add rule " POLICY_TABLE " %s " STR_FMT STR_FMT "accept\n",
+				chain, STR_ARG(peers.items[i]), STR_ARG(ports.items[j]));
 }
 
-void policy_ingress_rules(const struct networking_v1_network_policy *o, const struct rule_sets *sets, const char *chain, struct buf *out)
+void policy_ingress_rules(const struct networking_v1_network_policy *o,
+	const struct rule_sets *sets, const char *chain, struct buf *out)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 
 	LIST_EACH(r, &o->spec.ingress)
-		cross(peers_text(&r->from, o->metadata.namespace, "saddr", sets, a), ports_text(&r->ports, sets, a), chain, out);
+		cross(peers_text(&r->from, o->metadata.namespace, "saddr", sets, a),
+			ports_text(&r->ports, sets, a), chain, out);
 }
 
-void policy_egress_rules(const struct networking_v1_network_policy *o, const struct rule_sets *sets, const char *chain, struct buf *out)
+void policy_egress_rules(const struct networking_v1_network_policy *o, const struct rule_sets *sets,
+	const char *chain, struct buf *out)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 
 	LIST_EACH(r, &o->spec.egress)
-		cross(peers_text(&r->to, o->metadata.namespace, "daddr", sets, a), ports_text(&r->ports, sets, a), chain, out);
+		cross(peers_text(&r->to, o->metadata.namespace, "daddr", sets, a),
+			ports_text(&r->ports, sets, a), chain, out);
 }

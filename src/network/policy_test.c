@@ -13,7 +13,7 @@
 struct fixture {
 	struct arena *a;
 	struct policies *p;
-	struct buf out;                /* what the last change said */
+	struct buf out; /* what the last change said */
 };
 
 static int setup(void **state)
@@ -46,7 +46,7 @@ static const char *change(struct fixture *f)
 
 static void *read_json(struct fixture *f, const struct type *t, const char *json)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 	void *o;
 
 	if (json_decode(t, str_of(json), f->a, NULL, &o, &err) != 0)
@@ -56,29 +56,40 @@ static void *read_json(struct fixture *f, const struct type *t, const char *json
 
 static void policy(struct fixture *f, const char *name, const char *spec)
 {
-	CLEAN_FREE char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"web\"},\"spec\":%s}", name, spec);
+	CLEAN_FREE char *json = xasprintf(
+		"{\"metadata\":{\"name\":\"%s\",\"namespace\":\"web\"},\"spec\":%s}", name, spec);
 
 	policies_put_policy(f->p, read_json(f, &networking_v1_network_policy_type, json));
 }
 
 static void pod(struct fixture *f, const char *ns, const char *name, const char *ip, bool local)
 {
-	CLEAN_FREE char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\",\"labels\":{\"app\":\"%s\"}},\"spec\":"
-					  "{\"containers\":[{\"name\":\"c\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}", name, ns, name);
+	CLEAN_FREE char *json = xasprintf(
+		"{\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\",\"labels\":{\"app\":\"%s\"}},\"spec\":"
+		"{\"containers\":[{\"name\":\"c\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}",
+		name, ns, name);
 
 	policies_put_pod(f->p, read_json(f, &core_v1_pod_type, json), str_of(ip), local);
 }
 
 static void namespace_(struct fixture *f, const char *name, const char *team)
 {
-	struct str_map labels = {0};
+	struct str_map labels = { 0 };
 
 	str_map_set(f->a, &labels, STR("team"), str_of(team));
 	policies_put_namespace(f->p, str_of(name), &labels);
 }
 
-#define assert_has(text, what) do { if (!strstr(text, what)) fail_msg("\"%s\" is not in:\n%s", what, text); } while (0)
-#define assert_not(text, what) do { if (strstr(text, what)) fail_msg("\"%s\" is in:\n%s", what, text); } while (0)
+#define assert_has(text, what) \
+	do { \
+		if (!strstr(text, what)) \
+			fail_msg("\"%s\" is not in:\n%s", what, text); \
+	} while (0)
+#define assert_not(text, what) \
+	do { \
+		if (strstr(text, what)) \
+			fail_msg("\"%s\" is in:\n%s", what, text); \
+	} while (0)
 #define T POLICY_TABLE
 
 static void without_policies_nothing_is_said(void **state)
@@ -115,7 +126,8 @@ static void default_deny_isolates_local_pods(void **state)
 	assert_has(text, "delete chain " T " policy_1_in\n");
 	/* The map first, then what it leads to. */
 	assert_true(strstr(text, "delete element") < strstr(text, "delete chain " T " pods_2"));
-	assert_true(strstr(text, "delete chain " T " pods_2") < strstr(text, "delete chain " T " policy_1_in"));
+	assert_true(strstr(text, "delete chain " T " pods_2") <
+		strstr(text, "delete chain " T " policy_1_in"));
 }
 
 static void peers_are_sets_and_a_pod_is_an_element(void **state)
@@ -126,13 +138,16 @@ static void peers_are_sets_and_a_pod_is_an_element(void **state)
 	namespace_(f, "blue", "blue");
 	pod(f, "web", "server", "10.42.0.5", true);
 	pod(f, "web", "good", "10.42.1.6", false);
-	policy(f, "allow", "{\"podSelector\":{},\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":{\"app\":\"good\"}}},"
-			   "{\"namespaceSelector\":{\"matchLabels\":{\"team\":\"blue\"}}}],\"ports\":[{\"port\":80},{\"port\":90,\"endPort\":99},"
-			   "{\"protocol\":\"UDP\"}]}]}");
+	policy(f, "allow",
+		"{\"podSelector\":{},\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":{\"app\":\"good\"}}},"
+		"{\"namespaceSelector\":{\"matchLabels\":{\"team\":\"blue\"}}}],\"ports\":[{\"port\":80},{\"port\":90,\"endPort\":99},"
+		"{\"protocol\":\"UDP\"}]}]}");
 	text = change(f);
-	assert_has(text, "add rule " T " policy_1_in ip saddr @s2 tcp dport { 80, 90-99 } accept\n");
+	assert_has(
+		text, "add rule " T " policy_1_in ip saddr @s2 tcp dport { 80, 90-99 } accept\n");
 	assert_has(text, "add rule " T " policy_1_in ip saddr @s2 meta l4proto udp accept\n");
-	assert_has(text, "add rule " T " policy_1_in ip saddr @s3 tcp dport { 80, 90-99 } accept\n");
+	assert_has(
+		text, "add rule " T " policy_1_in ip saddr @s3 tcp dport { 80, 90-99 } accept\n");
 	assert_has(text, "add element " T " s2 { 10.42.1.6 }\n");
 	pod(f, "blue", "guest", "10.42.2.9", false);
 	assert_string_equal(change(f), "add element " T " s3 { 10.42.2.9 }\n");
@@ -143,8 +158,9 @@ static void peers_are_sets_and_a_pod_is_an_element(void **state)
 	pod(f, "web", "good", "", false); /* it has ended */
 	assert_string_equal(change(f), "delete element " T " s2 { 10.42.1.6 }\n");
 	/* A second policy with the same selector shares the set. */
-	policy(f, "too", "{\"podSelector\":{\"matchLabels\":{\"app\":\"x\"}},"
-			 "\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":{\"app\":\"good\"}}}]}]}");
+	policy(f, "too",
+		"{\"podSelector\":{\"matchLabels\":{\"app\":\"x\"}},"
+		"\"ingress\":[{\"from\":[{\"podSelector\":{\"matchLabels\":{\"app\":\"good\"}}}]}]}");
 	text = change(f);
 	assert_has(text, "ip saddr @s2 accept\n");
 	assert_not(text, "add set");
@@ -155,12 +171,15 @@ static void blocks_lose_their_exceptions(void **state)
 	struct fixture *f = *state;
 	const char *text;
 
-	policy(f, "block", "{\"podSelector\":{},\"policyTypes\":[\"Egress\"],\"egress\":[{\"to\":[{\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":"
-			   "[\"10.1.0.0/16\",\"10.255.255.255/32\"]}},{\"ipBlock\":{\"cidr\":\"10.1.2.3/32\"}},{\"ipBlock\":{\"cidr\":\"fd00::/8\"}}]}]}");
+	policy(f, "block",
+		"{\"podSelector\":{},\"policyTypes\":[\"Egress\"],\"egress\":[{\"to\":[{\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":"
+		"[\"10.1.0.0/16\",\"10.255.255.255/32\"]}},{\"ipBlock\":{\"cidr\":\"10.1.2.3/32\"}},{\"ipBlock\":{\"cidr\":\"fd00::/8\"}}]}]}");
 	text = change(f);
-	assert_has(text, "policy_1_out ip daddr { 10.0.0.0-10.0.255.255, 10.1.2.3, 10.2.0.0-10.255.255.254 } accept\n");
+	assert_has(text,
+		"policy_1_out ip daddr { 10.0.0.0-10.0.255.255, 10.1.2.3, 10.2.0.0-10.255.255.254 } accept\n");
 	/* Nothing but IPv6: nobody, not anybody. */
-	policy(f, "block", "{\"podSelector\":{},\"policyTypes\":[\"Egress\"],\"egress\":[{\"to\":[{\"ipBlock\":{\"cidr\":\"fd00::/8\"}}]}]}");
+	policy(f, "block",
+		"{\"podSelector\":{},\"policyTypes\":[\"Egress\"],\"egress\":[{\"to\":[{\"ipBlock\":{\"cidr\":\"fd00::/8\"}}]}]}");
 	text = change(f);
 	assert_has(text, "flush chain " T " policy_1_out\n");
 	assert_not(text, "accept");
@@ -175,7 +194,9 @@ static void named_ports_are_of_each_pod(void **state)
 	policy(f, "port", "{\"podSelector\":{},\"ingress\":[{\"ports\":[{\"port\":\"http\"}]}]}");
 	text = change(f);
 	assert_has(text, "add set " T " s2 { type ipv4_addr . inet_proto . inet_service; }\n");
-	assert_has(text, "add rule " T " policy_1_in meta nfproto ipv4 ip daddr . meta l4proto . th dport @s2 accept\n");
+	assert_has(text,
+		"add rule " T
+		" policy_1_in meta nfproto ipv4 ip daddr . meta l4proto . th dport @s2 accept\n");
 	assert_has(text, "add element " T " s2 { 10.42.0.5 . tcp . 8080 }\n");
 }
 
@@ -214,12 +235,13 @@ static void an_address_goes_to_its_last_holder(void **state)
 static void dns_counts_as_a_pod(void **state)
 {
 	struct fixture *f = *state;
-	struct str_map labels = {0};
+	struct str_map labels = { 0 };
 
 	str_map_set(f->a, &labels, STR("kubernetes.io/metadata.name"), STR("kube-system"));
 	policies_put_namespace(f->p, STR("kube-system"), &labels);
-	policy(f, "dns", "{\"podSelector\":{},\"policyTypes\":[\"Egress\"],\"egress\":[{\"to\":[{\"namespaceSelector\":{\"matchLabels\":{"
-			 "\"kubernetes.io/metadata.name\":\"kube-system\"}},\"podSelector\":{\"matchLabels\":{\"k8s-app\":\"kube-dns\"}}}]}]}");
+	policy(f, "dns",
+		"{\"podSelector\":{},\"policyTypes\":[\"Egress\"],\"egress\":[{\"to\":[{\"namespaceSelector\":{\"matchLabels\":{"
+		"\"kubernetes.io/metadata.name\":\"kube-system\"}},\"podSelector\":{\"matchLabels\":{\"k8s-app\":\"kube-dns\"}}}]}]}");
 	assert_has(change(f), "{ 10.43.0.10 }\n");
 }
 
@@ -233,14 +255,16 @@ static void changed_policy_is_its_own_chain(void **state)
 	change(f);
 	policy(f, "p", "{\"podSelector\":{},\"ingress\":[{\"ports\":[{\"port\":81}]}]}");
 	text = change(f);
-	assert_has(text, "flush chain " T " policy_1_in\nadd rule " T " policy_1_in meta nfproto ipv4 tcp dport { 81 } accept\n");
+	assert_has(text,
+		"flush chain " T " policy_1_in\nadd rule " T
+		" policy_1_in meta nfproto ipv4 tcp dport { 81 } accept\n");
 	assert_not(text, "element");
 	assert_not(text, "pods_");
 }
 
 static void must(struct fixture *f, const char *text)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 
 	if (*text && nft_apply(text, &err) < 0)
 		fail_msg("%s\n%s", err.text, text);
@@ -249,13 +273,14 @@ static void must(struct fixture *f, const char *text)
 /* In a network namespace of this process alone: every kind of rule, changes in every order, and the same table written whole. */
 static void the_kernel_takes_them(void **state)
 {
-	static const char *const all = "{\"podSelector\":{},\"policyTypes\":[\"Ingress\",\"Egress\"],"
+	static const char *const all =
+		"{\"podSelector\":{},\"policyTypes\":[\"Ingress\",\"Egress\"],"
 		"\"ingress\":[{\"from\":[{\"podSelector\":{}},{\"namespaceSelector\":{}},"
 		"{\"ipBlock\":{\"cidr\":\"0.0.0.0/0\",\"except\":[\"10.1.0.0/16\"]}}],\"ports\":[{\"port\":\"http\"},{\"protocol\":\"SCTP\",\"port\":80},"
 		"{\"port\":1,\"endPort\":65535}]},{}],\"egress\":[{\"to\":[{\"ipBlock\":{\"cidr\":\"0.0.0.0/0\"}}]}]}";
 	struct fixture *f = *state;
-	CLEAN_BUF struct buf whole = {0}, listing = {0}, again = {0};
-	struct err err = {0};
+	CLEAN_BUF struct buf whole = { 0 }, listing = { 0 }, again = { 0 };
+	struct err err = { 0 };
 
 	if (getuid() != 0)
 		skip(); /* nftables needs root */
@@ -299,11 +324,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(without_policies_nothing_is_said, setup, teardown),
 		cmocka_unit_test_setup_teardown(default_deny_isolates_local_pods, setup, teardown),
-		cmocka_unit_test_setup_teardown(peers_are_sets_and_a_pod_is_an_element, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			peers_are_sets_and_a_pod_is_an_element, setup, teardown),
 		cmocka_unit_test_setup_teardown(blocks_lose_their_exceptions, setup, teardown),
 		cmocka_unit_test_setup_teardown(named_ports_are_of_each_pod, setup, teardown),
 		cmocka_unit_test_setup_teardown(policy_types_default, setup, teardown),
-		cmocka_unit_test_setup_teardown(an_address_goes_to_its_last_holder, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			an_address_goes_to_its_last_holder, setup, teardown),
 		cmocka_unit_test_setup_teardown(dns_counts_as_a_pod, setup, teardown),
 		cmocka_unit_test_setup_teardown(changed_policy_is_its_own_chain, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_kernel_takes_them, setup, teardown),

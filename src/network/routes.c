@@ -28,7 +28,8 @@ int cidr_read(struct str text, uint32_t *ret_ip, int *ret_prefix)
 	int64_t n;
 	uint32_t at;
 
-	if (!str_cut(text, '/', &ip, &bits) || str_to_i64(bits, &n) < 0 || n < 0 || n > 32 || ip_read(ip, &at) < 0)
+	if (!str_cut(text, '/', &ip, &bits) || str_to_i64(bits, &n) < 0 || n < 0 || n > 32 ||
+		ip_read(ip, &at) < 0)
 		return -EINVAL;
 	*ret_ip = n ? at & ~(uint32_t)0 << (32 - n) : 0;
 	*ret_prefix = (int)n;
@@ -37,7 +38,9 @@ int cidr_read(struct str text, uint32_t *ret_ip, int *ret_prefix)
 
 int network_mode_parse(const char *text, enum network_mode *ret, struct err *err)
 {
-	static const char *const names[] = { [NETWORK_AUTO] = "auto", [NETWORK_ROUTES] = "routes", [NETWORK_VXLAN] = "vxlan" };
+	static const char *const names[] = {
+		[NETWORK_AUTO] = "auto", [NETWORK_ROUTES] = "routes", [NETWORK_VXLAN] = "vxlan"
+	};
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		if (!strcmp(text, names[i])) {
@@ -53,7 +56,10 @@ static int link_mtu(struct netlink *n, uint32_t ip)
 	char name[16];
 	int link, mtu;
 
-	return address_find_link(n, htonl(ip), &link) == 0 && link_name_mtu(n, link, name, &mtu, NULL) == 0 ? mtu : 0;
+	return address_find_link(n, htonl(ip), &link) == 0 &&
+			link_name_mtu(n, link, name, &mtu, NULL) == 0
+		? mtu
+		: 0;
 }
 
 int network_pod_mtu(enum network_mode mode, const char *node_ip)
@@ -84,7 +90,8 @@ bool node_moved(const struct cached *old, const struct cached *now)
 {
 	const struct core_v1_node *a = old ? old->obj : NULL, *b = now ? now->obj : NULL;
 
-	return !a || !b || !str_eq(a->spec.pod_cidr, b->spec.pod_cidr) || !str_eq(internal_ip(a), internal_ip(b));
+	return !a || !b || !str_eq(a->spec.pod_cidr, b->spec.pod_cidr) ||
+		!str_eq(internal_ip(a), internal_ip(b));
 }
 
 static bool overlap(uint32_t a, int a_prefix, uint32_t b, int b_prefix)
@@ -95,7 +102,8 @@ static bool overlap(uint32_t a, int a_prefix, uint32_t b, int b_prefix)
 	return (a & mask) == (b & mask);
 }
 
-static const char *clash_of(const struct peer *p, uint32_t own_ip, uint32_t own_pods, int own_prefix, const struct peers *others)
+static const char *clash_of(const struct peer *p, uint32_t own_ip, uint32_t own_pods,
+	int own_prefix, const struct peers *others)
 {
 	if (p->ip == own_ip)
 		return "has this node's address";
@@ -111,13 +119,15 @@ static const char *clash_of(const struct peer *p, uint32_t own_ip, uint32_t own_
 /* Older nodes first, so that a newcomer which clashes is the one left out. */
 static int by_age(const void *x, const void *y)
 {
-	const struct cached *a = *(const struct cached *const *)x, *b = *(const struct cached *const *)y;
+	const struct cached *a = *(const struct cached *const *)x,
+			    *b = *(const struct cached *const *)y;
 	int r = time_cmp(a->meta->creation_timestamp, b->meta->creation_timestamp);
 
 	return r ? r : str_cmp(a->key, b->key);
 }
 
-struct peers peers_of(const struct network_config *c, const struct cached_list *nodes, struct arena *a, warn_fn warn, void *arg)
+struct peers peers_of(const struct network_config *c, const struct cached_list *nodes,
+	struct arena *a, warn_fn warn, void *arg)
 {
 	struct cached **sorted = arena_alloc(a, (nodes->len + 1) * sizeof(*sorted));
 	struct peers p = { arena_alloc(a, (nodes->len + 1) * sizeof(*p.items)), 0 };
@@ -132,10 +142,11 @@ struct peers peers_of(const struct network_config *c, const struct cached_list *
 	qsort(sorted, nodes->len, sizeof(*sorted), by_age);
 	for (size_t i = 0; i < nodes->len; i++) {
 		const struct core_v1_node *n = sorted[i]->obj;
-		struct peer one = {0};
+		struct peer one = { 0 };
 		const char *clash;
 
-		if (str_eqz(n->metadata.name, c->node_name) || ip_read(internal_ip(n), &one.ip) < 0 ||
+		if (str_eqz(n->metadata.name, c->node_name) ||
+			ip_read(internal_ip(n), &one.ip) < 0 ||
 			cidr_read(n->spec.pod_cidr, &one.pods, &one.prefix) < 0 || !one.prefix)
 			continue;
 		snprintf(one.name, sizeof(one.name), STR_FMT, STR_ARG(n->metadata.name));
@@ -143,8 +154,13 @@ struct peers peers_of(const struct network_config *c, const struct cached_list *
 		if (!clash) {
 			p.items[p.len++] = one;
 		} else if (warn) {
-			warn(arg, arena_fmt(a, "node %s (" STR_FMT ", pods " STR_FMT ") %s and is left out: delete it and let it join again", one.name,
-				STR_ARG(internal_ip(n)), STR_ARG(n->spec.pod_cidr), clash).p);
+			warn(arg,
+				arena_fmt(a,
+					"node %s (" STR_FMT ", pods " STR_FMT
+					") %s and is left out: delete it and let it join again",
+					one.name, STR_ARG(internal_ip(n)),
+					STR_ARG(n->spec.pod_cidr), clash)
+					.p);
 		}
 	}
 	return p;
@@ -160,11 +176,11 @@ static void mac_of(uint32_t ip, uint8_t ret[6])
 	memcpy(ret + 2, &ip, 4);
 }
 
-struct wanted {                        /* addresses in network order */
+struct wanted { /* addresses in network order */
 	const struct peer *peer;
 	struct route route;
 	uint8_t mac[6];
-	bool vxlan, unknown;           /* unknown: no way to the node now; what is there stays */
+	bool vxlan, unknown; /* unknown: no way to the node now; what is there stays */
 	bool have_route, have_fdb, have_neighbor;
 };
 struct plan {
@@ -173,7 +189,10 @@ struct plan {
 	size_t len;
 	struct route *stale_routes;
 	size_t n_stale_routes;
-	struct entry { uint32_t ip; uint8_t mac[6]; } *stale_fdb, *stale_neighbors;
+	struct entry {
+		uint32_t ip;
+		uint8_t mac[6];
+	} * stale_fdb, *stale_neighbors;
 	size_t n_stale_fdb, n_stale_neighbors;
 };
 
@@ -186,17 +205,20 @@ static void see_route(void *arg, const struct route *r)
 
 		if (w->destination != r->destination || w->prefix != r->prefix)
 			continue;
-		if (p->items[i].unknown || (w->gateway == r->gateway && (!w->link || w->link == r->link))) {
+		if (p->items[i].unknown ||
+			(w->gateway == r->gateway && (!w->link || w->link == r->link))) {
 			p->items[i].have_route = true;
 			return;
 		}
 		break;
 	}
-	p->stale_routes = arena_grow(p->a, p->stale_routes, p->n_stale_routes * sizeof(*r), (p->n_stale_routes + 1) * sizeof(*r));
+	p->stale_routes = arena_grow(p->a, p->stale_routes, p->n_stale_routes * sizeof(*r),
+		(p->n_stale_routes + 1) * sizeof(*r));
 	p->stale_routes[p->n_stale_routes++] = *r;
 }
 
-static void entry_add(struct arena *a, struct entry **list, size_t *n, uint32_t ip, const uint8_t mac[6])
+static void entry_add(
+	struct arena *a, struct entry **list, size_t *n, uint32_t ip, const uint8_t mac[6])
 {
 	*list = arena_grow(a, *list, *n * sizeof(**list), (*n + 1) * sizeof(**list));
 	(*list)[*n].ip = ip;
@@ -208,7 +230,8 @@ static void see_fdb(void *arg, const uint8_t mac[6], uint32_t remote)
 	struct plan *p = arg;
 
 	for (size_t i = 0; i < p->len; i++) {
-		if ((p->items[i].vxlan || p->items[i].unknown) && htonl(p->items[i].peer->ip) == remote && !memcmp(p->items[i].mac, mac, 6)) {
+		if ((p->items[i].vxlan || p->items[i].unknown) &&
+			htonl(p->items[i].peer->ip) == remote && !memcmp(p->items[i].mac, mac, 6)) {
 			p->items[i].have_fdb = true;
 			return;
 		}
@@ -221,7 +244,8 @@ static void see_neighbor(void *arg, uint32_t ip, const uint8_t mac[6])
 	struct plan *p = arg;
 
 	for (size_t i = 0; i < p->len; i++) {
-		if ((p->items[i].vxlan || p->items[i].unknown) && htonl(p->items[i].peer->pods) == ip && !memcmp(p->items[i].mac, mac, 6)) {
+		if ((p->items[i].vxlan || p->items[i].unknown) &&
+			htonl(p->items[i].peer->pods) == ip && !memcmp(p->items[i].mac, mac, 6)) {
 			p->items[i].have_neighbor = true;
 			return;
 		}
@@ -229,14 +253,19 @@ static void see_neighbor(void *arg, uint32_t ip, const uint8_t mac[6])
 	entry_add(p->a, &p->stale_neighbors, &p->n_stale_neighbors, ip, mac);
 }
 
-static int make_link(struct netlink *n, const struct network_config *c, int *ret_link, struct err *err)
+static int make_link(
+	struct netlink *n, const struct network_config *c, int *ret_link, struct err *err)
 {
-	struct vxlan v = { .name = VXLAN_LINK, .vni = VXLAN_VNI, .port = c->vxlan_port ? c->vxlan_port : VXLAN_PORT };
+	struct vxlan v = { .name = VXLAN_LINK,
+		.vni = VXLAN_VNI,
+		.port = c->vxlan_port ? c->vxlan_port : VXLAN_PORT };
 	uint32_t own, pods;
 	int prefix, with_address, r;
 
-	if (ip_read(str_of(c->node_ip), &own) < 0 || cidr_read(str_of(c->pod_cidr), &pods, &prefix) < 0)
-		return err_set(err, -EINVAL, "a VXLAN needs this node's IPv4 address and its pod addresses; they are \"%s\" and \"%s\"",
+	if (ip_read(str_of(c->node_ip), &own) < 0 ||
+		cidr_read(str_of(c->pod_cidr), &pods, &prefix) < 0)
+		return err_set(err, -EINVAL,
+			"a VXLAN needs this node's IPv4 address and its pod addresses; they are \"%s\" and \"%s\"",
 			c->node_ip, c->pod_cidr);
 	v.local = htonl(own);
 	v.mtu = link_mtu(n, own);
@@ -246,7 +275,8 @@ static int make_link(struct netlink *n, const struct network_config *c, int *ret
 	/* The first address of the pods' range is never a pod's. It is where this node's own packets come from, so that answers come back this way. */
 	if (r == 0)
 		r = link_find(n, VXLAN_LINK, ret_link);
-	if (r == 0 && (address_find_link(n, htonl(pods), &with_address) < 0 || with_address != *ret_link))
+	if (r == 0 &&
+		(address_find_link(n, htonl(pods), &with_address) < 0 || with_address != *ret_link))
 		r = address_add(n, VXLAN_LINK, htonl(pods), 32, err);
 	return r;
 }
@@ -293,7 +323,8 @@ static int look(struct netlink *n, struct plan *p, int link, struct err *err)
 	return r;
 }
 
-int routes_apply(struct netlink *n, const struct network_config *c, const struct peers *peers, struct err *err)
+int routes_apply(struct netlink *n, const struct network_config *c, const struct peers *peers,
+	struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct plan p = { .a = a, .items = arena_alloc(a, (peers->len + 1) * sizeof(*p.items)) };
@@ -309,7 +340,9 @@ int routes_apply(struct netlink *n, const struct network_config *c, const struct
 		choose(n, c->mode, w);
 		need_link |= w->vxlan;
 		keep_link |= w->unknown;
-		w->route = (struct route){ .destination = htonl(q->pods), .prefix = q->prefix, .gateway = htonl(w->vxlan ? q->pods : q->ip) };
+		w->route = (struct route){ .destination = htonl(q->pods),
+			.prefix = q->prefix,
+			.gateway = htonl(w->vxlan ? q->pods : q->ip) };
 		mac_of(q->ip, w->mac);
 	}
 	if (need_link)
@@ -324,9 +357,11 @@ int routes_apply(struct netlink *n, const struct network_config *c, const struct
 	for (size_t i = 0; i < p.n_stale_routes; i++)
 		keep_first(route_take(n, &p.stale_routes[i], ROUTE_PROTOCOL, &e), &e, &first, err);
 	for (size_t i = 0; i < p.n_stale_fdb; i++)
-		keep_first(fdb_delete(n, link, p.stale_fdb[i].mac, p.stale_fdb[i].ip, &e), &e, &first, err);
+		keep_first(fdb_delete(n, link, p.stale_fdb[i].mac, p.stale_fdb[i].ip, &e), &e,
+			&first, err);
 	for (size_t i = 0; i < p.n_stale_neighbors; i++)
-		keep_first(neighbor_delete(n, VXLAN_LINK, p.stale_neighbors[i].ip, &e), &e, &first, err);
+		keep_first(neighbor_delete(n, VXLAN_LINK, p.stale_neighbors[i].ip, &e), &e, &first,
+			err);
 	for (size_t i = 0; i < p.len; i++)
 		if (!p.items[i].unknown && (!p.items[i].vxlan || link))
 			keep_first(put(n, &p.items[i], link, &e), &e, &first, err);

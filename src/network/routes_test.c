@@ -10,9 +10,12 @@
 
 #include "network/internal.h"
 
-static struct network_config config = { .node_name = "me", .node_ip = "192.0.2.10", .pod_cidr = "10.42.0.0/24" };
+static struct network_config config = {
+	.node_name = "me", .node_ip = "192.0.2.10", .pod_cidr = "10.42.0.0/24"
+};
 
-static struct cached *node(struct arena *a, const char *name, const char *ip, const char *cidr, int64_t age)
+static struct cached *node(
+	struct arena *a, const char *name, const char *ip, const char *cidr, int64_t age)
 {
 	struct cached *c = arena_alloc(a, sizeof(*c));
 	struct core_v1_node *n = model_new(&core_v1_node_type, a);
@@ -23,7 +26,9 @@ static struct cached *node(struct arena *a, const char *name, const char *ip, co
 	n->spec.pod_cidr = str_of(cidr);
 	address->type = STR("InternalIP");
 	address->address = str_of(ip);
-	*c = (struct cached){ .type = &core_v1_node_type, .obj = n, .meta = &n->metadata, .key = n->metadata.name };
+	*c = (struct cached){
+		.type = &core_v1_node_type, .obj = n, .meta = &n->metadata, .key = n->metadata.name
+	};
 	return c;
 }
 
@@ -37,10 +42,14 @@ static void clashes_are_left_out(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct cached *items[] = {
-		node(a, "me", "192.0.2.10", "10.42.0.0/24", 9),       node(a, "twin", "192.0.2.10", "10.42.9.0/24", 8),
-		node(a, "greedy", "192.0.2.13", "10.42.0.0/16", 7),   node(a, "young", "192.0.2.12", "10.42.1.0/25", 1),
-		node(a, "good", "192.0.2.11", "10.42.1.0/24", 5),     node(a, "none", "192.0.2.14", "", 4),
-		node(a, "six", "fd00::1", "10.42.6.0/24", 3),         node(a, "odd", "192.0.2.15", "10.42.7.300/24", 2),
+		node(a, "me", "192.0.2.10", "10.42.0.0/24", 9),
+		node(a, "twin", "192.0.2.10", "10.42.9.0/24", 8),
+		node(a, "greedy", "192.0.2.13", "10.42.0.0/16", 7),
+		node(a, "young", "192.0.2.12", "10.42.1.0/25", 1),
+		node(a, "good", "192.0.2.11", "10.42.1.0/24", 5),
+		node(a, "none", "192.0.2.14", "", 4),
+		node(a, "six", "fd00::1", "10.42.6.0/24", 3),
+		node(a, "odd", "192.0.2.15", "10.42.7.300/24", 2),
 	};
 	struct cached_list nodes = { items, ARRAY_LEN(items) };
 	struct peers p;
@@ -82,7 +91,7 @@ static void see(void *arg, const struct route *r)
 
 static struct seen routes(struct netlink *n, uint8_t protocol)
 {
-	struct seen s = {0};
+	struct seen s = { 0 };
 
 	assert_int_equal(route_each(n, protocol, see, &s, NULL), 0);
 	return s;
@@ -106,10 +115,11 @@ static void must(int r, const struct err *err)
 
 static void the_kernel_follows(void **state)
 {
-	struct peer both[] = { { "near", 0xc000020b, 0x0a2a0100, 24 }, { "far", 0xc633640c, 0x0a2a0200, 24 } }; /* 192.0.2.11, 198.51.100.12 */
-	struct peers two = { both, 2 }, one = { both, 1 }, none = {0};
+	struct peer both[] = { { "near", 0xc000020b, 0x0a2a0100, 24 },
+		{ "far", 0xc633640c, 0x0a2a0200, 24 } }; /* 192.0.2.11, 198.51.100.12 */
+	struct peers two = { both, 2 }, one = { both, 1 }, none = { 0 };
 	struct link_veth v = { .name = "eth0", .peer = "wire" };
-	struct err err = {0};
+	struct err err = { 0 };
 	struct netlink *n;
 	struct seen s;
 	int link, fdb = 0, neighbors = 0;

@@ -14,32 +14,39 @@
 #define PROXY_SKIP_ANNOTATION "skiff.dev/served-by-node"
 
 struct element {
-	const char *set;               /* name of the map or set */
-	struct str key, value;         /* value empty: a set's element */
+	const char *set;       /* name of the map or set */
+	struct str key, value; /* value empty: a set's element */
 };
-struct rules {                         /* of one service; texts live in the arena */
+struct rules { /* of one service; texts live in the arena */
 	struct arena *arena;
 	struct element *items;
 	size_t len;
-	uint32_t *counts;              /* numbers of endpoints that need a chain, with the kind's bit */
+	uint32_t *counts; /* numbers of endpoints that need a chain, with the kind's bit */
 	size_t n_counts;
 };
 /* Chains are one for each number of endpoints, never for a service; these bits tell them apart. */
-enum { CHAIN_STICKY = 1U << 24, CHAIN_NODE = 1U << 25, CHAIN_NODE_LOCAL = 1U << 26, CHAIN_COUNT = CHAIN_STICKY - 1 };
+enum {
+	CHAIN_STICKY = 1U << 24,
+	CHAIN_NODE = 1U << 25,
+	CHAIN_NODE_LOCAL = 1U << 26,
+	CHAIN_COUNT = CHAIN_STICKY - 1
+};
 
-void rules_build(struct rules *r, const struct core_v1_service *s, const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
+void rules_build(struct rules *r, const struct core_v1_service *s,
+	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
 	const char *node_name);
 void chain_name(uint32_t count, struct buf *out);
-void chain_write(uint32_t count, struct buf *out);     /* add chain + its rules */
-void table_write(struct buf *out);                     /* the empty table with all its maps and hooks */
+void chain_write(uint32_t count, struct buf *out); /* add chain + its rules */
+void table_write(struct buf *out);                 /* the empty table with all its maps and hooks */
 
 /* What the kernel has: "set key" -> value and how many services put it there. */
 struct applied {
-	struct map elements;           /* -> struct applied_element */
-	struct map chains;             /* by name; never removed: there is one a number, not one a service */
+	struct map elements; /* -> struct applied_element */
+	struct map chains;   /* by name; never removed: there is one a number, not one a service */
 };
 /* Turns `was` into `now` (either may be NULL): nft commands are appended to out, `a` is brought up to date. */
-void rules_change(struct applied *a, const struct rules *was, const struct rules *now, struct buf *out);
+void rules_change(
+	struct applied *a, const struct rules *was, const struct rules *now, struct buf *out);
 void applied_deinit(struct applied *a);
 
 #endif

@@ -11,22 +11,24 @@
 struct proxy {
 	struct proxy_config c;
 	struct service_view *view;
-	struct workqueue *dirty;         /* keys of services */
+	struct workqueue *dirty; /* keys of services */
 	struct applied applied;
-	struct map rules;                /* service key -> struct rules as the kernel has them */
+	struct map rules; /* service key -> struct rules as the kernel has them */
 	pthread_t thread;
 	bool started;
 	_Atomic bool stopping;
 };
 
-static void on_service(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_service(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct proxy *p = arg;
 
 	workqueue_add(p->dirty, (now ? now : old)->key);
 }
 
-static void on_slice(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_slice(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	CLEAN_ARENA struct arena *a = arena_new(256);
 	const struct cached *both[] = { old, now };
@@ -93,13 +95,13 @@ static void replace(struct proxy *p, struct str key, struct buf *out)
 /* The table anew with all services in it. */
 static int apply_all(struct proxy *p, struct err *err)
 {
-	CLEAN_BUF struct buf text = {0};
+	CLEAN_BUF struct buf text = { 0 };
 	struct cached_list all;
 
 	applied_deinit(&p->applied);
 	map_deinit(&p->rules, rules_free);
-	p->applied = (struct applied){0};
-	p->rules = (struct map){0};
+	p->applied = (struct applied){ 0 };
+	p->rules = (struct map){ 0 };
 	buf_addz(&text, "table " PROXY_TABLE "\ndelete table " PROXY_TABLE "\n");
 	table_write(&text);
 	informer_list(p->view->services, STR_NONE, &all);
@@ -116,8 +118,8 @@ static void *worker(void *arg)
 	char *key;
 
 	while ((key = workqueue_get(p->dirty))) {
-		CLEAN_BUF struct buf text = {0};
-		struct err err = {0};
+		CLEAN_BUF struct buf text = { 0 };
+		struct err err = { 0 };
 
 		for (;;) {
 			replace(p, str_of(key), &text);
@@ -153,7 +155,7 @@ int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err)
 static void *start_then_work(void *arg)
 {
 	struct proxy *p = arg;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	while (!service_view_wait_synced(p->view, 1000))
 		if (atomic_load(&p->stopping))

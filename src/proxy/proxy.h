@@ -5,14 +5,15 @@
 #include "client/services.h"
 
 struct proxy_config {
-	struct service_view *view;         /* shared; the owner starts it after this part was made, and stops it last */
+	struct service_view
+		*view; /* shared; the owner starts it after this part was made, and stops it last */
 	const char *node_name, *node_ip;
 	const char *cluster_cidr, *service_cidr;
 };
 struct proxy;
 int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err);
 int proxy_start(struct proxy *p, struct err *err);
-void proxy_stop(struct proxy *p);          /* rules stay: traffic goes on */
+void proxy_stop(struct proxy *p); /* rules stay: traffic goes on */
 void proxy_free(struct proxy *p);
-int proxy_cleanup(struct err *err);        /* removes the table */
+int proxy_cleanup(struct err *err); /* removes the table */
 #endif

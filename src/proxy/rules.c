@@ -12,15 +12,17 @@ static const char *protocol_text(struct str p)
 static void add(struct rules *r, const char *set, struct str key, struct str value)
 {
 	if ((r->len & (r->len - 1)) == 0)
-		r->items = arena_grow(r->arena, r->items, r->len * sizeof(*r->items), (r->len ? r->len * 2 : 1) * sizeof(*r->items));
+		r->items = arena_grow(r->arena, r->items, r->len * sizeof(*r->items),
+			(r->len ? r->len * 2 : 1) * sizeof(*r->items));
 	r->items[r->len++] = (struct element){ set, key, value };
 }
 
 static struct str need_chain(struct rules *r, uint32_t count)
 {
-	CLEAN_BUF struct buf name = {0};
+	CLEAN_BUF struct buf name = { 0 };
 
-	r->counts = arena_grow(r->arena, r->counts, r->n_counts * sizeof(*r->counts), (r->n_counts + 1) * sizeof(*r->counts));
+	r->counts = arena_grow(r->arena, r->counts, r->n_counts * sizeof(*r->counts),
+		(r->n_counts + 1) * sizeof(*r->counts));
 	r->counts[r->n_counts++] = count;
 	buf_addz(&name, "goto ");
 	chain_name(count, &name);
@@ -29,52 +31,58 @@ static struct str need_chain(struct rules *r, uint32_t count)
 
 void chain_name(uint32_t count, struct buf *out)
 {
-	buf_addf(out, "%s%s%u", count & CHAIN_NODE ? "node_" : count & CHAIN_NODE_LOCAL ? "local_" : "", count & CHAIN_STICKY ? "sticky_" : "pick_",
-		count & CHAIN_COUNT);
+	buf_addf(out, "%s%s%u",
+		count & CHAIN_NODE                 ? "node_"
+			: count & CHAIN_NODE_LOCAL ? "local_"
+						   : "",
+		count & CHAIN_STICKY ? "sticky_" : "pick_", count & CHAIN_COUNT);
 }
 
 void chain_write(uint32_t count, struct buf *out)
 {
 	bool node = count & (CHAIN_NODE | CHAIN_NODE_LOCAL);
-	CLEAN_BUF struct buf name = {0};
+	CLEAN_BUF struct buf name = { 0 };
 
 	chain_name(count, &name);
 	buf_addf(out, "add chain " PROXY_TABLE " %s\n", name.p);
-	buf_addf(out, "add rule " PROXY_TABLE " %s meta mark set %s mod %u offset %u\n", name.p, count & CHAIN_STICKY ? "jhash ip saddr" : "numgen random",
-		count & CHAIN_COUNT, count & CHAIN_NODE ? MARK_MASQUERADE : 0);
-	buf_addf(out, "add rule " PROXY_TABLE " %s dnat ip to %s . th dport . meta mark map @%s\n", name.p,
-		node ? "meta l4proto" : "ip daddr . meta l4proto", node ? "node_port_endpoints" : "endpoints");
+	buf_addf(out, "add rule " PROXY_TABLE " %s meta mark set %s mod %u offset %u\n", name.p,
+		count & CHAIN_STICKY ? "jhash ip saddr" : "numgen random", count & CHAIN_COUNT,
+		count & CHAIN_NODE ? MARK_MASQUERADE : 0);
+	buf_addf(out, "add rule " PROXY_TABLE " %s dnat ip to %s . th dport . meta mark map @%s\n",
+		name.p, node ? "meta l4proto" : "ip daddr . meta l4proto",
+		node ? "node_port_endpoints" : "endpoints");
 }
 
 void table_write(struct buf *out)
 {
-	buf_addz(out, "table " PROXY_TABLE " {\n"
-		      "map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
-		      "map node_ports { type inet_proto . inet_service : verdict; }\n"
-		      "map endpoints { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
-		      "map node_port_endpoints { type inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
-		      "set no_endpoints { type ipv4_addr . inet_proto . inet_service; }\n"
-		      "set no_endpoints_node_ports { type inet_proto . inet_service; }\n"
-		      "set hairpin { type ipv4_addr . ipv4_addr; }\n"
-		      "chain dispatch {\n"
-		      "ip daddr . meta l4proto . th dport vmap @services\n"
-		      "ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports\n"
-		      "}\n"
-		      "chain prerouting { type nat hook prerouting priority dstnat; policy accept; jump dispatch; }\n"
-		      "chain output { type nat hook output priority -100; policy accept; jump dispatch; }\n"
-		      "chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
-		      "ct status & dnat == 0 return\n"
-		      "ip saddr . ip daddr @hairpin masquerade\n"
-		      "meta mark & 0x10000 != 0 masquerade\n"
-		      "}\n"
-		      "chain refuse {\n"
-		      "ip daddr . meta l4proto . th dport @no_endpoints reject\n"
-		      "fib daddr type local meta l4proto . th dport @no_endpoints_node_ports reject\n"
-		      "}\n"
-		      "chain input { type filter hook input priority filter - 1; policy accept; ct state new jump refuse; }\n"
-		      "chain forward { type filter hook forward priority filter - 1; policy accept; ct state new jump refuse; }\n"
-		      "chain filter_output { type filter hook output priority filter - 1; policy accept; ct state new jump refuse; }\n"
-		      "}\n");
+	buf_addz(out,
+		"table " PROXY_TABLE " {\n"
+		"map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
+		"map node_ports { type inet_proto . inet_service : verdict; }\n"
+		"map endpoints { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
+		"map node_port_endpoints { type inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
+		"set no_endpoints { type ipv4_addr . inet_proto . inet_service; }\n"
+		"set no_endpoints_node_ports { type inet_proto . inet_service; }\n"
+		"set hairpin { type ipv4_addr . ipv4_addr; }\n"
+		"chain dispatch {\n"
+		"ip daddr . meta l4proto . th dport vmap @services\n"
+		"ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports\n"
+		"}\n"
+		"chain prerouting { type nat hook prerouting priority dstnat; policy accept; jump dispatch; }\n"
+		"chain output { type nat hook output priority -100; policy accept; jump dispatch; }\n"
+		"chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
+		"ct status & dnat == 0 return\n"
+		"ip saddr . ip daddr @hairpin masquerade\n"
+		"meta mark & 0x10000 != 0 masquerade\n"
+		"}\n"
+		"chain refuse {\n"
+		"ip daddr . meta l4proto . th dport @no_endpoints reject\n"
+		"fib daddr type local meta l4proto . th dport @no_endpoints_node_ports reject\n"
+		"}\n"
+		"chain input { type filter hook input priority filter - 1; policy accept; ct state new jump refuse; }\n"
+		"chain forward { type filter hook forward priority filter - 1; policy accept; ct state new jump refuse; }\n"
+		"chain filter_output { type filter hook output priority filter - 1; policy accept; ct state new jump refuse; }\n"
+		"}\n");
 }
 
 /* ---- endpoints of one port ---- */
@@ -100,17 +108,21 @@ static bool counts_as(const struct discovery_v1_endpoint *e, enum readiness want
 	return c->serving.set && c->serving.value && c->terminating.set && c->terminating.value;
 }
 
-static int32_t port_of(const struct discovery_v1_endpoint_slice *s, const struct core_v1_service_port *want)
+static int32_t port_of(
+	const struct discovery_v1_endpoint_slice *s, const struct core_v1_service_port *want)
 {
 	LIST_EACH(p, &s->ports) {
-		if (str_eq(p->name, want->name) && !strcmp(protocol_text(p->protocol), protocol_text(want->protocol)) && p->port.set)
+		if (str_eq(p->name, want->name) &&
+			!strcmp(protocol_text(p->protocol), protocol_text(want->protocol)) &&
+			p->port.set)
 			return p->port.value;
 	}
 	return 0;
 }
 
-static void collect(struct rules *r, const struct discovery_v1_endpoint_slice *s, const struct core_v1_service_port *p, enum readiness want,
-	const char *node_name, struct targets *to)
+static void collect(struct rules *r, const struct discovery_v1_endpoint_slice *s,
+	const struct core_v1_service_port *p, enum readiness want, const char *node_name,
+	struct targets *to)
 {
 	int32_t port = port_of(s, p);
 
@@ -122,18 +134,22 @@ static void collect(struct rules *r, const struct discovery_v1_endpoint_slice *s
 		if (!e->addresses.len || !counts_as(e, want))
 			continue;
 		for (size_t i = 0; i < to->len; i++)
-			known |= str_eq(to->items[i].ip, e->addresses.items[0]) && to->items[i].port == port;
+			known |= str_eq(to->items[i].ip, e->addresses.items[0]) &&
+				to->items[i].port == port;
 		if (known)
 			continue;
-		to->items = arena_grow(r->arena, to->items, to->len * sizeof(*to->items), (to->len + 1) * sizeof(*to->items));
-		to->items[to->len++] = (struct target){ arena_str(r->arena, e->addresses.items[0]), port, str_eqz(e->node_name, node_name) };
+		to->items = arena_grow(r->arena, to->items, to->len * sizeof(*to->items),
+			(to->len + 1) * sizeof(*to->items));
+		to->items[to->len++] = (struct target){ arena_str(r->arena, e->addresses.items[0]),
+			port, str_eqz(e->node_name, node_name) };
 	}
 }
 
-static struct targets find_targets(struct rules *r, const struct discovery_v1_endpoint_slice *const *slices, size_t n,
+static struct targets find_targets(struct rules *r,
+	const struct discovery_v1_endpoint_slice *const *slices, size_t n,
 	const struct core_v1_service_port *p, const char *node_name)
 {
-	struct targets t = {0};
+	struct targets t = { 0 };
 
 	for (int want = READY; want <= SERVING_TERMINATING && !t.len; want++)
 		for (size_t i = 0; i < n; i++)
@@ -153,9 +169,11 @@ static struct targets only_local(struct rules *r, struct targets all)
 
 /* ---- elements ---- */
 
-static void add_address(struct rules *r, struct str ip, const struct core_v1_service_port *p, struct targets t, bool sticky)
+static void add_address(struct rules *r, struct str ip, const struct core_v1_service_port *p,
+	struct targets t, bool sticky)
 {
-	struct str key = arena_fmt(r->arena, STR_FMT " . %s . %d", STR_ARG(ip), protocol_text(p->protocol), p->port);
+	struct str key = arena_fmt(
+		r->arena, STR_FMT " . %s . %d", STR_ARG(ip), protocol_text(p->protocol), p->port);
 
 	if (!t.len) {
 		add(r, "no_endpoints", key, STR_NONE);
@@ -164,10 +182,12 @@ static void add_address(struct rules *r, struct str ip, const struct core_v1_ser
 	add(r, "services", key, need_chain(r, (uint32_t)t.len | (sticky ? CHAIN_STICKY : 0)));
 	for (size_t i = 0; i < t.len; i++)
 		add(r, "endpoints", arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key), i),
-			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip), t.items[i].port));
+			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip),
+				t.items[i].port));
 }
 
-static void add_node_port(struct rules *r, const struct core_v1_service_port *p, struct targets t, bool sticky, bool local)
+static void add_node_port(struct rules *r, const struct core_v1_service_port *p, struct targets t,
+	bool sticky, bool local)
 {
 	struct str key = arena_fmt(r->arena, "%s . %d", protocol_text(p->protocol), p->node_port);
 	uint32_t kind = (local ? CHAIN_NODE_LOCAL : CHAIN_NODE) | (sticky ? CHAIN_STICKY : 0);
@@ -178,15 +198,21 @@ static void add_node_port(struct rules *r, const struct core_v1_service_port *p,
 	}
 	add(r, "node_ports", key, need_chain(r, (uint32_t)t.len | kind));
 	for (size_t i = 0; i < t.len; i++)
-		add(r, "node_port_endpoints", arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key), i + (local ? 0 : MARK_MASQUERADE)),
-			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip), t.items[i].port));
+		add(r, "node_port_endpoints",
+			arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key),
+				i + (local ? 0 : MARK_MASQUERADE)),
+			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip),
+				t.items[i].port));
 }
 
 static void add_hairpin(struct rules *r, struct targets t)
 {
 	for (size_t i = 0; i < t.len; i++)
 		if (t.items[i].local)
-			add(r, "hairpin", arena_fmt(r->arena, STR_FMT " . " STR_FMT, STR_ARG(t.items[i].ip), STR_ARG(t.items[i].ip)), STR_NONE);
+			add(r, "hairpin",
+				arena_fmt(r->arena, STR_FMT " . " STR_FMT, STR_ARG(t.items[i].ip),
+					STR_ARG(t.items[i].ip)),
+				STR_NONE);
 }
 
 static bool is_ipv4(struct str ip)
@@ -194,10 +220,13 @@ static bool is_ipv4(struct str ip)
 	return ip.len && str_find(ip, '.') > 0 && str_find(ip, ':') < 0;
 }
 
-static void add_port(struct rules *r, const struct core_v1_service *s, const struct core_v1_service_port *p, struct targets all)
+static void add_port(struct rules *r, const struct core_v1_service *s,
+	const struct core_v1_service_port *p, struct targets all)
 {
-	bool sticky = str_eqz(s->spec.session_affinity, "ClientIP"), external_local = str_eqz(s->spec.external_traffic_policy, "Local");
-	struct targets inside = str_eqz(s->spec.internal_traffic_policy, "Local") ? only_local(r, all) : all;
+	bool sticky = str_eqz(s->spec.session_affinity, "ClientIP"),
+	     external_local = str_eqz(s->spec.external_traffic_policy, "Local");
+	struct targets inside =
+		str_eqz(s->spec.internal_traffic_policy, "Local") ? only_local(r, all) : all;
 	struct targets outside = external_local ? only_local(r, all) : all;
 
 	if (is_ipv4(s->spec.cluster_ip))
@@ -215,10 +244,12 @@ static void add_port(struct rules *r, const struct core_v1_service *s, const str
 	add_hairpin(r, all);
 }
 
-void rules_build(struct rules *r, const struct core_v1_service *s, const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
+void rules_build(struct rules *r, const struct core_v1_service *s,
+	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
 	const char *node_name)
 {
-	if (str_eqz(s->spec.type, "ExternalName") || str_eqz(s->spec.cluster_ip, "None") || !s->spec.cluster_ip.len)
+	if (str_eqz(s->spec.type, "ExternalName") || str_eqz(s->spec.cluster_ip, "None") ||
+		!s->spec.cluster_ip.len)
 		return;
 	if (str_map_has(&s->metadata.annotations, STR(PROXY_SKIP_ANNOTATION)))
 		return;
@@ -240,7 +271,8 @@ static struct str name_of(const struct element *e, struct buf *b)
 	return buf_str(b);
 }
 
-static void write_element(struct buf *out, const char *verb, const struct element *e, bool with_value)
+static void write_element(
+	struct buf *out, const char *verb, const struct element *e, bool with_value)
 {
 	buf_addf(out, "%s element " PROXY_TABLE " %s { " STR_FMT, verb, e->set, STR_ARG(e->key));
 	if (with_value && e->value.len)
@@ -248,7 +280,8 @@ static void write_element(struct buf *out, const char *verb, const struct elemen
 	buf_addz(out, " }\n");
 }
 
-static void element_drop(struct applied *a, const struct element *e, struct buf *name, struct buf *out)
+static void element_drop(
+	struct applied *a, const struct element *e, struct buf *name, struct buf *out)
 {
 	struct applied_element *have = map_get(&a->elements, name_of(e, name));
 
@@ -260,7 +293,8 @@ static void element_drop(struct applied *a, const struct element *e, struct buf 
 	free(have);
 }
 
-static void element_put(struct applied *a, const struct element *e, struct buf *name, struct buf *out)
+static void element_put(
+	struct applied *a, const struct element *e, struct buf *name, struct buf *out)
 {
 	struct applied_element *have = map_get(&a->elements, name_of(e, name));
 
@@ -283,14 +317,16 @@ static void element_put(struct applied *a, const struct element *e, struct buf *
 static bool has_element(const struct rules *r, const struct element *e)
 {
 	for (size_t i = 0; r && i < r->len; i++)
-		if (!strcmp(r->items[i].set, e->set) && str_eq(r->items[i].key, e->key) && str_eq(r->items[i].value, e->value))
+		if (!strcmp(r->items[i].set, e->set) && str_eq(r->items[i].key, e->key) &&
+			str_eq(r->items[i].value, e->value))
 			return true;
 	return false;
 }
 
-void rules_change(struct applied *a, const struct rules *was, const struct rules *now, struct buf *out)
+void rules_change(
+	struct applied *a, const struct rules *was, const struct rules *now, struct buf *out)
 {
-	CLEAN_BUF struct buf name = {0};
+	CLEAN_BUF struct buf name = { 0 };
 
 	for (size_t i = 0; now && i < now->n_counts; i++) {
 		buf_clear(&name);

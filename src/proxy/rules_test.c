@@ -48,7 +48,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct discovery_v1_endpoint *add_endpoint(struct fixture *f, const char *ip, const char *node)
+static struct discovery_v1_endpoint *add_endpoint(
+	struct fixture *f, const char *ip, const char *node)
 {
 	struct discovery_v1_endpoint *e = LIST_ADD(f->a, &f->slice->endpoints);
 
@@ -71,7 +72,8 @@ static struct rules *build(struct fixture *f)
 static bool has(const struct rules *r, const char *set, const char *key, const char *value)
 {
 	for (size_t i = 0; i < r->len; i++)
-		if (!strcmp(r->items[i].set, set) && str_eqz(r->items[i].key, key) && str_eqz(r->items[i].value, value))
+		if (!strcmp(r->items[i].set, set) && str_eqz(r->items[i].key, key) &&
+			str_eqz(r->items[i].value, value))
 			return true;
 	return false;
 }
@@ -136,29 +138,34 @@ static void headless_and_foreign_have_none(void **state)
 	f->service->spec.cluster_ip = STR("None");
 	assert_int_equal(build(f)->len, 0);
 	f->service->spec.cluster_ip = STR("10.43.0.20");
-	str_map_set(f->a, &f->service->metadata.annotations, STR(PROXY_SKIP_ANNOTATION), STR("dns"));
+	str_map_set(
+		f->a, &f->service->metadata.annotations, STR(PROXY_SKIP_ANNOTATION), STR("dns"));
 	assert_int_equal(build(f)->len, 0);
 }
 
 static void change_is_only_the_difference(void **state)
 {
 	struct fixture *f = *state;
-	CLEAN_BUF struct buf first = {0}, same = {0}, second = {0}, gone = {0};
+	CLEAN_BUF struct buf first = { 0 }, same = { 0 }, second = { 0 }, gone = { 0 };
 	struct rules *one, *two;
 
 	add_endpoint(f, "10.42.0.5", "there");
 	one = build(f);
 	rules_change(&f->applied, NULL, one, &first);
 	assert_non_null(strstr(first.p, "add chain " PROXY_TABLE " pick_1\n"));
-	assert_non_null(strstr(first.p, "add element " PROXY_TABLE " services { 10.43.0.20 . tcp . 80 : goto pick_1 }\n"));
+	assert_non_null(strstr(first.p,
+		"add element " PROXY_TABLE " services { 10.43.0.20 . tcp . 80 : goto pick_1 }\n"));
 	rules_change(&f->applied, one, build(f), &same);
 	assert_int_equal(same.len, 0);
 	add_endpoint(f, "10.42.0.6", "there");
 	two = build(f);
 	rules_change(&f->applied, one, two, &second);
 	assert_null(strstr(second.p, "10.42.0.5")); /* untouched */
-	assert_non_null(strstr(second.p, "delete element " PROXY_TABLE " services { 10.43.0.20 . tcp . 80 }\n"));
-	assert_non_null(strstr(second.p, "add element " PROXY_TABLE " endpoints { 10.43.0.20 . tcp . 80 . 1 : 10.42.0.6 . 8080 }\n"));
+	assert_non_null(strstr(
+		second.p, "delete element " PROXY_TABLE " services { 10.43.0.20 . tcp . 80 }\n"));
+	assert_non_null(strstr(second.p,
+		"add element " PROXY_TABLE
+		" endpoints { 10.43.0.20 . tcp . 80 . 1 : 10.42.0.6 . 8080 }\n"));
 	rules_change(&f->applied, two, NULL, &gone);
 	assert_int_equal(f->applied.elements.len, 0);
 }
@@ -166,7 +173,7 @@ static void change_is_only_the_difference(void **state)
 static void shared_elements_are_counted(void **state)
 {
 	struct fixture *f = *state;
-	CLEAN_BUF struct buf out = {0};
+	CLEAN_BUF struct buf out = { 0 };
 	struct rules *one, *two;
 
 	add_endpoint(f, "10.42.0.5", "here");
@@ -180,16 +187,17 @@ static void shared_elements_are_counted(void **state)
 	assert_null(strstr(out.p, "hairpin"));
 	buf_clear(&out);
 	rules_change(&f->applied, two, NULL, &out);
-	assert_non_null(strstr(out.p, "delete element " PROXY_TABLE " hairpin { 10.42.0.5 . 10.42.0.5 }"));
+	assert_non_null(
+		strstr(out.p, "delete element " PROXY_TABLE " hairpin { 10.42.0.5 . 10.42.0.5 }"));
 }
 
 /* In a network namespace of this process alone. */
 static void the_kernel_takes_them(void **state)
 {
 	struct fixture *f = *state;
-	CLEAN_BUF struct buf text = {0}, listing = {0};
+	CLEAN_BUF struct buf text = { 0 }, listing = { 0 };
 	struct rules *one, *two;
-	struct err err = {0};
+	struct err err = { 0 };
 
 	if (getuid() != 0)
 		skip(); /* nftables needs root */

@@ -5,7 +5,7 @@
 struct bootstrap {
 	struct registry *r;
 	struct arena *arena;
-	pthread_mutex_t lock;                /* guards what follows */
+	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t wake;
 	size_t under_way;
 	int failed;
@@ -17,7 +17,8 @@ struct job {
 };
 
 static struct str apiserver_groups[] = { { "system:masters", 14 }, { "system:authenticated", 20 } };
-static const struct user_info apiserver_user = { .name = { "system:apiserver", 16 }, .groups = { apiserver_groups, 2 } };
+static const struct user_info apiserver_user = { .name = { "system:apiserver", 16 },
+	.groups = { apiserver_groups, 2 } };
 
 struct arena *bootstrap_arena(struct bootstrap *b)
 {
@@ -33,8 +34,11 @@ static void job_done(void *arg, struct registry_request *req, struct registry_re
 	object_unref(res->object);
 	pthread_mutex_lock(&b->lock);
 	if (failed && !b->failed)
-		b->failed = err_set(&b->err, -EIO, "the cluster's first objects: " STR_FMT " of group \"" STR_FMT "\" was not stored: " STR_FMT,
-			STR_ARG(req->resource->plural), STR_ARG(req->resource->group), STR_ARG(st->message));
+		b->failed = err_set(&b->err, -EIO,
+			"the cluster's first objects: " STR_FMT " of group \"" STR_FMT
+			"\" was not stored: " STR_FMT,
+			STR_ARG(req->resource->plural), STR_ARG(req->resource->group),
+			STR_ARG(st->message));
 	b->under_way--;
 	pthread_cond_signal(&b->wake);
 	pthread_mutex_unlock(&b->lock);
@@ -42,42 +46,52 @@ static void job_done(void *arg, struct registry_request *req, struct registry_re
 }
 
 /* Each write has an arena of its own: several threads finish them. obj stays in the bootstrap's. */
-static void submit(struct bootstrap *b, enum resource_verb verb, const struct resource *res, struct str ns, struct str name, void *obj)
+static void submit(struct bootstrap *b, enum resource_verb verb, const struct resource *res,
+	struct str ns, struct str name, void *obj)
 {
 	struct arena *a = arena_new(0);
 	struct job *j = arena_alloc(a, sizeof(*j));
 	j->b = b;
-	j->req = (struct registry_request) {
-		.arena = a, .resource = res, .verb = verb, .ns = ns, .name = name, .user = &apiserver_user, .obj = obj
-	};
+	j->req = (struct registry_request){ .arena = a,
+		.resource = res,
+		.verb = verb,
+		.ns = ns,
+		.name = name,
+		.user = &apiserver_user,
+		.obj = obj };
 	pthread_mutex_lock(&b->lock);
 	b->under_way++;
 	pthread_mutex_unlock(&b->lock);
 	registry_execute(b->r, &j->req, job_done, j);
 }
 
-static const struct resource *resource_of(struct bootstrap *b, const char *group, const char *plural)
+static const struct resource *resource_of(
+	struct bootstrap *b, const char *group, const char *plural)
 {
 	return registry_resource(b->r, str_of(group), STR("v1"), str_of(plural));
 }
 
-void bootstrap_create(struct bootstrap *b, const char *group, const char *plural, struct str ns, void *obj)
+void bootstrap_create(
+	struct bootstrap *b, const char *group, const char *plural, struct str ns, void *obj)
 {
 	submit(b, VERB_CREATE, resource_of(b, group, plural), ns, STR_NONE, obj);
 }
 
-void bootstrap_update(struct bootstrap *b, const char *group, const char *plural, struct str ns, struct str name, void *obj)
+void bootstrap_update(struct bootstrap *b, const char *group, const char *plural, struct str ns,
+	struct str name, void *obj)
 {
 	submit(b, VERB_UPDATE, resource_of(b, group, plural), ns, name, obj);
 }
 
-void *bootstrap_get(struct bootstrap *b, const char *group, const char *plural, struct str ns, struct str name)
+void *bootstrap_get(
+	struct bootstrap *b, const char *group, const char *plural, struct str ns, struct str name)
 {
 	const struct resource *res = resource_of(b, group, plural);
 	CLEAN_OBJECT struct object *o = NULL;
 	void *obj;
 	struct err err;
-	if (store_get(b->r->store, resource_key(res, ns, name, b->arena), &o) || registry_decode(res, o, b->arena, &obj, &err))
+	if (store_get(b->r->store, resource_key(res, ns, name, b->arena), &o) ||
+		registry_decode(res, o, b->arena, &obj, &err))
 		return NULL;
 	return obj;
 }
@@ -96,7 +110,8 @@ static int wait_all(struct bootstrap *b, struct err *err)
 
 static void namespaces(struct bootstrap *b)
 {
-	static const char *const names[] = { "default", "kube-system", "kube-public", "kube-node-lease" };
+	static const char *const names[] = { "default", "kube-system", "kube-public",
+		"kube-node-lease" };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		if (bootstrap_get(b, "", "namespaces", STR_NONE, str_of(names[i])))
 			continue;
@@ -123,7 +138,8 @@ static void kubernetes_service(struct bootstrap *b)
 	p->name = STR("https");
 	p->protocol = STR("TCP");
 	p->port = 443;
-	p->target_port = (struct int_or_str){ .kind = IOS_INT, .num = b->r->config.api_port ? b->r->config.api_port : 6443 };
+	p->target_port = (struct int_or_str){ .kind = IOS_INT,
+		.num = b->r->config.api_port ? b->r->config.api_port : 6443 };
 	bootstrap_create(b, "", "services", STR("default"), s);
 }
 
@@ -131,7 +147,8 @@ static void service_range(struct bootstrap *b)
 {
 	if (bootstrap_get(b, "networking.k8s.io", "servicecidrs", STR_NONE, STR("kubernetes")))
 		return;
-	struct networking_v1_service_cidr *c = model_new(&networking_v1_service_cidr_type, b->arena);
+	struct networking_v1_service_cidr *c =
+		model_new(&networking_v1_service_cidr_type, b->arena);
 	c->metadata.name = STR("kubernetes");
 	*LIST_ADD(b->arena, &c->spec.cidrs) = str_of(b->r->config.service_cidr);
 	bootstrap_create(b, "networking.k8s.io", "servicecidrs", STR_NONE, c);
@@ -146,13 +163,16 @@ static void priority_classes(struct bootstrap *b)
 		{ "system-cluster-critical",
 			"Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
 			2000000000 },
-		{ "system-node-critical", "Used for system critical pods that must not be moved from their current node.",
+		{ "system-node-critical",
+			"Used for system critical pods that must not be moved from their current node.",
 			2000001000 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
-		if (bootstrap_get(b, "scheduling.k8s.io", "priorityclasses", STR_NONE, str_of(classes[i].name)))
+		if (bootstrap_get(b, "scheduling.k8s.io", "priorityclasses", STR_NONE,
+			    str_of(classes[i].name)))
 			continue;
-		struct scheduling_v1_priority_class *c = model_new(&scheduling_v1_priority_class_type, b->arena);
+		struct scheduling_v1_priority_class *c =
+			model_new(&scheduling_v1_priority_class_type, b->arena);
 		c->metadata.name = str_of(classes[i].name);
 		c->value = classes[i].value;
 		c->description = str_of(classes[i].description);

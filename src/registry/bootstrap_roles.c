@@ -51,7 +51,8 @@ static bool has_rule(const struct rbac_v1_policy_rule_items *l, const struct rba
 	return false;
 }
 
-static bool add_rule(struct rbac_v1_policy_rule_items *l, const struct rbac_v1_policy_rule *r, struct arena *a)
+static bool add_rule(
+	struct rbac_v1_policy_rule_items *l, const struct rbac_v1_policy_rule *r, struct arena *a)
 {
 	if (has_rule(l, r))
 		return false;
@@ -59,7 +60,8 @@ static bool add_rule(struct rbac_v1_policy_rule_items *l, const struct rbac_v1_p
 	return true;
 }
 
-static void own_rules(const struct bootstrap_role *row, struct rbac_v1_policy_rule_items *ret, struct arena *a)
+static void own_rules(
+	const struct bootstrap_role *row, struct rbac_v1_policy_rule_items *ret, struct arena *a)
 {
 	struct str rest = str_of(row->rules), line;
 	while (rest.len) {
@@ -70,7 +72,8 @@ static void own_rules(const struct bootstrap_role *row, struct rbac_v1_policy_ru
 	}
 }
 
-static void all_rules(const struct bootstrap_role *row, struct rbac_v1_policy_rule_items *ret, struct arena *a)
+static void all_rules(
+	const struct bootstrap_role *row, struct rbac_v1_policy_rule_items *ret, struct arena *a)
 {
 	own_rules(row, ret, a);
 	if (!row->aggregate_from)
@@ -105,7 +108,8 @@ static bool add_pairs(struct str_map *to, const struct str_map *from, struct are
 	return changed;
 }
 
-static bool mend_meta(struct meta_v1_object_meta *to, const struct meta_v1_object_meta *from, struct arena *a)
+static bool mend_meta(
+	struct meta_v1_object_meta *to, const struct meta_v1_object_meta *from, struct arena *a)
 {
 	bool labels = add_pairs(&to->labels, &from->labels, a);
 	return add_pairs(&to->annotations, &from->annotations, a) || labels;
@@ -117,12 +121,19 @@ static void cluster_role(struct bootstrap *b, const struct bootstrap_role *row)
 	struct rbac_v1_cluster_role *want = model_new(&rbac_v1_cluster_role_type, a), *have;
 	mark(&want->metadata, row->name, NULL, a);
 	if (row->aggregate_to)
-		str_map_set(a, &want->metadata.labels, arena_fmt(a, "rbac.authorization.k8s.io/aggregate-to-%s", row->aggregate_to), STR("true"));
+		str_map_set(a, &want->metadata.labels,
+			arena_fmt(
+				a, "rbac.authorization.k8s.io/aggregate-to-%s", row->aggregate_to),
+			STR("true"));
 	all_rules(row, &want->rules, a);
 	if (row->aggregate_from) {
 		want->aggregation_rule = arena_alloc(a, sizeof(*want->aggregation_rule));
-		struct meta_v1_label_selector *s = LIST_ADD(a, &want->aggregation_rule->cluster_role_selectors);
-		str_map_set(a, &s->match_labels, arena_fmt(a, "rbac.authorization.k8s.io/aggregate-to-%s", row->aggregate_from), STR("true"));
+		struct meta_v1_label_selector *s =
+			LIST_ADD(a, &want->aggregation_rule->cluster_role_selectors);
+		str_map_set(a, &s->match_labels,
+			arena_fmt(a, "rbac.authorization.k8s.io/aggregate-to-%s",
+				row->aggregate_from),
+			STR("true"));
 	}
 	have = bootstrap_get(b, group, "clusterroles", STR_NONE, want->metadata.name);
 	if (!have) {
@@ -185,13 +196,15 @@ static void parse_subjects(struct str s, struct rbac_v1_subject_items *ret, stru
 	}
 }
 
-static bool add_subjects(struct rbac_v1_subject_items *to, const struct rbac_v1_subject_items *from, struct arena *a)
+static bool add_subjects(
+	struct rbac_v1_subject_items *to, const struct rbac_v1_subject_items *from, struct arena *a)
 {
 	bool changed = false;
 	LIST_EACH(s, from) {
 		bool there = false;
 		LIST_EACH(h, to)
-			there |= str_eq(h->kind, s->kind) && str_eq(h->name, s->name) && str_eq(h->namespace, s->namespace);
+			there |= str_eq(h->kind, s->kind) && str_eq(h->name, s->name) &&
+				str_eq(h->namespace, s->namespace);
 		if (there)
 			continue;
 		*LIST_ADD(a, to) = *s;
@@ -205,7 +218,8 @@ static void bind(struct bootstrap *b, const struct bootstrap_binding *row)
 {
 	struct arena *a = bootstrap_arena(b);
 	const char *plural = row->ns ? "rolebindings" : "clusterrolebindings";
-	const struct type *t = row->ns ? &rbac_v1_role_binding_type : &rbac_v1_cluster_role_binding_type;
+	const struct type *t =
+		row->ns ? &rbac_v1_role_binding_type : &rbac_v1_cluster_role_binding_type;
 	struct rbac_v1_role_binding *want = model_new(t, a), *have;
 	struct str ns = str_of(row->ns);
 	mark(&want->metadata, row->name, row->ns, a);
@@ -218,14 +232,16 @@ static void bind(struct bootstrap *b, const struct bootstrap_binding *row)
 		bootstrap_create(b, group, plural, ns, want);
 		return;
 	}
-	if (protected(&have->metadata) || !model_equal(&rbac_v1_role_ref_type, &have->role_ref, &want->role_ref))
+	if (protected(&have->metadata) ||
+		!model_equal(&rbac_v1_role_ref_type, &have->role_ref, &want->role_ref))
 		return;
 	bool changed = mend_meta(&have->metadata, &want->metadata, a);
 	changed |= add_subjects(&have->subjects, &want->subjects, a);
 	if (changed)
 		bootstrap_update(b, group, plural, ns, want->metadata.name, have);
 }
-_Static_assert(sizeof(struct rbac_v1_role_binding) == sizeof(struct rbac_v1_cluster_role_binding), "one function makes both");
+_Static_assert(sizeof(struct rbac_v1_role_binding) == sizeof(struct rbac_v1_cluster_role_binding),
+	"one function makes both");
 
 void bootstrap_rbac(struct bootstrap *b)
 {
@@ -237,8 +253,14 @@ void bootstrap_rbac(struct bootstrap *b)
 		}
 		cluster_role(b, r);
 		if (str_has_prefix(str_of(r->name), prefix))
-			bind(b, &(struct bootstrap_binding){ .name = r->name, .role_kind = "ClusterRole", .role = r->name,
-				.subjects = arena_fmt(bootstrap_arena(b), "ServiceAccount kube-system/%s", r->name + prefix.len).p });
+			bind(b,
+				&(struct bootstrap_binding){ .name = r->name,
+					.role_kind = "ClusterRole",
+					.role = r->name,
+					.subjects = arena_fmt(bootstrap_arena(b),
+						"ServiceAccount kube-system/%s",
+						r->name + prefix.len)
+							    .p });
 	}
 	for (const struct bootstrap_binding *it = bootstrap_bindings; it->name; it++)
 		bind(b, it);

@@ -10,7 +10,7 @@ struct cell {
 	struct arena *arena;
 };
 struct column_fn {
-	const char *name;                    /* as in fn(name) of the schema; NULL ends */
+	const char *name; /* as in fn(name) of the schema; NULL ends */
 	void (*write)(struct cell *c, const void *obj);
 };
 extern const struct column_fn pod_columns[], core_columns[], workload_columns[], other_columns[];
@@ -22,11 +22,12 @@ void cell_int(struct cell *c, int64_t v);
 void cell_or(struct cell *c, struct str s, const char *otherwise); /* when s is empty */
 void cell_since(struct cell *c, struct timestamp t);               /* 5m, <unknown> */
 struct str since_text(struct cell *c, struct timestamp t);
-struct str labels_text(struct cell *c, const struct str_map *m);   /* a=b,c=d or <none> */
+struct str labels_text(struct cell *c, const struct str_map *m); /* a=b,c=d or <none> */
 struct str selector_text(struct cell *c, const struct meta_v1_label_selector *s);
 void cell_containers(struct cell *c, const struct core_v1_pod_spec *s);
 void cell_images(struct cell *c, const struct core_v1_pod_spec *s);
-bool registry_column_known(const char *name);                        /* whether there is a function fn(name) */
-void cell_list(struct cell *c, const struct str_list *l, size_t max, const char *empty); /* a,b,c + 2 more... */
+bool registry_column_known(const char *name); /* whether there is a function fn(name) */
+void cell_list(struct cell *c, const struct str_list *l, size_t max,
+	const char *empty); /* a,b,c + 2 more... */
 
 #endif

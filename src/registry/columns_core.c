@@ -25,9 +25,9 @@ static void node_roles(struct cell *c, const void *obj)
 	const struct str prefix = STR("node-role.kubernetes.io/");
 	struct str_list roles = { 0 };
 	LIST_EACH(l, &n->metadata.labels) {
-		struct str role = str_has_prefix(l->key, prefix)          ? str_from(l->key, prefix.len)
-				  : str_eqz(l->key, "kubernetes.io/role") ? l->value
-									  : STR_NONE;
+		struct str role = str_has_prefix(l->key, prefix) ? str_from(l->key, prefix.len)
+			: str_eqz(l->key, "kubernetes.io/role")  ? l->value
+								 : STR_NONE;
 		if (role.len && !str_list_has(&roles, role))
 			*LIST_ADD(c->arena, &roles) = role;
 	}
@@ -63,14 +63,16 @@ static void node_external_ip(struct cell *c, const void *obj)
 static void service_cluster_ip(struct cell *c, const void *obj)
 {
 	const struct core_v1_service *s = obj;
-	cell_or(c, s->spec.cluster_ips.len ? s->spec.cluster_ips.items[0] : s->spec.cluster_ip, "<none>");
+	cell_or(c, s->spec.cluster_ips.len ? s->spec.cluster_ips.items[0] : s->spec.cluster_ip,
+		"<none>");
 }
 
 static struct str load_balancer(struct cell *c, const struct core_v1_load_balancer_status *lb)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	LIST_EACH(i, &lb->ingress)
-		buf_addf(&b, "%s" STR_FMT, b.len ? "," : "", STR_ARG(i->ip.len ? i->ip : i->hostname));
+		buf_addf(&b, "%s" STR_FMT, b.len ? "," : "",
+			STR_ARG(i->ip.len ? i->ip : i->hostname));
 	return arena_str(c->arena, buf_str(&b));
 }
 
@@ -119,7 +121,9 @@ static void endpoints_endpoints(struct cell *c, const void *obj)
 		LIST_EACH(p, &s->ports) {
 			LIST_EACH(a, &s->addresses)
 				*LIST_ADD(c->arena, &all) = arena_fmt(c->arena,
-					str_find(a->ip, ':') < 0 ? STR_FMT ":%d" : "[" STR_FMT "]:%d", STR_ARG(a->ip), p->port);
+					str_find(a->ip, ':') < 0 ? STR_FMT ":%d"
+								 : "[" STR_FMT "]:%d",
+					STR_ARG(a->ip), p->port);
 		}
 	}
 	cell_list(c, &all, 3, e->subsets.len ? "" : "<none>");
@@ -130,7 +134,9 @@ static void slice_ports(struct cell *c, const void *obj)
 	const struct discovery_v1_endpoint_slice *s = obj;
 	struct str_list all = { 0 };
 	LIST_EACH(p, &s->ports)
-		*LIST_ADD(c->arena, &all) = p->port.set ? arena_fmt(c->arena, "%d", p->port.value) : p->name.len ? p->name : STR("*");
+		*LIST_ADD(c->arena, &all) = p->port.set ? arena_fmt(c->arena, "%d", p->port.value)
+			: p->name.len                   ? p->name
+							: STR("*");
 	cell_list(c, &all, 3, "<unset>");
 }
 
@@ -158,7 +164,9 @@ static void event_last_seen(struct cell *c, const void *obj)
 	if (e->series)
 		cell_since(c, e->series->last_observed_time);
 	else
-		cell_text(c, time_is_zero(e->last_timestamp) ? event_first(c, e) : since_text(c, e->last_timestamp));
+		cell_text(c,
+			time_is_zero(e->last_timestamp) ? event_first(c, e)
+							: since_text(c, e->last_timestamp));
 }
 
 static void event_first_seen(struct cell *c, const void *obj)
@@ -178,7 +186,8 @@ static void event_reason(struct cell *c, const void *obj)
 
 static void event_object(struct cell *c, const void *obj)
 {
-	const struct core_v1_object_reference *o = &((const struct core_v1_event *)obj)->involved_object;
+	const struct core_v1_object_reference *o =
+		&((const struct core_v1_event *)obj)->involved_object;
 	struct str kind = arena_str(c->arena, o->kind);
 	for (size_t i = 0; i < kind.len; i++)
 		if (kind.p[i] >= 'A' && kind.p[i] <= 'Z')
@@ -194,8 +203,11 @@ static void event_subobject(struct cell *c, const void *obj)
 static void event_source(struct cell *c, const void *obj)
 {
 	const struct core_v1_event *e = obj;
-	struct str component = e->source.component.len ? e->source.component : e->reporting_component;
-	struct str host = e->source.host.len ? e->source.host : e->source.component.len ? STR_NONE : e->reporting_instance;
+	struct str component =
+		e->source.component.len ? e->source.component : e->reporting_component;
+	struct str host = e->source.host.len ? e->source.host
+		: e->source.component.len    ? STR_NONE
+					     : e->reporting_instance;
 	cell_fmt(c, STR_FMT "%s" STR_FMT, STR_ARG(component), host.len ? ", " : "", STR_ARG(host));
 }
 
@@ -230,8 +242,9 @@ static void quota(struct cell *c, const void *obj, bool limits)
 	LIST_EACH(h, &q->status.hard) {
 		struct str used = str_map_get(&q->status.used, h->key);
 		if (str_has_prefix(h->key, STR("limits.")) == limits)
-			buf_addf(&b, "%s" STR_FMT ": " STR_FMT "/" STR_FMT, b.len ? ", " : "", STR_ARG(h->key),
-				STR_ARG(used.len ? used : STR("0")), STR_ARG(h->value));
+			buf_addf(&b, "%s" STR_FMT ": " STR_FMT "/" STR_FMT, b.len ? ", " : "",
+				STR_ARG(h->key), STR_ARG(used.len ? used : STR("0")),
+				STR_ARG(h->value));
 	}
 	cell_text(c, buf_str(&b));
 }
@@ -274,7 +287,10 @@ static void component_error(struct cell *c, const void *obj)
 static void access_modes(struct cell *c, const struct str_list *l)
 {
 	static const char *const names[][2] = {
-		{ "ReadWriteOnce", "RWO" }, { "ReadOnlyMany", "ROX" }, { "ReadWriteMany", "RWX" }, { "ReadWriteOncePod", "RWOP" },
+		{ "ReadWriteOnce", "RWO" },
+		{ "ReadOnlyMany", "ROX" },
+		{ "ReadWriteMany", "RWX" },
+		{ "ReadWriteOncePod", "RWOP" },
 	};
 	CLEAN_BUF struct buf b = { 0 };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -287,7 +303,9 @@ static const struct str beta_class = { "volume.beta.kubernetes.io/storage-class"
 
 static void pv_capacity(struct cell *c, const void *obj)
 {
-	cell_text(c, str_map_get(&((const struct core_v1_persistent_volume *)obj)->spec.capacity, STR("storage")));
+	cell_text(c,
+		str_map_get(&((const struct core_v1_persistent_volume *)obj)->spec.capacity,
+			STR("storage")));
 }
 
 static void pv_access_modes(struct cell *c, const void *obj)
@@ -298,12 +316,15 @@ static void pv_access_modes(struct cell *c, const void *obj)
 static void pv_status(struct cell *c, const void *obj)
 {
 	const struct core_v1_persistent_volume *v = obj;
-	cell_text(c, time_is_zero(v->metadata.deletion_timestamp) ? v->status.phase : STR("Terminating"));
+	cell_text(c,
+		time_is_zero(v->metadata.deletion_timestamp) ? v->status.phase
+							     : STR("Terminating"));
 }
 
 static void pv_claim(struct cell *c, const void *obj)
 {
-	const struct core_v1_object_reference *r = ((const struct core_v1_persistent_volume *)obj)->spec.claim_ref;
+	const struct core_v1_object_reference *r =
+		((const struct core_v1_persistent_volume *)obj)->spec.claim_ref;
 	if (r)
 		cell_fmt(c, STR_FMT "/" STR_FMT, STR_ARG(r->namespace), STR_ARG(r->name));
 	else
@@ -319,7 +340,9 @@ static void pv_class(struct cell *c, const void *obj)
 
 static void pv_attributes_class(struct cell *c, const void *obj)
 {
-	cell_or(c, ((const struct core_v1_persistent_volume *)obj)->spec.volume_attributes_class_name, "<unset>");
+	cell_or(c,
+		((const struct core_v1_persistent_volume *)obj)->spec.volume_attributes_class_name,
+		"<unset>");
 }
 
 static void pv_mode(struct cell *c, const void *obj)
@@ -330,13 +353,17 @@ static void pv_mode(struct cell *c, const void *obj)
 static void pvc_status(struct cell *c, const void *obj)
 {
 	const struct core_v1_persistent_volume_claim *v = obj;
-	cell_text(c, time_is_zero(v->metadata.deletion_timestamp) ? v->status.phase : STR("Terminating"));
+	cell_text(c,
+		time_is_zero(v->metadata.deletion_timestamp) ? v->status.phase
+							     : STR("Terminating"));
 }
 
 static void pvc_capacity(struct cell *c, const void *obj)
 {
 	const struct core_v1_persistent_volume_claim *v = obj;
-	cell_text(c, v->spec.volume_name.len ? str_map_get(&v->status.capacity, STR("storage")) : STR_NONE);
+	cell_text(c,
+		v->spec.volume_name.len ? str_map_get(&v->status.capacity, STR("storage"))
+					: STR_NONE);
 }
 
 static void pvc_access_modes(struct cell *c, const void *obj)
@@ -355,12 +382,16 @@ static void pvc_class(struct cell *c, const void *obj)
 
 static void pvc_attributes_class(struct cell *c, const void *obj)
 {
-	cell_or(c, ((const struct core_v1_persistent_volume_claim *)obj)->spec.volume_attributes_class_name, "<unset>");
+	cell_or(c,
+		((const struct core_v1_persistent_volume_claim *)obj)
+			->spec.volume_attributes_class_name,
+		"<unset>");
 }
 
 static void pvc_mode(struct cell *c, const void *obj)
 {
-	cell_or(c, ((const struct core_v1_persistent_volume_claim *)obj)->spec.volume_mode, "<unset>");
+	cell_or(c, ((const struct core_v1_persistent_volume_claim *)obj)->spec.volume_mode,
+		"<unset>");
 }
 
 const struct column_fn core_columns[] = {

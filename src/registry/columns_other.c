@@ -3,22 +3,30 @@
 
 static struct str int_or_str_text(struct cell *c, struct int_or_str v)
 {
-	return v.kind == IOS_NONE ? STR("N/A") : v.kind == IOS_STR ? v.text : arena_fmt(c->arena, "%d", v.num);
+	return v.kind == IOS_NONE   ? STR("N/A")
+		: v.kind == IOS_STR ? v.text
+				    : arena_fmt(c->arena, "%d", v.num);
 }
 
 static void budget_min(struct cell *c, const void *obj)
 {
-	cell_text(c, int_or_str_text(c, ((const struct policy_v1_pod_disruption_budget *)obj)->spec.min_available));
+	cell_text(c,
+		int_or_str_text(c,
+			((const struct policy_v1_pod_disruption_budget *)obj)->spec.min_available));
 }
 
 static void budget_max(struct cell *c, const void *obj)
 {
-	cell_text(c, int_or_str_text(c, ((const struct policy_v1_pod_disruption_budget *)obj)->spec.max_unavailable));
+	cell_text(c,
+		int_or_str_text(c,
+			((const struct policy_v1_pod_disruption_budget *)obj)
+				->spec.max_unavailable));
 }
 
 static void preemption_policy(struct cell *c, const void *obj)
 {
-	cell_or(c, ((const struct scheduling_v1_priority_class *)obj)->preemption_policy, "PreemptLowerPriority");
+	cell_or(c, ((const struct scheduling_v1_priority_class *)obj)->preemption_policy,
+		"PreemptLowerPriority");
 }
 
 static void lease_holder(struct cell *c, const void *obj)
@@ -33,8 +41,12 @@ static void binding_role(struct cell *c, const void *obj)
 	const struct rbac_v1_role_ref *r = &((const struct rbac_v1_role_binding *)obj)->role_ref;
 	cell_fmt(c, STR_FMT "/" STR_FMT, STR_ARG(r->kind), STR_ARG(r->name));
 }
-_Static_assert(offsetof(struct rbac_v1_role_binding, role_ref) == offsetof(struct rbac_v1_cluster_role_binding, role_ref), "one reader for both");
-_Static_assert(offsetof(struct rbac_v1_role_binding, subjects) == offsetof(struct rbac_v1_cluster_role_binding, subjects), "one reader for both");
+_Static_assert(offsetof(struct rbac_v1_role_binding, role_ref) ==
+		offsetof(struct rbac_v1_cluster_role_binding, role_ref),
+	"one reader for both");
+_Static_assert(offsetof(struct rbac_v1_role_binding, subjects) ==
+		offsetof(struct rbac_v1_cluster_role_binding, subjects),
+	"one reader for both");
 
 static void binding_subjects(struct cell *c, const void *obj, const char *kind)
 {
@@ -69,7 +81,8 @@ static void binding_accounts(struct cell *c, const void *obj)
 
 static void csr_duration(struct cell *c, const void *obj)
 {
-	struct opt_int32 s = ((const struct certificates_v1_certificate_signing_request *)obj)->spec.expiration_seconds;
+	struct opt_int32 s = ((const struct certificates_v1_certificate_signing_request *)obj)
+				     ->spec.expiration_seconds;
 	char text[DURATION_TEXT_MAX];
 	cell_text(c, s.set ? str_n(text, duration_human(s.value, text)) : STR("<none>"));
 }
@@ -84,9 +97,9 @@ static void csr_condition(struct cell *c, const void *obj)
 		failed |= str_eqz(it->type, "Failed");
 	}
 	cell_fmt(c, "%s%s%s",
-		denied     ? "Denied"
-		: approved ? "Approved"
-			   : "Pending",
+		denied             ? "Denied"
+			: approved ? "Approved"
+				   : "Pending",
 		failed ? ",Failed" : "", r->status.certificate.len ? ",Issued" : "");
 }
 
@@ -122,12 +135,13 @@ static void ingress_ports(struct cell *c, const void *obj)
 
 static void ingress_class_parameters(struct cell *c, const void *obj)
 {
-	const struct networking_v1_ingress_class_parameters_reference *p = ((const struct networking_v1_ingress_class *)obj)->spec.parameters;
+	const struct networking_v1_ingress_class_parameters_reference *p =
+		((const struct networking_v1_ingress_class *)obj)->spec.parameters;
 	if (!p)
 		cell_textz(c, "<none>");
 	else
-		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT, STR_ARG(p->kind), p->api_group.len ? "." : "",
-			STR_ARG(p->api_group), STR_ARG(p->name));
+		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT, STR_ARG(p->kind),
+			p->api_group.len ? "." : "", STR_ARG(p->api_group), STR_ARG(p->name));
 }
 
 static void network_policy_selector(struct cell *c, const void *obj)
@@ -138,12 +152,14 @@ static void network_policy_selector(struct cell *c, const void *obj)
 
 static void ip_address_parent(struct cell *c, const void *obj)
 {
-	const struct networking_v1_parent_reference *p = ((const struct networking_v1_ip_address *)obj)->spec.parent_ref;
+	const struct networking_v1_parent_reference *p =
+		((const struct networking_v1_ip_address *)obj)->spec.parent_ref;
 	if (!p)
 		cell_textz(c, "");
 	else
-		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(p->resource), p->group.len ? "." : "",
-			STR_ARG(p->group), STR_ARG(p->namespace), p->namespace.len ? "/" : "", STR_ARG(p->name));
+		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(p->resource),
+			p->group.len ? "." : "", STR_ARG(p->group), STR_ARG(p->namespace),
+			p->namespace.len ? "/" : "", STR_ARG(p->name));
 }
 
 static void service_cidrs(struct cell *c, const void *obj)
@@ -156,7 +172,9 @@ static void service_cidrs(struct cell *c, const void *obj)
 static void class_name(struct cell *c, const void *obj)
 {
 	const struct storage_v1_storage_class *s = obj;
-	bool is_default = str_eqz(str_map_get(&s->metadata.annotations, STR("storageclass.kubernetes.io/is-default-class")), "true");
+	bool is_default = str_eqz(str_map_get(&s->metadata.annotations,
+					  STR("storageclass.kubernetes.io/is-default-class")),
+		"true");
 	cell_fmt(c, STR_FMT "%s", STR_ARG(s->metadata.name), is_default ? " (default)" : "");
 }
 
@@ -167,17 +185,23 @@ static void class_reclaim(struct cell *c, const void *obj)
 
 static void class_binding(struct cell *c, const void *obj)
 {
-	cell_or(c, ((const struct storage_v1_storage_class *)obj)->volume_binding_mode, "Immediate");
+	cell_or(c, ((const struct storage_v1_storage_class *)obj)->volume_binding_mode,
+		"Immediate");
 }
 
 static void class_expansion(struct cell *c, const void *obj)
 {
-	buf_addz(c->out, ((const struct storage_v1_storage_class *)obj)->allow_volume_expansion.value ? "true" : "false");
+	buf_addz(c->out,
+		((const struct storage_v1_storage_class *)obj)->allow_volume_expansion.value
+			? "true"
+			: "false");
 }
 
 static void attachment_volume(struct cell *c, const void *obj)
 {
-	cell_text(c, ((const struct storage_v1_volume_attachment *)obj)->spec.source.persistent_volume_name);
+	cell_text(c,
+		((const struct storage_v1_volume_attachment *)obj)
+			->spec.source.persistent_volume_name);
 }
 
 static void csi_node_drivers(struct cell *c, const void *obj)
@@ -190,11 +214,13 @@ static void csi_node_drivers(struct cell *c, const void *obj)
 static void hpa_reference(struct cell *c, const void *obj)
 {
 	const struct autoscaling_v2_cross_version_object_reference *r =
-		&((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)->spec.scale_target_ref;
+		&((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)
+			 ->spec.scale_target_ref;
 	cell_fmt(c, STR_FMT "/" STR_FMT, STR_ARG(r->kind), STR_ARG(r->name));
 }
 
-static const struct autoscaling_v2_metric_value_status *resource_now(const struct autoscaling_v2_horizontal_pod_autoscaler *h, struct str name)
+static const struct autoscaling_v2_metric_value_status *resource_now(
+	const struct autoscaling_v2_horizontal_pod_autoscaler *h, struct str name)
 {
 	LIST_EACH(m, &h->status.current_metrics) {
 		if (m->resource && str_eq(m->resource->name, name))
@@ -216,7 +242,8 @@ static void hpa_targets(struct cell *c, const void *obj)
 			buf_addz(&b, "<unknown>/<auto>");
 			continue;
 		}
-		const struct autoscaling_v2_metric_value_status *now = resource_now(h, m->resource->name);
+		const struct autoscaling_v2_metric_value_status *now =
+			resource_now(h, m->resource->name);
 		bool share = !m->resource->target.average_value.len;
 		buf_addf(&b, STR_FMT ": ", STR_ARG(m->resource->name));
 		if (share && now && now->average_utilization.set)
@@ -239,7 +266,8 @@ static void hpa_targets(struct cell *c, const void *obj)
 
 static void hpa_min(struct cell *c, const void *obj)
 {
-	struct opt_int32 n = ((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)->spec.min_replicas;
+	struct opt_int32 n =
+		((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)->spec.min_replicas;
 	if (n.set)
 		cell_fmt(c, "%d", n.value);
 	else
@@ -248,19 +276,27 @@ static void hpa_min(struct cell *c, const void *obj)
 
 static void hpa_replicas(struct cell *c, const void *obj)
 {
-	cell_int(c, ((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)->status.current_replicas);
+	cell_int(c,
+		((const struct autoscaling_v2_horizontal_pod_autoscaler *)obj)
+			->status.current_replicas);
 }
 
 /* ---- admission ---- */
 
 static void mutating_webhooks(struct cell *c, const void *obj)
 {
-	cell_int(c, (int64_t)((const struct admissionregistration_v1_mutating_webhook_configuration *)obj)->webhooks.len);
+	cell_int(c,
+		(int64_t)((const struct admissionregistration_v1_mutating_webhook_configuration *)
+				  obj)
+			->webhooks.len);
 }
 
 static void validating_webhooks(struct cell *c, const void *obj)
 {
-	cell_int(c, (int64_t)((const struct admissionregistration_v1_validating_webhook_configuration *)obj)->webhooks.len);
+	cell_int(c,
+		(int64_t)((const struct admissionregistration_v1_validating_webhook_configuration *)
+				  obj)
+			->webhooks.len);
 }
 
 static void param_kind(struct cell *c, const struct admissionregistration_v1_param_kind *p)
@@ -276,46 +312,60 @@ static void param_ref(struct cell *c, const struct admissionregistration_v1_para
 	if (!p)
 		cell_textz(c, "<unset>");
 	else if (p->name.len)
-		cell_fmt(c, STR_FMT "/" STR_FMT, STR_ARG(p->namespace.len ? p->namespace : STR("*")), STR_ARG(p->name));
+		cell_fmt(c, STR_FMT "/" STR_FMT,
+			STR_ARG(p->namespace.len ? p->namespace : STR("*")), STR_ARG(p->name));
 	else
 		cell_text(c, selector_text(c, p->selector));
 }
 
 static void vap_validations(struct cell *c, const void *obj)
 {
-	cell_int(c, (int64_t)((const struct admissionregistration_v1_validating_admission_policy *)obj)->spec.validations.len);
+	cell_int(c,
+		(int64_t)((const struct admissionregistration_v1_validating_admission_policy *)obj)
+			->spec.validations.len);
 }
 
 static void vap_param_kind(struct cell *c, const void *obj)
 {
-	param_kind(c, ((const struct admissionregistration_v1_validating_admission_policy *)obj)->spec.param_kind);
+	param_kind(c,
+		((const struct admissionregistration_v1_validating_admission_policy *)obj)
+			->spec.param_kind);
 }
 
 static void vap_param_ref(struct cell *c, const void *obj)
 {
-	param_ref(c, ((const struct admissionregistration_v1_validating_admission_policy_binding *)obj)->spec.param_ref);
+	param_ref(c,
+		((const struct admissionregistration_v1_validating_admission_policy_binding *)obj)
+			->spec.param_ref);
 }
 
 static void map_mutations(struct cell *c, const void *obj)
 {
-	cell_int(c, (int64_t)((const struct admissionregistration_v1_mutating_admission_policy *)obj)->spec.mutations.len);
+	cell_int(c,
+		(int64_t)((const struct admissionregistration_v1_mutating_admission_policy *)obj)
+			->spec.mutations.len);
 }
 
 static void map_param_kind(struct cell *c, const void *obj)
 {
-	param_kind(c, ((const struct admissionregistration_v1_mutating_admission_policy *)obj)->spec.param_kind);
+	param_kind(c,
+		((const struct admissionregistration_v1_mutating_admission_policy *)obj)
+			->spec.param_kind);
 }
 
 static void map_param_ref(struct cell *c, const void *obj)
 {
-	param_ref(c, ((const struct admissionregistration_v1_mutating_admission_policy_binding *)obj)->spec.param_ref);
+	param_ref(c,
+		((const struct admissionregistration_v1_mutating_admission_policy_binding *)obj)
+			->spec.param_ref);
 }
 
 /* ---- flow control ---- */
 
 static void flow_method(struct cell *c, const void *obj)
 {
-	const struct flowcontrol_v1_flow_distinguisher_method *m = ((const struct flowcontrol_v1_flow_schema *)obj)->spec.distinguisher_method;
+	const struct flowcontrol_v1_flow_distinguisher_method *m =
+		((const struct flowcontrol_v1_flow_schema *)obj)->spec.distinguisher_method;
 	cell_or(c, m ? m->type : STR_NONE, "<none>");
 }
 
@@ -340,9 +390,9 @@ static const struct flowcontrol_v1_queuing_configuration *queuing(const void *ob
 static void level_shares(struct cell *c, const void *obj)
 {
 	const struct flowcontrol_v1_priority_level_configuration *p = obj;
-	struct opt_int32 n = p->spec.limited  ? p->spec.limited->nominal_concurrency_shares
-			     : p->spec.exempt ? p->spec.exempt->nominal_concurrency_shares
-					      : (struct opt_int32) { 0 };
+	struct opt_int32 n = p->spec.limited ? p->spec.limited->nominal_concurrency_shares
+		: p->spec.exempt             ? p->spec.exempt->nominal_concurrency_shares
+					     : (struct opt_int32){ 0 };
 	if (n.set)
 		cell_fmt(c, "%d", n.value);
 	else
@@ -370,7 +420,8 @@ static void level_hand(struct cell *c, const void *obj)
 
 static void level_limit(struct cell *c, const void *obj)
 {
-	level_number(c, obj, offsetof(struct flowcontrol_v1_queuing_configuration, queue_length_limit));
+	level_number(
+		c, obj, offsetof(struct flowcontrol_v1_queuing_configuration, queue_length_limit));
 }
 
 /* ---- devices ---- */
@@ -384,7 +435,8 @@ static void claim_state(struct cell *c, const void *obj)
 	if (!r->status.allocation)
 		buf_addz(&b, b.len ? ",pending" : "pending");
 	else
-		buf_addf(&b, "%sallocated%s", b.len ? "," : "", r->status.reserved_for.len ? ",reserved" : "");
+		buf_addf(&b, "%sallocated%s", b.len ? "," : "",
+			r->status.reserved_for.len ? ",reserved" : "");
 	cell_text(c, buf_str(&b));
 }
 

@@ -25,22 +25,26 @@ static bool condition_true(const struct core_v1_pod *p, const char *type)
 	return false;
 }
 
-static void count_restart(const struct core_v1_container_status *s, int *restarts, struct timestamp *last)
+static void count_restart(
+	const struct core_v1_container_status *s, int *restarts, struct timestamp *last)
 {
 	*restarts += s->restart_count;
 	if (s->last_state.terminated && time_cmp(s->last_state.terminated->finished_at, *last) > 0)
 		*last = s->last_state.terminated->finished_at;
 }
 
-static struct str ended(struct cell *c, const char *prefix, const struct core_v1_container_state_terminated *t)
+static struct str ended(
+	struct cell *c, const char *prefix, const struct core_v1_container_state_terminated *t)
 {
 	if (t->reason.len)
 		return arena_fmt(c->arena, "%s" STR_FMT, prefix, STR_ARG(t->reason));
-	return t->signal ? arena_fmt(c->arena, "%sSignal:%d", prefix, t->signal) : arena_fmt(c->arena, "%sExitCode:%d", prefix, t->exit_code);
+	return t->signal ? arena_fmt(c->arena, "%sSignal:%d", prefix, t->signal)
+			 : arena_fmt(c->arena, "%sExitCode:%d", prefix, t->exit_code);
 }
 
 /* true: an init container is not through. */
-static bool init_summary(struct cell *c, const struct core_v1_pod *p, struct summary *s, int *sidecar_restarts, struct timestamp *sidecar_last)
+static bool init_summary(struct cell *c, const struct core_v1_pod *p, struct summary *s,
+	int *sidecar_restarts, struct timestamp *sidecar_last)
 {
 	size_t i = 0;
 	LIST_EACH(st, &p->status.init_container_statuses) {
@@ -57,10 +61,13 @@ static bool init_summary(struct cell *c, const struct core_v1_pod *p, struct sum
 		}
 		if (st->state.terminated)
 			s->reason = ended(c, "Init:", st->state.terminated);
-		else if (st->state.waiting && st->state.waiting->reason.len && !str_eqz(st->state.waiting->reason, "PodInitializing"))
-			s->reason = arena_fmt(c->arena, "Init:" STR_FMT, STR_ARG(st->state.waiting->reason));
+		else if (st->state.waiting && st->state.waiting->reason.len &&
+			!str_eqz(st->state.waiting->reason, "PodInitializing"))
+			s->reason = arena_fmt(
+				c->arena, "Init:" STR_FMT, STR_ARG(st->state.waiting->reason));
 		else
-			s->reason = arena_fmt(c->arena, "Init:%zu/%zu", i - 1, p->spec.init_containers.len);
+			s->reason = arena_fmt(
+				c->arena, "Init:%zu/%zu", i - 1, p->spec.init_containers.len);
 		return true;
 	}
 	return false;
@@ -87,7 +94,8 @@ static void main_summary(struct cell *c, const struct core_v1_pod *p, struct sum
 
 static struct summary summarize(struct cell *c, const struct core_v1_pod *p)
 {
-	struct summary s = { .total = (int)p->spec.containers.len, .reason = p->status.reason.len ? p->status.reason : p->status.phase };
+	struct summary s = { .total = (int)p->spec.containers.len,
+		.reason = p->status.reason.len ? p->status.reason : p->status.phase };
 	int sidecar_restarts = 0;
 	struct timestamp sidecar_last = { 0 };
 	LIST_EACH(cond, &p->status.conditions) {
@@ -96,14 +104,17 @@ static struct summary summarize(struct cell *c, const struct core_v1_pod *p)
 	}
 	LIST_EACH(ic, &p->spec.init_containers)
 		s.total += str_eqz(ic->restart_policy, "Always");
-	if (!init_summary(c, p, &s, &sidecar_restarts, &sidecar_last) || condition_true(p, "Initialized")) {
+	if (!init_summary(c, p, &s, &sidecar_restarts, &sidecar_last) ||
+		condition_true(p, "Initialized")) {
 		s.restarts = sidecar_restarts;
 		s.last_restart = sidecar_last;
 		main_summary(c, p, &s);
 	}
 	bool terminal = str_eqz(p->status.phase, "Failed") || str_eqz(p->status.phase, "Succeeded");
 	if (!time_is_zero(p->metadata.deletion_timestamp))
-		s.reason = str_eqz(p->status.reason, "NodeLost") ? STR("Unknown") : terminal ? s.reason : STR("Terminating");
+		s.reason = str_eqz(p->status.reason, "NodeLost") ? STR("Unknown")
+			: terminal                               ? s.reason
+								 : STR("Terminating");
 	return s;
 }
 
@@ -122,7 +133,8 @@ static void restarts(struct cell *c, const void *obj)
 {
 	struct summary s = summarize(c, obj);
 	if (s.restarts && !time_is_zero(s.last_restart))
-		cell_fmt(c, "%d (" STR_FMT " ago)", s.restarts, STR_ARG(since_text(c, s.last_restart)));
+		cell_fmt(c, "%d (" STR_FMT " ago)", s.restarts,
+			STR_ARG(since_text(c, s.last_restart)));
 	else
 		cell_fmt(c, "%d", s.restarts);
 }
@@ -162,7 +174,9 @@ static void template_images(struct cell *c, const void *obj)
 
 static void template_labels(struct cell *c, const void *obj)
 {
-	cell_text(c, labels_text(c, &((const struct core_v1_pod_template *)obj)->template.metadata.labels));
+	cell_text(c,
+		labels_text(
+			c, &((const struct core_v1_pod_template *)obj)->template.metadata.labels));
 }
 
 const struct column_fn pod_columns[] = {

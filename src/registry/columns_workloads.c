@@ -2,11 +2,20 @@
 #include "registry/columns.h"
 
 /* Containers, images and selector of a kind whose template stands at `template`. */
-#define TEMPLATE_CELLS(prefix, type, template)                                                                                                     \
-	static void prefix##_containers(struct cell *c, const void *obj) { cell_containers(c, &((const struct type *)obj)->template.spec); }       \
-	static void prefix##_images(struct cell *c, const void *obj) { cell_images(c, &((const struct type *)obj)->template.spec); }
-#define SELECTOR_CELL(prefix, type, selector)                                                                                                      \
-	static void prefix##_selector(struct cell *c, const void *obj) { cell_text(c, selector_text(c, ((const struct type *)obj)->selector)); }
+#define TEMPLATE_CELLS(prefix, type, template) \
+	static void prefix##_containers(struct cell *c, const void *obj) \
+	{ \
+		cell_containers(c, &((const struct type *)obj)->template.spec); \
+	} \
+	static void prefix##_images(struct cell *c, const void *obj) \
+	{ \
+		cell_images(c, &((const struct type *)obj)->template.spec); \
+	}
+#define SELECTOR_CELL(prefix, type, selector) \
+	static void prefix##_selector(struct cell *c, const void *obj) \
+	{ \
+		cell_text(c, selector_text(c, ((const struct type *)obj)->selector)); \
+	}
 
 TEMPLATE_CELLS(rs, apps_v1_replica_set, spec.template)
 SELECTOR_CELL(rs, apps_v1_replica_set, spec.selector)
@@ -40,7 +49,9 @@ static void rc_images(struct cell *c, const void *obj)
 
 static void rc_selector(struct cell *c, const void *obj)
 {
-	cell_text(c, labels_text(c, &((const struct core_v1_replication_controller *)obj)->spec.selector));
+	cell_text(c,
+		labels_text(
+			c, &((const struct core_v1_replication_controller *)obj)->spec.selector));
 }
 
 static void deployment_ready(struct cell *c, const void *obj)
@@ -57,7 +68,10 @@ static void sts_ready(struct cell *c, const void *obj)
 
 static void ds_node_selector(struct cell *c, const void *obj)
 {
-	cell_text(c, labels_text(c, &((const struct apps_v1_daemon_set *)obj)->spec.template.spec.node_selector));
+	cell_text(c,
+		labels_text(c,
+			&((const struct apps_v1_daemon_set *)obj)
+				 ->spec.template.spec.node_selector));
 }
 
 static bool job_condition(const struct batch_v1_job *j, const char *type)
@@ -108,8 +122,10 @@ static void job_duration(struct cell *c, const void *obj)
 		cell_textz(c, "");
 		return;
 	}
-	struct timestamp end = time_is_zero(j->status.completion_time) ? c->now : j->status.completion_time;
-	cell_text(c, str_n(text, duration_human((int64_t)time_diff_s(end, j->status.start_time), text)));
+	struct timestamp end =
+		time_is_zero(j->status.completion_time) ? c->now : j->status.completion_time;
+	cell_text(c,
+		str_n(text, duration_human((int64_t)time_diff_s(end, j->status.start_time), text)));
 }
 
 static void cron_active(struct cell *c, const void *obj)
@@ -150,7 +166,8 @@ static void revision_controller(struct cell *c, const void *obj)
 		for (size_t i = 0; i < kind.len; i++)
 			if (kind.p[i] >= 'A' && kind.p[i] <= 'Z')
 				((char *)kind.p)[i] += 'a' - 'A';
-		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT, STR_ARG(kind), group.len ? "." : "", STR_ARG(group), STR_ARG(o->name));
+		cell_fmt(c, STR_FMT "%s" STR_FMT "/" STR_FMT, STR_ARG(kind), group.len ? "." : "",
+			STR_ARG(group), STR_ARG(o->name));
 		return;
 	}
 	cell_textz(c, "<none>");

@@ -65,13 +65,15 @@ static const struct str behavior_key = { "autoscaling.alpha.kubernetes.io/behavi
 
 static bool is_cpu(const struct autoscaling_v2_metric_spec *m)
 {
-	return str_eqz(m->type, "Resource") && m->resource && str_eqz(m->resource->name, "cpu") && str_eqz(m->resource->target.type, "Utilization");
+	return str_eqz(m->type, "Resource") && m->resource && str_eqz(m->resource->name, "cpu") &&
+		str_eqz(m->resource->target.type, "Utilization");
 }
 
 static void *hpa_to_v2(const void *obj, struct arena *a)
 {
 	const struct autoscaling_v1_horizontal_pod_autoscaler *v1 = obj;
-	struct autoscaling_v2_horizontal_pod_autoscaler *v2 = model_new(&autoscaling_v2_horizontal_pod_autoscaler_type, a);
+	struct autoscaling_v2_horizontal_pod_autoscaler *v2 =
+		model_new(&autoscaling_v2_horizontal_pod_autoscaler_type, a);
 	struct err err;
 	v2->metadata = v1->metadata;
 	v2->spec.scale_target_ref.api_version = v1->spec.scale_target_ref.api_version;
@@ -83,13 +85,17 @@ static void *hpa_to_v2(const void *obj, struct arena *a)
 	if (kept.len) { /* what hpa_from_v2 put there, as a v2 spec */
 		void *spec;
 		if (!json_decode(&autoscaling_v2_horizontal_pod_autoscaler_spec_type,
-			    arena_fmt(a, "{\"metrics\":" STR_FMT "}", STR_ARG(kept)), a, NULL, &spec, &err))
-			v2->spec.metrics = ((struct autoscaling_v2_horizontal_pod_autoscaler_spec *)spec)->metrics;
+			    arena_fmt(a, "{\"metrics\":" STR_FMT "}", STR_ARG(kept)), a, NULL,
+			    &spec, &err))
+			v2->spec.metrics =
+				((struct autoscaling_v2_horizontal_pod_autoscaler_spec *)spec)
+					->metrics;
 	}
 	kept = str_map_get(&v1->metadata.annotations, behavior_key);
 	if (kept.len) {
 		void *behavior;
-		if (!json_decode(&autoscaling_v2_horizontal_pod_autoscaler_behavior_type, kept, a, NULL, &behavior, &err))
+		if (!json_decode(&autoscaling_v2_horizontal_pod_autoscaler_behavior_type, kept, a,
+			    NULL, &behavior, &err))
 			v2->spec.behavior = behavior;
 	}
 	if (v1->spec.target_cpu_utilization_percentage.set) {
@@ -98,13 +104,14 @@ static void *hpa_to_v2(const void *obj, struct arena *a)
 		m->resource = arena_alloc(a, sizeof(*m->resource));
 		m->resource->name = STR("cpu");
 		m->resource->target.type = STR("Utilization");
-		m->resource->target.average_utilization = v1->spec.target_cpu_utilization_percentage;
+		m->resource->target.average_utilization =
+			v1->spec.target_cpu_utilization_percentage;
 	}
 	if (v1->metadata.annotations.len) {
 		v2->metadata.annotations = (struct str_map){ 0 };
 		LIST_EACH(p, &v1->metadata.annotations) {
-			if (!str_eq(p->key, metrics_key) && !str_eq(p->key, behavior_key) && !str_eq(p->key, conditions_key) &&
-				!str_eq(p->key, current_key))
+			if (!str_eq(p->key, metrics_key) && !str_eq(p->key, behavior_key) &&
+				!str_eq(p->key, conditions_key) && !str_eq(p->key, current_key))
 				str_map_set(a, &v2->metadata.annotations, p->key, p->value);
 		}
 	}
@@ -115,7 +122,8 @@ static void *hpa_to_v2(const void *obj, struct arena *a)
 	return v2;
 }
 
-static void annotate(struct autoscaling_v1_horizontal_pod_autoscaler *v1, struct str key, struct str value, struct arena *a)
+static void annotate(struct autoscaling_v1_horizontal_pod_autoscaler *v1, struct str key,
+	struct str value, struct arena *a)
 {
 	struct str_map old = v1->metadata.annotations, now = { 0 };
 	LIST_EACH(p, &old)
@@ -127,7 +135,8 @@ static void annotate(struct autoscaling_v1_horizontal_pod_autoscaler *v1, struct
 static void *hpa_from_v2(const void *obj, struct arena *a)
 {
 	const struct autoscaling_v2_horizontal_pod_autoscaler *v2 = obj;
-	struct autoscaling_v1_horizontal_pod_autoscaler *v1 = model_new(&autoscaling_v1_horizontal_pod_autoscaler_type, a);
+	struct autoscaling_v1_horizontal_pod_autoscaler *v1 =
+		model_new(&autoscaling_v1_horizontal_pod_autoscaler_type, a);
 	struct autoscaling_v2_horizontal_pod_autoscaler_spec rest = { 0 };
 	v1->metadata = v2->metadata;
 	v1->spec.scale_target_ref.api_version = v2->spec.scale_target_ref.api_version;
@@ -137,7 +146,8 @@ static void *hpa_from_v2(const void *obj, struct arena *a)
 	v1->spec.max_replicas = v2->spec.max_replicas;
 	LIST_EACH(m, &v2->spec.metrics) {
 		if (is_cpu(m) && !v1->spec.target_cpu_utilization_percentage.set)
-			v1->spec.target_cpu_utilization_percentage = m->resource->target.average_utilization;
+			v1->spec.target_cpu_utilization_percentage =
+				m->resource->target.average_utilization;
 		else
 			*LIST_ADD(a, &rest.metrics) = *m;
 	}
@@ -154,7 +164,8 @@ static void *hpa_from_v2(const void *obj, struct arena *a)
 	}
 	if (v2->spec.behavior) {
 		buf_clear(&b);
-		json_encode(&autoscaling_v2_horizontal_pod_autoscaler_behavior_type, v2->spec.behavior, &b);
+		json_encode(&autoscaling_v2_horizontal_pod_autoscaler_behavior_type,
+			v2->spec.behavior, &b);
 		annotate(v1, behavior_key, arena_str(a, buf_str(&b)), a);
 	}
 	v1->status.observed_generation = v2->status.observed_generation;

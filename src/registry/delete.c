@@ -15,7 +15,10 @@ struct deletion {
 /* ---- options ---- */
 
 static const struct resource options_resource = {
-	.group = { "meta.k8s.io", 11 }, .version = { "v1", 2 }, .kind_name = { "DeleteOptions", 13 }, .plural = { "deleteoptions", 13 },
+	.group = { "meta.k8s.io", 11 },
+	.version = { "v1", 2 },
+	.kind_name = { "DeleteOptions", 13 },
+	.plural = { "deleteoptions", 13 },
 };
 
 static struct meta_v1_status *check_options(struct write *w, const struct meta_v1_delete_options *o)
@@ -23,14 +26,17 @@ static struct meta_v1_status *check_options(struct write *w, const struct meta_v
 	struct causes cs = { .arena = w->arena };
 	struct str policy = o->propagation_policy;
 	if (o->orphan_dependents.set && policy.p)
-		cause_add(&cs, CAUSE_INVALID, STR("propagationPolicy"), policy, "orphanDependents and deletionPropagation cannot be both set");
-	if (policy.p && !str_eqz(policy, "Foreground") && !str_eqz(policy, "Background") && !str_eqz(policy, "Orphan"))
+		cause_add(&cs, CAUSE_INVALID, STR("propagationPolicy"), policy,
+			"orphanDependents and deletionPropagation cannot be both set");
+	if (policy.p && !str_eqz(policy, "Foreground") && !str_eqz(policy, "Background") &&
+		!str_eqz(policy, "Orphan"))
 		cause_add(&cs, CAUSE_NOT_SUPPORTED, STR("propagationPolicy"), policy,
 			"supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"");
 	return cs.len ? status_invalid(w->arena, &options_resource, STR_NONE, &cs) : NULL;
 }
 
-static struct meta_v1_status *check_preconditions(struct write *w, const struct meta_v1_preconditions *p)
+static struct meta_v1_status *check_preconditions(
+	struct write *w, const struct meta_v1_preconditions *p)
 {
 	struct meta_v1_object_meta *old = write_old_meta(w);
 	if (!p)
@@ -38,7 +44,8 @@ static struct meta_v1_status *check_preconditions(struct write *w, const struct 
 	if (p->uid.p && !str_eq(p->uid, old->uid))
 		return status_conflict(w->arena, w->res, w->req->name,
 			arena_fmt(w->arena,
-				"the UID in the precondition (" STR_FMT ") does not match the UID in record (" STR_FMT
+				"the UID in the precondition (" STR_FMT
+				") does not match the UID in record (" STR_FMT
 				"). The object might have been deleted and "
 				"then recreated",
 				STR_ARG(p->uid), STR_ARG(old->uid))
@@ -47,7 +54,8 @@ static struct meta_v1_status *check_preconditions(struct write *w, const struct 
 		return status_conflict(w->arena, w->res, w->req->name,
 			arena_fmt(w->arena,
 				"the ResourceVersion in the precondition (" STR_FMT
-				") does not match the ResourceVersion in record (" STR_FMT "). The object might "
+				") does not match the ResourceVersion in record (" STR_FMT
+				"). The object might "
 				"have been modified",
 				STR_ARG(p->resource_version), STR_ARG(old->resource_version))
 				.p);
@@ -56,7 +64,8 @@ static struct meta_v1_status *check_preconditions(struct write *w, const struct 
 
 /* ---- finalizers of the garbage collector ---- */
 
-static void want_finalizers(struct write *w, const struct meta_v1_delete_options *o, bool *ret_orphan, bool *ret_foreground)
+static void want_finalizers(struct write *w, const struct meta_v1_delete_options *o,
+	bool *ret_orphan, bool *ret_foreground)
 {
 	const struct str_list *have = &write_old_meta(w)->finalizers;
 	struct str policy = o->propagation_policy;
@@ -68,7 +77,8 @@ static void want_finalizers(struct write *w, const struct meta_v1_delete_options
 		*ret_orphan = str_eqz(policy, "Orphan");
 		*ret_foreground = str_eqz(policy, "Foreground");
 	} else {
-		bool orphan = str_list_has(have, STR("orphan")), foreground = str_list_has(have, STR("foregroundDeletion"));
+		bool orphan = str_list_has(have, STR("orphan")),
+		     foreground = str_list_has(have, STR("foregroundDeletion"));
 		*ret_orphan = orphan || (by_kind && !foreground);
 		*ret_foreground = foreground;
 	}
@@ -82,7 +92,8 @@ static bool update_finalizers(struct write *w, const struct meta_v1_delete_optio
 	struct str_list now = { 0 };
 	bool orphan, foreground;
 	want_finalizers(w, o, &orphan, &foreground);
-	bool same = str_list_has(&old, STR("orphan")) == orphan && str_list_has(&old, STR("foregroundDeletion")) == foreground;
+	bool same = str_list_has(&old, STR("orphan")) == orphan &&
+		str_list_has(&old, STR("foregroundDeletion")) == foreground;
 	if (same)
 		return false;
 	LIST_EACH(f, &old) {
@@ -114,14 +125,18 @@ static void begin_grace(struct write *w, struct deletion *d)
 	if (!k || !k->grace)
 		return;
 	if (!time_is_zero(m->deletion_timestamp)) {
-		struct opt_int64 present = m->deletion_grace_period_seconds, asked = d->opt.grace_period_seconds;
+		struct opt_int64 present = m->deletion_grace_period_seconds,
+				 asked = d->opt.grace_period_seconds;
 		if (!present.set)
 			return;
 		if (!asked.set || asked.value >= present.value) {
 			d->pending = present.value > 0 || m->finalizers.len > 0;
 			return;
 		}
-		set_deletion(w, time_add_ns(m->deletion_timestamp, (asked.value - present.value) * 1000000000), asked.value);
+		set_deletion(w,
+			time_add_ns(
+				m->deletion_timestamp, (asked.value - present.value) * 1000000000),
+			asked.value);
 		d->graceful = true;
 		return;
 	}
@@ -155,14 +170,17 @@ static void answer_deleted(struct write *w, struct object *o, struct registry_re
 		if (w->req->resource->storage != w->req->resource) {
 			struct err err = { 0 };
 			res->object = object_convert(w->req->resource, o, &err);
-			res->status = res->object ? NULL : status_new(w->arena, REASON_INTERNAL, "%s", err.text);
+			res->status = res->object
+				? NULL
+				: status_new(w->arena, REASON_INTERNAL, "%s", err.text);
 			res->code = res->object ? res->code : 500;
 		} else {
 			res->object = object_ref(o);
 		}
 		return;
 	}
-	res->status = status_success(w->arena, w->req->resource, write_old_meta(w)->name, write_old_meta(w)->uid);
+	res->status = status_success(
+		w->arena, w->req->resource, write_old_meta(w)->name, write_old_meta(w)->uid);
 	res->code = 200;
 }
 
@@ -185,7 +203,11 @@ static struct meta_v1_status *may_delete(struct write *w, const struct meta_v1_d
 	st = st ? st : write_admit(w);
 	if (st || !ad->validate)
 		return st;
-	struct admission_attributes at = { .registry = w->r, .req = w->req, .operation = VERB_DELETE, .type = w->type, .old = w->old };
+	struct admission_attributes at = { .registry = w->r,
+		.req = w->req,
+		.operation = VERB_DELETE,
+		.type = w->type,
+		.old = w->old };
 	return ad->validate(ad->arg, &at);
 }
 
@@ -212,12 +234,14 @@ void write_run_delete(struct write *w)
 	bool held = false, differs = false;
 	if (!d.pending) {
 		differs = update_finalizers(w, &d.opt) || d.graceful;
-		held = m->finalizers.len || (w->res->kind && w->res->kind->held && w->res->kind->held(w->obj));
+		held = m->finalizers.len ||
+			(w->res->kind && w->res->kind->held && w->res->kind->held(w->obj));
 		if (held && !d.graceful)
 			mark(w);
 		differs |= held;
 	}
-	w->remove = !d.pending && !held && !(d.graceful && m->deletion_grace_period_seconds.value > 0);
+	w->remove =
+		!d.pending && !held && !(d.graceful && m->deletion_grace_period_seconds.value > 0);
 	w->created = 200;
 	if (!w->remove && d.opt.orphan_dependents.set && !d.opt.orphan_dependents.value)
 		w->created = 202;
@@ -232,11 +256,11 @@ void write_run_delete(struct write *w)
 /* ---- collections ---- */
 
 struct collection {
-	struct write *w;                     /* the request's own */
+	struct write *w; /* the request's own */
 	struct str *names, *namespaces;
 	size_t n, next;
 	_Atomic size_t under_way;
-	pthread_mutex_t lock;                /* guards failed */
+	pthread_mutex_t lock; /* guards failed */
 	struct meta_v1_status *failed;
 };
 struct collection_item {
@@ -322,8 +346,10 @@ void write_run_delete_collection(struct write *w)
 	while ((o = registry_list_next(l))) {
 		if (c->n == cap) {
 			size_t more = cap ? cap * 2 : 64;
-			c->names = arena_grow(w->arena, c->names, cap * sizeof(struct str), more * sizeof(struct str));
-			c->namespaces = arena_grow(w->arena, c->namespaces, cap * sizeof(struct str), more * sizeof(struct str));
+			c->names = arena_grow(w->arena, c->names, cap * sizeof(struct str),
+				more * sizeof(struct str));
+			c->namespaces = arena_grow(w->arena, c->namespaces,
+				cap * sizeof(struct str), more * sizeof(struct str));
 			cap = more;
 		}
 		struct str ns, name;

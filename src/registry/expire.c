@@ -9,9 +9,7 @@ struct sweep {
 	struct arena *arena;
 };
 
-static void nothing(void *arg, int result, struct object *o)
-{
-}
+static void nothing(void *arg, int result, struct object *o) {}
 
 static bool look(void *arg, struct object *o)
 {
@@ -45,7 +43,9 @@ static bool expires(const struct resource *res)
 bool registry_expire(struct registry *r)
 {
 	struct store_snapshot *sn = store_snapshot(r->store);
-	struct sweep s = { .r = r, .now = r->config.clock->wall(r->config.clock).sec, .arena = arena_new(0) };
+	struct sweep s = {
+		.r = r, .now = r->config.clock->wall(r->config.clock).sec, .arena = arena_new(0)
+	};
 	bool left = false;
 	for (size_t i = 0; i < r->n_resources; i++) {
 		s.res = r->order[i];
@@ -64,7 +64,8 @@ void expire_start(struct registry *r)
 {
 	struct store_snapshot *sn = store_snapshot(r->store);
 	for (size_t i = 0; i < r->n_resources; i++)
-		if (expires(r->order[i]) && store_snapshot_count(sn, r->order[i]->key_prefix, STR_NONE))
+		if (expires(r->order[i]) &&
+			store_snapshot_count(sn, r->order[i]->key_prefix, STR_NONE))
 			retry_watch_age(r->retry);
 	store_snapshot_free(sn);
 }

@@ -5,14 +5,26 @@
 size_t field_size(const struct field *f)
 {
 	static const size_t one[] = {
-		[KIND_BOOL] = sizeof(bool), [KIND_INT32] = sizeof(int32_t), [KIND_INT64] = sizeof(int64_t), [KIND_DOUBLE] = sizeof(double),
-		[KIND_STRING] = sizeof(struct str), [KIND_BYTES] = sizeof(struct str), [KIND_TIME] = sizeof(struct timestamp),
-		[KIND_MICROTIME] = sizeof(struct timestamp), [KIND_DURATION] = sizeof(int64_t), [KIND_QUANTITY] = sizeof(struct str),
-		[KIND_INT_OR_STRING] = sizeof(struct int_or_str), [KIND_RAW] = sizeof(struct str), [KIND_JSON] = sizeof(struct str),
+		[KIND_BOOL] = sizeof(bool),
+		[KIND_INT32] = sizeof(int32_t),
+		[KIND_INT64] = sizeof(int64_t),
+		[KIND_DOUBLE] = sizeof(double),
+		[KIND_STRING] = sizeof(struct str),
+		[KIND_BYTES] = sizeof(struct str),
+		[KIND_TIME] = sizeof(struct timestamp),
+		[KIND_MICROTIME] = sizeof(struct timestamp),
+		[KIND_DURATION] = sizeof(int64_t),
+		[KIND_QUANTITY] = sizeof(struct str),
+		[KIND_INT_OR_STRING] = sizeof(struct int_or_str),
+		[KIND_RAW] = sizeof(struct str),
+		[KIND_JSON] = sizeof(struct str),
 	};
 	static const size_t ptr[] = {
-		[KIND_BOOL] = sizeof(struct opt_bool), [KIND_INT32] = sizeof(struct opt_int32), [KIND_INT64] = sizeof(struct opt_int64),
-		[KIND_DOUBLE] = sizeof(struct opt_double), [KIND_DURATION] = sizeof(struct opt_int64),
+		[KIND_BOOL] = sizeof(struct opt_bool),
+		[KIND_INT32] = sizeof(struct opt_int32),
+		[KIND_INT64] = sizeof(struct opt_int64),
+		[KIND_DOUBLE] = sizeof(struct opt_double),
+		[KIND_DURATION] = sizeof(struct opt_int64),
 	};
 	if (f->shape == SHAPE_LIST || f->shape == SHAPE_MAP || f->shape == SHAPE_MAP_LIST)
 		return sizeof(struct str_list);
@@ -45,7 +57,9 @@ static bool resolve(const struct type *t, struct str path, struct field_path *re
 	const struct field *last = ret->steps[ret->n_steps - 1];
 	if (last->shape > SHAPE_PTR || last->kind == KIND_MESSAGE)
 		return false;
-	ret->absent = last->kind == KIND_BOOL ? "false" : last->kind == KIND_INT32 || last->kind == KIND_INT64 ? "0" : "";
+	ret->absent = last->kind == KIND_BOOL                          ? "false"
+		: last->kind == KIND_INT32 || last->kind == KIND_INT64 ? "0"
+								       : "";
 	return true;
 }
 
@@ -67,7 +81,8 @@ int fields_resolve(struct resource_extra *x, struct err *err)
 		p->absent = "";
 		struct str path = p->name;
 		for (size_t k = 0; k < ARRAY_LEN(renamed); k++)
-			if (str_eqz(x->resource.group_resource, renamed[k].resource) && str_eqz(path, renamed[k].label))
+			if (str_eqz(x->resource.group_resource, renamed[k].resource) &&
+				str_eqz(path, renamed[k].label))
 				path = str_of(renamed[k].path);
 		if (!resolve(row->type, path, p)) {
 			p->n_steps = 0;
@@ -89,11 +104,15 @@ static struct str text_of(const void *at, const struct field *f, struct arena *a
 	case KIND_QUANTITY:
 		return *(const struct str *)at;
 	case KIND_BOOL:
-		return (ptr ? ((const struct opt_bool *)at)->value : *(const bool *)at) ? STR("true") : STR_NONE;
+		return (ptr ? ((const struct opt_bool *)at)->value : *(const bool *)at)
+			? STR("true")
+			: STR_NONE;
 	case KIND_INT32:
 	case KIND_INT64: {
-		int64_t v = f->kind == KIND_INT32 ? (ptr ? ((const struct opt_int32 *)at)->value : *(const int32_t *)at) :
-			ptr ? ((const struct opt_int64 *)at)->value : *(const int64_t *)at;
+		int64_t v = f->kind == KIND_INT32
+			? (ptr ? ((const struct opt_int32 *)at)->value : *(const int32_t *)at)
+			: ptr ? ((const struct opt_int64 *)at)->value
+			      : *(const int64_t *)at;
 		return v ? arena_fmt(a, "%lld", (long long)v) : STR_NONE;
 	}
 	default:
@@ -101,7 +120,8 @@ static struct str text_of(const void *at, const struct field *f, struct arena *a
 	}
 }
 
-static struct str value_of(const struct resource *r, const struct field_path *p, const void *obj, struct arena *a)
+static struct str value_of(
+	const struct resource *r, const struct field_path *p, const void *obj, struct arena *a)
 {
 	if (r->kind && r->kind->field) {
 		struct str v = r->kind->field(obj, p->name, a);
@@ -120,10 +140,12 @@ static struct str value_of(const struct resource *r, const struct field_path *p,
 	return p->n_steps ? text_of(at, p->steps[p->n_steps - 1], a) : STR_NONE;
 }
 
-void fields_of(const struct resource *r, const void *obj, struct arena *a, struct object_pair **ret, size_t *ret_n)
+void fields_of(const struct resource *r, const void *obj, struct arena *a, struct object_pair **ret,
+	size_t *ret_n)
 {
 	const struct resource_extra *x = extra_of(r->storage);
-	struct object_pair *pairs = x->n_fields ? arena_alloc(a, x->n_fields * sizeof(*pairs)) : NULL;
+	struct object_pair *pairs =
+		x->n_fields ? arena_alloc(a, x->n_fields * sizeof(*pairs)) : NULL;
 	size_t n = 0;
 	for (size_t i = 0; i < x->n_fields; i++) {
 		struct str v = value_of(&x->resource, &x->fields[i], obj, a);

@@ -20,12 +20,14 @@ static char *read_file(const char *path)
 	return buf_take(&b);
 }
 
-static void run(struct env *e, enum resource_verb verb, const struct resource *r, const struct subresource_row *sub, void *obj,
-	const char *patch, int type)
+static void run(struct env *e, enum resource_verb verb, const struct resource *r,
+	const struct subresource_row *sub, void *obj, const char *patch, int type)
 {
 	object_unref(e->res.object);
 	e->res = (struct registry_result){ 0 };
-	e->req = (struct registry_request){ .arena = e->a, .resource = r, .sub = sub, .verb = verb, .obj = obj, .name = STR("x") };
+	e->req = (struct registry_request){
+		.arena = e->a, .resource = r, .sub = sub, .verb = verb, .obj = obj, .name = STR("x")
+	};
 	e->req.ns = r->row->namespaced ? STR("default") : STR_NONE;
 	e->req.patch = str_of(patch);
 	e->req.patch_type = (enum patch_type)type;
@@ -64,7 +66,8 @@ static void all_verbs(struct env *e, const struct resource *r, const char *text)
 	run(e, CREATE, r, NULL, obj, NULL, 0);
 	run(e, UPDATE, r, NULL, decode(e, r, text), NULL, 0);
 	json_encode(r->row->type, decode(e, r, text), &applied);
-	run(e, PATCH, r, NULL, NULL, "{\"metadata\":{\"labels\":{\"a\":\"b\"}}}", PATCH_TYPE_STRATEGIC);
+	run(e, PATCH, r, NULL, NULL, "{\"metadata\":{\"labels\":{\"a\":\"b\"}}}",
+		PATCH_TYPE_STRATEGIC);
 	run(e, PATCH, r, NULL, NULL, applied.p, PATCH_TYPE_MERGE);
 	run(e, PATCH, r, NULL, NULL, applied.p, PATCH_TYPE_STRATEGIC);
 	run(e, PATCH, r, NULL, NULL, applied.p, PATCH_TYPE_APPLY);
@@ -106,7 +109,8 @@ static void golden(void **state)
 		struct err err;
 		assert_int_equal(json_peek_type_meta(str_of(text), e->a, &version, &kind, &err), 0);
 		for (size_t i = 0; i < n_resources; i++)
-			if (str_eq(all[i]->kind_name, kind) && str_eq(all[i]->api_version, version)) {
+			if (str_eq(all[i]->kind_name, kind) &&
+				str_eq(all[i]->api_version, version)) {
 				all_verbs(e, all[i], text);
 				seen++;
 			}

@@ -33,76 +33,87 @@
 /* ---- selectable fields ---- */
 enum { FIELD_PATH_DEPTH = 4 };
 struct field_path {
-	struct str name;                     /* spec.nodeName */
+	struct str name; /* spec.nodeName */
 	const struct field *steps[FIELD_PATH_DEPTH];
-	size_t n_steps;                      /* 0: made by the kind's own function */
-	const char *absent;                  /* the value when there is none: "", "false", "0" */
+	size_t n_steps;     /* 0: made by the kind's own function */
+	const char *absent; /* the value when there is none: "", "false", "0" */
 };
 
 /* ---- kinds ---- */
 enum kind_flags {
-	KIND_GENERATION = 1 << 0,            /* counts changes of what is not metadata or status */
+	KIND_GENERATION = 1 << 0,             /* counts changes of what is not metadata or status */
 	KIND_GENERATION_ANNOTATIONS = 1 << 1, /* and of annotations (Deployment) */
-	KIND_KEEP_STATUS = 1 << 2,           /* status given on create is kept (Node) */
-	KIND_STATUS_META = 1 << 3,           /* a write to /status may change labels and annotations */
-	KIND_CREATE_ON_UPDATE = 1 << 4,      /* PUT of what is not there creates it */
-	KIND_CONDITIONAL = 1 << 5,           /* PUT without resourceVersion is refused */
-	KIND_RETURN_DELETED = 1 << 6,        /* DELETE answers with the object, not a Status */
-	KIND_ORPHANS = 1 << 7,               /* without a policy, dependents are orphaned (RC, Job) */
+	KIND_KEEP_STATUS = 1 << 2,            /* status given on create is kept (Node) */
+	KIND_STATUS_META = 1 << 3,      /* a write to /status may change labels and annotations */
+	KIND_CREATE_ON_UPDATE = 1 << 4, /* PUT of what is not there creates it */
+	KIND_CONDITIONAL = 1 << 5,      /* PUT without resourceVersion is refused */
+	KIND_RETURN_DELETED = 1 << 6,   /* DELETE answers with the object, not a Status */
+	KIND_ORPHANS = 1 << 7,          /* without a policy, dependents are orphaned (RC, Job) */
 };
 enum name_rule { NAME_SUBDOMAIN, NAME_LABEL, NAME_LABEL_1035, NAME_PATH_SEGMENT };
 
 struct write;
 typedef void (*write_run_fn)(struct write *w);
 struct kind_sub {
-	const char *name;                    /* approval */
+	const char *name; /* approval */
 	/* the same type as the object: */
-	void (*prepare)(struct write *w);    /* w->obj becomes w->old with what this subresource may change */
+	void (*prepare)(
+		struct write *w); /* w->obj becomes w->old with what this subresource may change */
 	void (*validate)(struct write *w, struct causes *cs);
 	/* another type: everything */
 	write_run_fn run;
 };
 struct kind {
-	const char *resource;                /* pods, deployments.apps */
+	const char *resource; /* pods, deployments.apps */
 	uint32_t flags;
 	enum name_rule name_rule;
-	write_run_fn create;                 /* instead of the generic create: what is not stored under its own name */
-	void (*fill)(struct write *w, void *obj); /* defaults that the schema cannot say; on create, update and patch; twice is once */
+	write_run_fn
+		create; /* instead of the generic create: what is not stored under its own name */
+	void (*fill)(struct write *w,
+		void *obj); /* defaults that the schema cannot say; on create, update and patch; twice is once */
 	void (*prepare_create)(struct write *w);
-	void (*prepare_update)(struct write *w); /* of the object itself; status is the old one already */
+	void (*prepare_update)(
+		struct write *w); /* of the object itself; status is the old one already */
 	void (*validate)(struct write *w, struct causes *cs);
 	void (*validate_update)(struct write *w, struct causes *cs);
 	/* Claims that are outside of the object (addresses, ports). claim runs last before the commit; settle once afterwards. */
 	struct meta_v1_status *(*claim)(struct write *w);
 	void (*settle)(struct write *w, bool committed);
-	void (*deleted)(struct registry *r, const struct object *o);   /* after its delete was committed; on the writer thread */
+	void (*deleted)(struct registry *r,
+		const struct object *o); /* after its delete was committed; on the writer thread */
 	/* Seconds of grace for a delete; 0: at once. NULL: no grace at all. */
-	int64_t (*grace)(struct write *w, const void *obj, const struct meta_v1_delete_options *opt);
-	bool (*held)(const void *obj);       /* true: something other than metadata.finalizers keeps a deleted object (Namespace) */
+	int64_t (*grace)(
+		struct write *w, const void *obj, const struct meta_v1_delete_options *opt);
+	bool (*held)(const void *
+			obj); /* true: something other than metadata.finalizers keeps a deleted object (Namespace) */
 	void (*begin_delete)(struct write *w); /* w->obj was given its deletionTimestamp */
 	struct meta_v1_status *(*check_delete)(struct write *w);
-	int64_t ttl_s;                       /* 0: stays; else it goes so long after last_used */
+	int64_t ttl_s; /* 0: stays; else it goes so long after last_used */
 	struct timestamp (*last_used)(const void *obj);
-	struct str (*field)(const void *obj, struct str name, struct arena *a); /* value of a selectable field without path; p NULL: not mine */
-	const struct kind_sub *subs;         /* NULL name ends */
+	struct str (*field)(const void *obj, struct str name,
+		struct arena *a); /* value of a selectable field without path; p NULL: not mine */
+	const struct kind_sub *subs; /* NULL name ends */
 };
 const struct kind *kind_of(struct str group_resource); /* NULL: the row is enough */
 
 /* ---- resources ---- */
 struct resource_extra {
-	struct resource resource;            /* first */
+	struct resource resource; /* first */
 	bool namespaced;
-	struct field_path *fields;           /* sorted by name */
+	struct field_path *fields; /* sorted by name */
 	size_t n_fields;
 	const struct field *spec, *status;   /* NULL: it has none */
 	bool status_sub;                     /* status is written through its subresource */
 	const struct conversion *conversion; /* NULL: is its own storage */
 	struct str not_supported;            /* how an unknown field label is refused */
 };
-static inline const struct resource_extra *extra_of(const struct resource *r) { return (const struct resource_extra *)r; }
+static inline const struct resource_extra *extra_of(const struct resource *r)
+{
+	return (const struct resource_extra *)r;
+}
 struct conversion {
-	const char *group_version, *plural;  /* the version that is not stored */
-	const char *storage;                 /* group/version that is */
+	const char *group_version, *plural; /* the version that is not stored */
+	const char *storage;                /* group/version that is */
 	void *(*to_storage)(const void *obj, struct arena *a);
 	void *(*from_storage)(const void *obj, struct arena *a);
 };
@@ -114,11 +125,13 @@ bool resource_namespaced(const struct resource *r);
 const struct type *resource_type(const struct resource *r);
 struct str resource_key(const struct resource *r, struct str ns, struct str name, struct arena *a);
 /* The same into buf; 0: it does not fit, so nothing of that name can be there. */
-size_t resource_key_into(const struct resource *r, struct str ns, struct str name, char *buf, size_t size);
+size_t resource_key_into(
+	const struct resource *r, struct str ns, struct str name, char *buf, size_t size);
 void key_parts(const struct resource *r, struct str key, struct str *ret_ns, struct str *ret_name);
 /* Values of obj's selectable fields that are there, sorted, for the store. */
-void fields_of(const struct resource *r, const void *obj, struct arena *a, struct object_pair **ret, size_t *ret_n);
-size_t field_size(const struct field *f);     /* bytes of the member */
+void fields_of(const struct resource *r, const void *obj, struct arena *a, struct object_pair **ret,
+	size_t *ret_n);
+size_t field_size(const struct field *f); /* bytes of the member */
 
 /* ---- the registry ---- */
 struct retry_queue;
@@ -132,7 +145,7 @@ struct registry {
 	struct map by_path, by_type;
 	struct retry_queue *retry;
 	struct service_claims *services;
-	pthread_mutex_t services_lock;       /* of a shared store: guards services_log */
+	pthread_mutex_t services_lock; /* of a shared store: guards services_log */
 	struct store_watch *services_log;
 };
 
@@ -141,47 +154,53 @@ struct write {
 	struct registry *r;
 	struct registry_request *req;
 	struct arena *arena;
-	const struct resource *res;          /* the stored version */
+	const struct resource *res; /* the stored version */
 	const struct type *type;
 	registry_done_fn done;
 	void *arg;
-	write_run_fn run;                    /* from the start; called again by the retry thread */
+	write_run_fn run; /* from the start; called again by the retry thread */
 	struct timestamp now;
-	enum resource_verb operation;                 /* CREATE, UPDATE or DELETE */
-	struct object *current;              /* a reference; NULL: none */
-	void *old, *obj;                     /* of type */
-	const struct kind_sub *sub;          /* NULL: the object itself */
-	struct meta_v1_status *refused;      /* set by prepare functions to stop */
-	void *claims;                        /* of kind->claim */
-	void *scratch;                       /* of the subresource that runs */
-	void (*amend)(struct write *w);      /* of a delete: what else the object says from now on; NULL: nothing */
+	enum resource_verb operation;   /* CREATE, UPDATE or DELETE */
+	struct object *current;         /* a reference; NULL: none */
+	void *old, *obj;                /* of type */
+	const struct kind_sub *sub;     /* NULL: the object itself */
+	struct meta_v1_status *refused; /* set by prepare functions to stop */
+	void *claims;                   /* of kind->claim */
+	void *scratch;                  /* of the subresource that runs */
+	void (*amend)(struct write
+			*w); /* of a delete: what else the object says from now on; NULL: nothing */
 	int attempts;
-	int created;                         /* answer code */
-	bool claimed, remove;                /* remove: the commit is a delete */
-	bool generated;                      /* the name was made by us */
-	bool applied;                        /* by server-side apply: managedFields are made already */
+	int created;          /* answer code */
+	bool claimed, remove; /* remove: the commit is a delete */
+	bool generated;       /* the name was made by us */
+	bool applied;         /* by server-side apply: managedFields are made already */
 	bool conditions_read;
-	bool fresh;                          /* of a shared store: what this run reads is not older than the request */
+	bool fresh; /* of a shared store: what this run reads is not older than the request */
 	struct str given_revision, given_uid; /* the client's conditions */
-	uint64_t guard_revision;             /* of a shared store: claims rest on what was known then; 0: no claims */
+	uint64_t
+		guard_revision; /* of a shared store: claims rest on what was known then; 0: no claims */
 	/* what goes out; NULL: the object itself */
 	void (*answer)(struct write *w, struct object *o, struct registry_result *res);
 };
-struct write *write_new(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg, write_run_fn run);
-void write_refuse(struct write *w, struct meta_v1_status *st);    /* ends it */
+struct write *write_new(struct registry *r, struct registry_request *req, registry_done_fn done,
+	void *arg, write_run_fn run);
+void write_refuse(struct write *w, struct meta_v1_status *st); /* ends it */
 void write_answer_obj(struct write *w, void *obj, const struct type *t, int code);
 void write_answer_object(struct write *w, struct object *o, int code); /* takes the reference */
 void write_defaults(struct write *w);
-void write_finish(struct write *w, int code);                     /* claims, then commits; dry runs end here */
-void *write_to_storage(struct write *w, void *obj);               /* of the version asked for, into the stored one */
-void write_commit(struct write *w);                               /* w->obj (or its delete), by expectation of w->current */
-void write_again(struct write *w);                                /* drops what was prepared; runs on the retry thread */
-bool write_load(struct write *w);                                 /* current and old of req's name; false: refused with 404 */
+void write_finish(struct write *w, int code); /* claims, then commits; dry runs end here */
+void *write_to_storage(
+	struct write *w, void *obj); /* of the version asked for, into the stored one */
+void write_commit(struct write *w);  /* w->obj (or its delete), by expectation of w->current */
+void write_again(struct write *w);   /* drops what was prepared; runs on the retry thread */
+bool write_load(struct write *w);    /* current and old of req's name; false: refused with 404 */
 struct meta_v1_status *write_admit(struct write *w);
 struct meta_v1_status *write_validate(struct write *w);
-void write_update_from(struct write *w);                          /* w->old and w->obj are set: the rest of an update */
-int write_patch(struct write *w, const struct type *t, const void *from, void **ret); /* 0 or refused (then ended) */
-int managed_apply(struct write *w, const struct type *t, const void *from, void **ret); /* from NULL: a create; 0 or refused (then ended) */
+void write_update_from(struct write *w); /* w->old and w->obj are set: the rest of an update */
+int write_patch(struct write *w, const struct type *t, const void *from,
+	void **ret); /* 0 or refused (then ended) */
+int managed_apply(struct write *w, const struct type *t, const void *from,
+	void **ret); /* from NULL: a create; 0 or refused (then ended) */
 void managed_track(struct write *w);
 void write_create(struct write *w);
 void write_run_create(struct write *w);
@@ -189,15 +208,18 @@ void write_run_update(struct write *w);
 void write_run_delete(struct write *w);
 void write_run_delete_collection(struct write *w);
 void write_run_scale(struct write *w);
-void registry_get(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg);
+void registry_get(
+	struct registry *r, struct registry_request *req, registry_done_fn done, void *arg);
 struct meta_v1_status *write_check_namespace(struct write *w);
 const struct kind_sub *kind_sub_of(const struct resource *res, struct str name);
 /* Answers with o in the version that was asked for. Takes the reference. */
-void answer_object(struct registry_request *req, struct object *o, int code, registry_done_fn done, void *arg);
-void answer_status(struct registry_request *req, struct meta_v1_status *st, registry_done_fn done, void *arg);
+void answer_object(
+	struct registry_request *req, struct object *o, int code, registry_done_fn done, void *arg);
+void answer_status(
+	struct registry_request *req, struct meta_v1_status *st, registry_done_fn done, void *arg);
 
 struct retry_queue *retry_new(struct registry *r);
-void retry_watch_age(struct retry_queue *q);                      /* something that expires was stored */
+void retry_watch_age(struct retry_queue *q); /* something that expires was stored */
 bool registry_expire(struct registry *r);
 void expire_start(struct registry *r);
 void retry_push(struct retry_queue *q, struct write *w);
@@ -217,21 +239,28 @@ struct meta_v1_object_meta *write_meta(struct write *w);
 struct meta_v1_object_meta *write_old_meta(struct write *w);
 
 /* ---- members by row ---- */
-static inline void *member(void *obj, const struct field *f) { return (char *)obj + f->offset; }
-static inline const void *cmember(const void *obj, const struct field *f) { return (const char *)obj + f->offset; }
+static inline void *member(void *obj, const struct field *f)
+{
+	return (char *)obj + f->offset;
+}
+static inline const void *cmember(const void *obj, const struct field *f)
+{
+	return (const char *)obj + f->offset;
+}
 
 /* ---- selection ---- */
 struct selection {
 	struct selector *labels;
 	struct field_term *fields;
 	size_t n_fields;
-	struct str name, ns;                 /* metadata.name=…, metadata.namespace=…; empty: any */
-	bool none;                           /* contradicts itself */
+	struct str name, ns; /* metadata.name=…, metadata.namespace=…; empty: any */
+	bool none;           /* contradicts itself */
 };
 struct meta_v1_status *selection_parse(const struct registry_request *req, struct selection *ret);
 bool selection_matches(const struct selection *s, const struct resource *r, const struct object *o);
 bool selection_any(const struct selection *s);
-const char *field_absent(const struct resource *storage, struct str label); /* the value of what is not stored: "", "false", "0" */
+const char *field_absent(const struct resource *storage,
+	struct str label); /* the value of what is not stored: "", "false", "0" */
 
 void json_cut_revision(struct str json, struct str *ret_head, struct str *ret_tail);
 struct meta_v1_status *revision_parse(struct arena *a, struct str text, uint64_t *ret);

@@ -12,7 +12,8 @@ static const struct str last_applied = { "kubectl.kubernetes.io/last-applied-con
 
 /* ---- entries <-> owners ---- */
 
-static bool read_owners(const struct meta_v1_object_meta *m, struct arena *a, struct field_owners *ret)
+static bool read_owners(
+	const struct meta_v1_object_meta *m, struct arena *a, struct field_owners *ret)
 {
 	LIST_EACH(e, &m->managed_fields) {
 		struct field_owner o = { .manager = e->manager,
@@ -33,7 +34,8 @@ static bool read_owners(const struct meta_v1_object_meta *m, struct arena *a, st
 	return true;
 }
 
-static void write_owners(const struct field_owners *owners, struct meta_v1_object_meta *m, struct arena *a)
+static void write_owners(
+	const struct field_owners *owners, struct meta_v1_object_meta *m, struct arena *a)
 {
 	m->managed_fields = (__typeof__(m->managed_fields)){ 0 };
 	for (size_t i = 0; i < owners->len; i++) {
@@ -63,12 +65,14 @@ static struct field_set *ignored(const struct write *w)
 	bool of_status = w->req->sub && !strcmp(w->req->sub->name, "status");
 	if (!of_status && !extra_of(w->res)->status_sub)
 		return NULL;
-	if (json_parse(str_of(of_status ? spec : status), w->arena, &v, &err) || field_set_from_fields(&v, w->arena, &s, &err))
+	if (json_parse(str_of(of_status ? spec : status), w->arena, &v, &err) ||
+		field_set_from_fields(&v, w->arena, &s, &err))
 		return NULL;
 	return s;
 }
 
-static struct field_request request(const struct write *w, const struct type *t, struct str api_version)
+static struct field_request request(
+	const struct write *w, const struct type *t, struct str api_version)
 {
 	return (struct field_request){
 		.type = t,
@@ -94,7 +98,8 @@ static struct value tree_of(const struct type *t, const void *obj, struct arena 
 
 static bool is_reset(const struct meta_v1_object_meta *m)
 {
-	return m->managed_fields.len == 1 && model_is_zero(&meta_v1_managed_fields_entry_type, &m->managed_fields.items[0]);
+	return m->managed_fields.len == 1 &&
+		model_is_zero(&meta_v1_managed_fields_entry_type, &m->managed_fields.items[0]);
 }
 
 void managed_track(struct write *w)
@@ -114,14 +119,16 @@ void managed_track(struct write *w)
 			return;
 	}
 	struct field_request r = request(w, w->type, w->res->api_version);
-	struct value before = tree_of(w->type, w->old, w->arena), after = tree_of(w->type, w->obj, w->arena);
+	struct value before = tree_of(w->type, w->old, w->arena),
+		     after = tree_of(w->type, w->obj, w->arena);
 	fields_track_update(&r, &before, &after, &owners, w->arena);
 	write_owners(&owners, m, w->arena);
 }
 
 /* ---- apply ---- */
 
-static struct meta_v1_status *conflict(struct write *w, const struct field_conflict *c, size_t n, const char *text)
+static struct meta_v1_status *conflict(
+	struct write *w, const struct field_conflict *c, size_t n, const char *text)
 {
 	struct meta_v1_status *st = status_new(w->arena, REASON_CONFLICT, "%s", text);
 	st->details = arena_alloc(w->arena, sizeof(*st->details));
@@ -129,26 +136,30 @@ static struct meta_v1_status *conflict(struct write *w, const struct field_confl
 		struct meta_v1_status_cause *cause = LIST_ADD(w->arena, &st->details->causes);
 		cause->reason = STR("FieldManagerConflict");
 		cause->field = c[i].path;
-		cause->message = arena_fmt(w->arena, "conflict with \"" STR_FMT "\"%s" STR_FMT, STR_ARG(c[i].manager),
-			c[i].api_version.len ? " using " : "", STR_ARG(c[i].api_version));
+		cause->message = arena_fmt(w->arena, "conflict with \"" STR_FMT "\"%s" STR_FMT,
+			STR_ARG(c[i].manager), c[i].api_version.len ? " using " : "",
+			STR_ARG(c[i].api_version));
 	}
 	return st;
 }
 
 static struct value *last_applied_of(const struct value *live)
 {
-	struct value *meta = value_get(live, STR("metadata")), *annotations = meta ? value_get(meta, STR("annotations")) : NULL;
+	struct value *meta = value_get(live, STR("metadata")),
+		     *annotations = meta ? value_get(meta, STR("annotations")) : NULL;
 	struct value *text = annotations ? value_get(annotations, last_applied) : NULL;
 	return text && text->kind == VALUE_TEXT ? text : NULL;
 }
 
 /* Whether each of the fields was put there by kubectl's own apply. */
-static bool applied_before(struct write *w, const struct type *t, const struct value *live, const struct field_conflict *c, size_t n)
+static bool applied_before(struct write *w, const struct type *t, const struct value *live,
+	const struct field_conflict *c, size_t n)
 {
 	struct value *text = last_applied_of(live), was;
 	struct err err;
 	struct str *paths;
-	if (!str_eqz(w->req->field_manager, "kubectl") || !text || json_parse(text->text, w->arena, &was, &err))
+	if (!str_eqz(w->req->field_manager, "kubectl") || !text ||
+		json_parse(text->text, w->arena, &was, &err))
 		return false;
 	size_t n_paths = field_set_paths(field_set_of(t, &was, w->arena), w->arena, &paths);
 	for (size_t i = 0; i < n; i++) {
@@ -169,7 +180,8 @@ static struct str unknown_fields(const struct decode_notes *notes)
 	for (size_t i = 0; i < notes->len; i++) {
 		struct str n = notes->items[i];
 		if (str_has_prefix(n, unknown))
-			buf_addf(&b, "%s.%.*s: field not declared in schema", b.len ? "\n" : "", (int)(n.len - unknown.len - 1), n.p + unknown.len);
+			buf_addf(&b, "%s.%.*s: field not declared in schema", b.len ? "\n" : "",
+				(int)(n.len - unknown.len - 1), n.p + unknown.len);
 		else
 			buf_addf(&b, "%s" STR_FMT, b.len ? "\n" : "", STR_ARG(n));
 	}
@@ -180,8 +192,10 @@ static struct meta_v1_status *not_of_type(struct write *w, const struct type *t,
 {
 	const struct resource *r = w->req->resource;
 	return status_new(w->arena, REASON_NONE,
-		"failed to create typed patch object (" STR_FMT "/" STR_FMT "; " STR_FMT "/" STR_FMT ", Kind=%s): " STR_FMT,
-		STR_ARG(w->req->ns), STR_ARG(w->req->name), STR_ARG(r->group), STR_ARG(r->version), t->name, STR_ARG(why));
+		"failed to create typed patch object (" STR_FMT "/" STR_FMT "; " STR_FMT "/" STR_FMT
+		", Kind=%s): " STR_FMT,
+		STR_ARG(w->req->ns), STR_ARG(w->req->name), STR_ARG(r->group), STR_ARG(r->version),
+		t->name, STR_ARG(why));
 }
 
 /* The applied text as a tree: an object of this type with nothing unknown in it. */
@@ -199,20 +213,23 @@ static struct meta_v1_status *read_applied(struct write *w, const struct type *t
 			.plural = { "patchoptions", 12 },
 		};
 		struct causes cs = { .arena = a };
-		cause_add(&cs, CAUSE_REQUIRED, STR("fieldManager"), STR_NONE, "is required for apply patch");
+		cause_add(&cs, CAUSE_REQUIRED, STR("fieldManager"), STR_NONE,
+			"is required for apply patch");
 		return status_invalid(a, &options, STR_NONE, &cs);
 	}
 	if (json_parse(w->req->patch, a, ret, &err))
 		return status_new(a, REASON_BAD_REQUEST, "error decoding YAML: %s", err.text);
 	struct str version = STR_NONE, kind = STR_NONE;
-	struct value *v = ret->kind == VALUE_OBJECT ? value_get(ret, STR("apiVersion")) : NULL, *k = v ? value_get(ret, STR("kind")) : NULL;
+	struct value *v = ret->kind == VALUE_OBJECT ? value_get(ret, STR("apiVersion")) : NULL,
+		     *k = v ? value_get(ret, STR("kind")) : NULL;
 	version = v && v->kind == VALUE_TEXT ? v->text : version;
 	kind = k && k->kind == VALUE_TEXT ? k->text : kind;
 	struct str want = w->req->resource->api_version;
 	if (!str_eq(version, want) || !str_eqz(kind, t->name))
 		return status_new(a, REASON_BAD_REQUEST,
-			"the applied object is " STR_FMT " of " STR_FMT ", but the path is of %s of " STR_FMT, STR_ARG(kind),
-			STR_ARG(version), t->name, STR_ARG(want));
+			"the applied object is " STR_FMT " of " STR_FMT
+			", but the path is of %s of " STR_FMT,
+			STR_ARG(kind), STR_ARG(version), t->name, STR_ARG(want));
 	if (value_to_object(t, ret, a, &notes, &obj, &err))
 		return not_of_type(w, t, str_of(err.text));
 	if (notes.len)
@@ -224,13 +241,15 @@ static struct meta_v1_status *read_applied(struct write *w, const struct type *t
 
 /* What kubectl applied by itself before tracking is its own, as if it had been tracked; all else belongs to who came before. kubectl looks
  * for the owner of its record to take its fields over, so this must not be the owner of everything. */
-static void owners_before(struct write *w, const struct type *t, const struct value *live, struct field_owners *owners)
+static void owners_before(struct write *w, const struct type *t, const struct value *live,
+	struct field_owners *owners)
 {
 	struct value *text = last_applied_of(live), was, nothing = { .kind = VALUE_OBJECT };
 	struct arena *a = w->arena;
 	struct err err;
 	void *obj;
-	if (!text || json_parse(text->text, a, &was, &err) || value_to_object(t, &was, a, NULL, &obj, &err))
+	if (!text || json_parse(text->text, a, &was, &err) ||
+		value_to_object(t, &was, a, NULL, &obj, &err))
 		return;
 	struct meta_v1_object_meta *m = model_meta(t, obj);
 	str_map_set(a, &m->annotations, last_applied, text->text);
@@ -244,10 +263,12 @@ static void owners_before(struct write *w, const struct type *t, const struct va
 }
 
 /* kubectl's own record, where it keeps one, follows what it applies this way: then it can go back to applying by itself. */
-static void renew_last_applied(struct write *w, struct meta_v1_object_meta *m, const struct value *applied)
+static void renew_last_applied(
+	struct write *w, struct meta_v1_object_meta *m, const struct value *applied)
 {
 	CLEAN_BUF struct buf json = { 0 };
-	if (w->req->sub || !str_eqz(w->req->field_manager, "kubectl") || !str_map_has(&m->annotations, last_applied))
+	if (w->req->sub || !str_eqz(w->req->field_manager, "kubectl") ||
+		!str_map_has(&m->annotations, last_applied))
 		return;
 	json_write(applied, &json);
 	buf_addc(&json, '\n');
@@ -272,9 +293,11 @@ int managed_apply(struct write *w, const struct type *t, const void *from, void 
 	}
 	if (!st) {
 		struct field_request r = request(w, t, w->req->resource->api_version);
-		int rc = fields_apply(&r, &live, &applied, w->req->force, &owners, w->arena, &merged, &conflicts, &n, &err);
+		int rc = fields_apply(&r, &live, &applied, w->req->force, &owners, w->arena,
+			&merged, &conflicts, &n, &err);
 		if (rc == APPLY_CONFLICT && applied_before(w, t, &live, conflicts, n))
-			rc = fields_apply(&r, &live, &applied, true, &owners, w->arena, &merged, &conflicts, &n, &err);
+			rc = fields_apply(&r, &live, &applied, true, &owners, w->arena, &merged,
+				&conflicts, &n, &err);
 		if (rc == APPLY_CONFLICT)
 			st = conflict(w, conflicts, n, err.text);
 		else if (rc)

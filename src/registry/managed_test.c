@@ -10,12 +10,15 @@ static int apply(struct env *e, const char *path, const char *manager, bool forc
 	return req_run(e);
 }
 
-#define MAP(data) "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"},\"data\":" data "}"
+#define MAP(data) \
+	"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"},\"data\":" data \
+	"}"
 
 static void create_and_give_up(void **state)
 {
 	struct env *e = *state;
-	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\",\"y\":\"2\"}")), 201);
+	assert_int_equal(
+		apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\",\"y\":\"2\"}")), 201);
 	assert_at(e, "metadata.managedFields.0.manager", "one");
 	assert_at(e, "metadata.managedFields.0.operation", "Apply");
 	assert_at(e, "metadata.managedFields.0.apiVersion", "v1");
@@ -23,7 +26,8 @@ static void create_and_give_up(void **state)
 	assert_at(e, "metadata.managedFields.0.fieldsV1", "{\"f:data\":{\"f:x\":{},\"f:y\":{}}}");
 	const char *revision = at(e, "metadata.resourceVersion");
 	test_time.sec += 60;
-	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\",\"y\":\"2\"}")), 200);
+	assert_int_equal(
+		apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\",\"y\":\"2\"}")), 200);
 	assert_at(e, "metadata.resourceVersion", revision); /* the same again is no write */
 	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\"}")), 200);
 	assert_at(e, "data.y", "-");
@@ -34,14 +38,18 @@ static void conflicts(void **state)
 {
 	struct env *e = *state;
 	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\"}")), 201);
-	assert_int_equal(apply(e, "configmaps/a", "two", false, MAP("{\"x\":\"1\",\"z\":\"3\"}")), 200); /* agreeing is no conflict */
-	assert_int_equal(apply(e, "configmaps/a", "two", false, MAP("{\"x\":\"9\",\"z\":\"3\"}")), 409);
-	assert_refused(e, 409, "Apply failed with 1 conflict: conflict with \"one\" using v1: .data.x");
+	assert_int_equal(apply(e, "configmaps/a", "two", false, MAP("{\"x\":\"1\",\"z\":\"3\"}")),
+		200); /* agreeing is no conflict */
+	assert_int_equal(
+		apply(e, "configmaps/a", "two", false, MAP("{\"x\":\"9\",\"z\":\"3\"}")), 409);
+	assert_refused(
+		e, 409, "Apply failed with 1 conflict: conflict with \"one\" using v1: .data.x");
 	assert_at(e, "reason", "Conflict");
 	assert_at(e, "details.causes.0.reason", "FieldManagerConflict");
 	assert_at(e, "details.causes.0.field", ".data.x");
 	assert_at(e, "details.causes.0.message", "conflict with \"one\" using v1");
-	assert_int_equal(apply(e, "configmaps/a", "two", true, MAP("{\"x\":\"9\",\"z\":\"3\"}")), 200);
+	assert_int_equal(
+		apply(e, "configmaps/a", "two", true, MAP("{\"x\":\"9\",\"z\":\"3\"}")), 200);
 	assert_at(e, "data.x", "9");
 	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{}")), 200);
 	assert_at(e, "data.x", "9"); /* it was two's already */
@@ -50,12 +58,14 @@ static void conflicts(void **state)
 static void other_writers(void **state)
 {
 	struct env *e = *state;
-	OK(e, CREATE, "configmaps", "default", "{\"metadata\":{\"name\":\"a\"},\"data\":{\"old\":\"1\"}}");
+	OK(e, CREATE, "configmaps", "default",
+		"{\"metadata\":{\"name\":\"a\"},\"data\":{\"old\":\"1\"}}");
 	assert_at(e, "metadata.managedFields", "-"); /* not tracked before the first apply */
 	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"old\":\"2\"}")), 409);
 	assert_refused(e, 409, "conflict with \"before-first-apply\" using v1: .data.old");
 	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\"}")), 200);
-	req_new(e, PATCH, "configmaps/a", "default", "{\"data\":{\"x\":\"5\"}}")->field_manager = STR("editor");
+	req_new(e, PATCH, "configmaps/a", "default", "{\"data\":{\"x\":\"5\"}}")->field_manager =
+		STR("editor");
 	req_run(e);
 	assert_int_equal(apply(e, "configmaps/a", "one", false, MAP("{\"x\":\"1\"}")), 409);
 	assert_refused(e, 409, "conflict with \"editor\" using v1: .data.x");
@@ -82,7 +92,8 @@ static void kubectl_takes_over_its_own(void **state)
 		"{\"f:data\":{},\"f:metadata\":{\"f:annotations\":{\".\":{},\"f:kubectl.kubernetes.io/last-applied-configuration\":{}}}}");
 	assert_at(e, "metadata.managedFields.1.manager", "before-first-apply");
 	assert_at(e, "metadata.managedFields.1.fieldsV1", "{\"f:data\":{\"f:y\":{}}}");
-	assert_at(e, "metadata.annotations.kubectl~kubernetes~io/last-applied-configuration", MAP("{\"x\":\"2\"}") "\n");
+	assert_at(e, "metadata.annotations.kubectl~kubernetes~io/last-applied-configuration",
+		MAP("{\"x\":\"2\"}") "\n");
 }
 
 static void refusals(void **state)
@@ -97,13 +108,15 @@ static void refusals(void **state)
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"a\"}}",
 			"the applied object is Secret of v1", 400 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"},\"bogus\":1}",
-			"failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .bogus: field not declared in schema", 500 },
+			"failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .bogus: field not declared in schema",
+			500 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\",\"managedFields\":[{}]}}",
 			"metadata.managedFields must be nil", 400 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"b\"}}",
 			"the name of the object (b) does not match the name on the URL (a)", 400 },
 		{ "m", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\",\"uid\":\"u\"}}",
-			"uid mismatch: the provided object specified uid u, and no existing object was found", 409 },
+			"uid mismatch: the provided object specified uid u, and no existing object was found",
+			409 },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -125,14 +138,17 @@ static void status_has_its_own_owner(void **state)
 	assert_at(e, "status.replicas", "-");
 	assert_null(strstr(body(e), "f:status"));
 	assert_at(e, "metadata.generation", "1");
-	req_new(e, PATCH, "apps/v1:deployments/d/status", "default", "{\"status\":{\"replicas\":2}}")->field_manager = STR("controller");
+	req_new(e, PATCH, "apps/v1:deployments/d/status", "default",
+		"{\"status\":{\"replicas\":2}}")
+		->field_manager = STR("controller");
 	assert_int_equal(req_run(e), 200);
 	assert_at(e, "metadata.managedFields.1.manager", "controller");
 	assert_at(e, "metadata.managedFields.1.subresource", "status");
 	assert_at(e, "metadata.managedFields.1.fieldsV1", "{\"f:status\":{\"f:replicas\":{}}}");
 	assert_at(e, "metadata.generation", "1");
 	/* scaling takes replicas from who applied it */
-	req_new(e, PATCH, "apps/v1:deployments/d/scale", "default", "{\"spec\":{\"replicas\":3}}")->field_manager = STR("scaler");
+	req_new(e, PATCH, "apps/v1:deployments/d/scale", "default", "{\"spec\":{\"replicas\":3}}")
+		->field_manager = STR("scaler");
 	assert_int_equal(req_run(e), 200);
 	assert_int_equal(
 		apply(e, "apps/v1:deployments/d", "one", false,
@@ -147,7 +163,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
-		T(create_and_give_up), T(conflicts), T(other_writers), T(kubectl_takes_over_its_own), T(refusals), T(status_has_its_own_owner),
+		T(create_and_give_up),
+		T(conflicts),
+		T(other_writers),
+		T(kubectl_takes_over_its_own),
+		T(refusals),
+		T(status_has_its_own_owner),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,7 +59,8 @@ void meta_prepare_create(struct write *w)
 	struct meta_v1_object_meta *m = write_meta(w);
 	struct registry_request *req = w->req;
 	if (m->resource_version.len && !str_eqz(m->resource_version, "0")) {
-		w->refused = status_new(w->arena, REASON_NONE, "resourceVersion should not be set on objects to be created");
+		w->refused = status_new(w->arena, REASON_NONE,
+			"resourceVersion should not be set on objects to be created");
 		return;
 	}
 	if (!w->res->row->namespaced) {
@@ -73,8 +74,9 @@ void meta_prepare_create(struct write *w)
 	}
 	if (req->name.len && m->name.len && !str_eq(req->name, m->name)) {
 		w->refused = status_new(w->arena, REASON_BAD_REQUEST,
-			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")", STR_ARG(m->name),
-			STR_ARG(req->name));
+			"the name of the object (" STR_FMT
+			") does not match the name on the URL (" STR_FMT ")",
+			STR_ARG(m->name), STR_ARG(req->name));
 		return;
 	}
 	if (req->name.len)
@@ -105,7 +107,8 @@ static void validate_owners(const struct meta_v1_object_meta *m, struct str path
 	const struct meta_v1_owner_reference *controller = NULL;
 	size_t i = 0;
 	LIST_EACH(o, &m->owner_references) {
-		struct str at = arena_fmt(cs->arena, STR_FMT ".ownerReferences[%zu]", STR_ARG(path), i++);
+		struct str at =
+			arena_fmt(cs->arena, STR_FMT ".ownerReferences[%zu]", STR_ARG(path), i++);
 		const struct {
 			const char *name, *why;
 			struct str value;
@@ -117,17 +120,23 @@ static void validate_owners(const struct meta_v1_object_meta *m, struct str path
 		};
 		for (size_t k = 0; k < ARRAY_LEN(parts); k++)
 			if (!parts[k].value.len)
-				cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".%s", STR_ARG(at), parts[k].name),
+				cause_add(cs, CAUSE_INVALID,
+					arena_fmt(cs->arena, STR_FMT ".%s", STR_ARG(at),
+						parts[k].name),
 					STR(""), "%s", parts[k].why);
 		if (is_kind_prefix(o))
-			cause_add(cs, CAUSE_INVALID, at, o->kind, "/v1, Kind=Event is disallowed from being an owner");
+			cause_add(cs, CAUSE_INVALID, at, o->kind,
+				"/v1, Kind=Event is disallowed from being an owner");
 		if (!o->controller.value)
 			continue;
 		if (controller)
-			cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".ownerReferences", STR_ARG(path)), o->name,
+			cause_add(cs, CAUSE_INVALID,
+				arena_fmt(cs->arena, STR_FMT ".ownerReferences", STR_ARG(path)),
+				o->name,
 				"Only one reference can have Controller set to true. Found \"true\" in references for " STR_FMT
 				"/" STR_FMT " and " STR_FMT "/" STR_FMT,
-				STR_ARG(controller->kind), STR_ARG(controller->name), STR_ARG(o->kind), STR_ARG(o->name));
+				STR_ARG(controller->kind), STR_ARG(controller->name),
+				STR_ARG(o->kind), STR_ARG(o->name));
 		controller = o;
 	}
 }
@@ -158,10 +167,12 @@ void meta_validate_annotations(const struct str_map *m, struct str path, struct 
 		total += p->key.len + p->value.len;
 	}
 	if (total > ANNOTATIONS_MAX)
-		cause_add(cs, CAUSE_TOO_LONG, path, STR_NONE, "may not be more than %d bytes", ANNOTATIONS_MAX);
+		cause_add(cs, CAUSE_TOO_LONG, path, STR_NONE, "may not be more than %d bytes",
+			ANNOTATIONS_MAX);
 }
 
-static void validate_finalizers(const struct meta_v1_object_meta *m, struct str path, struct causes *cs)
+static void validate_finalizers(
+	const struct meta_v1_object_meta *m, struct str path, struct causes *cs)
 {
 	struct str at = arena_fmt(cs->arena, STR_FMT ".finalizers", STR_ARG(path));
 	bool orphan = false, foreground = false;
@@ -173,21 +184,26 @@ static void validate_finalizers(const struct meta_v1_object_meta *m, struct str 
 		if (bad)
 			cause_add(cs, CAUSE_INVALID, at, *f, "%s", bad);
 		else if (str_find(*f, '/') < 0 && !o && !fg && !str_eqz(*f, "kubernetes"))
-			cause_add(cs, CAUSE_INVALID, at, *f, "name is neither a standard finalizer name nor is it fully qualified");
+			cause_add(cs, CAUSE_INVALID, at, *f,
+				"name is neither a standard finalizer name nor is it fully qualified");
 	}
 	if (orphan && foreground)
-		cause_add(cs, CAUSE_INVALID, at, STR_NONE, "finalizer orphan and foregroundDeletion cannot be both set");
+		cause_add(cs, CAUSE_INVALID, at, STR_NONE,
+			"finalizer orphan and foregroundDeletion cannot be both set");
 }
 
 void meta_validate(const struct meta_v1_object_meta *m, struct str path, struct causes *cs)
 {
 	if (m->generation < 0)
-		cause_add(cs, CAUSE_INVALID, arena_fmt(cs->arena, STR_FMT ".generation", STR_ARG(path)), STR_NONE,
+		cause_add(cs, CAUSE_INVALID,
+			arena_fmt(cs->arena, STR_FMT ".generation", STR_ARG(path)), STR_NONE,
 			"%lld: must be greater than or equal to 0", (long long)m->generation);
 	if (m->labels.len)
-		meta_validate_labels(&m->labels, arena_fmt(cs->arena, STR_FMT ".labels", STR_ARG(path)), cs);
+		meta_validate_labels(
+			&m->labels, arena_fmt(cs->arena, STR_FMT ".labels", STR_ARG(path)), cs);
 	if (m->annotations.len)
-		meta_validate_annotations(&m->annotations, arena_fmt(cs->arena, STR_FMT ".annotations", STR_ARG(path)), cs);
+		meta_validate_annotations(&m->annotations,
+			arena_fmt(cs->arena, STR_FMT ".annotations", STR_ARG(path)), cs);
 	if (m->owner_references.len)
 		validate_owners(m, path, cs);
 	if (m->finalizers.len)
@@ -205,10 +221,12 @@ void meta_validate_create(struct write *w, struct causes *cs)
 		if (g.p[g.len - 1] == '-')
 			g = arena_fmt(cs->arena, "%.*sa", (int)g.len - 1, g.p);
 		if ((bad = name_check(rule, g)))
-			cause_add(cs, CAUSE_INVALID, STR("metadata.generateName"), m->generate_name, "%s", bad);
+			cause_add(cs, CAUSE_INVALID, STR("metadata.generateName"), m->generate_name,
+				"%s", bad);
 	}
 	if (!m->name.len)
-		cause_add(cs, CAUSE_REQUIRED, STR("metadata.name"), STR_NONE, "name or generateName is required");
+		cause_add(cs, CAUSE_REQUIRED, STR("metadata.name"), STR_NONE,
+			"name or generateName is required");
 	else if ((bad = name_check(rule, m->name)))
 		cause_add(cs, CAUSE_INVALID, STR("metadata.name"), m->name, "%s", bad);
 	meta_validate(m, STR("metadata"), cs);
@@ -234,7 +252,8 @@ void meta_prepare_update(struct write *w)
 	m->resource_version = old->resource_version;
 }
 
-static void immutable_time(struct causes *cs, const char *path, struct timestamp now, struct timestamp old)
+static void immutable_time(
+	struct causes *cs, const char *path, struct timestamp now, struct timestamp old)
 {
 	if (now.sec == old.sec)
 		return;
@@ -246,7 +265,8 @@ static void immutable_time(struct causes *cs, const char *path, struct timestamp
 static void immutable_text(struct causes *cs, const char *path, struct str now, struct str old)
 {
 	if (!str_eq(now, old))
-		cause_add(cs, CAUSE_INVALID, str_of(path), now.p ? now : STR(""), "field is immutable");
+		cause_add(cs, CAUSE_INVALID, str_of(path), now.p ? now : STR(""),
+			"field is immutable");
 }
 
 void meta_validate_update(struct write *w, struct causes *cs)
@@ -255,17 +275,21 @@ void meta_validate_update(struct write *w, struct causes *cs)
 	immutable_text(cs, "metadata.name", m->name, old->name);
 	immutable_text(cs, "metadata.namespace", m->namespace, old->namespace);
 	immutable_text(cs, "metadata.uid", m->uid, old->uid);
-	immutable_time(cs, "metadata.creationTimestamp", m->creation_timestamp, old->creation_timestamp);
-	immutable_time(cs, "metadata.deletionTimestamp", m->deletion_timestamp, old->deletion_timestamp);
+	immutable_time(
+		cs, "metadata.creationTimestamp", m->creation_timestamp, old->creation_timestamp);
+	immutable_time(
+		cs, "metadata.deletionTimestamp", m->deletion_timestamp, old->deletion_timestamp);
 	if (m->deletion_grace_period_seconds.set != old->deletion_grace_period_seconds.set ||
 		m->deletion_grace_period_seconds.value != old->deletion_grace_period_seconds.value)
-		cause_add(cs, CAUSE_INVALID, STR("metadata.deletionGracePeriodSeconds"), STR_NONE, "%lld: field is immutable",
+		cause_add(cs, CAUSE_INVALID, STR("metadata.deletionGracePeriodSeconds"), STR_NONE,
+			"%lld: field is immutable",
 			(long long)m->deletion_grace_period_seconds.value);
 	if (!time_is_zero(old->deletion_timestamp)) {
 		CLEAN_BUF struct buf added = { 0 };
 		LIST_EACH(f, &m->finalizers) {
 			if (!str_list_has(&old->finalizers, *f))
-				buf_addf(&added, "%s\"" STR_FMT "\"", added.len ? ", " : "", STR_ARG(*f));
+				buf_addf(&added, "%s\"" STR_FMT "\"", added.len ? ", " : "",
+					STR_ARG(*f));
 		}
 		if (added.len)
 			cause_add(cs, CAUSE_FORBIDDEN, STR("metadata.finalizers"), STR_NONE,

@@ -20,7 +20,8 @@ static struct meta_v1_status *invalid_patch(struct write *w, struct str value, c
 
 static struct meta_v1_status *rejected(struct write *w, const char *why)
 {
-	struct meta_v1_status *st = status_new(w->arena, REASON_INVALID, "the server rejected our request due to an error in our request");
+	struct meta_v1_status *st = status_new(w->arena, REASON_INVALID,
+		"the server rejected our request due to an error in our request");
 	st->details = arena_alloc(w->arena, sizeof(*st->details));
 	struct meta_v1_status_cause *c = LIST_ADD(w->arena, &st->details->causes);
 	c->reason = STR("UnexpectedServerResponse");
@@ -30,12 +31,15 @@ static struct meta_v1_status *rejected(struct write *w, const char *why)
 
 static struct meta_v1_status *apply_json(struct patch_job *j)
 {
-	return patch_json(&j->doc, &j->patch, j->w->arena, &j->err) ? rejected(j->w, j->err.text) : NULL;
+	return patch_json(&j->doc, &j->patch, j->w->arena, &j->err) ? rejected(j->w, j->err.text)
+								    : NULL;
 }
 
 static struct meta_v1_status *apply_merge(struct patch_job *j)
 {
-	return patch_merge(&j->doc, &j->patch, j->w->arena, &j->err) ? status_new(j->w->arena, REASON_BAD_REQUEST, "%s", j->err.text) : NULL;
+	return patch_merge(&j->doc, &j->patch, j->w->arena, &j->err)
+		? status_new(j->w->arena, REASON_BAD_REQUEST, "%s", j->err.text)
+		: NULL;
 }
 
 static struct meta_v1_status *apply_strategic(struct patch_job *j)
@@ -44,15 +48,16 @@ static struct meta_v1_status *apply_strategic(struct patch_job *j)
 		return status_new(j->w->arena, REASON_BAD_REQUEST,
 			"error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}");
 	return patch_strategic(j->t, &j->doc, &j->patch, j->w->arena, &j->err)
-		       ? status_new(j->w->arena, REASON_BAD_REQUEST, "%s", j->err.text)
-		       : NULL;
+		? status_new(j->w->arena, REASON_BAD_REQUEST, "%s", j->err.text)
+		: NULL;
 }
 
 static struct meta_v1_status *(*const appliers[])(struct patch_job *) = {
 	[PATCH_TYPE_JSON] = apply_json,
 	[PATCH_TYPE_MERGE] = apply_merge,
 	[PATCH_TYPE_STRATEGIC] = apply_strategic,
-	[PATCH_TYPE_APPLY] = apply_merge, /* only of what has no managedFields: Scale; all else goes to managed.c */
+	[PATCH_TYPE_APPLY] =
+		apply_merge, /* only of what has no managedFields: Scale; all else goes to managed.c */
 };
 
 static struct meta_v1_status *take_notes(struct write *w, const struct decode_notes *notes)
@@ -77,7 +82,8 @@ int write_patch(struct write *w, const struct type *t, const void *from, void **
 	struct decode_notes notes = { .arena = w->arena };
 	struct meta_v1_status *st = NULL;
 	if (json_parse(w->req->patch, w->arena, &j.patch, &j.err))
-		st = status_new(w->arena, REASON_BAD_REQUEST, "error decoding patch: %s", j.err.text);
+		st = status_new(
+			w->arena, REASON_BAD_REQUEST, "error decoding patch: %s", j.err.text);
 	if (!st) {
 		value_from_object(t, from, w->arena, &j.doc);
 		st = appliers[w->req->patch_type](&j);

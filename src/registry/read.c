@@ -14,18 +14,21 @@ struct registry_list {
 	struct arena *arena;
 	struct selection sel;
 	struct store_snapshot *snapshot;
-	struct str prefix, next;             /* next: the key to go on from; empty: the prefix' first */
+	struct str prefix, next; /* next: the key to go on from; empty: the prefix' first */
 	struct object *batch[LIST_BATCH];
 	size_t n, at;
-	bool exhausted;                      /* nothing is behind the batch */
-	int64_t limit, given;                /* limit 0: none */
-	bool full;                           /* the page is full and more is there */
+	bool exhausted;       /* nothing is behind the batch */
+	int64_t limit, given; /* limit 0: none */
+	bool full;            /* the page is full and more is there */
 	struct object *converted;
 	struct buf next_buf;
 };
 
 static const struct resource list_options = {
-	.group = { "meta.k8s.io", 11 }, .version = { "v1", 2 }, .kind_name = { "ListOptions", 11 }, .plural = { "listoptions", 11 },
+	.group = { "meta.k8s.io", 11 },
+	.version = { "v1", 2 },
+	.kind_name = { "ListOptions", 11 },
+	.plural = { "listoptions", 11 },
 };
 
 static struct meta_v1_status *check_match(const struct registry_request *req)
@@ -36,14 +39,18 @@ static struct meta_v1_status *check_match(const struct registry_request *req)
 	if (!match.len)
 		return NULL;
 	if (!req->resource_version.len)
-		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE,
+			"resourceVersionMatch is forbidden unless resourceVersion is provided");
 	if (req->continue_token.len)
-		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE, "resourceVersionMatch is forbidden when continue is provided");
+		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE,
+			"resourceVersionMatch is forbidden when continue is provided");
 	bool exact = str_eqz(match, "Exact");
 	if (!exact && !str_eqz(match, "NotOlderThan"))
-		cause_add(&cs, CAUSE_NOT_SUPPORTED, path, match, "supported values: \"Exact\", \"NotOlderThan\", \"\"");
+		cause_add(&cs, CAUSE_NOT_SUPPORTED, path, match,
+			"supported values: \"Exact\", \"NotOlderThan\", \"\"");
 	if (exact && str_eqz(req->resource_version, "0"))
-		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE,
+			"resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
 	return cs.len ? status_invalid(req->arena, &list_options, STR_NONE, &cs) : NULL;
 }
 
@@ -53,7 +60,8 @@ struct meta_v1_status *revision_parse(struct arena *a, struct str text, uint64_t
 	if (text.len && (str_to_i64(text, &v) || v < 0)) {
 		struct causes cs = { .arena = a };
 		cause_add(&cs, CAUSE_INVALID, STR("resourceVersion"), text,
-			"strconv.ParseUint: parsing \"" STR_FMT "\": invalid syntax", STR_ARG(text));
+			"strconv.ParseUint: parsing \"" STR_FMT "\": invalid syntax",
+			STR_ARG(text));
 		return status_invalid(a, &list_options, STR_NONE, &cs);
 	}
 	*ret = (uint64_t)v;
@@ -62,8 +70,9 @@ struct meta_v1_status *revision_parse(struct arena *a, struct str text, uint64_t
 
 struct meta_v1_status *revision_too_large(struct arena *a, uint64_t asked, uint64_t present)
 {
-	struct meta_v1_status *st = status_new(a, REASON_TIMEOUT, "Too large resource version: %llu, current: %llu", (unsigned long long)asked,
-		(unsigned long long)present);
+	struct meta_v1_status *st =
+		status_new(a, REASON_TIMEOUT, "Too large resource version: %llu, current: %llu",
+			(unsigned long long)asked, (unsigned long long)present);
 	st->details = arena_alloc(a, sizeof(*st->details));
 	st->details->retry_after_seconds = 1;
 	struct meta_v1_status_cause *c = LIST_ADD(a, &st->details->causes);
@@ -74,14 +83,16 @@ struct meta_v1_status *revision_too_large(struct arena *a, uint64_t asked, uint6
 
 /* ---- get ---- */
 
-void registry_get(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
+void registry_get(
+	struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
 {
 	struct object *o;
 	char key[640];
 	const struct resource *res = req->resource;
 	if (req->resource_version.len) {
 		uint64_t asked, present = store_revision(r->store);
-		struct meta_v1_status *st = revision_parse(req->arena, req->resource_version, &asked);
+		struct meta_v1_status *st =
+			revision_parse(req->arena, req->resource_version, &asked);
 		if (!st && asked > present)
 			st = revision_too_large(req->arena, asked, present);
 		if (st) {
@@ -119,15 +130,20 @@ static struct meta_v1_status *token_read(struct arena *a, struct str text, struc
 	CLEAN_BUF struct buf json = { 0 };
 	struct value v;
 	struct err err;
-	if (!base64url_decode(&json, text) && !json_parse(arena_str(a, buf_str(&json)), a, &v, &err) && v.kind == VALUE_OBJECT) {
-		struct value *version = value_get(&v, STR("v")), *rv = value_get(&v, STR("rv")), *start = value_get(&v, STR("start"));
-		if (version && rv && start && version->kind == VALUE_TEXT && str_eqz(version->text, "meta.k8s.io/v1") && rv->kind == VALUE_INT &&
-			start->kind == VALUE_TEXT && start->text.len && str_find_str(start->text, STR("..")) < 0) {
+	if (!base64url_decode(&json, text) &&
+		!json_parse(arena_str(a, buf_str(&json)), a, &v, &err) && v.kind == VALUE_OBJECT) {
+		struct value *version = value_get(&v, STR("v")), *rv = value_get(&v, STR("rv")),
+			     *start = value_get(&v, STR("start"));
+		if (version && rv && start && version->kind == VALUE_TEXT &&
+			str_eqz(version->text, "meta.k8s.io/v1") && rv->kind == VALUE_INT &&
+			start->kind == VALUE_TEXT && start->text.len &&
+			str_find_str(start->text, STR("..")) < 0) {
 			*ret = (struct token){ rv->integer, start->text };
 			return NULL;
 		}
 	}
-	return status_new(a, REASON_BAD_REQUEST, "continue key is not valid: it is given out by a list and goes back as it was");
+	return status_new(a, REASON_BAD_REQUEST,
+		"continue key is not valid: it is given out by a list and goes back as it was");
 }
 
 static struct meta_v1_status *expired_token(struct arena *a, struct str start)
@@ -146,7 +162,8 @@ static struct meta_v1_status *open_continued(struct registry_list *l, struct reg
 {
 	struct token t;
 	if (req->resource_version.len && !str_eqz(req->resource_version, "0"))
-		return status_new(req->arena, REASON_BAD_REQUEST, "specifying resource version is not allowed when using continue");
+		return status_new(req->arena, REASON_BAD_REQUEST,
+			"specifying resource version is not allowed when using continue");
 	struct meta_v1_status *st = token_read(req->arena, req->continue_token, &t);
 	if (st)
 		return st;
@@ -168,15 +185,20 @@ static struct meta_v1_status *open_snapshot(struct registry_list *l, struct regi
 	struct meta_v1_status *st = revision_parse(req->arena, req->resource_version, &revision);
 	if (st)
 		return st;
-	bool exact = str_eqz(req->resource_version_match, "Exact") || (!req->resource_version_match.len && revision && req->limit > 0);
+	bool exact = str_eqz(req->resource_version_match, "Exact") ||
+		(!req->resource_version_match.len && revision && req->limit > 0);
 	uint64_t present = store_revision(l->r->store);
 	if (revision > present)
 		return revision_too_large(req->arena, revision, present);
-	l->snapshot = exact ? store_snapshot_at(l->r->store, revision) : store_snapshot(l->r->store);
-	return l->snapshot ? NULL : status_new(req->arena, REASON_EXPIRED, "The resourceVersion for the provided list is too old.");
+	l->snapshot =
+		exact ? store_snapshot_at(l->r->store, revision) : store_snapshot(l->r->store);
+	return l->snapshot ? NULL
+			   : status_new(req->arena, REASON_EXPIRED,
+				     "The resourceVersion for the provided list is too old.");
 }
 
-int registry_list_open(struct registry *r, struct registry_request *req, struct registry_list **ret, struct meta_v1_status **ret_status)
+int registry_list_open(struct registry *r, struct registry_request *req, struct registry_list **ret,
+	struct meta_v1_status **ret_status)
 {
 	struct registry_list *l = xcalloc(1, sizeof(*l));
 	l->r = r;
@@ -193,7 +215,8 @@ int registry_list_open(struct registry *r, struct registry_request *req, struct 
 		return REASON_BAD_REQUEST;
 	}
 	/* one name of one namespace is one look-up */
-	if (l->sel.name.len && (req->ns.len || !req->resource->row->namespaced) && !req->continue_token.len)
+	if (l->sel.name.len && (req->ns.len || !req->resource->row->namespaced) &&
+		!req->continue_token.len)
 		l->prefix = resource_key(req->resource, req->ns, l->sel.name, req->arena);
 	*ret = l;
 	return 0;
@@ -234,7 +257,8 @@ static struct object *convert(struct registry_list *l, struct object *o)
 	object_unref(l->converted);
 	l->converted = object_convert(l->res, o, &err);
 	if (!l->converted)
-		log_error("registry", "list of " STR_FMT ": left out " STR_FMT ": %s", STR_ARG(l->res->group_resource), STR_ARG(o->key), err.text);
+		log_error("registry", "list of " STR_FMT ": left out " STR_FMT ": %s",
+			STR_ARG(l->res->group_resource), STR_ARG(o->key), err.text);
 	return l->converted;
 }
 
@@ -260,7 +284,8 @@ struct object *registry_list_next(struct registry_list *l)
 	return NULL;
 }
 
-void registry_list_meta(struct registry_list *l, struct str *ret_resource_version, struct str *ret_continue, int64_t *ret_remaining)
+void registry_list_meta(struct registry_list *l, struct str *ret_resource_version,
+	struct str *ret_continue, int64_t *ret_remaining)
 {
 	uint64_t revision = store_snapshot_revision(l->snapshot);
 	*ret_resource_version = arena_fmt(l->arena, "%llu", (unsigned long long)revision);

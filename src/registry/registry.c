@@ -46,11 +46,13 @@ void registry_free(struct registry *r)
 	free(r);
 }
 
-int registry_decode(const struct resource *r, const struct object *o, struct arena *a, void **ret, struct err *err)
+int registry_decode(const struct resource *r, const struct object *o, struct arena *a, void **ret,
+	struct err *err)
 {
 	int rc = json_decode(r->storage->row->type, o->json, a, NULL, ret, err);
 	if (rc)
-		err_prefix(err, rc, "stored object " STR_FMT " at revision %llu is damaged", STR_ARG(o->key), (unsigned long long)o->revision);
+		err_prefix(err, rc, "stored object " STR_FMT " at revision %llu is damaged",
+			STR_ARG(o->key), (unsigned long long)o->revision);
 	return rc;
 }
 
@@ -61,7 +63,8 @@ struct proto_block {
 
 static struct str kept_proto(const struct object *o)
 {
-	const struct proto_block *b = atomic_load_explicit(&((struct object *)o)->proto, memory_order_acquire);
+	const struct proto_block *b =
+		atomic_load_explicit(&((struct object *)o)->proto, memory_order_acquire);
 	return b ? str_n(b->bytes, b->len) : STR_NONE;
 }
 
@@ -76,7 +79,8 @@ void registry_object_proto_once(const struct resource *r, struct object *o, stru
 	struct err err;
 	void *obj;
 	if (json_decode(r->row->type, o->json, a, NULL, &obj, &err))
-		log_error("registry", "object " STR_FMT " has no protobuf form: %s", STR_ARG(o->key), err.text);
+		log_error("registry", "object " STR_FMT " has no protobuf form: %s",
+			STR_ARG(o->key), err.text);
 	else
 		proto_encode_object(r->row->type, obj, out);
 }
@@ -118,7 +122,9 @@ struct object *object_convert(const struct resource *to, const struct object *o,
 static void run_update_or_patch(struct write *w)
 {
 	if (w->req->verb == VERB_CREATE)
-		write_refuse(w, status_new(w->arena, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource"));
+		write_refuse(w,
+			status_new(w->arena, REASON_METHOD_NOT_ALLOWED,
+				"the server does not allow this method on the requested resource"));
 	else
 		write_run_update(w);
 }
@@ -134,18 +140,23 @@ static const struct {
 	{ VERB_DELETECOLLECTION, write_run_delete_collection },
 };
 
-static void execute_sub(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
+static void execute_sub(
+	struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
 {
 	const struct resource *storage = req->resource->storage;
 	const struct kind_sub *ks = kind_sub_of(storage, str_of(req->sub->name));
-	write_run_fn run = ks && ks->run ? ks->run : !strcmp(req->sub->name, "scale") ? write_run_scale : NULL;
+	write_run_fn run = ks && ks->run           ? ks->run
+		: !strcmp(req->sub->name, "scale") ? write_run_scale
+						   : NULL;
 	if (run) {
 		run(write_new(r, req, done, arg, run));
 		return;
 	}
-	if (req->sub->type != req->resource->row->type || (!ks && strcmp(req->sub->name, "status") != 0)) {
+	if (req->sub->type != req->resource->row->type ||
+		(!ks && strcmp(req->sub->name, "status") != 0)) {
 		answer_status(req,
-			status_new(req->arena, REASON_NOT_IMPLEMENTED, "subresource %s of %s is not served by the registry",
+			status_new(req->arena, REASON_NOT_IMPLEMENTED,
+				"subresource %s of %s is not served by the registry",
 				req->sub->name, req->resource->row->plural),
 			done, arg);
 		return;
@@ -156,7 +167,8 @@ static void execute_sub(struct registry *r, struct registry_request *req, regist
 		run_update_or_patch(write_new(r, req, done, arg, write_run_update));
 }
 
-void registry_execute(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
+void registry_execute(
+	struct registry *r, struct registry_request *req, registry_done_fn done, void *arg)
 {
 	if (req->sub) {
 		execute_sub(r, req, done, arg);
@@ -173,8 +185,8 @@ void registry_execute(struct registry *r, struct registry_request *req, registry
 		return;
 	}
 	answer_status(req,
-		status_new(
-			req->arena, REASON_METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource"),
+		status_new(req->arena, REASON_METHOD_NOT_ALLOWED,
+			"the server does not allow this method on the requested resource"),
 		done, arg);
 }
 
@@ -200,7 +212,8 @@ static void call_done(void *arg, struct registry_request *req, struct registry_r
 int registry_call(struct registry *r, struct registry_request *req, struct registry_result *ret)
 {
 	static struct str groups[] = { { "system:masters", 14 }, { "system:authenticated", 20 } };
-	static const struct user_info apiserver = { .name = { "system:apiserver", 16 }, .groups = { groups, 2 } };
+	static const struct user_info apiserver = { .name = { "system:apiserver", 16 },
+		.groups = { groups, 2 } };
 	struct call c = { .ret = ret };
 	if (!req->user)
 		req->user = &apiserver;

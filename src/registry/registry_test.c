@@ -75,7 +75,8 @@ static void generate_name(void **state)
 {
 	struct env *e = *state;
 	for (int i = 0; i < 20; i++) {
-		OK(e, CREATE, "configmaps", "default", "{\"metadata\":{\"generateName\":\"web-\"}}");
+		OK(e, CREATE, "configmaps", "default",
+			"{\"metadata\":{\"generateName\":\"web-\"}}");
 		const char *name = at(e, "metadata.name");
 		assert_int_equal(strncmp(name, "web-", 4), 0);
 		assert_int_equal(strlen(name), 9);
@@ -90,21 +91,31 @@ static void update_conditions(void **state)
 	struct env *e = *state;
 	OK(e, CREATE, "configmaps", "default", map_a);
 	const char *first = at(e, "metadata.resourceVersion"), *uid = at(e, "metadata.uid");
-	OK(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"w\"}}");
+	OK(e, UPDATE, "configmaps/a", "default",
+		"{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"w\"}}");
 	const char *second = at(e, "metadata.resourceVersion");
 	assert_string_not_equal(first, second);
 	assert_at(e, "metadata.uid", uid);
-	OK(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"w\"}}"); /* no change, no write */
+	OK(e, UPDATE, "configmaps/a", "default",
+		"{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"w\"}}"); /* no change, no write */
 	assert_at(e, "metadata.resourceVersion", second);
 	req(e, UPDATE, "configmaps/a", "default",
-		arena_fmt(e->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}", first).p);
+		arena_fmt(e->a,
+			"{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}",
+			first)
+			.p);
 	assert_refused(e, 409,
 		"Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest "
 		"version and try again");
 	OK(e, UPDATE, "configmaps/a", "default",
-		arena_fmt(e->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}", second).p);
-	req(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\",\"uid\":\"other\"}}");
-	assert_refused(e, 409, "Precondition failed: UID in precondition: other, UID in object meta: ");
+		arena_fmt(e->a,
+			"{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"},\"data\":{\"k\":\"x\"}}",
+			second)
+			.p);
+	req(e, UPDATE, "configmaps/a", "default",
+		"{\"metadata\":{\"name\":\"a\",\"uid\":\"other\"}}");
+	assert_refused(
+		e, 409, "Precondition failed: UID in precondition: other, UID in object meta: ");
 	req(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"b\"}}");
 	assert_refused(e, 400, "the name of the object (b) does not match the name on the URL (a)");
 	req(e, UPDATE, "configmaps/b", "default", "{\"metadata\":{\"name\":\"b\"}}");
@@ -116,12 +127,15 @@ static void create_on_update(void **state)
 	struct env *e = *state;
 	req(e, UPDATE, "endpoints/ep", "default", "{\"metadata\":{\"name\":\"ep\"}}");
 	assert_code(e, 201);
-	req(e, UPDATE, "endpoints/ep", "default", "{\"metadata\":{\"name\":\"ep\",\"labels\":{\"a\":\"b\"}}}");
+	req(e, UPDATE, "endpoints/ep", "default",
+		"{\"metadata\":{\"name\":\"ep\",\"labels\":{\"a\":\"b\"}}}");
 	assert_code(e, 200);
-	OK(e, CREATE, "policy/v1:poddisruptionbudgets", "default", "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"minAvailable\":1,\"selector\":{}}}");
+	OK(e, CREATE, "policy/v1:poddisruptionbudgets", "default",
+		"{\"metadata\":{\"name\":\"p\"},\"spec\":{\"minAvailable\":1,\"selector\":{}}}");
 	req(e, UPDATE, "policy/v1:poddisruptionbudgets/p", "default",
 		"{\"metadata\":{\"name\":\"p\"},\"spec\":{\"minAvailable\":2,\"selector\":{}}}");
-	assert_refused(e, 422, "metadata.resourceVersion: Invalid value: 0: must be specified for an update");
+	assert_refused(e, 422,
+		"metadata.resourceVersion: Invalid value: 0: must be specified for an update");
 }
 
 struct patcher {
@@ -134,7 +148,11 @@ static void *patch_many(void *arg)
 	struct patcher *p = arg;
 	for (int i = 0; i < 50; i++) {
 		struct arena *a = arena_new(0);
-		struct registry_request q = { .arena = a, .verb = PATCH, .ns = STR("default"), .name = STR("a"), .patch_type = PATCH_TYPE_MERGE };
+		struct registry_request q = { .arena = a,
+			.verb = PATCH,
+			.ns = STR("default"),
+			.name = STR("a"),
+			.patch_type = PATCH_TYPE_MERGE };
 		struct registry_result res;
 		q.resource = registry_resource(p->e->r, STR(""), STR("v1"), STR("configmaps"));
 		q.patch = arena_fmt(a, "{\"data\":{\"k%d-%d\":\"1\"}}", p->id, i);
@@ -170,9 +188,12 @@ static void immutable_meta(void **state)
 {
 	struct env *e = *state;
 	OK(e, CREATE, "configmaps", "default", map_a);
-	req(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\",\"creationTimestamp\":\"2001-01-01T00:00:00Z\"}}");
-	assert_refused(e, 422, "metadata.creationTimestamp: Invalid value: \"2001-01-01T00:00:00Z\": field is immutable");
-	req(e, UPDATE, "configmaps/a", "default", "{\"metadata\":{\"name\":\"a\",\"deletionTimestamp\":\"2001-01-01T00:00:00Z\"}}");
+	req(e, UPDATE, "configmaps/a", "default",
+		"{\"metadata\":{\"name\":\"a\",\"creationTimestamp\":\"2001-01-01T00:00:00Z\"}}");
+	assert_refused(e, 422,
+		"metadata.creationTimestamp: Invalid value: \"2001-01-01T00:00:00Z\": field is immutable");
+	req(e, UPDATE, "configmaps/a", "default",
+		"{\"metadata\":{\"name\":\"a\",\"deletionTimestamp\":\"2001-01-01T00:00:00Z\"}}");
 	assert_refused(e, 422, "metadata.deletionTimestamp: Invalid value: ");
 }
 
@@ -183,11 +204,13 @@ static void patches(void **state)
 	OK(e, PATCH, "configmaps/a", "default", "{\"data\":{\"k\":null,\"n\":\"1\"}}");
 	assert_at(e, "data.k", "-");
 	assert_at(e, "data.n", "1");
-	req_new(e, PATCH, "configmaps/a", "default", "[{\"op\":\"test\",\"path\":\"/data/n\",\"value\":\"2\"}]");
+	req_new(e, PATCH, "configmaps/a", "default",
+		"[{\"op\":\"test\",\"path\":\"/data/n\",\"value\":\"2\"}]");
 	e->req.patch_type = PATCH_TYPE_JSON;
 	req_run(e);
 	assert_refused(e, 422, "the server rejected our request due to an error in our request");
-	req_new(e, PATCH, "configmaps/a", "default", "[{\"op\":\"add\",\"path\":\"/data/m\",\"value\":\"2\"}]");
+	req_new(e, PATCH, "configmaps/a", "default",
+		"[{\"op\":\"add\",\"path\":\"/data/m\",\"value\":\"2\"}]");
 	e->req.patch_type = PATCH_TYPE_JSON;
 	req_run(e);
 	assert_at(e, "data.m", "2");
@@ -257,16 +280,21 @@ static void delete_conditions(void **state)
 {
 	struct env *e = *state;
 	OK(e, CREATE, "configmaps", "default", map_a);
-	struct str revision = arena_strz(e->a, at(e, "metadata.resourceVersion")), uid = arena_strz(e->a, at(e, "metadata.uid"));
-	struct meta_v1_preconditions wrong_uid = { .uid = STR("x") }, wrong_revision = { .resource_version = STR("1") }, right = { uid, revision };
+	struct str revision = arena_strz(e->a, at(e, "metadata.resourceVersion")),
+		   uid = arena_strz(e->a, at(e, "metadata.uid"));
+	struct meta_v1_preconditions wrong_uid = { .uid = STR("x") },
+				     wrong_revision = { .resource_version = STR("1") },
+				     right = { uid, revision };
 	struct meta_v1_delete_options opt = { .preconditions = &wrong_uid };
 	req_new(e, DELETE, "configmaps/a", "default", NULL)->delete_options = &opt;
 	req_run(e);
-	assert_refused(e, 409, "the UID in the precondition (x) does not match the UID in record (");
+	assert_refused(
+		e, 409, "the UID in the precondition (x) does not match the UID in record (");
 	opt.preconditions = &wrong_revision;
 	req_new(e, DELETE, "configmaps/a", "default", NULL)->delete_options = &opt;
 	req_run(e);
-	assert_refused(e, 409, "the ResourceVersion in the precondition (1) does not match the ResourceVersion in record (");
+	assert_refused(e, 409,
+		"the ResourceVersion in the precondition (1) does not match the ResourceVersion in record (");
 	opt.preconditions = &right;
 	opt.propagation_policy = STR("Sideways");
 	req_new(e, DELETE, "configmaps/a", "default", NULL)->delete_options = &opt;
@@ -280,7 +308,8 @@ static void delete_conditions(void **state)
 static void finalizers(void **state)
 {
 	struct env *e = *state;
-	OK(e, CREATE, "configmaps", "default", "{\"metadata\":{\"name\":\"a\",\"finalizers\":[\"x.io/one\",\"x.io/two\"]}}");
+	OK(e, CREATE, "configmaps", "default",
+		"{\"metadata\":{\"name\":\"a\",\"finalizers\":[\"x.io/one\",\"x.io/two\"]}}");
 	OK(e, DELETE, "configmaps/a", "default", NULL);
 	assert_at(e, "kind", "ConfigMap");
 	assert_at(e, "metadata.deletionTimestamp", "2023-11-14T22:13:20Z");
@@ -288,7 +317,8 @@ static void finalizers(void **state)
 	const char *revision = at(e, "metadata.resourceVersion");
 	OK(e, DELETE, "configmaps/a", "default", NULL); /* again: nothing new */
 	assert_at(e, "metadata.resourceVersion", revision);
-	req(e, PATCH, "configmaps/a", "default", "{\"metadata\":{\"finalizers\":[\"x.io/one\",\"x.io/three\"]}}");
+	req(e, PATCH, "configmaps/a", "default",
+		"{\"metadata\":{\"finalizers\":[\"x.io/one\",\"x.io/three\"]}}");
 	assert_refused(e, 422,
 		"metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers "
 		"[]string{\"x.io/three\"}");
@@ -306,9 +336,12 @@ static void propagation(void **state)
 	} rows[] = { { "Orphan", "orphan" }, { "Foreground", "foregroundDeletion" } };
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct meta_v1_delete_options opt = { .propagation_policy = str_of(rows[i].policy) };
-		const char *name = arena_fmt(e->a, "m%zu", i).p, *path = arena_fmt(e->a, "configmaps/%s", name).p;
-		OK(e, CREATE, "configmaps", "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\"}}", name).p);
+		struct meta_v1_delete_options opt = { .propagation_policy =
+							      str_of(rows[i].policy) };
+		const char *name = arena_fmt(e->a, "m%zu", i).p,
+			   *path = arena_fmt(e->a, "configmaps/%s", name).p;
+		OK(e, CREATE, "configmaps", "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\"}}", name).p);
 		req_new(e, DELETE, path, "default", NULL)->delete_options = &opt;
 		assert_int_equal(req_run(e), 200);
 		assert_at(e, "metadata.finalizers.0", rows[i].finalizer);
@@ -324,8 +357,12 @@ static void delete_collection(void **state)
 	struct env *e = *state;
 	for (int i = 0; i < 150; i++)
 		OK(e, CREATE, "configmaps", "default",
-			arena_fmt(e->a, "{\"metadata\":{\"name\":\"m%03d\",\"labels\":{\"odd\":\"%d\"}}}", i, i % 2).p);
-	req_new(e, VERB_DELETECOLLECTION, "configmaps", "default", NULL)->label_selector = STR("odd=1");
+			arena_fmt(e->a,
+				"{\"metadata\":{\"name\":\"m%03d\",\"labels\":{\"odd\":\"%d\"}}}",
+				i, i % 2)
+				.p);
+	req_new(e, VERB_DELETECOLLECTION, "configmaps", "default", NULL)->label_selector =
+		STR("odd=1");
 	assert_int_equal(req_run(e), 200);
 	assert_string_equal(list_of(e, "configmaps", "default", "odd=1", NULL), "");
 	assert_int_equal(strlen(list_of(e, "configmaps", "default", NULL, NULL)), 75 * 5 - 1);
@@ -339,7 +376,8 @@ static void list_pages(void **state)
 	struct str cont = STR_NONE;
 	int64_t remaining;
 	for (int i = 0; i < 5; i++)
-		OK(e, CREATE, "configmaps", "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"m%d\"}}", i).p);
+		OK(e, CREATE, "configmaps", "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"m%d\"}}", i).p);
 	req_new(e, VERB_LIST, "configmaps", "default", NULL)->limit = 2;
 	assert_string_equal(list(e, &cont, &remaining), "m0,m1");
 	assert_int_equal(remaining, 3);
@@ -373,9 +411,11 @@ static void list_revisions(void **state)
 	} rows[] = {
 		{ "999999", "", 0, 504, "Too large resource version: 999999, current: " },
 		{ "x", "", 0, 422, "resourceVersion: Invalid value: \"x\"" },
-		{ "", "Exact", 0, 422, "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided" },
+		{ "", "Exact", 0, 422,
+			"resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided" },
 		{ "1", "Close", 0, 422, "resourceVersionMatch: Unsupported value: \"Close\"" },
-		{ "0", "Exact", 0, 422, "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"" },
+		{ "0", "Exact", 0, 422,
+			"resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"" },
 	};
 	struct env *e = *state;
 	OK(e, CREATE, "configmaps", "default", map_a);
@@ -390,7 +430,8 @@ static void list_revisions(void **state)
 	e->req.resource_version = STR("1");
 	assert_string_equal(list(e, NULL, NULL), "a");
 	req_new(e, VERB_LIST, "configmaps", "default", NULL);
-	e->req.resource_version = arena_fmt(e->a, "%llu", (unsigned long long)store_revision(e->store));
+	e->req.resource_version =
+		arena_fmt(e->a, "%llu", (unsigned long long)store_revision(e->store));
 	e->req.resource_version_match = STR("Exact");
 	assert_string_equal(list(e, NULL, NULL), "a");
 }
@@ -419,11 +460,13 @@ static void selectors(void **state)
 		{ "default", NULL, "metadata.namespace=other", "" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		assert_string_equal(list_of(e, "pods", rows[i].ns, rows[i].labels, rows[i].fields), rows[i].names);
+		assert_string_equal(list_of(e, "pods", rows[i].ns, rows[i].labels, rows[i].fields),
+			rows[i].names);
 	assert_string_equal(list_of(e, "pods", "default", NULL, "spec.foo=1"), "refused");
 	assert_refused(e, 400, "field label not supported: spec.foo");
 	assert_string_equal(list_of(e, "configmaps", "default", NULL, "spec.foo=1"), "refused");
-	assert_refused(e, 400, "\"spec.foo\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
+	assert_refused(e, 400,
+		"\"spec.foo\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
 	assert_string_equal(list_of(e, "pods", "default", "a=(", NULL), "refused");
 	assert_refused(e, 400, "unable to parse requirement");
 }
@@ -451,7 +494,8 @@ static void watch_transitions(void **state)
 	OK(e, PATCH, "pods/p", "default", "{\"metadata\":{\"labels\":{\"app\":\"a\"}}}");
 	assert_next(e, w, "ADDED p");
 	assert_next(e, node, "none");
-	OK(e, CREATE, "pods/p/binding", "default", "{\"target\":{\"kind\":\"Node\",\"name\":\"n1\"}}");
+	OK(e, CREATE, "pods/p/binding", "default",
+		"{\"target\":{\"kind\":\"Node\",\"name\":\"n1\"}}");
 	assert_next(e, node, "ADDED p");
 	assert_next(e, w, "MODIFIED p");
 	struct meta_v1_delete_options now = { .grace_period_seconds = SOME(0) };
@@ -469,7 +513,8 @@ static void watch_absent(void **state)
 {
 	struct env *e = *state;
 	struct registry_watch *w = watch_of(e, "nodes", "", NULL, "spec.unschedulable=false", NULL);
-	struct registry_watch *cordoned = watch_of(e, "nodes", "", NULL, "spec.unschedulable=true", NULL);
+	struct registry_watch *cordoned =
+		watch_of(e, "nodes", "", NULL, "spec.unschedulable=true", NULL);
 	OK(e, CREATE, "nodes", "", "{\"metadata\":{\"name\":\"n\"}}");
 	assert_next(e, w, "ADDED n");
 	assert_next(e, cordoned, "none");
@@ -488,7 +533,8 @@ static void watch_starts(void **state)
 	OK(e, CREATE, "configmaps", "default", "{\"metadata\":{\"name\":\"b\"}}");
 	struct registry_watch *all = watch_of(e, "configmaps", "default", NULL, NULL, "0"),
 			      *later = watch_of(e, "configmaps", "default", NULL, NULL, revision.p);
-	struct registry_watch *one = watch_of(e, "configmaps", "default", NULL, "metadata.name=b", NULL);
+	struct registry_watch *one =
+		watch_of(e, "configmaps", "default", NULL, "metadata.name=b", NULL);
 	assert_next(e, all, "ADDED a");
 	assert_next(e, all, "ADDED b");
 	assert_next(e, all, "none");
@@ -520,8 +566,10 @@ static void other_versions(void **state)
 	assert_at(e, "involvedObject.name", "p");
 	OK(e, GET, "events.k8s.io/v1:events/ev", "default", NULL);
 	assert_at(e, "regarding.name", "p");
-	assert_string_equal(list_of(e, "events.k8s.io/v1:events", "default", NULL, "regarding.name=p"), "ev");
-	assert_string_equal(list_of(e, "events", "default", NULL, "involvedObject.name=p,reason=R"), "ev");
+	assert_string_equal(
+		list_of(e, "events.k8s.io/v1:events", "default", NULL, "regarding.name=p"), "ev");
+	assert_string_equal(
+		list_of(e, "events", "default", NULL, "involvedObject.name=p,reason=R"), "ev");
 	OK(e, CREATE, "autoscaling/v1:horizontalpodautoscalers", "default",
 		"{\"metadata\":{\"name\":\"h\"},\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\"},\"maxReplicas\":3,"
 		"\"targetCPUUtilizationPercentage\":50}}");
@@ -538,7 +586,9 @@ static void every_resource_is_there(void **state)
 	const struct resource *const *all = registry_resources(e->r, &n);
 	assert_true(n > 60);
 	for (size_t i = 0; i < n; i++) {
-		assert_ptr_equal(registry_resource(e->r, all[i]->group, all[i]->version, all[i]->plural), all[i]);
+		assert_ptr_equal(
+			registry_resource(e->r, all[i]->group, all[i]->version, all[i]->plural),
+			all[i]);
 		assert_ptr_equal(registry_resource_of(e->r, all[i]->row->type), all[i]);
 	}
 	assert_null(registry_resource(e->r, STR(""), STR("v1"), STR("widgets")));
@@ -567,7 +617,8 @@ int main(void)
 		T(list_revisions),
 		T(selectors),
 		T(watch_transitions),
-		T(watch_absent), T(watch_starts),
+		T(watch_absent),
+		T(watch_starts),
 		T(other_versions),
 		T(every_resource_is_there),
 	};

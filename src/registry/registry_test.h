@@ -16,7 +16,7 @@ struct env {
 	struct store *store;
 	struct registry *r;
 	struct arena *a;
-	struct registry_request req;         /* the last one, and its answer */
+	struct registry_request req; /* the last one, and its answer */
 	struct registry_result res;
 	struct buf text;
 	struct value tree;
@@ -49,7 +49,8 @@ UNUSED static const struct resource *res_of(struct env *e, struct str path)
 }
 
 /* path: "pods/web", "pods/web/status", "apps/v1:deployments/web/scale"; a name may be left out. The request is made, not run. */
-UNUSED static struct registry_request *req_new(struct env *e, enum resource_verb verb, const char *path, const char *ns, const char *body)
+UNUSED static struct registry_request *req_new(
+	struct env *e, enum resource_verb verb, const char *path, const char *ns, const char *body)
 {
 	struct str what, rest, name = STR_NONE, sub = STR_NONE, text = str_of(path), gv = STR_NONE;
 	ssize_t colon = str_find(text, ':');
@@ -62,7 +63,9 @@ UNUSED static struct registry_request *req_new(struct env *e, enum resource_verb
 	struct registry_request *q = &e->req;
 	object_unref(e->res.object);
 	e->res = (struct registry_result){ 0 };
-	*q = (struct registry_request){ .arena = e->a, .verb = verb, .ns = str_of(ns), .name = arena_str(e->a, name) };
+	*q = (struct registry_request){
+		.arena = e->a, .verb = verb, .ns = str_of(ns), .name = arena_str(e->a, name)
+	};
 	q->resource = res_of(e, arena_fmt(e->a, STR_FMT STR_FMT, STR_ARG(gv), STR_ARG(what)));
 	for (size_t i = 0; i < q->resource->row->n_subs; i++)
 		if (sub.len && str_eqz(sub, q->resource->row->subs[i].name))
@@ -75,7 +78,9 @@ UNUSED static struct registry_request *req_new(struct env *e, enum resource_verb
 	if (verb == VERB_PATCH) {
 		q->patch = arena_strz(e->a, body);
 		q->patch_type = PATCH_TYPE_MERGE;
-	} else if (body && json_decode(q->sub ? q->sub->type : q->resource->row->type, arena_strz(e->a, body), e->a, NULL, &q->obj, &err)) {
+	} else if (body &&
+		json_decode(q->sub ? q->sub->type : q->resource->row->type, arena_strz(e->a, body),
+			e->a, NULL, &q->obj, &err)) {
 		fail_msg("body of %s: %s", path, err.text);
 	}
 	return q;
@@ -104,7 +109,8 @@ UNUSED static int req_run(struct env *e)
 	return e->res.code;
 }
 
-UNUSED static int req(struct env *e, enum resource_verb verb, const char *path, const char *ns, const char *text)
+UNUSED static int req(
+	struct env *e, enum resource_verb verb, const char *path, const char *ns, const char *text)
 {
 	req_new(e, verb, path, ns, text);
 	return req_run(e);
@@ -123,7 +129,9 @@ UNUSED static const char *at(struct env *e, const char *path)
 		for (char *c = key; *c; c++)
 			*c = *c == '~' ? '.' : *c;
 		if (v->kind == VALUE_LIST)
-			v = !str_to_i64(head, &i) && i >= 0 && (size_t)i < v->list.len ? &v->list.items[i] : NULL;
+			v = !str_to_i64(head, &i) && i >= 0 && (size_t)i < v->list.len
+				? &v->list.items[i]
+				: NULL;
 		else
 			v = v->kind == VALUE_OBJECT ? value_get(v, str_of(key)) : NULL;
 		free(key);
@@ -139,22 +147,22 @@ UNUSED static const char *at(struct env *e, const char *path)
 
 #define assert_at(e, path, text) assert_string_equal(at((e), (path)), (text))
 /* The code, and the message or part of it. */
-#define assert_refused(e, code_, part)                                                                                              \
-	do {                                                                                                                        \
-		if ((e)->res.code != (code_))                                                                                       \
-			fail_msg("%s: code %d: %s", (part), (e)->res.code, body(e));                                                \
-		if (!strstr(at((e), "message"), (part)))                                                                            \
-			fail_msg("message is: %s", at((e), "message"));                                                             \
+#define assert_refused(e, code_, part) \
+	do { \
+		if ((e)->res.code != (code_)) \
+			fail_msg("%s: code %d: %s", (part), (e)->res.code, body(e)); \
+		if (!strstr(at((e), "message"), (part))) \
+			fail_msg("message is: %s", at((e), "message")); \
 	} while (0)
-#define assert_code(e, code_)                                                                                                       \
-	do {                                                                                                                        \
-		if ((e)->res.code != (code_))                                                                                       \
-			fail_msg("code %d: %s", (e)->res.code, body(e));                                                            \
+#define assert_code(e, code_) \
+	do { \
+		if ((e)->res.code != (code_)) \
+			fail_msg("code %d: %s", (e)->res.code, body(e)); \
 	} while (0)
-#define OK(e, verb, path, ns, text)                                                                                                 \
-	do {                                                                                                                        \
-		req((e), (verb), (path), (ns), (text));                                                                             \
-		assert_code((e), (verb) == VERB_CREATE ? 201 : 200);                                                                \
+#define OK(e, verb, path, ns, text) \
+	do { \
+		req((e), (verb), (path), (ns), (text)); \
+		assert_code((e), (verb) == VERB_CREATE ? 201 : 200); \
 	} while (0)
 
 UNUSED static const char *pod(struct env *e, const char *name, const char *more)
@@ -167,7 +175,8 @@ UNUSED static const char *pod(struct env *e, const char *name, const char *more)
 
 UNUSED static void make_namespace(struct env *e, const char *name)
 {
-	OK(e, CREATE, "namespaces", "", arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\"}}", name).p);
+	OK(e, CREATE, "namespaces", "",
+		arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\"}}", name).p);
 }
 
 UNUSED static int env_setup(void **state)
@@ -177,7 +186,9 @@ UNUSED static int env_setup(void **state)
 	struct store_config sc = { .backend = "memory" };
 	if (store_open(&sc, &e->store, &err))
 		fail_msg("%s", err.text);
-	struct registry_config rc = { .store = e->store, .clock = &test_clock, .service_cidr = "10.43.0.0/24" };
+	struct registry_config rc = {
+		.store = e->store, .clock = &test_clock, .service_cidr = "10.43.0.0/24"
+	};
 	if (registry_new(&rc, &e->r, &err))
 		fail_msg("%s", err.text);
 	e->a = arena_new(0);
@@ -231,7 +242,8 @@ UNUSED static const char *list(struct env *e, struct str *ret_continue, int64_t 
 	return arena_str(e->a, buf_str(&b)).p;
 }
 
-UNUSED static const char *list_of(struct env *e, const char *path, const char *ns, const char *labels, const char *fields)
+UNUSED static const char *list_of(
+	struct env *e, const char *path, const char *ns, const char *labels, const char *fields)
 {
 	req_new(e, VERB_LIST, path, ns, NULL);
 	e->req.label_selector = str_of(labels);
@@ -239,12 +251,10 @@ UNUSED static const char *list_of(struct env *e, const char *path, const char *n
 	return list(e, NULL, NULL);
 }
 
-UNUSED static void no_wake(void *arg)
-{
-}
+UNUSED static void no_wake(void *arg) {}
 
-UNUSED static struct registry_watch *watch_of(
-	struct env *e, const char *path, const char *ns, const char *labels, const char *fields, const char *revision)
+UNUSED static struct registry_watch *watch_of(struct env *e, const char *path, const char *ns,
+	const char *labels, const char *fields, const char *revision)
 {
 	struct registry_watch *w;
 	struct meta_v1_status *st = NULL;
@@ -262,7 +272,9 @@ UNUSED static struct registry_watch *watch_of(
 /* "ADDED name", "none", "gone" */
 UNUSED static const char *next(struct env *e, struct registry_watch *w)
 {
-	static const char *const types[] = { [WATCH_ADDED] = "ADDED", [WATCH_MODIFIED] = "MODIFIED", [WATCH_DELETED] = "DELETED" };
+	static const char *const types[] = {
+		[WATCH_ADDED] = "ADDED", [WATCH_MODIFIED] = "MODIFIED", [WATCH_DELETED] = "DELETED"
+	};
 	struct registry_watch_event ev;
 	int rc = registry_watch_next(w, &ev);
 	if (rc)

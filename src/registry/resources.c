@@ -6,10 +6,12 @@
 
 static struct str path_key(struct arena *a, struct str group, struct str version, struct str plural)
 {
-	return arena_fmt(a, STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(group), STR_ARG(version), STR_ARG(plural));
+	return arena_fmt(a, STR_FMT "/" STR_FMT "/" STR_FMT, STR_ARG(group), STR_ARG(version),
+		STR_ARG(plural));
 }
 
-const struct resource *registry_resource(const struct registry *r, struct str group, struct str version, struct str plural)
+const struct resource *registry_resource(
+	const struct registry *r, struct str group, struct str version, struct str plural)
 {
 	const struct str parts[] = { group, STR("/"), version, STR("/"), plural };
 	char key[256];
@@ -94,7 +96,8 @@ static int resolve_storage(struct registry *r, struct resource_extra *x, struct 
 	}
 	const struct resource *s = registry_resource(r, group, version, x->resource.plural);
 	if (!s)
-		return err_set(err, -EINVAL, "resource " STR_FMT ": its stored version %s is not in the schema",
+		return err_set(err, -EINVAL,
+			"resource " STR_FMT ": its stored version %s is not in the schema",
 			STR_ARG(x->resource.group_resource), x->conversion->storage);
 	x->resource.storage = s;
 	return 0;
@@ -109,7 +112,9 @@ int resources_build(struct registry *r, struct err *err)
 		struct resource_extra *x = &r->resources[i];
 		fill(x, &resource_rows[i]);
 		r->order[r->n_resources++] = &x->resource;
-		map_set(&r->by_path, path_key(a, x->resource.group, x->resource.version, x->resource.plural), &x->resource);
+		map_set(&r->by_path,
+			path_key(a, x->resource.group, x->resource.version, x->resource.plural),
+			&x->resource);
 		map_set(&r->by_type, str_of(resource_rows[i].type->proto), &x->resource);
 	}
 	for (size_t i = 0; i < r->n_resources; i++) {
@@ -140,7 +145,8 @@ void resources_free(struct registry *r)
 /* name empty: the prefix of a namespace, or of everything. */
 struct str resource_key(const struct resource *r, struct str ns, struct str name, struct arena *a)
 {
-	const struct str prefix = r->storage->key_prefix, whole[] = { prefix, name }, namespaced[] = { prefix, ns, STR("/"), name };
+	const struct str prefix = r->storage->key_prefix, whole[] = { prefix, name },
+			 namespaced[] = { prefix, ns, STR("/"), name };
 	if (!r->row->namespaced)
 		return arena_concat(a, whole, ARRAY_LEN(whole));
 	if (!ns.len)
@@ -148,10 +154,12 @@ struct str resource_key(const struct resource *r, struct str ns, struct str name
 	return arena_concat(a, namespaced, ARRAY_LEN(namespaced));
 }
 
-size_t resource_key_into(const struct resource *r, struct str ns, struct str name, char *buf, size_t size)
+size_t resource_key_into(
+	const struct resource *r, struct str ns, struct str name, char *buf, size_t size)
 {
 	const struct str slash = STR("/"), none = STR_NONE;
-	const struct str parts[] = { r->storage->key_prefix, r->row->namespaced ? ns : none, r->row->namespaced ? slash : none, name };
+	const struct str parts[] = { r->storage->key_prefix, r->row->namespaced ? ns : none,
+		r->row->namespaced ? slash : none, name };
 	return str_concat(buf, size, parts, ARRAY_LEN(parts));
 }
 

@@ -12,12 +12,12 @@ struct retry_item {
 	struct write *w;
 };
 struct retry_queue {
-	pthread_mutex_t lock;                /* guards what follows */
+	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t wake;
 	struct retry_item *first, **last;
 	pthread_t thread;
 	bool started, stop;
-	bool ages;                           /* objects that expire may be there */
+	bool ages; /* objects that expire may be there */
 	struct registry *r;
 };
 
@@ -81,7 +81,8 @@ static void start(struct retry_queue *q)
 	int rc = pthread_create(&q->thread, &at, loop, q);
 	pthread_attr_destroy(&at);
 	if (rc) {
-		log_error("registry", "no thread for writes that must be tried again: %s", strerror(rc));
+		log_error("registry", "no thread for writes that must be tried again: %s",
+			strerror(rc));
 		abort();
 	}
 	q->started = true;

@@ -3,10 +3,10 @@
 
 struct scale_row {
 	const char *resource;
-	size_t replicas;                     /* struct opt_int32 in the object */
-	size_t observed;                     /* int32_t */
-	bool map_selector;                   /* a plain map, not a LabelSelector */
-	size_t selector;                     /* struct str_map, or struct meta_v1_label_selector * */
+	size_t replicas;   /* struct opt_int32 in the object */
+	size_t observed;   /* int32_t */
+	bool map_selector; /* a plain map, not a LabelSelector */
+	size_t selector;   /* struct str_map, or struct meta_v1_label_selector * */
 };
 #define AT(type, member) offsetof(struct type, member)
 /* clang-format off */
@@ -36,14 +36,16 @@ static struct str selector_text(const struct scale_row *row, const void *obj, st
 	struct err err;
 	if (row->map_selector)
 		s = selector_from_map(at, a);
-	else if (selector_from_label_selector(*(struct meta_v1_label_selector *const *)at, a, &s, &err))
+	else if (selector_from_label_selector(
+			 *(struct meta_v1_label_selector *const *)at, a, &s, &err))
 		return STR_NONE;
 	if (s)
 		selector_format(s, &b);
 	return arena_str(a, buf_str(&b));
 }
 
-static struct autoscaling_v1_scale *scale_of(const struct resource *res, const void *obj, struct arena *a)
+static struct autoscaling_v1_scale *scale_of(
+	const struct resource *res, const void *obj, struct arena *a)
 {
 	const struct scale_row *row = row_of(res);
 	const struct meta_v1_object_meta *m = model_meta(res->row->type, obj);
@@ -73,7 +75,10 @@ static void answer_scale(struct write *w, struct object *o, struct registry_resu
 }
 
 static const struct resource scale_resource = {
-	.group = { "autoscaling", 11 }, .version = { "v1", 2 }, .kind_name = { "Scale", 5 }, .plural = { "scales", 6 },
+	.group = { "autoscaling", 11 },
+	.version = { "v1", 2 },
+	.kind_name = { "Scale", 5 },
+	.plural = { "scales", 6 },
 };
 
 static struct meta_v1_status *set_replicas(struct write *w, const struct autoscaling_v1_scale *s)
@@ -82,17 +87,20 @@ static struct meta_v1_status *set_replicas(struct write *w, const struct autosca
 	struct str name = w->req->name;
 	if (s->metadata.name.len && !str_eq(s->metadata.name, name))
 		return status_new(w->arena, REASON_BAD_REQUEST,
-			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")",
+			"the name of the object (" STR_FMT
+			") does not match the name on the URL (" STR_FMT ")",
 			STR_ARG(s->metadata.name), STR_ARG(name));
 	if (s->spec.replicas < 0) {
-		cause_add(&cs, CAUSE_INVALID, STR("spec.replicas"), STR_NONE, "%d: must be greater than or equal to 0", s->spec.replicas);
+		cause_add(&cs, CAUSE_INVALID, STR("spec.replicas"), STR_NONE,
+			"%d: must be greater than or equal to 0", s->spec.replicas);
 		return status_invalid(w->arena, &scale_resource, name, &cs);
 	}
 	struct meta_v1_object_meta *m = write_meta(w);
 	m->resource_version = s->metadata.resource_version;
 	if (s->metadata.uid.len)
 		m->uid = s->metadata.uid;
-	*(struct opt_int32 *)((char *)w->obj + row_of(w->res)->replicas) = (struct opt_int32)SOME(s->spec.replicas);
+	*(struct opt_int32 *)((char *)w->obj + row_of(w->res)->replicas) =
+		(struct opt_int32)SOME(s->spec.replicas);
 	return NULL;
 }
 
@@ -102,7 +110,9 @@ void write_run_scale(struct write *w)
 	w->operation = VERB_UPDATE;
 	w->conditions_read = false;
 	if (!row_of(w->res)) {
-		write_refuse(w, status_new(w->arena, REASON_NOT_FOUND, "%s have no scale", w->res->row->plural));
+		write_refuse(w,
+			status_new(w->arena, REASON_NOT_FOUND, "%s have no scale",
+				w->res->row->plural));
 		return;
 	}
 	if (!write_load(w)) {

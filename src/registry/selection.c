@@ -16,7 +16,8 @@ static struct str stored_label(const struct resource *r, struct str label, struc
 	for (size_t i = 0; i < ARRAY_LEN(event_labels); i++) {
 		struct str from = str_of(event_labels[i].label);
 		if (str_has_prefix(label, from))
-			return arena_fmt(a, "%s" STR_FMT, event_labels[i].stored, STR_ARG(str_from(label, from.len)));
+			return arena_fmt(a, "%s" STR_FMT, event_labels[i].stored,
+				STR_ARG(str_from(label, from.len)));
 	}
 	return label;
 }
@@ -39,17 +40,21 @@ static void pin(struct str *slot, struct str value, struct selection *ret)
 		ret->none = true;
 }
 
-static struct meta_v1_status *take_term(const struct registry_request *req, struct field_term t, struct selection *ret)
+static struct meta_v1_status *take_term(
+	const struct registry_request *req, struct field_term t, struct selection *ret)
 {
 	const struct resource *r = req->resource;
-	bool is_name = str_eqz(t.key, "metadata.name"), is_ns = str_eqz(t.key, "metadata.namespace") && r->row->namespaced;
+	bool is_name = str_eqz(t.key, "metadata.name"),
+	     is_ns = str_eqz(t.key, "metadata.namespace") && r->row->namespaced;
 	if (str_eqz(t.key, "spec.host") && str_eqz(r->group_resource, "pods"))
 		t.key = STR("spec.nodeName");
 	if (!is_name && !is_ns && !known_field(r, t.key)) {
 		if (extra_of(r)->n_fields)
-			return status_new(req->arena, REASON_BAD_REQUEST, "field label not supported: " STR_FMT, STR_ARG(t.key));
+			return status_new(req->arena, REASON_BAD_REQUEST,
+				"field label not supported: " STR_FMT, STR_ARG(t.key));
 		return status_new(req->arena, REASON_BAD_REQUEST,
-			"\"" STR_FMT "\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+			"\"" STR_FMT
+			"\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
 			STR_ARG(t.key));
 	}
 	if ((is_name || is_ns) && !t.negate) {
@@ -65,8 +70,10 @@ struct meta_v1_status *selection_parse(const struct registry_request *req, struc
 {
 	struct err err = { 0 };
 	*ret = (struct selection){ 0 };
-	if (req->label_selector.len && selector_parse_labels(req->label_selector, req->arena, &ret->labels, &err))
-		return status_new(req->arena, REASON_BAD_REQUEST, "unable to parse requirement: %s", err.text);
+	if (req->label_selector.len &&
+		selector_parse_labels(req->label_selector, req->arena, &ret->labels, &err))
+		return status_new(req->arena, REASON_BAD_REQUEST, "unable to parse requirement: %s",
+			err.text);
 	if (req->field_selector.len) {
 		struct field_term *terms;
 		size_t n;
@@ -100,7 +107,8 @@ const char *field_absent(const struct resource *storage, struct str label)
 	return "";
 }
 
-static struct str value_in(const struct resource *storage, const struct object *o, struct str label, struct str ns, struct str name)
+static struct str value_in(const struct resource *storage, const struct object *o, struct str label,
+	struct str ns, struct str name)
 {
 	if (str_eqz(label, "metadata.name"))
 		return name;
@@ -122,7 +130,8 @@ bool selection_matches(const struct selection *s, const struct resource *r, cons
 		if ((s->name.len && !str_eq(s->name, name)) || (s->ns.len && !str_eq(s->ns, ns)))
 			return false;
 		for (size_t i = 0; i < s->n_fields; i++)
-			if (str_eq(value_in(r->storage, o, s->fields[i].key, ns, name), s->fields[i].value) == s->fields[i].negate)
+			if (str_eq(value_in(r->storage, o, s->fields[i].key, ns, name),
+				    s->fields[i].value) == s->fields[i].negate)
 				return false;
 	}
 	if (!s->labels)

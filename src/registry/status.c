@@ -56,7 +56,8 @@ struct meta_v1_status *status_new(struct arena *a, enum status_reason reason, co
 	return make(a, reason, text);
 }
 
-static void set_details(struct arena *a, struct meta_v1_status *s, struct str group, struct str kind, struct str name)
+static void set_details(struct arena *a, struct meta_v1_status *s, struct str group,
+	struct str kind, struct str name)
 {
 	s->details = arena_alloc(a, sizeof(*s->details));
 	s->details->group = group;
@@ -66,24 +67,30 @@ static void set_details(struct arena *a, struct meta_v1_status *s, struct str gr
 
 struct meta_v1_status *status_not_found(struct arena *a, const struct resource *r, struct str name)
 {
-	struct meta_v1_status *s = status_new(a, REASON_NOT_FOUND, STR_FMT " \"" STR_FMT "\" not found", STR_ARG(r->group_resource), STR_ARG(name));
+	struct meta_v1_status *s = status_new(a, REASON_NOT_FOUND,
+		STR_FMT " \"" STR_FMT "\" not found", STR_ARG(r->group_resource), STR_ARG(name));
 	set_details(a, s, r->group, r->plural, name);
 	return s;
 }
 
-struct meta_v1_status *status_already_exists(struct arena *a, const struct resource *r, struct str name)
+struct meta_v1_status *status_already_exists(
+	struct arena *a, const struct resource *r, struct str name)
 {
 	struct meta_v1_status *s =
-		status_new(a, REASON_ALREADY_EXISTS, STR_FMT " \"" STR_FMT "\" already exists", STR_ARG(r->group_resource), STR_ARG(name));
+		status_new(a, REASON_ALREADY_EXISTS, STR_FMT " \"" STR_FMT "\" already exists",
+			STR_ARG(r->group_resource), STR_ARG(name));
 	set_details(a, s, r->group, r->plural, name);
 	return s;
 }
 
-struct meta_v1_status *status_conflict(struct arena *a, const struct resource *r, struct str name, const char *why)
+struct meta_v1_status *status_conflict(
+	struct arena *a, const struct resource *r, struct str name, const char *why)
 {
-	struct meta_v1_status *s = status_new(a, REASON_CONFLICT, "Operation cannot be fulfilled on " STR_FMT " \"" STR_FMT "\": %s",
+	struct meta_v1_status *s = status_new(a, REASON_CONFLICT,
+		"Operation cannot be fulfilled on " STR_FMT " \"" STR_FMT "\": %s",
 		STR_ARG(r->group_resource), STR_ARG(name),
-		why ? why : "the object has been modified; please apply your changes to the latest version and try again");
+		why ? why
+		    : "the object has been modified; please apply your changes to the latest version and try again");
 	set_details(a, s, r->group, r->plural, name);
 	return s;
 }
@@ -96,22 +103,29 @@ static struct str join_causes(struct arena *a, const struct causes *cs)
 	for (size_t i = 0; i < cs->len; i++) {
 		bool again = false;
 		for (size_t k = 0; k < i && !again; k++)
-			again = str_eq(cs->items[k].field, cs->items[i].field) && str_eq(cs->items[k].message, cs->items[i].message);
+			again = str_eq(cs->items[k].field, cs->items[i].field) &&
+				str_eq(cs->items[k].message, cs->items[i].message);
 		if (again)
 			continue;
 		if (said++ > 0)
 			buf_addz(&b, ", ");
-		buf_addf(&b, STR_FMT ": " STR_FMT, STR_ARG(cs->items[i].field), STR_ARG(cs->items[i].message));
+		buf_addf(&b, STR_FMT ": " STR_FMT, STR_ARG(cs->items[i].field),
+			STR_ARG(cs->items[i].message));
 	}
-	return said > 1 ? arena_fmt(a, "[" STR_FMT "]", STR_ARG(buf_str(&b))) : arena_str(a, buf_str(&b));
+	return said > 1 ? arena_fmt(a, "[" STR_FMT "]", STR_ARG(buf_str(&b)))
+			: arena_str(a, buf_str(&b));
 }
 
-struct meta_v1_status *status_invalid(struct arena *a, const struct resource *r, struct str name, const struct causes *causes)
+struct meta_v1_status *status_invalid(
+	struct arena *a, const struct resource *r, struct str name, const struct causes *causes)
 {
-	struct str qualified = r->group.len ? arena_fmt(a, STR_FMT "." STR_FMT, STR_ARG(r->kind_name), STR_ARG(r->group)) : r->kind_name;
+	struct str qualified = r->group.len
+		? arena_fmt(a, STR_FMT "." STR_FMT, STR_ARG(r->kind_name), STR_ARG(r->group))
+		: r->kind_name;
 	struct str joined = join_causes(a, causes);
-	struct meta_v1_status *s = status_new(a, REASON_INVALID, STR_FMT " \"" STR_FMT "\" is invalid: " STR_FMT, STR_ARG(qualified), STR_ARG(name),
-		STR_ARG(joined));
+	struct meta_v1_status *s =
+		status_new(a, REASON_INVALID, STR_FMT " \"" STR_FMT "\" is invalid: " STR_FMT,
+			STR_ARG(qualified), STR_ARG(name), STR_ARG(joined));
 	set_details(a, s, r->group, r->kind_name, name);
 	for (size_t i = 0; i < causes->len; i++) {
 		struct meta_v1_status_cause *c = LIST_ADD(a, &s->details->causes);
@@ -122,21 +136,24 @@ struct meta_v1_status *status_invalid(struct arena *a, const struct resource *r,
 	return s;
 }
 
-struct meta_v1_status *status_forbidden(struct arena *a, const struct resource *r, struct str name, const char *fmt, ...)
+struct meta_v1_status *status_forbidden(
+	struct arena *a, const struct resource *r, struct str name, const char *fmt, ...)
 {
 	va_list ap;
 	va_start(ap, fmt);
 	struct str why = arena_vfmt(a, fmt, ap);
 	va_end(ap);
-	struct meta_v1_status *s = name.len ? status_new(a, REASON_FORBIDDEN, STR_FMT " \"" STR_FMT "\" is forbidden: " STR_FMT,
-						      STR_ARG(r->group_resource), STR_ARG(name), STR_ARG(why))
-					    : status_new(a, REASON_FORBIDDEN, STR_FMT " is forbidden: " STR_FMT,
-						      STR_ARG(r->group_resource), STR_ARG(why));
+	struct meta_v1_status *s = name.len
+		? status_new(a, REASON_FORBIDDEN, STR_FMT " \"" STR_FMT "\" is forbidden: " STR_FMT,
+			  STR_ARG(r->group_resource), STR_ARG(name), STR_ARG(why))
+		: status_new(a, REASON_FORBIDDEN, STR_FMT " is forbidden: " STR_FMT,
+			  STR_ARG(r->group_resource), STR_ARG(why));
 	set_details(a, s, r->group, r->plural, name);
 	return s;
 }
 
-struct meta_v1_status *status_success(struct arena *a, const struct resource *r, struct str name, struct str uid)
+struct meta_v1_status *status_success(
+	struct arena *a, const struct resource *r, struct str name, struct str uid)
 {
 	struct meta_v1_status *s = make(a, REASON_NONE, STR_NONE);
 	s->status = STR("Success");

@@ -15,7 +15,8 @@ static const struct {
 	{ "services", "services/specs" },
 	{ "nodes", "minions" },
 	{ "ingresses.networking.k8s.io", "ingress" },
-	{ "customresourcedefinitions.apiextensions.k8s.io", "apiextensions.k8s.io/customresourcedefinitions" },
+	{ "customresourcedefinitions.apiextensions.k8s.io",
+		"apiextensions.k8s.io/customresourcedefinitions" },
 	{ "apiservices.apiregistration.k8s.io", "apiregistration.k8s.io/apiservices" },
 };
 
@@ -25,7 +26,7 @@ struct place {
 };
 
 struct stored {
-	struct registry table;       /* of resources alone */
+	struct registry table; /* of resources alone */
 	struct place *places;
 	size_t n;
 	struct map by_ours, by_stored; /* folder -> place */
@@ -76,7 +77,8 @@ static bool key_out(void *arg, struct str key, struct buf *out)
 static bool key_in(void *arg, struct str key, struct buf *out)
 {
 	const struct stored *st = arg;
-	return str_has_prefix(key, STR(ROOT)) && move(&st->by_stored, key, sizeof(ROOT) - 1, false, out);
+	return str_has_prefix(key, STR(ROOT)) &&
+		move(&st->by_stored, key, sizeof(ROOT) - 1, false, out);
 }
 
 static int value_out(void *arg, struct str key, struct str json, struct buf *out, struct err *err)
@@ -86,7 +88,8 @@ static int value_out(void *arg, struct str key, struct str json, struct buf *out
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	void *obj;
 	if (!p)
-		return err_set(err, -EINVAL, STR_FMT " is no key of a known resource", STR_ARG(key));
+		return err_set(
+			err, -EINVAL, STR_FMT " is no key of a known resource", STR_ARG(key));
 	int rc = json_decode(p->resource->row->type, json, a, NULL, &obj, err);
 	if (rc)
 		return err_prefix(err, rc, STR_FMT, STR_ARG(key));
@@ -95,13 +98,15 @@ static int value_out(void *arg, struct str key, struct str json, struct buf *out
 	return 0;
 }
 
-static int to_storage(const struct stored *st, const struct resource *res, const struct type *t, struct arena *a, void **obj, struct err *err)
+static int to_storage(const struct stored *st, const struct resource *res, const struct type *t,
+	struct arena *a, void **obj, struct err *err)
 {
 	if (t == res->row->type)
 		return 0;
 	const struct resource *other = registry_resource_of(&st->table, t);
 	if (!other || other->storage != res)
-		return err_set(err, -EINVAL, "%s/%s %s is stored where " STR_FMT " belongs", t->group, t->version, t->name, STR_ARG(res->group_resource));
+		return err_set(err, -EINVAL, "%s/%s %s is stored where " STR_FMT " belongs",
+			t->group, t->version, t->name, STR_ARG(res->group_resource));
 	*obj = extra_of(other)->conversion->to_storage(*obj, a);
 	return 0;
 }
@@ -111,7 +116,8 @@ static void cut(struct str json, struct str *ret_head, struct str *ret_tail)
 	json_cut_revision(json, ret_head, ret_tail);
 }
 
-static int value_in(void *arg, struct str key, struct str value, struct arena *a, struct store_op *ret, struct err *err)
+static int value_in(void *arg, struct str key, struct str value, struct arena *a,
+	struct store_op *ret, struct err *err)
 {
 	const struct stored *st = arg;
 	const struct place *p = find(&st->by_ours, key, 1);
@@ -119,7 +125,8 @@ static int value_in(void *arg, struct str key, struct str value, struct arena *a
 	struct object_pair *fields;
 	void *obj;
 	if (!p)
-		return err_set(err, -EINVAL, STR_FMT " is no key of a known resource", STR_ARG(key));
+		return err_set(
+			err, -EINVAL, STR_FMT " is no key of a known resource", STR_ARG(key));
 	int rc = codec_decode(value, a, NULL, &t, &obj, err);
 	rc = rc ? rc : to_storage(st, p->resource, t, a, &obj, err);
 	if (rc)
@@ -143,7 +150,12 @@ int registry_codec_new(struct store_codec *ret, struct err *err)
 {
 	struct stored *st = xcalloc(1, sizeof(*st));
 	int rc = resources_build(&st->table, err);
-	*ret = (struct store_codec){ .key_out = key_out, .key_in = key_in, .value_out = value_out, .value_in = value_in, .cut = cut, .arg = st };
+	*ret = (struct store_codec){ .key_out = key_out,
+		.key_in = key_in,
+		.value_out = value_out,
+		.value_in = value_in,
+		.cut = cut,
+		.arg = st };
 	st->places = xcalloc(st->table.n_resources + 1, sizeof(*st->places));
 	for (size_t i = 0; rc == 0 && i < st->table.n_resources; i++) {
 		const struct resource *r = st->table.order[i];
@@ -183,12 +195,17 @@ int64_t registry_codec_ttl(const struct store_codec *c, struct str key)
 
 /* ---- reads ---- */
 
-enum { READ_MS = 5000, NEWER_MS = 3000 }; /* NEWER: for a revision that only others have seen yet, as upstream */
+enum {
+	READ_MS = 5000,
+	NEWER_MS = 3000
+}; /* NEWER: for a revision that only others have seen yet, as upstream */
 
-bool registry_must_wait(struct registry *r, const struct registry_request *req, store_wait_fn fn, void *arg)
+bool registry_must_wait(
+	struct registry *r, const struct registry_request *req, store_wait_fn fn, void *arg)
 {
 	int64_t revision = 0;
-	if (!store_is_shared(r->store) || !(req->verb & (VERB_GET | VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION)))
+	if (!store_is_shared(r->store) ||
+		!(req->verb & (VERB_GET | VERB_LIST | VERB_WATCH | VERB_DELETECOLLECTION)))
 		return false;
 	struct str rv = req->resource_version;
 	if (rv.len && (str_to_i64(rv, &revision) || revision <= 0))

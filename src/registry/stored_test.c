@@ -33,8 +33,10 @@ static void keys_are_upstreams(void **state)
 	check_key("/networking.k8s.io/ingresses/default/web", "/registry/ingress/default/web");
 	check_key("/coordination.k8s.io/leases/kube-system/l", "/registry/leases/kube-system/l");
 	check_key("/events/default/e.1", "/registry/events/default/e.1");
-	check_key("/apiregistration.k8s.io/apiservices/v1.apps", "/registry/apiregistration.k8s.io/apiservices/v1.apps");
-	check_key("/apiextensions.k8s.io/customresourcedefinitions/a.b", "/registry/apiextensions.k8s.io/customresourcedefinitions/a.b");
+	check_key("/apiregistration.k8s.io/apiservices/v1.apps",
+		"/registry/apiregistration.k8s.io/apiservices/v1.apps");
+	check_key("/apiextensions.k8s.io/customresourcedefinitions/a.b",
+		"/registry/apiextensions.k8s.io/customresourcedefinitions/a.b");
 	assert_false(codec.key_in(codec.arg, STR("/registry/example.com/things/default/x"), &b));
 	assert_false(codec.key_in(codec.arg, STR("/registry/masterleases/192.0.2.1"), &b));
 	assert_false(codec.key_in(codec.arg, STR("compact_rev_key"), &b));
@@ -72,7 +74,8 @@ static const struct type *as_stored(struct buf *golden, struct arena *a, struct 
 static int check_golden(const char *name)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_BUF struct buf golden = { 0 }, stored = { 0 }, key = { 0 }, json = { 0 }, back = { 0 };
+	CLEAN_BUF struct buf golden = { 0 }, stored = { 0 }, key = { 0 }, json = { 0 },
+			     back = { 0 };
 	struct store_op op = { 0 };
 	struct err err = { 0 };
 	read_file(name, &golden);
@@ -81,10 +84,13 @@ static int check_golden(const char *name)
 	for (size_t i = 0; t && i < n_resource_rows; i++)
 		if (resource_rows[i].type == t)
 			row = &resource_rows[i];
-	bool other_version = row && ((!strcmp(row->group, "autoscaling") && !strcmp(row->version, "v1")) || !strcmp(row->group, "events.k8s.io"));
+	bool other_version = row &&
+		((!strcmp(row->group, "autoscaling") && !strcmp(row->version, "v1")) ||
+			!strcmp(row->group, "events.k8s.io"));
 	if (!row || other_version)
 		return 1;
-	buf_addf(&key, "/%s%s%s/%sx", row->group, *row->group ? "/" : "", row->plural, row->namespaced ? "ns/" : "");
+	buf_addf(&key, "/%s%s%s/%sx", row->group, *row->group ? "/" : "", row->plural,
+		row->namespaced ? "ns/" : "");
 	CLEAN_BUF struct buf there = { 0 };
 	if (!codec.key_out(codec.arg, buf_str(&key), &there))
 		return 1;
@@ -97,7 +103,8 @@ static int check_golden(const char *name)
 	if (codec.value_out(codec.arg, buf_str(&key), buf_str(&json), &back, &err))
 		fail_msg("%s: %s", name, err.text);
 	if (!str_eq(buf_str(&back), buf_str(&stored)))
-		fail_msg("%s: %zu bytes were stored, %zu come back, or others", name, stored.len, back.len);
+		fail_msg("%s: %zu bytes were stored, %zu come back, or others", name, stored.len,
+			back.len);
 	return 0;
 }
 
@@ -120,20 +127,28 @@ static void other_versions_are_converted(void **state)
 	struct store_op op = { 0 };
 	struct err err = { 0 };
 	read_file("autoscaling.v1.HorizontalPodAutoscaler.pb", &golden);
-	assert_int_equal(codec.value_in(codec.arg, STR("/autoscaling/horizontalpodautoscalers/ns/x"), buf_str(&golden), a, &op, &err), 0);
+	assert_int_equal(
+		codec.value_in(codec.arg, STR("/autoscaling/horizontalpodautoscalers/ns/x"),
+			buf_str(&golden), a, &op, &err),
+		0);
 	assert_true(str_find_str(op.json_head, STR("\"apiVersion\":\"autoscaling/v2\"")) >= 0);
-	assert_int_equal(codec.value_in(codec.arg, STR("/pods/ns/x"), buf_str(&golden), a, &op, &err), -EINVAL);
-	assert_true(codec.value_in(codec.arg, STR("/pods/ns/x"), STR("k8s\0damaged"), a, &op, &err) < 0);
+	assert_int_equal(
+		codec.value_in(codec.arg, STR("/pods/ns/x"), buf_str(&golden), a, &op, &err),
+		-EINVAL);
+	assert_true(codec.value_in(
+			    codec.arg, STR("/pods/ns/x"), STR("k8s\0damaged"), a, &op, &err) < 0);
 	/* JSON, as kubectl or another tool may have put it there */
 	op = (struct store_op){ 0 };
-	assert_int_equal(codec.value_in(codec.arg, STR("/pods/ns/x"),
-				 STR("{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"x\",\"labels\":{\"a\":\"b\"}},\"spec\":{\"nodeName\":\"n1\"}}"), a, &op,
-				 &err),
+	assert_int_equal(
+		codec.value_in(codec.arg, STR("/pods/ns/x"),
+			STR("{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"x\",\"labels\":{\"a\":\"b\"}},\"spec\":{\"nodeName\":\"n1\"}}"),
+			a, &op, &err),
 		0);
 	assert_int_equal(op.n_labels, 1);
 	bool node = false;
 	for (size_t i = 0; i < op.n_fields; i++)
-		node |= str_eqz(op.fields[i].key, "spec.nodeName") && str_eqz(op.fields[i].value, "n1");
+		node |= str_eqz(op.fields[i].key, "spec.nodeName") &&
+			str_eqz(op.fields[i].value, "n1");
 	assert_true(node);
 }
 

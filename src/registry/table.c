@@ -2,7 +2,8 @@
  * Name and Created At. */
 #include "registry/columns.h"
 
-static const struct column_fn *const tables[] = { pod_columns, core_columns, workload_columns, other_columns };
+static const struct column_fn *const tables[] = { pod_columns, core_columns, workload_columns,
+	other_columns };
 
 /* clang-format off */
 /* What stands in a cell whose path has no value, where it is not just empty. */
@@ -86,7 +87,8 @@ struct str labels_text(struct cell *c, const struct str_map *m)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	LIST_EACH(p, m)
-		buf_addf(&b, "%s" STR_FMT "=" STR_FMT, b.len ? "," : "", STR_ARG(p->key), STR_ARG(p->value));
+		buf_addf(&b, "%s" STR_FMT "=" STR_FMT, b.len ? "," : "", STR_ARG(p->key),
+			STR_ARG(p->value));
 	return b.len ? arena_str(c->arena, buf_str(&b)) : STR("<none>");
 }
 
@@ -116,7 +118,8 @@ void cell_images(struct cell *c, const struct core_v1_pod_spec *s)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	LIST_EACH(it, &s->containers)
-		buf_addf(&b, "%s" STR_FMT, it == s->containers.items ? "" : ",", STR_ARG(it->image));
+		buf_addf(
+			&b, "%s" STR_FMT, it == s->containers.items ? "" : ",", STR_ARG(it->image));
 	cell_text(c, buf_str(&b));
 }
 
@@ -142,7 +145,8 @@ static const struct column_fn *find_fn(struct str name)
 }
 
 /* The row of a path like .status.podIP; *at becomes the member. NULL: a pointer on the way is NULL, or there is no such path. */
-static const struct field *walk(const struct type *t, const void *obj, struct str path, const void **at)
+static const struct field *walk(
+	const struct type *t, const void *obj, struct str path, const void **at)
 {
 	const struct field *f = NULL;
 	struct str head, rest = str_from(path, 1);
@@ -173,7 +177,8 @@ static void write_number(struct cell *c, const struct field *f, const void *at)
 	cell_int(c, v);
 }
 
-static void write_path(struct cell *c, const struct type *t, const void *obj, struct str path, const char *empty)
+static void write_path(
+	struct cell *c, const struct type *t, const void *obj, struct str path, const char *empty)
 {
 	const void *at;
 	const struct field *f = walk(t, obj, path, &at);
@@ -187,7 +192,9 @@ static void write_path(struct cell *c, const struct type *t, const void *obj, st
 		write_number(c, f, at);
 		return;
 	case KIND_BOOL: {
-		bool v = at && (f->shape == SHAPE_PTR ? ((const struct opt_bool *)at)->value : *(const bool *)at);
+		bool v = at &&
+			(f->shape == SHAPE_PTR ? ((const struct opt_bool *)at)->value
+					       : *(const bool *)at);
 		buf_addz(c->out, v ? "true" : "false");
 		return;
 	}
@@ -199,7 +206,8 @@ static void write_path(struct cell *c, const struct type *t, const void *obj, st
 	case KIND_MICROTIME: {
 		char text[TIME_TEXT_MAX];
 		struct timestamp ts = at ? *(const struct timestamp *)at : (struct timestamp){ 0 };
-		cell_text(c, time_is_zero(ts) ? STR("<unknown>") : str_n(text, time_format(ts, text)));
+		cell_text(c,
+			time_is_zero(ts) ? STR("<unknown>") : str_n(text, time_format(ts, text)));
 		return;
 	}
 	default:
@@ -215,14 +223,16 @@ static struct str inside(struct str source) /* of fn(…) or age(…) */
 	return s;
 }
 
-static void write_cell(struct cell *c, const struct resource *r, const struct column_row *col, const void *obj)
+static void write_cell(
+	struct cell *c, const struct resource *r, const struct column_row *col, const void *obj)
 {
 	const struct type *t = r->storage->row->type;
 	struct str source = str_of(col->source);
 	const char *empty = "";
 	const struct column_fn *fn = NULL;
 	for (size_t i = 0; i < ARRAY_LEN(instead); i++)
-		if (str_eqz(r->group_resource, instead[i].resource) && !strcmp(col->name, instead[i].column))
+		if (str_eqz(r->group_resource, instead[i].resource) &&
+			!strcmp(col->name, instead[i].column))
 			fn = find_fn(str_of(instead[i].fn));
 	if (!fn && str_has_prefix(source, STR("fn(")))
 		fn = find_fn(inside(source));
@@ -231,7 +241,8 @@ static void write_cell(struct cell *c, const struct resource *r, const struct co
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(when_empty); i++)
-		if (str_eqz(r->group_resource, when_empty[i].resource) && !strcmp(col->name, when_empty[i].column))
+		if (str_eqz(r->group_resource, when_empty[i].resource) &&
+			!strcmp(col->name, when_empty[i].column))
 			empty = when_empty[i].text;
 	if (str_has_prefix(source, STR("age("))) {
 		const void *at;
@@ -255,19 +266,22 @@ void registry_table_columns(const struct resource *r, struct buf *out)
 		const char *doc = cols[i].name;
 		const void *at;
 		if (cols[i].source[0] == '.') {
-			const struct field *f = walk(r->row->type, NULL, str_of(cols[i].source), &at);
+			const struct field *f =
+				walk(r->row->type, NULL, str_of(cols[i].source), &at);
 			doc = f && f->doc && *f->doc ? f->doc : doc;
 		}
 		buf_addz(out, i ? ",{\"name\":" : "{\"name\":");
 		json_write_text(str_of(cols[i].name), out);
-		buf_addf(out, ",\"type\":\"%s\",\"format\":\"%s\",\"description\":", cols[i].type, cols[i].format ? cols[i].format : "");
+		buf_addf(out, ",\"type\":\"%s\",\"format\":\"%s\",\"description\":", cols[i].type,
+			cols[i].format ? cols[i].format : "");
 		json_write_text(str_of(doc), out);
 		buf_addf(out, ",\"priority\":%d}", cols[i].priority);
 	}
 	buf_addc(out, ']');
 }
 
-void registry_table_cells(const struct resource *r, struct object *o, struct timestamp now, struct arena *a, struct buf *out)
+void registry_table_cells(const struct resource *r, struct object *o, struct timestamp now,
+	struct arena *a, struct buf *out)
 {
 	size_t n;
 	const struct column_row *cols = columns_of(r, &n);
@@ -277,7 +291,8 @@ void registry_table_cells(const struct resource *r, struct object *o, struct tim
 	/* cells come from the stored version, whatever version was asked for: o's own JSON says which it is */
 	const struct type *t = r->storage->row->type;
 	int rc = json_decode(t, o->json, a, NULL, &obj, &err);
-	if (!rc && r->storage != r && !str_eq(((struct object_head *)obj)->api_version, r->storage->api_version)) {
+	if (!rc && r->storage != r &&
+		!str_eq(((struct object_head *)obj)->api_version, r->storage->api_version)) {
 		rc = json_decode(r->row->type, o->json, a, NULL, &obj, &err);
 		if (!rc)
 			obj = extra_of(r)->conversion->to_storage(obj, a);

@@ -27,7 +27,8 @@ static void every_function_is_there(void **state)
 				continue;
 			char *name = xstrndup(s.p + 3, s.len - 4);
 			if (!registry_column_known(name))
-				fail_msg("column function %s of %s is not there", name, resource_rows[i].plural);
+				fail_msg("column function %s of %s is not there", name,
+					resource_rows[i].plural);
 			free(name);
 		}
 }
@@ -55,17 +56,17 @@ static void pods(void **state)
 		{ "{\"phase\":\"Pending\"}",
 			"[\"p\",\"0/1\",\"Pending\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
 		{ "{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":true,\"restartCount\":3,"
-			"\"state\":{\"running\":{}},"
+		  "\"state\":{\"running\":{}},"
 		  "\"lastState\":{\"terminated\":{\"exitCode\":1,\"finishedAt\":\"2023-11-14T22:08:20Z\"}}}]}",
 			"[\"p\",\"1/1\",\"Running\",\"3 (6m30s ago)\",\"90s\",\"10.0.0.1\",\"n1\",\"<none>\",\"<none>\"]" },
 		{ "{\"phase\":\"Running\",\"podIP\":\"10.0.0.1\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":false,\"restartCount\":1,"
-			"\"state\":{\"waiting\":{\"reason\":"
+		  "\"state\":{\"waiting\":{\"reason\":"
 		  "\"CrashLoopBackOff\"}}}]}",
 			"[\"p\",\"0/1\",\"CrashLoopBackOff\",\"1\",\"90s\",\"10.0.0.1\",\"n1\",\"<none>\",\"<none>\"]" },
 		{ "{\"phase\":\"Failed\",\"containerStatuses\":[{\"name\":\"c\",\"state\":{\"terminated\":{\"exitCode\":137,\"signal\":9}}}]}",
 			"[\"p\",\"0/1\",\"Signal:9\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
 		{ "{\"phase\":\"Pending\",\"initContainerStatuses\":[{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":2,"
-			"\"reason\":\"Error\"}}}]}",
+		  "\"reason\":\"Error\"}}}]}",
 			"[\"p\",\"0/1\",\"Init:Error\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
 		{ "{\"phase\":\"Failed\",\"reason\":\"Evicted\"}",
 			"[\"p\",\"0/1\",\"Evicted\",\"0\",\"90s\",\"<none>\",\"n1\",\"<none>\",\"<none>\"]" },
@@ -75,7 +76,9 @@ static void pods(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		test_time.sec = 1700000090;
 		req_new(e, PATCH, "pods/p/status", "default",
-			arena_fmt(e->a, "[{\"op\":\"replace\",\"path\":\"/status\",\"value\":%s}]", rows[i].status).p)
+			arena_fmt(e->a, "[{\"op\":\"replace\",\"path\":\"/status\",\"value\":%s}]",
+				rows[i].status)
+				.p)
 			->patch_type = PATCH_TYPE_JSON;
 		req_run(e);
 		if (e->res.code == 200)
@@ -83,7 +86,8 @@ static void pods(void **state)
 		else
 			fail_msg("%s", body(e));
 	}
-	OK(e, PATCH, "pods/p/status", "default", "{\"status\":{\"phase\":\"Running\",\"reason\":null}}");
+	OK(e, PATCH, "pods/p/status", "default",
+		"{\"status\":{\"phase\":\"Running\",\"reason\":null}}");
 	req_new(e, DELETE, "pods/p", "default", NULL);
 	req_run(e);
 	assert_non_null(strstr(cells(e, "pods"), "\"Terminating\""));
@@ -98,14 +102,16 @@ static void others(void **state)
 			"\"spec\":{\"clusterIP\":\"10.43.0.5\",\"type\":\"NodePort\",\"selector\":{\"a\":\"b\"},\"ports\":[{\"port\":80,"
 			"\"nodePort\":30080}]}",
 			"[\"x\",\"NodePort\",\"10.43.0.5\",\"<none>\",\"80:30080/TCP\",\"0s\",\"a=b\"]" },
-		{ "services", "default", "\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"e.x\"}",
+		{ "services", "default",
+			"\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"e.x\"}",
 			"[\"x\",\"ExternalName\",\"<none>\",\"e.x\",\"<none>\",\"0s\",\"<none>\"]" },
 		{ "nodes", "",
 			"\"spec\":{\"unschedulable\":true},\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}],"
 			"\"nodeInfo\":{\"kubeletVersion\":\"v1\"}}",
 			"[\"x\",\"Ready,SchedulingDisabled\",\"<none>\",\"0s\",\"v1\",\"<none>\",\"<none>\",\"<unknown>\",\"<unknown>\","
 			"\"<unknown>\"]" },
-		{ "configmaps", "default", "\"data\":{\"a\":\"b\"},\"binaryData\":{\"c\":\"\"}", "[\"x\",2,\"0s\"]" },
+		{ "configmaps", "default", "\"data\":{\"a\":\"b\"},\"binaryData\":{\"c\":\"\"}",
+			"[\"x\",2,\"0s\"]" },
 		{ "events", "default",
 			"\"involvedObject\":{\"kind\":\"Pod\",\"namespace\":\"default\",\"name\":\"p\"},\"reason\":\"R\",\"type\":\"Normal\","
 			"\"message\":\"m\\n\","
@@ -120,7 +126,8 @@ static void others(void **state)
 			"\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":"
 			"\"i\"},{\"name\":\"d\",\"image\":\"j\"}]}}}",
 			"[\"x\",\"0/2\",0,0,\"0s\",\"c,d\",\"i,j\",\"a=b\"]" },
-		{ "rbac.authorization.k8s.io/v1:roles", "default", "\"rules\":[]", "[\"x\",\"2023-11-14T22:13:20Z\"]" },
+		{ "rbac.authorization.k8s.io/v1:roles", "default", "\"rules\":[]",
+			"[\"x\",\"2023-11-14T22:13:20Z\"]" },
 		{ "rbac.authorization.k8s.io/v1:rolebindings", "default",
 			"\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"u\"},"
 			"{\"kind\":\"ServiceAccount\",\"name\":\"s\",\"namespace\":\"n\"}]",
@@ -130,7 +137,8 @@ static void others(void **state)
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		OK(e, CREATE, rows[i].path, rows[i].ns, arena_fmt(e->a, "{\"metadata\":{\"name\":\"x\"},%s}", rows[i].body).p);
+		OK(e, CREATE, rows[i].path, rows[i].ns,
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"x\"},%s}", rows[i].body).p);
 		assert_string_equal(cells(e, rows[i].path), rows[i].cells);
 		OK(e, DELETE, arena_fmt(e->a, "%s/x", rows[i].path).p, rows[i].ns, NULL);
 	}
@@ -139,6 +147,7 @@ static void others(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
-	const struct CMUnitTest tests[] = { T(every_function_is_there), T(columns_are_json), T(pods), T(others) };
+	const struct CMUnitTest tests[] = { T(every_function_is_there), T(columns_are_json),
+		T(pods), T(others) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,8 @@
 bool write_load(struct write *w)
 {
 	struct err err = { 0 };
-	int rc = store_get(w->r->store, resource_key(w->res, w->req->ns, w->req->name, w->arena), &w->current);
+	int rc = store_get(
+		w->r->store, resource_key(w->res, w->req->ns, w->req->name, w->arena), &w->current);
 	if (rc) {
 		w->refused = status_not_found(w->arena, w->res, w->req->name);
 		return false;
@@ -22,8 +23,9 @@ static struct meta_v1_status *check_conditions(struct write *w)
 	struct meta_v1_object_meta *m = write_meta(w), *old = write_old_meta(w);
 	if (m->name.len && !str_eq(m->name, w->req->name))
 		return status_new(w->arena, REASON_BAD_REQUEST,
-			"the name of the object (" STR_FMT ") does not match the name on the URL (" STR_FMT ")", STR_ARG(m->name),
-			STR_ARG(w->req->name));
+			"the name of the object (" STR_FMT
+			") does not match the name on the URL (" STR_FMT ")",
+			STR_ARG(m->name), STR_ARG(w->req->name));
 	if (w->res->row->namespaced && m->namespace.len && !str_eq(m->namespace, w->req->ns))
 		return status_new(w->arena, REASON_BAD_REQUEST,
 			"the namespace of the provided object does not match the namespace sent on the request");
@@ -36,19 +38,25 @@ static struct meta_v1_status *check_conditions(struct write *w)
 	m->namespace = old->namespace;
 	if (w->given_uid.len && !str_eq(w->given_uid, old->uid))
 		return status_conflict(w->arena, w->res, w->req->name,
-			arena_fmt(w->arena, "Precondition failed: UID in precondition: " STR_FMT ", UID in object meta: " STR_FMT,
+			arena_fmt(w->arena,
+				"Precondition failed: UID in precondition: " STR_FMT
+				", UID in object meta: " STR_FMT,
 				STR_ARG(w->given_uid), STR_ARG(old->uid))
 				.p);
 	if (!w->given_revision.len || str_eqz(w->given_revision, "0")) {
-		if (!(w->res->kind && w->res->kind->flags & KIND_CONDITIONAL) || w->req->verb == VERB_PATCH)
+		if (!(w->res->kind && w->res->kind->flags & KIND_CONDITIONAL) ||
+			w->req->verb == VERB_PATCH)
 			return NULL;
 		struct causes cs = { .arena = w->arena };
-		cause_add(&cs, CAUSE_INVALID, STR("metadata.resourceVersion"), STR_NONE, "0: must be specified for an update");
+		cause_add(&cs, CAUSE_INVALID, STR("metadata.resourceVersion"), STR_NONE,
+			"0: must be specified for an update");
 		return status_invalid(w->arena, w->res, w->req->name, &cs);
 	}
 	int64_t revision;
 	if (str_to_i64(w->given_revision, &revision) || revision < 0)
-		return status_new(w->arena, REASON_BAD_REQUEST, "invalid resourceVersion \"" STR_FMT "\": it is a number that the server gave out",
+		return status_new(w->arena, REASON_BAD_REQUEST,
+			"invalid resourceVersion \"" STR_FMT
+			"\": it is a number that the server gave out",
 			STR_ARG(w->given_revision));
 	if ((uint64_t)revision != w->current->revision)
 		return status_conflict(w->arena, w->res, w->req->name, NULL);
@@ -59,7 +67,8 @@ static void keep_status(struct write *w)
 {
 	const struct resource_extra *x = extra_of(w->res);
 	if (x->status && x->status_sub)
-		memcpy(member(w->obj, x->status), cmember(w->old, x->status), field_size(x->status));
+		memcpy(member(w->obj, x->status), cmember(w->old, x->status),
+			field_size(x->status));
 }
 
 /* PUT and PATCH of /status: all but the status is the old one. */
@@ -86,7 +95,8 @@ static bool map_equal(const struct str_map *a, const struct str_map *b)
 	if (a->len != b->len)
 		return false;
 	for (size_t i = 0; i < a->len; i++)
-		if (!str_eq(a->items[i].key, b->items[i].key) || !str_eq(a->items[i].value, b->items[i].value))
+		if (!str_eq(a->items[i].key, b->items[i].key) ||
+			!str_eq(a->items[i].value, b->items[i].value))
 			return false;
 	return true;
 }
@@ -96,7 +106,8 @@ static bool changed(struct write *w)
 {
 	struct meta_v1_object_meta *m = write_meta(w), *old = write_old_meta(w);
 	const struct field *status = extra_of(w->res)->status;
-	if (w->res->kind->flags & KIND_GENERATION_ANNOTATIONS && !map_equal(&m->annotations, &old->annotations))
+	if (w->res->kind->flags & KIND_GENERATION_ANNOTATIONS &&
+		!map_equal(&m->annotations, &old->annotations))
 		return true;
 	void *probe = arena_memdup(w->arena, w->obj, w->type->size);
 	*model_meta(w->type, probe) = *old;
@@ -109,7 +120,8 @@ static bool goes_away(struct write *w)
 {
 	struct meta_v1_object_meta *m = write_meta(w), *old = write_old_meta(w);
 	return !time_is_zero(old->deletion_timestamp) && !m->finalizers.len &&
-		(!old->deletion_grace_period_seconds.set || old->deletion_grace_period_seconds.value == 0) &&
+		(!old->deletion_grace_period_seconds.set ||
+			old->deletion_grace_period_seconds.value == 0) &&
 		!(w->res->kind && w->res->kind->held && w->res->kind->held(w->obj));
 }
 
@@ -137,7 +149,8 @@ void write_update_from(struct write *w)
 		if (k && k->prepare_update)
 			k->prepare_update(w);
 	}
-	if (!w->refused && k && k->flags & (KIND_GENERATION | KIND_GENERATION_ANNOTATIONS) && changed(w))
+	if (!w->refused && k && k->flags & (KIND_GENERATION | KIND_GENERATION_ANNOTATIONS) &&
+		changed(w))
 		write_meta(w)->generation = write_old_meta(w)->generation + 1;
 	st = w->refused ? w->refused : write_validate(w);
 	if (st) {
@@ -157,10 +170,12 @@ void write_update_from(struct write *w)
 /* A PUT of what is not there, of a kind that allows it, without conditions. */
 static bool may_create(struct write *w)
 {
-	if (w->current || w->req->verb != VERB_UPDATE || w->sub || !w->res->kind || !(w->res->kind->flags & KIND_CREATE_ON_UPDATE))
+	if (w->current || w->req->verb != VERB_UPDATE || w->sub || !w->res->kind ||
+		!(w->res->kind->flags & KIND_CREATE_ON_UPDATE))
 		return false;
 	if (!w->conditions_read) {
-		struct meta_v1_object_meta *m = model_meta(w->req->resource->row->type, w->req->obj);
+		struct meta_v1_object_meta *m =
+			model_meta(w->req->resource->row->type, w->req->obj);
 		w->given_revision = m->resource_version;
 		w->given_uid = m->uid;
 		w->conditions_read = true;
@@ -181,12 +196,13 @@ static void create_by_apply(struct write *w)
 		return;
 	struct meta_v1_object_meta *m = model_meta(t, obj);
 	if (m->uid.len) {
-		write_refuse(w, status_conflict(w->arena, w->res, w->req->name,
-					arena_fmt(w->arena,
-						"uid mismatch: the provided object specified uid " STR_FMT
-						", and no existing object was found",
-						STR_ARG(m->uid))
-						.p));
+		write_refuse(w,
+			status_conflict(w->arena, w->res, w->req->name,
+				arena_fmt(w->arena,
+					"uid mismatch: the provided object specified uid " STR_FMT
+					", and no existing object was found",
+					STR_ARG(m->uid))
+					.p));
 		return;
 	}
 	w->obj = write_to_storage(w, obj);
@@ -204,7 +220,8 @@ void write_run_update(struct write *w)
 	if (!write_load(w)) {
 		if (may_create(w))
 			write_run_create(w);
-		else if (w->req->verb == VERB_PATCH && w->req->patch_type == PATCH_TYPE_APPLY && !w->sub && !w->current)
+		else if (w->req->verb == VERB_PATCH && w->req->patch_type == PATCH_TYPE_APPLY &&
+			!w->sub && !w->current)
 			create_by_apply(w);
 		else
 			write_refuse(w, w->refused);

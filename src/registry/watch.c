@@ -10,35 +10,42 @@ enum { WATCH_BATCH = 64 };
 struct registry_watch {
 	struct registry *r;
 	const struct resource *res;
-	struct arena *arena;                 /* of the selection: the watch outlives its request's arena */
+	struct arena *arena; /* of the selection: the watch outlives its request's arena */
 	struct selection sel;
 	struct store_watch *cursor;
-	struct store_snapshot *snapshot;     /* initial objects are still to come; NULL: done */
-	uint64_t revision;                   /* of the snapshot */
+	struct store_snapshot *snapshot; /* initial objects are still to come; NULL: done */
+	uint64_t revision;               /* of the snapshot */
 	struct str prefix;
 	struct buf next;
 	struct object *batch[WATCH_BATCH];
 	size_t n, at;
 	bool exhausted, initial_done;
 	struct object *converted;
-	struct object *left;                 /* the last one that left the selection */
+	struct object *left; /* the last one that left the selection */
 };
 
 static struct meta_v1_status *check_options(const struct registry_request *req, bool send_initial)
 {
 	static const struct resource list_options = {
-		.group = { "meta.k8s.io", 11 }, .version = { "v1", 2 }, .kind_name = { "ListOptions", 11 }, .plural = { "listoptions", 11 },
+		.group = { "meta.k8s.io", 11 },
+		.version = { "v1", 2 },
+		.kind_name = { "ListOptions", 11 },
+		.plural = { "listoptions", 11 },
 	};
 	struct causes cs = { .arena = req->arena };
 	struct str match = req->resource_version_match, path = STR("resourceVersionMatch");
 	if (send_initial && !match.len)
-		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE, "resourceVersionMatch is required when sendInitialEvents is set");
+		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE,
+			"resourceVersionMatch is required when sendInitialEvents is set");
 	else if (send_initial && !str_eqz(match, "NotOlderThan"))
-		cause_add(&cs, CAUSE_NOT_SUPPORTED, path, match, "supported values: \"NotOlderThan\"");
+		cause_add(&cs, CAUSE_NOT_SUPPORTED, path, match,
+			"supported values: \"NotOlderThan\"");
 	else if (!send_initial && match.len)
-		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+		cause_add(&cs, CAUSE_FORBIDDEN, path, STR_NONE,
+			"resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
 	if (req->continue_token.len && send_initial)
-		cause_add(&cs, CAUSE_FORBIDDEN, STR("continue"), STR_NONE, "sendInitialEvents is forbidden when continue is provided");
+		cause_add(&cs, CAUSE_FORBIDDEN, STR("continue"), STR_NONE,
+			"sendInitialEvents is forbidden when continue is provided");
 	return cs.len ? status_invalid(req->arena, &list_options, STR_NONE, &cs) : NULL;
 }
 
@@ -47,7 +54,8 @@ static const struct field_term *indexed(const struct resource *r, const struct s
 {
 	for (size_t i = 0; i < s->n_fields; i++) {
 		const struct field_term *t = &s->fields[i];
-		if (!t->negate && t->value.len && !str_eqz(t->value, field_absent(r->storage, t->key)))
+		if (!t->negate && t->value.len &&
+			!str_eqz(t->value, field_absent(r->storage, t->key)))
 			return t;
 	}
 	return NULL;
@@ -62,7 +70,8 @@ static int open_cursor(struct registry_watch *w, uint64_t revision, store_wake_f
 	return store_watch_field(w->r->store, w->prefix, field, revision, wake, arg, &w->cursor);
 }
 
-static struct meta_v1_status *start(struct registry_watch *w, const struct registry_request *req, bool send_initial, store_wake_fn wake, void *arg)
+static struct meta_v1_status *start(struct registry_watch *w, const struct registry_request *req,
+	bool send_initial, store_wake_fn wake, void *arg)
 {
 	uint64_t revision;
 	struct meta_v1_status *st = revision_parse(req->arena, req->resource_version, &revision);
@@ -79,12 +88,13 @@ static struct meta_v1_status *start(struct registry_watch *w, const struct regis
 	w->initial_done = !w->snapshot;
 	if (open_cursor(w, revision, wake, arg) == 0)
 		return NULL;
-	return status_new(req->arena, REASON_EXPIRED, "too old resource version: %llu (%llu)", (unsigned long long)revision,
-		(unsigned long long)present);
+	return status_new(req->arena, REASON_EXPIRED, "too old resource version: %llu (%llu)",
+		(unsigned long long)revision, (unsigned long long)present);
 }
 
-int registry_watch_open(struct registry *r, struct registry_request *req, bool send_initial, store_wake_fn wake, void *arg,
-	struct registry_watch **ret, struct meta_v1_status **ret_status)
+int registry_watch_open(struct registry *r, struct registry_request *req, bool send_initial,
+	store_wake_fn wake, void *arg, struct registry_watch **ret,
+	struct meta_v1_status **ret_status)
 {
 	struct registry_watch *w = xcalloc(1, sizeof(*w));
 	w->r = r;
@@ -153,7 +163,8 @@ static bool give(struct registry_watch *w, struct object *o, struct registry_wat
 	object_unref(w->converted);
 	w->converted = object_convert(w->res, o, &err);
 	if (!w->converted)
-		log_error("registry", "watch of " STR_FMT ": left out " STR_FMT ": %s", STR_ARG(w->res->group_resource), STR_ARG(o->key), err.text);
+		log_error("registry", "watch of " STR_FMT ": left out " STR_FMT ": %s",
+			STR_ARG(w->res->group_resource), STR_ARG(o->key), err.text);
 	ret->object = w->converted;
 	return w->converted;
 }
@@ -172,11 +183,13 @@ static struct object *leaving(struct registry_watch *w, struct store_event *ev)
 }
 
 /* false: the event concerns none of ours. */
-static bool judge(struct registry_watch *w, struct store_event *ev, struct registry_watch_event *ret)
+static bool judge(
+	struct registry_watch *w, struct store_event *ev, struct registry_watch_event *ret)
 {
 	bool is = ev->type != STORE_DELETED && selection_matches(&w->sel, w->res, ev->object);
-	bool was = ev->prev ? selection_matches(&w->sel, w->res, ev->prev) :
-		ev->type == STORE_DELETED && selection_matches(&w->sel, w->res, ev->object);
+	bool was = ev->prev
+		? selection_matches(&w->sel, w->res, ev->prev)
+		: ev->type == STORE_DELETED && selection_matches(&w->sel, w->res, ev->object);
 	if (!is && !was)
 		return false;
 	ret->type = !was ? WATCH_ADDED : is ? WATCH_MODIFIED : WATCH_DELETED;

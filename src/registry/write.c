@@ -13,7 +13,8 @@ enum {
 	WAIT_MS = 5000,   /* for a shared store */
 };
 
-struct write *write_new(struct registry *r, struct registry_request *req, registry_done_fn done, void *arg, write_run_fn run)
+struct write *write_new(struct registry *r, struct registry_request *req, registry_done_fn done,
+	void *arg, write_run_fn run)
 {
 	struct write *w = arena_alloc(req->arena, sizeof(*w));
 	w->r = r;
@@ -30,14 +31,19 @@ struct write *write_new(struct registry *r, struct registry_request *req, regist
 
 /* ---- the ends ---- */
 
-void answer_status(struct registry_request *req, struct meta_v1_status *st, registry_done_fn done, void *arg)
+void answer_status(
+	struct registry_request *req, struct meta_v1_status *st, registry_done_fn done, void *arg)
 {
 	bool failed = !str_eqz(st->status, "Success");
-	struct registry_result res = { .status = st, .code = failed ? st->code : st->code ? st->code : 200 };
+	struct registry_result res = { .status = st,
+		.code = failed     ? st->code
+			: st->code ? st->code
+				   : 200 };
 	done(arg, req, &res);
 }
 
-void answer_object(struct registry_request *req, struct object *o, int code, registry_done_fn done, void *arg)
+void answer_object(
+	struct registry_request *req, struct object *o, int code, registry_done_fn done, void *arg)
 {
 	struct registry_result res = { .code = code, .object = o };
 	if (req->resource->storage != req->resource) {
@@ -45,7 +51,8 @@ void answer_object(struct registry_request *req, struct object *o, int code, reg
 		res.object = object_convert(req->resource, o, &err);
 		object_unref(o);
 		if (!res.object) {
-			answer_status(req, status_new(req->arena, REASON_INTERNAL, "%s", err.text), done, arg);
+			answer_status(req, status_new(req->arena, REASON_INTERNAL, "%s", err.text),
+				done, arg);
 			return;
 		}
 	}
@@ -140,13 +147,15 @@ static struct meta_v1_status *not_stored(struct write *w, int result)
 		{ -ENOSPC, REASON_INTERNAL, "was not stored: no room on the server's disk" },
 		{ -EMSGSIZE, REASON_TOO_LARGE, "was not stored: it is larger than etcd takes" },
 		{ -EHOSTUNREACH, REASON_TIMEOUT, "was not stored: etcd cannot be reached" },
-		{ -ETIMEDOUT, REASON_TIMEOUT, "may have been stored or not: etcd did not answer in time. Read it before writing again" },
+		{ -ETIMEDOUT, REASON_TIMEOUT,
+			"may have been stored or not: etcd did not answer in time. Read it before writing again" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		if (rows[i].result == result)
-			return status_new(w->arena, rows[i].reason, "%s \"" STR_FMT "\" %s", w->res->row->plural, STR_ARG(ref_name(w)), rows[i].text);
-	return status_new(w->arena, REASON_INTERNAL, "%s \"" STR_FMT "\" was not stored: %s", w->res->row->plural, STR_ARG(ref_name(w)),
-		strerror(-result));
+			return status_new(w->arena, rows[i].reason, "%s \"" STR_FMT "\" %s",
+				w->res->row->plural, STR_ARG(ref_name(w)), rows[i].text);
+	return status_new(w->arena, REASON_INTERNAL, "%s \"" STR_FMT "\" was not stored: %s",
+		w->res->row->plural, STR_ARG(ref_name(w)), strerror(-result));
 }
 
 static void commit_failed(struct write *w, int result)
@@ -157,7 +166,8 @@ static void commit_failed(struct write *w, int result)
 		write_refuse(w, not_stored(w, result));
 		return;
 	}
-	bool may_be_there = w->req->verb == VERB_UPDATE || w->req->verb == VERB_PATCH; /* then it is updated instead */
+	bool may_be_there = w->req->verb == VERB_UPDATE ||
+		w->req->verb == VERB_PATCH; /* then it is updated instead */
 	if (w->operation == VERB_CREATE && result == STORE_EXISTS && !may_be_there) {
 		if (w->generated && ++w->attempts < GENERATE_MAX) {
 			meta_generate_name(w);
@@ -215,7 +225,9 @@ void write_commit(struct write *w)
 	CLEAN_BUF struct buf json = { 0 };
 	struct object_pair *fields;
 	struct store_op op = {
-		.verb = w->remove ? STORE_DELETE : w->current ? STORE_UPDATE : STORE_CREATE,
+		.verb = w->remove    ? STORE_DELETE
+			: w->current ? STORE_UPDATE
+				     : STORE_CREATE,
 		.expect = w->current ? w->current->revision : 0,
 	};
 	head->api_version = w->res->api_version;
@@ -248,19 +260,25 @@ struct meta_v1_status *write_check_namespace(struct write *w)
 	struct str ns = w->req->ns;
 	if (!w->res->row->namespaced)
 		return NULL;
-	const struct resource *namespaces = registry_resource(w->r, STR(""), STR("v1"), STR("namespaces"));
+	const struct resource *namespaces =
+		registry_resource(w->r, STR(""), STR("v1"), STR("namespaces"));
 	CLEAN_OBJECT struct object *o = NULL;
 	if (store_get(w->r->store, resource_key(namespaces, STR_NONE, ns, w->arena), &o))
 		return status_not_found(w->arena, namespaces, ns);
 	for (size_t i = 0; i < o->n_fields; i++) {
-		if (!str_eqz(o->fields[i].key, "status.phase") || !str_eqz(o->fields[i].value, "Terminating"))
+		if (!str_eqz(o->fields[i].key, "status.phase") ||
+			!str_eqz(o->fields[i].value, "Terminating"))
 			continue;
 		struct meta_v1_object_meta *m = write_meta(w);
-		struct meta_v1_status *st = status_forbidden(w->arena, w->res, m->name.len ? m->name : m->generate_name,
-			"unable to create new content in namespace " STR_FMT " because it is being terminated", STR_ARG(ns));
+		struct meta_v1_status *st =
+			status_forbidden(w->arena, w->res, m->name.len ? m->name : m->generate_name,
+				"unable to create new content in namespace " STR_FMT
+				" because it is being terminated",
+				STR_ARG(ns));
 		struct meta_v1_status_cause *c = LIST_ADD(w->arena, &st->details->causes);
 		c->reason = STR("NamespaceTerminating");
-		c->message = arena_fmt(w->arena, "namespace " STR_FMT " is being terminated", STR_ARG(ns));
+		c->message = arena_fmt(
+			w->arena, "namespace " STR_FMT " is being terminated", STR_ARG(ns));
 		c->field = STR("metadata.namespace");
 		return st;
 	}
@@ -277,8 +295,12 @@ void write_defaults(struct write *w)
 static struct admission_attributes attributes(struct write *w)
 {
 	return (struct admission_attributes){
-		.registry = w->r, .req = w->req, .operation = w->operation, .type = w->type,
-		.obj = w->operation == VERB_DELETE ? NULL : w->obj, .old = w->old,
+		.registry = w->r,
+		.req = w->req,
+		.operation = w->operation,
+		.type = w->type,
+		.obj = w->operation == VERB_DELETE ? NULL : w->obj,
+		.old = w->old,
 	};
 }
 
@@ -377,7 +399,8 @@ void write_create(struct write *w)
 	if (!st && w->req->dry_run) {
 		CLEAN_OBJECT struct object *there = NULL;
 		struct meta_v1_object_meta *m = write_meta(w);
-		if (!store_get(w->r->store, resource_key(w->res, m->namespace, m->name, w->arena), &there))
+		if (!store_get(w->r->store, resource_key(w->res, m->namespace, m->name, w->arena),
+			    &there))
 			st = status_already_exists(w->arena, w->res, m->name);
 	}
 	if (st)
@@ -389,7 +412,9 @@ void write_create(struct write *w)
 void *write_to_storage(struct write *w, void *obj)
 {
 	const struct resource_extra *x = extra_of(w->req->resource);
-	return w->req->resource->storage == w->req->resource ? obj : x->conversion->to_storage(obj, w->arena);
+	return w->req->resource->storage == w->req->resource
+		? obj
+		: x->conversion->to_storage(obj, w->arena);
 }
 
 void write_run_create(struct write *w)

@@ -43,7 +43,7 @@ static int by_text(const void *a, const void *b)
 static char *explain(const struct refusals *r, size_t present, const size_t *refused)
 {
 	char *lines[REASONS_MAX];
-	struct buf b = {0};
+	struct buf b = { 0 };
 	const char *sep = " ";
 
 	if (!present) {
@@ -136,14 +136,15 @@ static size_t pick(const struct state *st, uint64_t *seed)
 	return best;
 }
 
-void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q, const struct pod_terms *terms, uint64_t *seed,
-	struct verdict *ret)
+void decide(struct nodes *nodes, const struct core_v1_pod *pod, const struct requests *q,
+	const struct pod_terms *terms, uint64_t *seed, struct verdict *ret)
 {
-	size_t words = nodes->n / 64 + 1, refused[32] = {0}, left, present;
+	size_t words = nodes->n / 64 + 1, refused[32] = { 0 }, left, present;
 	CLEAN_FREE uint64_t *fits = xcalloc(words, sizeof(*fits));
-	CLEAN_FREE double *score = xcalloc(nodes->n + 1, sizeof(*score)), *raw = xcalloc(nodes->n + 1, sizeof(*raw));
+	CLEAN_FREE double *score = xcalloc(nodes->n + 1, sizeof(*score)),
+			  *raw = xcalloc(nodes->n + 1, sizeof(*raw));
 	struct state st = { nodes, pod, q, terms, words, fits, score, raw };
-	struct refusals r = {0};
+	struct refusals r = { 0 };
 
 	*ret = (struct verdict){ .node = NO_NODE };
 	for (size_t i = 0; i < nodes->n; i++)

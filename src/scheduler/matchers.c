@@ -8,7 +8,8 @@
 #include "scheduler/internal.h"
 
 struct one {
-	struct selector *labels, *namespaces; /* namespaces: of their labels; NULL: none are chosen so */
+	struct selector *labels,
+		*namespaces; /* namespaces: of their labels; NULL: none are chosen so */
 	struct str_list names;
 	bool everywhere;
 };
@@ -17,7 +18,7 @@ struct matcher {
 	struct arena *a;
 	struct one *all;
 	size_t n, refs;
-	int32_t *count;                /* by node */
+	int32_t *count; /* by node */
 	int64_t total;
 };
 
@@ -47,13 +48,15 @@ size_t topology_of(struct nodes *t, struct str key)
 			return i;
 	t->topologies = xrealloc(t->topologies, (t->n_topologies + 1) * sizeof(*t->topologies));
 	to = &t->topologies[t->n_topologies];
-	*to = (struct topology){ .key = str_dup(key), .domain = xcalloc(MAX(t->cap, (size_t)1), sizeof(int32_t)) };
+	*to = (struct topology){ .key = str_dup(key),
+		.domain = xcalloc(MAX(t->cap, (size_t)1), sizeof(int32_t)) };
 	for (size_t i = 0; i < t->n; i++)
 		topology_set(t, to, i);
 	return t->n_topologies++;
 }
 
-int32_t *topology_sums(const struct nodes *t, size_t topology, const int32_t *count, const uint64_t *of)
+int32_t *topology_sums(
+	const struct nodes *t, size_t topology, const int32_t *count, const uint64_t *of)
 {
 	const struct topology *to = &t->topologies[topology];
 	int32_t *sums = xcalloc((size_t)to->n + 1, sizeof(*sums));
@@ -66,7 +69,8 @@ int32_t *topology_sums(const struct nodes *t, size_t topology, const int32_t *co
 
 /* ---- matchers ---- */
 
-static bool one_matches(const struct nodes *t, const struct one *o, struct str ns, const struct str_map *labels)
+static bool one_matches(
+	const struct nodes *t, const struct one *o, struct str ns, const struct str_map *labels)
 {
 	bool there = o->everywhere;
 
@@ -76,7 +80,8 @@ static bool one_matches(const struct nodes *t, const struct one *o, struct str n
 		CLEAN_ARENA struct arena *a = arena_new(0);
 		struct str_map of = { 0 };
 
-		there = t->namespace_labels(t->namespace_arg, ns, a, &of) && selector_matches(o->namespaces, &of);
+		there = t->namespace_labels(t->namespace_arg, ns, a, &of) &&
+			selector_matches(o->namespaces, &of);
 	}
 	return there && selector_matches(o->labels, labels);
 }
@@ -106,10 +111,11 @@ static void matcher_count(struct matcher *m, size_t node, int by)
 }
 
 /* The selector with the pod's own values of these labels added to it. */
-static struct meta_v1_label_selector *with_keys(const struct meta_v1_label_selector *s, const struct str_list *keys, const char *op,
-	const struct core_v1_pod *pod, struct arena *a)
+static struct meta_v1_label_selector *with_keys(const struct meta_v1_label_selector *s,
+	const struct str_list *keys, const char *op, const struct core_v1_pod *pod, struct arena *a)
 {
-	struct meta_v1_label_selector *out = s ? model_copy(&meta_v1_label_selector_type, s, a) : NULL;
+	struct meta_v1_label_selector *out =
+		s ? model_copy(&meta_v1_label_selector_type, s, a) : NULL;
 
 	for (size_t i = 0; out && i < keys->len; i++) {
 		struct str v = str_map_get(&pod->metadata.labels, keys->items[i]);
@@ -119,13 +125,14 @@ static struct meta_v1_label_selector *with_keys(const struct meta_v1_label_selec
 			continue;
 		r = LIST_ADD(a, &out->match_expressions);
 		r->key = arena_str(a, keys->items[i]);
-		r->operator = str_of(op);
+		r->operator= str_of(op);
 		*LIST_ADD(a, &r->values) = arena_str(a, v);
 	}
 	return out;
 }
 
-static struct matcher *matcher_take(struct nodes *t, const struct core_v1_pod_affinity_term *terms, size_t n, const struct core_v1_pod *pod)
+static struct matcher *matcher_take(struct nodes *t, const struct core_v1_pod_affinity_term *terms,
+	size_t n, const struct core_v1_pod *pod)
 {
 	struct arena *a = arena_new(0);
 	struct core_v1_pod_affinity_term *own = arena_alloc(a, n * sizeof(*own));
@@ -134,12 +141,16 @@ static struct matcher *matcher_take(struct nodes *t, const struct core_v1_pod_af
 	struct err err;
 
 	for (size_t i = 0; i < n; i++) {
-		own[i].label_selector = with_keys(terms[i].label_selector, &terms[i].match_label_keys, "In", pod, a);
-		own[i].label_selector = with_keys(own[i].label_selector, &terms[i].mismatch_label_keys, "NotIn", pod, a);
+		own[i].label_selector = with_keys(
+			terms[i].label_selector, &terms[i].match_label_keys, "In", pod, a);
+		own[i].label_selector = with_keys(
+			own[i].label_selector, &terms[i].mismatch_label_keys, "NotIn", pod, a);
 		for (size_t k = 0; k < terms[i].namespaces.len; k++)
-			*LIST_ADD(a, &own[i].namespaces) = arena_str(a, terms[i].namespaces.items[k]);
+			*LIST_ADD(a, &own[i].namespaces) =
+				arena_str(a, terms[i].namespaces.items[k]);
 		if (terms[i].namespace_selector)
-			own[i].namespace_selector = model_copy(&meta_v1_label_selector_type, terms[i].namespace_selector, a);
+			own[i].namespace_selector = model_copy(
+				&meta_v1_label_selector_type, terms[i].namespace_selector, a);
 		else if (!own[i].namespaces.len)
 			*LIST_ADD(a, &own[i].namespaces) = arena_str(a, pod->metadata.namespace);
 		json_encode(&core_v1_pod_affinity_term_type, &own[i], &text);
@@ -150,7 +161,11 @@ static struct matcher *matcher_take(struct nodes *t, const struct core_v1_pod_af
 		return m;
 	}
 	m = xcalloc(1, sizeof(*m));
-	*m = (struct matcher){ .text = str_dup(buf_str(&text)), .a = a, .n = n, .refs = 1, .all = arena_alloc(a, n * sizeof(struct one)),
+	*m = (struct matcher){ .text = str_dup(buf_str(&text)),
+		.a = a,
+		.n = n,
+		.refs = 1,
+		.all = arena_alloc(a, n * sizeof(struct one)),
 		.count = xcalloc(MAX(t->cap, (size_t)1), sizeof(int32_t)) };
 	for (size_t i = 0; i < n; i++) {
 		const struct meta_v1_label_selector *ns = own[i].namespace_selector;
@@ -190,7 +205,8 @@ static void matcher_drop(struct nodes *t, struct matcher *m)
 
 /* ---- holdings ---- */
 
-static struct holding *holding_take(struct nodes *t, const struct core_v1_pod_affinity_term *term, int weight, const struct core_v1_pod *pod)
+static struct holding *holding_take(struct nodes *t, const struct core_v1_pod_affinity_term *term,
+	int weight, const struct core_v1_pod *pod)
 {
 	struct matcher *m = matcher_take(t, term, 1, pod);
 	size_t topology = topology_of(t, term->topology_key);
@@ -204,7 +220,11 @@ static struct holding *holding_take(struct nodes *t, const struct core_v1_pod_af
 		return h;
 	}
 	h = xcalloc(1, sizeof(*h));
-	*h = (struct holding){ .text = text, .matcher = m, .topology = topology, .weight = weight, .refs = 1,
+	*h = (struct holding){ .text = text,
+		.matcher = m,
+		.topology = topology,
+		.weight = weight,
+		.refs = 1,
 		.count = xcalloc(MAX(t->cap, (size_t)1), sizeof(int32_t)) };
 	map_set(&t->holdings, str_of(text), h);
 	return h;
@@ -230,22 +250,29 @@ static void holding_drop(struct nodes *t, struct holding *h)
 
 /* ---- the terms of a pod ---- */
 
-static void hold(struct nodes *t, struct pod_terms *p, const struct core_v1_pod_affinity_term *term, int weight, const struct core_v1_pod *pod)
+static void hold(struct nodes *t, struct pod_terms *p, const struct core_v1_pod_affinity_term *term,
+	int weight, const struct core_v1_pod *pod)
 {
 	p->holds = xrealloc(p->holds, (p->n_holds + 1) * sizeof(*p->holds));
 	p->holds[p->n_holds++] = holding_take(t, term, weight, pod);
 }
 
-static void take_spread(struct nodes *t, struct pod_terms *p, const struct core_v1_topology_spread_constraint *c, const struct core_v1_pod *pod)
+static void take_spread(struct nodes *t, struct pod_terms *p,
+	const struct core_v1_topology_spread_constraint *c, const struct core_v1_pod *pod)
 {
-	const struct core_v1_pod_affinity_term term = { .label_selector = c->label_selector, .match_label_keys = c->match_label_keys };
+	const struct core_v1_pod_affinity_term term = { .label_selector = c->label_selector,
+		.match_label_keys = c->match_label_keys };
 	struct spread *s;
 
 	p->spreads = xrealloc(p->spreads, (p->n_spreads + 1) * sizeof(*p->spreads));
 	s = &p->spreads[p->n_spreads++];
-	*s = (struct spread){ .matcher = matcher_take(t, &term, 1, pod), .topology = topology_of(t, c->topology_key), .max_skew = c->max_skew,
-		.min_domains = c->min_domains.set ? c->min_domains.value : 1, .hard = !str_eqz(c->when_unsatisfiable, "ScheduleAnyway"),
-		.any_affinity = str_eqz(c->node_affinity_policy, "Ignore"), .heed_taints = str_eqz(c->node_taints_policy, "Honor") };
+	*s = (struct spread){ .matcher = matcher_take(t, &term, 1, pod),
+		.topology = topology_of(t, c->topology_key),
+		.max_skew = c->max_skew,
+		.min_domains = c->min_domains.set ? c->min_domains.value : 1,
+		.hard = !str_eqz(c->when_unsatisfiable, "ScheduleAnyway"),
+		.any_affinity = str_eqz(c->node_affinity_policy, "Ignore"),
+		.heed_taints = str_eqz(c->node_taints_policy, "Honor") };
 	s->self = matcher_matches(t, s->matcher, pod);
 }
 
@@ -254,11 +281,13 @@ struct pod_terms *terms_take(struct nodes *t, const struct core_v1_pod *pod)
 	const struct core_v1_affinity *a = pod->spec.affinity;
 	struct pod_terms *p;
 
-	if (!(a && (a->pod_affinity || a->pod_anti_affinity)) && !pod->spec.topology_spread_constraints.len)
+	if (!(a && (a->pod_affinity || a->pod_anti_affinity)) &&
+		!pod->spec.topology_spread_constraints.len)
 		return NULL;
 	p = xcalloc(1, sizeof(*p));
 	if (a && a->pod_affinity) {
-		const struct core_v1_pod_affinity_term_items *need = &a->pod_affinity->required_during_scheduling_ignored_during_execution;
+		const struct core_v1_pod_affinity_term_items *need =
+			&a->pod_affinity->required_during_scheduling_ignored_during_execution;
 
 		if (need->len) {
 			p->affinity = matcher_take(t, need->items, need->len, pod);
@@ -273,9 +302,11 @@ struct pod_terms *terms_take(struct nodes *t, const struct core_v1_pod *pod)
 			hold(t, p, &w->pod_affinity_term, w->weight, pod);
 	}
 	if (a && a->pod_anti_affinity) {
-		LIST_EACH(term, &a->pod_anti_affinity->required_during_scheduling_ignored_during_execution)
+		LIST_EACH(term,
+			&a->pod_anti_affinity->required_during_scheduling_ignored_during_execution)
 			hold(t, p, term, HOLDING_FORBIDS, pod);
-		LIST_EACH(w, &a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution)
+		LIST_EACH(w,
+			&a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution)
 			hold(t, p, &w->pod_affinity_term, -w->weight, pod);
 	}
 	LIST_EACH(c, &pod->spec.topology_spread_constraints)

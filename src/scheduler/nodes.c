@@ -8,7 +8,7 @@ static const char *const fixed_resources[RES_FIXED] = { "cpu", "memory", "epheme
 
 void nodes_init(struct nodes *t)
 {
-	*t = (struct nodes){0};
+	*t = (struct nodes){ 0 };
 	for (size_t i = 0; i < RES_FIXED; i++)
 		t->resource_name[i] = xstrdup(fixed_resources[i]);
 	t->n_resources = RES_FIXED;
@@ -163,7 +163,7 @@ void nodes_requests(struct nodes *t, const struct core_v1_pod *pod, struct reque
 {
 	struct request_fill f = { t, &pod->spec, ret };
 
-	*ret = (struct requests){0};
+	*ret = (struct requests){ 0 };
 	pod_each_resource(&pod->spec, fill_one, &f);
 	ret->scored_cpu = pod_request(&pod->spec, STR("cpu"), SCORED_CPU_MILLI);
 	ret->scored_memory = pod_request(&pod->spec, STR("memory"), SCORED_MEMORY);
@@ -173,10 +173,12 @@ static void ports_add(struct nodes *t, size_t node, const struct core_v1_contain
 {
 	struct host_port *hp;
 
-	t->ports[node].items = xrealloc(t->ports[node].items, (t->ports[node].len + 1) * sizeof(*hp));
+	t->ports[node].items =
+		xrealloc(t->ports[node].items, (t->ports[node].len + 1) * sizeof(*hp));
 	hp = &t->ports[node].items[t->ports[node].len++];
 	*hp = (struct host_port){ .port = p->host_port };
-	memcpy(hp->protocol, p->protocol.len ? p->protocol.p : "TCP", MIN(p->protocol.len ? p->protocol.len : 3, sizeof(hp->protocol) - 1));
+	memcpy(hp->protocol, p->protocol.len ? p->protocol.p : "TCP",
+		MIN(p->protocol.len ? p->protocol.len : 3, sizeof(hp->protocol) - 1));
 	memcpy(hp->ip, p->host_ip.p ? p->host_ip.p : "", MIN(p->host_ip.len, sizeof(hp->ip) - 1));
 }
 
@@ -185,7 +187,9 @@ static void ports_remove(struct nodes *t, size_t node, const struct core_v1_cont
 	for (size_t i = 0; i < t->ports[node].len; i++) {
 		struct host_port *hp = &t->ports[node].items[i];
 
-		if (hp->port == p->host_port && str_eqz(p->protocol.len ? p->protocol : STR("TCP"), hp->protocol) && str_eqz(p->host_ip, hp->ip)) {
+		if (hp->port == p->host_port &&
+			str_eqz(p->protocol.len ? p->protocol : STR("TCP"), hp->protocol) &&
+			str_eqz(p->host_ip, hp->ip)) {
 			*hp = t->ports[node].items[--t->ports[node].len];
 			return;
 		}
@@ -203,7 +207,8 @@ static void list_placed(struct nodes *t, struct sched_pod *p, size_t node, int s
 	}
 	if (t->placed[node].len == t->placed[node].cap) {
 		t->placed[node].cap = MAX(t->placed[node].cap * 2, (size_t)4);
-		t->placed[node].items = xrealloc(t->placed[node].items, t->placed[node].cap * sizeof(p));
+		t->placed[node].items =
+			xrealloc(t->placed[node].items, t->placed[node].cap * sizeof(p));
 	}
 	p->slot = t->placed[node].len;
 	t->placed[node].items[t->placed[node].len++] = p;

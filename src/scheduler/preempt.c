@@ -14,13 +14,15 @@ struct candidate {
 	struct sched_pod **victims;
 	int64_t sum;
 	int32_t highest;
-	struct timestamp started;       /* the earliest of the highest */
+	struct timestamp started; /* the earliest of the highest */
 };
 
-static bool fits(struct nodes *t, const struct core_v1_pod *pod, const struct requests *q, const struct pod_terms *terms, size_t node, bool preemptable,
-	uint64_t *set, size_t words)
+static bool fits(struct nodes *t, const struct core_v1_pod *pod, const struct requests *q,
+	const struct pod_terms *terms, size_t node, bool preemptable, uint64_t *set, size_t words)
 {
-	struct state st = { .nodes = t, .pod = pod, .requests = q, .terms = terms, .words = words, .fits = set };
+	struct state st = {
+		.nodes = t, .pod = pod, .requests = q, .terms = terms, .words = words, .fits = set
+	};
 	struct refusals r = { 0 };
 
 	set[node / 64] |= 1ULL << (node % 64);
@@ -40,7 +42,8 @@ static const struct core_v1_pod *pod_of(const struct sched_pod *p)
 
 static int important_first(const void *pa, const void *pb)
 {
-	const struct sched_pod *a = *(struct sched_pod *const *)pa, *b = *(struct sched_pod *const *)pb;
+	const struct sched_pod *a = *(struct sched_pod *const *)pa,
+			       *b = *(struct sched_pod *const *)pb;
 
 	if (a->priority != b->priority)
 		return a->priority > b->priority ? -1 : 1;
@@ -56,7 +59,8 @@ static bool breaks_budget(struct budget *budgets, size_t n, const struct sched_p
 		struct budget *b = &budgets[i];
 		bool gone = false;
 
-		if (!str_eq(b->pdb->metadata.namespace, pod_of(p)->metadata.namespace) || !pod_of(p)->metadata.labels.len ||
+		if (!str_eq(b->pdb->metadata.namespace, pod_of(p)->metadata.namespace) ||
+			!pod_of(p)->metadata.labels.len ||
 			!selector_matches(b->selector, &pod_of(p)->metadata.labels))
 			continue;
 		LIST_EACH(d, &b->pdb->status.disrupted_pods)
@@ -80,7 +84,8 @@ static void judge(struct candidate *c)
 }
 
 /* false: not even without all pods of lower priority, or there are none. */
-static bool try_node(struct preempting *w, size_t node, uint64_t *set, size_t words, struct candidate *ret)
+static bool try_node(
+	struct preempting *w, size_t node, uint64_t *set, size_t words, struct candidate *ret)
 {
 	struct nodes *t = w->nodes;
 	size_t n = 0, kept = 0;
@@ -148,7 +153,8 @@ static bool better(const struct candidate *a, const struct candidate *b)
 size_t preempt(struct preempting *w, uint64_t *seed, struct sched_pod ***ret_victims, size_t *ret_n)
 {
 	struct nodes *t = w->nodes;
-	size_t words = t->n / 64 + 1, found = 0, most = MAX((size_t)CANDIDATES_LEAST, t->n / 10), first = t->n ? next_random(seed) % t->n : 0;
+	size_t words = t->n / 64 + 1, found = 0, most = MAX((size_t)CANDIDATES_LEAST, t->n / 10),
+	       first = t->n ? next_random(seed) % t->n : 0;
 	CLEAN_FREE uint64_t *set = xcalloc(words, sizeof(*set));
 	struct candidate best = { .node = NO_NODE };
 
@@ -158,7 +164,8 @@ size_t preempt(struct preempting *w, uint64_t *seed, struct sched_pod ***ret_vic
 
 		if (!t->object[i] || t->lowest[i] >= w->priority)
 			continue;
-		if (!fits(t, w->pod, w->requests, w->terms, i, false, set, words) || !try_node(w, i, set, words, &c))
+		if (!fits(t, w->pod, w->requests, w->terms, i, false, set, words) ||
+			!try_node(w, i, set, words, &c))
 			continue;
 		found++;
 		if (best.node == NO_NODE || better(&c, &best)) {

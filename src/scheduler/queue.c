@@ -7,19 +7,22 @@
 
 static bool active_less(const struct heap_node *a, const struct heap_node *b)
 {
-	const struct sched_pod *x = container_of(a, const struct sched_pod, active), *y = container_of(b, const struct sched_pod, active);
+	const struct sched_pod *x = container_of(a, const struct sched_pod, active),
+			       *y = container_of(b, const struct sched_pod, active);
 
 	return x->priority != y->priority ? x->priority > y->priority : x->queued_at < y->queued_at;
 }
 
 static bool backoff_less(const struct heap_node *a, const struct heap_node *b)
 {
-	return container_of(a, const struct sched_pod, backoff)->ready_at_ns < container_of(b, const struct sched_pod, backoff)->ready_at_ns;
+	return container_of(a, const struct sched_pod, backoff)->ready_at_ns <
+		container_of(b, const struct sched_pod, backoff)->ready_at_ns;
 }
 
 void queue_init(struct queue *q)
 {
-	*q = (struct queue){ .active = { .less = active_less }, .backoff = { .less = backoff_less } };
+	*q = (struct queue){ .active = { .less = active_less },
+		.backoff = { .less = backoff_less } };
 	list_init(&q->parked);
 }
 

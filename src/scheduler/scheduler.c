@@ -7,11 +7,14 @@
 #include "scheduler/internal.h"
 
 #define BINDERS 16
-#define FLUSH_NS (300ULL * 1000000000) /* refused pods are tried again after five minutes, whatever happened */
+#define FLUSH_NS \
+	(300ULL * \
+		1000000000) /* refused pods are tried again after five minutes, whatever happened */
 
 struct scheduler {
 	struct scheduler_config c;
-	struct informer *pod_informer, *node_informer, *budget_informer, *namespace_informer, *volume_informers[3];
+	struct informer *pod_informer, *node_informer, *budget_informer, *namespace_informer,
+		*volume_informers[3];
 	struct event_recorder *events;
 	struct pool *binders;
 	pthread_t thread;
@@ -29,7 +32,7 @@ struct scheduler {
 struct job {
 	struct scheduler *s;
 	struct cached *pod;
-	char *node;    /* NULL: report `message` instead */
+	char *node; /* NULL: report `message` instead */
 	char *message;
 	char *nominated; /* with message: room is made here; "": no longer anywhere; NULL: as before */
 	struct cached **victims; /* that make the room by going */
@@ -50,7 +53,8 @@ static bool is_over(const struct core_v1_pod *p)
 
 static bool is_mine(const struct scheduler *s, const struct core_v1_pod *p)
 {
-	return p->spec.scheduler_name.len ? str_eqz(p->spec.scheduler_name, s->c.name) : !strcmp(s->c.name, "default-scheduler");
+	return p->spec.scheduler_name.len ? str_eqz(p->spec.scheduler_name, s->c.name)
+					  : !strcmp(s->c.name, "default-scheduler");
 }
 
 static void wake_refused(struct scheduler *s, uint32_t events)
@@ -96,7 +100,8 @@ static bool same_labels(const struct meta_v1_object_meta *a, const struct meta_v
 	if (a->labels.len != b->labels.len)
 		return false;
 	for (size_t i = 0; i < a->labels.len; i++)
-		if (!str_eq(a->labels.items[i].key, b->labels.items[i].key) || !str_eq(a->labels.items[i].value, b->labels.items[i].value))
+		if (!str_eq(a->labels.items[i].key, b->labels.items[i].key) ||
+			!str_eq(a->labels.items[i].value, b->labels.items[i].value))
 			return false;
 	return true;
 }
@@ -130,7 +135,8 @@ static void pod_placed(struct scheduler *s, const struct cached *c)
 {
 	struct sched_pod *p = map_get(&s->pods, c->meta->uid);
 	const struct core_v1_pod *pod = c->obj;
-	bool helps = s->nodes.matchers.len && (!p || p->place != POD_PLACED || !same_labels(p->object->meta, c->meta));
+	bool helps = s->nodes.matchers.len &&
+		(!p || p->place != POD_PLACED || !same_labels(p->object->meta, c->meta));
 
 	if (p) {
 		unplace(s, p);
@@ -173,13 +179,15 @@ static void pod_waits(struct scheduler *s, const struct cached *c, const struct 
 	pthread_cond_signal(&s->changed);
 }
 
-static void on_pod(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_pod(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct scheduler *s = arg;
 	const struct core_v1_pod *pod = now ? now->obj : NULL;
 
 	pthread_mutex_lock(&s->lock);
-	if (!now || is_over(pod) || (pod->metadata.deletion_timestamp.sec && !pod->spec.node_name.len)) {
+	if (!now || is_over(pod) ||
+		(pod->metadata.deletion_timestamp.sec && !pod->spec.node_name.len)) {
 		struct sched_pod *p = map_get(&s->pods, (now ? now : old)->meta->uid);
 
 		if (p)
@@ -200,13 +208,16 @@ static bool node_changed(const struct core_v1_node *a, const struct core_v1_node
 	return a->spec.unschedulable != b->spec.unschedulable ||
 		!model_equal(&core_v1_node_spec_type, &a->spec, &b->spec) ||
 		a->metadata.labels.len != b->metadata.labels.len ||
-		!model_equal(&meta_v1_object_meta_type, &(struct meta_v1_object_meta){ .labels = a->metadata.labels },
+		!model_equal(&meta_v1_object_meta_type,
+			&(struct meta_v1_object_meta){ .labels = a->metadata.labels },
 			&(struct meta_v1_object_meta){ .labels = b->metadata.labels }) ||
-		!model_equal(&core_v1_node_status_type, &(struct core_v1_node_status){ .allocatable = a->status.allocatable },
+		!model_equal(&core_v1_node_status_type,
+			&(struct core_v1_node_status){ .allocatable = a->status.allocatable },
 			&(struct core_v1_node_status){ .allocatable = b->status.allocatable });
 }
 
-static void on_node(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_node(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct scheduler *s = arg;
 	size_t i;
@@ -221,16 +232,18 @@ static void on_node(void *arg, enum informer_event ev, const struct cached *old,
 
 /* ---- binding ---- */
 
-static void write_condition(struct scheduler *s, const struct cached *c, const char *message, const char *nominated)
+static void write_condition(
+	struct scheduler *s, const struct cached *c, const char *message, const char *nominated)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	CLEAN_BUF struct buf patch = {0};
+	CLEAN_BUF struct buf patch = { 0 };
 	const struct core_v1_pod *pod = c->obj;
 	char now[TIME_TEXT_MAX];
 	struct err err;
 
 	LIST_EACH(cond, &pod->status.conditions) {
-		if (!nominated && str_eqz(cond->type, "PodScheduled") && str_eqz(cond->status, "False") && str_eqz(cond->message, message))
+		if (!nominated && str_eqz(cond->type, "PodScheduled") &&
+			str_eqz(cond->status, "False") && str_eqz(cond->message, message))
 			return;
 	}
 	time_format(s->c.clock->wall(s->c.clock), now);
@@ -239,13 +252,16 @@ static void write_condition(struct scheduler *s, const struct cached *c, const c
 		buf_addf(&patch, "\"nominatedNodeName\":\"%s\",", nominated);
 	else if (nominated)
 		buf_addz(&patch, "\"nominatedNodeName\":null,");
-	buf_addf(&patch, "\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\","
-			 "\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\",\"message\":", now);
+	buf_addf(&patch,
+		"\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\","
+		"\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\",\"message\":",
+		now);
 	json_write_text(str_of(message), &patch);
 	buf_addz(&patch, "}]}}");
-	if (client_patch(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name, "status", CLIENT_PATCH_STRATEGIC, buf_str(&patch), a,
-		    NULL, &err) < 0)
-		log_warn("scheduler", "cannot tell pod " STR_FMT " that it was refused: %s", STR_ARG(c->key), err.text);
+	if (client_patch(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name,
+		    "status", CLIENT_PATCH_STRATEGIC, buf_str(&patch), a, NULL, &err) < 0)
+		log_warn("scheduler", "cannot tell pod " STR_FMT " that it was refused: %s",
+			STR_ARG(c->key), err.text);
 }
 
 /* The binding failed: room is given back and the pod tried again after its back-off. */
@@ -269,7 +285,7 @@ static void bind(struct scheduler *s, const struct cached *c, const char *node)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct core_v1_binding *b = model_new(&core_v1_binding_type, a);
-	struct err err = {0};
+	struct err err = { 0 };
 	int r = volume_claims_select(&s->nodes, s->c.client, c->obj, node, &err);
 
 	if (r) {
@@ -282,19 +298,23 @@ static void bind(struct scheduler *s, const struct cached *c, const char *node)
 	b->metadata.uid = c->meta->uid;
 	b->target.kind = STR("Node");
 	b->target.name = str_of(node);
-	r = client_create_sub(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name, "binding", &core_v1_binding_type, b, a, NULL, &err);
+	r = client_create_sub(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name,
+		"binding", &core_v1_binding_type, b, a, NULL, &err);
 	if (r == 0) {
-		event_record(s->events, &core_v1_pod_type, c->obj, "Normal", "Scheduled", "Successfully assigned " STR_FMT "/" STR_FMT " to %s",
+		event_record(s->events, &core_v1_pod_type, c->obj, "Normal", "Scheduled",
+			"Successfully assigned " STR_FMT "/" STR_FMT " to %s",
 			STR_ARG(c->meta->namespace), STR_ARG(c->meta->name), node);
 		return;
 	}
 	if (r != CLIENT_NOT_FOUND && r != CLIENT_CONFLICT)
-		log_warn("scheduler", "binding pod " STR_FMT " to %s: %s", STR_ARG(c->key), node, err.text);
+		log_warn("scheduler", "binding pod " STR_FMT " to %s: %s", STR_ARG(c->key), node,
+			err.text);
 	binding_failed(s, c);
 }
 
 /* A victim is told why, then deleted with its own grace. */
-static void evict(struct scheduler *s, const struct cached *victim, const struct cached *c, const char *node)
+static void evict(
+	struct scheduler *s, const struct cached *victim, const struct cached *c, const char *node)
 {
 	const struct client_delete o = { .grace_seconds = -1, .uid = victim->meta->uid };
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -303,17 +323,22 @@ static void evict(struct scheduler *s, const struct cached *victim, const struct
 	int r;
 
 	time_format(s->c.clock->wall(s->c.clock), now);
-	struct str patch = arena_fmt(a, "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":\"PreemptionByScheduler\","
-		"\"message\":\"%s: preempting to accommodate a higher priority pod\",\"lastTransitionTime\":\"%s\"}]}}", s->c.name, now);
+	struct str patch = arena_fmt(a,
+		"{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":\"PreemptionByScheduler\","
+		"\"message\":\"%s: preempting to accommodate a higher priority pod\",\"lastTransitionTime\":\"%s\"}]}}",
+		s->c.name, now);
 
-	r = client_patch(s->c.client, &core_v1_pod_type, victim->meta->namespace, victim->meta->name, "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL, &err);
+	r = client_patch(s->c.client, &core_v1_pod_type, victim->meta->namespace,
+		victim->meta->name, "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL, &err);
 	if (r != CLIENT_NOT_FOUND)
-		r = client_delete(s->c.client, &core_v1_pod_type, victim->meta->namespace, victim->meta->name, &o, &err);
+		r = client_delete(s->c.client, &core_v1_pod_type, victim->meta->namespace,
+			victim->meta->name, &o, &err);
 	if (r == 0)
-		event_record(s->events, &core_v1_pod_type, victim->obj, "Normal", "Preempted", "Preempted by pod " STR_FMT " on node %s",
-			STR_ARG(c->meta->uid), node);
+		event_record(s->events, &core_v1_pod_type, victim->obj, "Normal", "Preempted",
+			"Preempted by pod " STR_FMT " on node %s", STR_ARG(c->meta->uid), node);
 	else if (r != CLIENT_NOT_FOUND)
-		log_warn("scheduler", "preempting pod " STR_FMT ": %s", STR_ARG(victim->key), err.text);
+		log_warn("scheduler", "preempting pod " STR_FMT ": %s", STR_ARG(victim->key),
+			err.text);
 }
 
 static void run_job(void *arg)
@@ -323,7 +348,8 @@ static void run_job(void *arg)
 	if (j->node) {
 		bind(j->s, j->pod, j->node);
 	} else {
-		event_record(j->s->events, &core_v1_pod_type, j->pod->obj, "Warning", "FailedScheduling", "%s", j->message);
+		event_record(j->s->events, &core_v1_pod_type, j->pod->obj, "Warning",
+			"FailedScheduling", "%s", j->message);
 		for (size_t i = 0; i < j->n_victims; i++)
 			evict(j->s, j->victims[i], j->pod, j->nominated);
 		write_condition(j->s, j->pod, j->message, j->nominated);
@@ -347,7 +373,8 @@ static void count_nominated(struct scheduler *s, const struct sched_pod *but, in
 		struct sched_pod *p = list_entry(it, struct sched_pod, nominated);
 		size_t node = nodes_find(&s->nodes, str_of(p->nominated_node));
 
-		if (p == but || p->priority < but->priority || node == NO_NODE || p->place == POD_ASSUMED)
+		if (p == but || p->priority < but->priority || node == NO_NODE ||
+			p->place == POD_ASSUMED)
 			continue;
 		p->is_nominated = sign > 0;
 		nodes_place(&s->nodes, p, node, sign);
@@ -357,7 +384,8 @@ static void count_nominated(struct scheduler *s, const struct sched_pod *but, in
 /* Pods on the node where room is being made are still ending: that is waited for. */
 static bool room_is_coming(const struct scheduler *s, const struct sched_pod *p)
 {
-	size_t node = p->nominated_node ? nodes_find(&s->nodes, str_of(p->nominated_node)) : NO_NODE;
+	size_t node =
+		p->nominated_node ? nodes_find(&s->nodes, str_of(p->nominated_node)) : NO_NODE;
 
 	for (size_t i = 0; node != NO_NODE && i < s->nodes.placed[node].len; i++) {
 		const struct sched_pod *o = s->nodes.placed[node].items[i];
@@ -368,7 +396,8 @@ static bool room_is_coming(const struct scheduler *s, const struct sched_pod *p)
 	return false;
 }
 
-static size_t take_budgets(struct scheduler *s, struct cached_list *l, struct arena *a, struct budget **ret)
+static size_t take_budgets(
+	struct scheduler *s, struct cached_list *l, struct arena *a, struct budget **ret)
 {
 	size_t n = 0;
 	struct err err;
@@ -379,7 +408,9 @@ static size_t take_budgets(struct scheduler *s, struct cached_list *l, struct ar
 		struct budget *b = &(*ret)[n];
 
 		b->pdb = l->items[i]->obj;
-		if (b->pdb->spec.selector && selector_from_label_selector(b->pdb->spec.selector, a, &b->selector, &err) == 0)
+		if (b->pdb->spec.selector &&
+			selector_from_label_selector(
+				b->pdb->spec.selector, a, &b->selector, &err) == 0)
 			n++;
 	}
 	return n;
@@ -509,8 +540,8 @@ static void *scheduling_thread(void *arg)
 
 /* ---- life ---- */
 
-static const struct type *const volume_types[] = { &core_v1_persistent_volume_claim_type, &core_v1_persistent_volume_type,
-	&storage_v1_storage_class_type };
+static const struct type *const volume_types[] = { &core_v1_persistent_volume_claim_type,
+	&core_v1_persistent_volume_type, &storage_v1_storage_class_type };
 
 static struct cached *find(void *arg, const struct type *t, struct str key)
 {
@@ -532,7 +563,8 @@ static void find_all(void *arg, const struct type *t, struct cached_list *ret)
 			informer_list(s->volume_informers[i], STR_NONE, ret);
 }
 
-static void on_volume(void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+static void on_volume(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct scheduler *s = arg;
 
@@ -600,8 +632,10 @@ int scheduler_start(struct scheduler *s, struct err *err)
 
 	s->events = event_recorder_new(s->c.client, s->c.name, NULL);
 	s->binders = pool_new("binder", BINDERS);
-	if (!informer_wait_synced(s->node_informer, 30000) || !informer_wait_synced(s->pod_informer, 30000))
-		return err_set(err, -ETIMEDOUT, "the scheduler's caches of pods and nodes did not fill within 30 s");
+	if (!informer_wait_synced(s->node_informer, 30000) ||
+		!informer_wait_synced(s->pod_informer, 30000))
+		return err_set(err, -ETIMEDOUT,
+			"the scheduler's caches of pods and nodes did not fill within 30 s");
 	r = thread_start(&s->thread, "scheduler", scheduling_thread, s);
 	if (r < 0)
 		return err_errno(err, r, "cannot start the scheduler's thread");

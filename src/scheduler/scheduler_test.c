@@ -14,7 +14,8 @@ struct fixture {
 	uint64_t seed;
 };
 
-static struct core_v1_node *add_node(struct fixture *f, const char *name, const char *cpu, const char *memory)
+static struct core_v1_node *add_node(
+	struct fixture *f, const char *name, const char *cpu, const char *memory)
 {
 	struct cached *c = arena_alloc(f->a, sizeof(*c));
 	struct core_v1_node *n;
@@ -174,10 +175,11 @@ static void tolerations(void **state)
 	refresh(f, "tainted");
 	tol->key = STR("dedicated");
 	tol->value = STR("web");
-	expect_refusal(f, p, "0/1 nodes are available: 1 node(s) had untolerated taint {dedicated: db}. Refused by TaintToleration: 1.");
+	expect_refusal(f, p,
+		"0/1 nodes are available: 1 node(s) had untolerated taint {dedicated: db}. Refused by TaintToleration: 1.");
 	tol->value = STR("db");
 	expect_node(f, p, "tainted");
-	*tol = (struct core_v1_toleration){ .operator = STR("Exists") };
+	*tol = (struct core_v1_toleration){ .operator= STR("Exists") };
 	expect_node(f, p, "tainted");
 }
 
@@ -192,7 +194,8 @@ static void node_selector_and_affinity(void **state)
 	str_map_set(f->a, &p->spec.node_selector, STR("disk"), STR("ssd"));
 	expect_node(f, p, "a");
 	str_map_set(f->a, &p->spec.node_selector, STR("disk"), STR("tape"));
-	expect_refusal(f, p, "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. Refused by NodeAffinity: 2.");
+	expect_refusal(f, p,
+		"0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. Refused by NodeAffinity: 2.");
 }
 
 static void host_ports(void **state)
@@ -220,7 +223,8 @@ static void too_many_pods(void **state)
 
 	add_node(f, "a", "8", "8Gi");
 	f->nodes.pods[0] = 3;
-	expect_refusal(f, new_pod(f, NULL), "0/1 nodes are available: 1 Too many pods. Refused by NodeResourcesFit: 1.");
+	expect_refusal(f, new_pod(f, NULL),
+		"0/1 nodes are available: 1 Too many pods. Refused by NodeResourcesFit: 1.");
 }
 
 static void extended_resource(void **state)
@@ -229,9 +233,12 @@ static void extended_resource(void **state)
 	struct core_v1_pod *p = new_pod(f, NULL);
 	struct core_v1_node *n = add_node(f, "a", "8", "8Gi");
 
-	str_map_set(f->a, &p->spec.containers.items[0].resources.requests, STR("example.com/gpu"), STR("2"));
-	expect_refusal(f, p, "0/1 nodes are available: 1 Insufficient example.com/gpu. Refused by NodeResourcesFit: 1.");
-	str_map_set(f->nodes.object[0]->arena, &n->status.allocatable, STR("example.com/gpu"), STR("2"));
+	str_map_set(f->a, &p->spec.containers.items[0].resources.requests, STR("example.com/gpu"),
+		STR("2"));
+	expect_refusal(f, p,
+		"0/1 nodes are available: 1 Insufficient example.com/gpu. Refused by NodeResourcesFit: 1.");
+	str_map_set(f->nodes.object[0]->arena, &n->status.allocatable, STR("example.com/gpu"),
+		STR("2"));
 	refresh(f, "a");
 	expect_node(f, p, "a");
 }
@@ -257,7 +264,8 @@ static struct core_v1_pod *app_pod(struct fixture *f, const char *app, const cha
 	return p;
 }
 
-static struct sched_pod *place_pod(struct fixture *f, struct core_v1_pod *pod, const char *node, int32_t priority)
+static struct sched_pod *place_pod(
+	struct fixture *f, struct core_v1_pod *pod, const char *node, int32_t priority)
 {
 	struct sched_pod *p = arena_alloc(f->a, sizeof(*p));
 	struct cached *c = arena_alloc(f->a, sizeof(*c));
@@ -285,7 +293,8 @@ static struct meta_v1_label_selector *select_app(struct fixture *f, const char *
 	return s;
 }
 
-static struct core_v1_pod_affinity_term *require(struct fixture *f, struct core_v1_pod *p, bool near, const char *app, const char *key)
+static struct core_v1_pod_affinity_term *require(
+	struct fixture *f, struct core_v1_pod *p, bool near, const char *app, const char *key)
 {
 	struct core_v1_affinity *a = p->spec.affinity;
 	struct core_v1_pod_affinity_term *t;
@@ -296,8 +305,11 @@ static struct core_v1_pod_affinity_term *require(struct fixture *f, struct core_
 		a->pod_affinity = model_new(&core_v1_pod_affinity_type, f->a);
 	if (!near && !a->pod_anti_affinity)
 		a->pod_anti_affinity = model_new(&core_v1_pod_anti_affinity_type, f->a);
-	t = near ? LIST_ADD(f->a, &a->pod_affinity->required_during_scheduling_ignored_during_execution)
-		 : LIST_ADD(f->a, &a->pod_anti_affinity->required_during_scheduling_ignored_during_execution);
+	t = near ? LIST_ADD(f->a,
+			   &a->pod_affinity->required_during_scheduling_ignored_during_execution)
+		 : LIST_ADD(f->a,
+			   &a->pod_anti_affinity
+				    ->required_during_scheduling_ignored_during_execution);
 	t->label_selector = select_app(f, app);
 	t->topology_key = str_of(key);
 	return t;
@@ -315,7 +327,8 @@ static void pods_near_and_far(void **state)
 	label_node(f, "a", "zone", "x");
 	label_node(f, "b", "zone", "y");
 	require(f, web, true, "db", "zone");
-	expect_refusal(f, web, "0/3 nodes are available: 3 node(s) didn't match pod affinity rules. Refused by InterPodAffinity: 3.");
+	expect_refusal(f, web,
+		"0/3 nodes are available: 3 node(s) didn't match pod affinity rules. Refused by InterPodAffinity: 3.");
 	db = place_pod(f, app_pod(f, "db", "1"), "b", 0);
 	expect_node(f, web, "b");
 	/* the other way round, and a pod that is kept away by one that stands there */
@@ -340,10 +353,13 @@ static void spread_over_zones(void **state)
 {
 	struct fixture *f = *state;
 	struct core_v1_pod *p = app_pod(f, "web", NULL);
-	struct core_v1_topology_spread_constraint *c = LIST_ADD(f->a, &p->spec.topology_spread_constraints);
+	struct core_v1_topology_spread_constraint *c =
+		LIST_ADD(f->a, &p->spec.topology_spread_constraints);
 	struct sched_pod *one, *two;
 
-	*c = (struct core_v1_topology_spread_constraint){ .max_skew = 1, .topology_key = STR("zone"), .when_unsatisfiable = STR("DoNotSchedule"),
+	*c = (struct core_v1_topology_spread_constraint){ .max_skew = 1,
+		.topology_key = STR("zone"),
+		.when_unsatisfiable = STR("DoNotSchedule"),
 		.label_selector = select_app(f, "web") };
 	add_node(f, "a", "8", "8Gi");
 	add_node(f, "b", "8", "8Gi");
@@ -356,7 +372,8 @@ static void spread_over_zones(void **state)
 	assert_int_not_equal(try(f, p).node, nodes_find(&f->nodes, STR("none")));
 	unplace_pod(f, two, "b");
 	f->nodes.unschedulable[1] = 1;
-	expect_refusal(f, p, "0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) didn't match pod topology "
+	expect_refusal(f, p,
+		"0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) didn't match pod topology "
 		"spread constraints (missing required label), 1 node(s) were unschedulable. Refused by NodeUnschedulable: 1, PodTopologySpread: 2.");
 	f->nodes.unschedulable[1] = 0;
 	c->when_unsatisfiable = STR("ScheduleAnyway");
@@ -365,8 +382,8 @@ static void spread_over_zones(void **state)
 	unplace_pod(f, one, "a");
 }
 
-static size_t preempt_for(struct fixture *f, const struct core_v1_pod *pod, int32_t priority, struct budget *budgets, size_t n_budgets,
-	struct sched_pod ***victims, size_t *n)
+static size_t preempt_for(struct fixture *f, const struct core_v1_pod *pod, int32_t priority,
+	struct budget *budgets, size_t n_budgets, struct sched_pod ***victims, size_t *n)
 {
 	struct requests q;
 	struct preempting w = { &f->nodes, pod, priority, &q, NULL, budgets, n_budgets };
@@ -395,11 +412,13 @@ static void lower_priorities_make_room(void **state)
 	assert_int_equal(f->nodes.placed[0].len, 2);
 	free(v);
 	/* a budget that would break counts for more than the priority */
-	struct policy_v1_pod_disruption_budget *pdb = model_new(&policy_v1_pod_disruption_budget_type, f->a);
+	struct policy_v1_pod_disruption_budget *pdb =
+		model_new(&policy_v1_pod_disruption_budget_type, f->a);
 	struct budget b = { .pdb = pdb };
 
 	pdb->metadata.namespace = STR("ns");
-	assert_int_equal(selector_from_label_selector(select_app(f, "low"), f->a, &b.selector, NULL), 0);
+	assert_int_equal(
+		selector_from_label_selector(select_app(f, "low"), f->a, &b.selector, NULL), 0);
 	assert_int_equal(preempt_for(f, big, 10, &b, 1, &v, &n), 1);
 	assert_ptr_equal(v[0], mid);
 	free(v);

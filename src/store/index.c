@@ -173,7 +173,8 @@ static bool walk(const struct node *n, const struct walk *w, bool from_start)
 	}
 }
 
-void index_each(const struct node *root, struct str prefix, struct str start, store_each_fn fn, void *arg)
+void index_each(
+	const struct node *root, struct str prefix, struct str start, store_each_fn fn, void *arg)
 {
 	struct walk w = { prefix, str_cmp(start, prefix) < 0 ? prefix : start, fn, arg };
 	if (root)
@@ -217,7 +218,8 @@ static void split_child(struct index_edit *e, struct node *n, size_t i)
 	right->len = MAX_LEN - MIDDLE - 1;
 	memcpy(right->objects, &left->objects[MIDDLE + 1], right->len * sizeof(*right->objects));
 	if (!left->leaf)
-		memcpy(right->children, &left->children[MIDDLE + 1], (right->len + 1u) * sizeof(*right->children));
+		memcpy(right->children, &left->children[MIDDLE + 1],
+			(right->len + 1u) * sizeof(*right->children));
 	left->len = MIDDLE;
 	recount(left);
 	recount(right);
@@ -294,7 +296,8 @@ static void merge_with_right(struct index_edit *e, struct node *n, size_t i)
 	struct node *c = writable_child(e, n, i), *right = child_take(n, n->len + 1u, i + 1);
 	object_put(c, c->len, object_take(n, i));
 	if (!c->leaf)
-		memcpy(&c->children[c->len], right->children, (right->len + 1u) * sizeof(*right->children));
+		memcpy(&c->children[c->len], right->children,
+			(right->len + 1u) * sizeof(*right->children));
 	memcpy(&c->objects[c->len], right->objects, right->len * sizeof(*right->objects));
 	c->len = (uint16_t)(c->len + right->len);
 	c->count += 1 + right->count;

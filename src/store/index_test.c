@@ -31,7 +31,9 @@ static struct object *object_at(int i, uint64_t revision)
 {
 	char key[32];
 	key_text(i, key);
-	struct object_parts parts = { .key = str_of(key), .json_head = STR("{"), .json_tail = STR("}") };
+	struct object_parts parts = {
+		.key = str_of(key), .json_head = STR("{"), .json_tail = STR("}")
+	};
 	return object_new(&parts, revision);
 }
 
@@ -64,7 +66,8 @@ static void check(const struct store_snapshot *v, const struct model *m)
 	}
 	assert_int_equal(store_snapshot_count(v, STR("/"), STR_NONE), all);
 	/* From a random start inside a random group. */
-	int start = (int)rnd(KEYS), group = KEYS / PREFIXES + 1, end = MIN((start / group + 1) * group, KEYS);
+	int start = (int)rnd(KEYS), group = KEYS / PREFIXES + 1,
+	    end = MIN((start / group + 1) * group, KEYS);
 	char key[32], prefix[16];
 	key_text(start, key);
 	snprintf(prefix, sizeof(prefix), "/%d/", start / group);
@@ -81,7 +84,8 @@ static void check(const struct store_snapshot *v, const struct model *m)
 }
 
 /* `grow` in percent: how often a key that is not there is created, and one that is there stays. */
-static void edit_randomly(struct index_edit *e, struct model *m, uint32_t n, uint32_t grow, uint64_t *revision)
+static void edit_randomly(
+	struct index_edit *e, struct model *m, uint32_t n, uint32_t grow, uint64_t *revision)
 {
 	char key[32];
 	for (uint32_t k = 0; k < n; k++) {
@@ -112,7 +116,8 @@ static void random_edits(void **state)
 		uint64_t first = store_revision(&s) + 1, revision = first;
 		struct index_edit e = { .root = s.current->root, .birth = first };
 		next = now;
-		edit_randomly(&e, &next, 1 + rnd(round % 50 == 0 ? 500 : 8), round / 500 % 2 ? 20 : 90, &revision);
+		edit_randomly(&e, &next, 1 + rnd(round % 50 == 0 ? 500 : 8),
+			round / 500 % 2 ? 20 : 90, &revision);
 		if (rnd(10) == 0) {
 			index_edit_undo(&e);
 		} else if (revision > first) {
@@ -149,13 +154,15 @@ static void emptied_and_filled_again(void **state)
 	versions_init(&s, NULL, 1);
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < KEYS; i++) {
-			struct index_edit e = { .root = s.current->root, .birth = store_revision(&s) + 1 };
+			struct index_edit e = { .root = s.current->root,
+				.birth = store_revision(&s) + 1 };
 			index_insert(&e, object_at(round == 1 ? KEYS - 1 - i : i, e.birth));
 			versions_publish(&s, &e, e.birth);
 		}
 		assert_int_equal(store_snapshot_count(s.current, STR(""), STR_NONE), KEYS);
 		for (int i = 0; i < KEYS; i++) {
-			struct index_edit e = { .root = s.current->root, .birth = store_revision(&s) + 1 };
+			struct index_edit e = { .root = s.current->root,
+				.birth = store_revision(&s) + 1 };
 			key_text(round == 2 ? KEYS - 1 - i : i, key);
 			index_remove(&e, str_of(key));
 			versions_publish(&s, &e, e.birth);

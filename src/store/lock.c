@@ -16,14 +16,16 @@ static void format(char text[TEXT_LEN + 1], uint64_t pid, uint64_t revision)
 	int n = snprintf(text, TEXT_LEN + 1, "pid %10llu revision %20llu", (unsigned long long)pid,
 		(unsigned long long)revision);
 	uint32_t sum = (uint32_t)crc32(0, (const unsigned char *)text, (unsigned)n);
-	snprintf(text + n, (size_t)(TEXT_LEN + 1 - n), " sum %08x%*s", sum, TEXT_LEN - n - 13, "\n");
+	snprintf(
+		text + n, (size_t)(TEXT_LEN + 1 - n), " sum %08x%*s", sum, TEXT_LEN - n - 13, "\n");
 }
 
 static void read_text(int fd, uint64_t *ret_pid, uint64_t *ret_revision)
 {
 	char text[TEXT_LEN + 1] = { 0 }, want[TEXT_LEN + 1];
 	unsigned long long pid = 0, revision = 0;
-	if (pread(fd, text, TEXT_LEN, 0) < 0 || sscanf(text, "pid %llu revision %llu", &pid, &revision) != 2)
+	if (pread(fd, text, TEXT_LEN, 0) < 0 ||
+		sscanf(text, "pid %llu revision %llu", &pid, &revision) != 2)
 		return;
 	format(want, pid, revision);
 	if (strcmp(text, want) != 0)
@@ -41,8 +43,10 @@ int lock_open(const char *path, int *ret_fd, uint64_t *ret_revision, struct err 
 	int r = flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno;
 	read_text(fd, &pid, &revision);
 	if (r == -EWOULDBLOCK)
-		return err_set(err, -EBUSY, "%s is locked by process %llu, which uses this store: stop that process, or choose "
-			"another data directory", path, (unsigned long long)pid);
+		return err_set(err, -EBUSY,
+			"%s is locked by process %llu, which uses this store: stop that process, or choose "
+			"another data directory",
+			path, (unsigned long long)pid);
 	if (r)
 		return err_errno(err, r, "locking %s", path);
 	*ret_revision = revision;

@@ -11,27 +11,27 @@
 
 enum {
 	HISTORY_DEFAULT = 50000,
-	OLD_SECONDS = 300,             /* older events go when more than a 50th of history is there */
-	BYTES_MAX = 32 << 20,          /* beyond, events go when more than a 500th of history is there */
+	OLD_SECONDS = 300,    /* older events go when more than a 50th of history is there */
+	BYTES_MAX = 32 << 20, /* beyond, events go when more than a 500th of history is there */
 	BATCH = 16,
-	SCAN = 1024,                   /* events looked at before the lock is let go once */
+	SCAN = 1024, /* events looked at before the lock is let go once */
 };
 
 struct watch_group {
 	struct list watches;
-	size_t n_fields;               /* cursors with a field whose prefix has this folder */
+	size_t n_fields; /* cursors with a field whose prefix has this folder */
 };
 
 struct store_watch {
 	struct event_log *log;
 	struct list group;
 	struct str prefix;
-	struct object_pair field;      /* key empty: none */
+	struct object_pair field; /* key empty: none */
 	store_wake_fn wake;
 	void *arg;
-	uint64_t after;                /* events up to this revision are not wanted */
-	uint64_t next;                 /* number of the event to look at, unless caught_up */
-	uint64_t revision;             /* everything up to here was handed out, unless caught_up */
+	uint64_t after;    /* events up to this revision are not wanted */
+	uint64_t next;     /* number of the event to look at, unless caught_up */
+	uint64_t revision; /* everything up to here was handed out, unless caught_up */
 	bool caught_up, signaled;
 	uint8_t batch_len, batch_next;
 	struct store_event *batch[BATCH];
@@ -91,7 +91,8 @@ static struct store_event *at(const struct event_log *l, uint64_t i)
 /* What is in memory on behalf of this event alone: versions that are not the newest. */
 static size_t held_bytes(const struct store_event *ev)
 {
-	return sizeof(*ev) + (ev->prev ? ev->prev->json.len : 0) + (ev->type == STORE_DELETED ? ev->object->json.len : 0);
+	return sizeof(*ev) + (ev->prev ? ev->prev->json.len : 0) +
+		(ev->type == STORE_DELETED ? ev->object->json.len : 0);
 }
 
 static void put(struct event_log *l, struct store_event *ev)
@@ -130,7 +131,8 @@ static bool wants(const struct store_watch *w, const struct store_event *ev)
 {
 	if (ev->revision <= w->after || !str_has_prefix(ev->object->key, w->prefix))
 		return false;
-	return w->field.key.len == 0 || has_field(ev->object, &w->field) || (ev->prev && has_field(ev->prev, &w->field));
+	return w->field.key.len == 0 || has_field(ev->object, &w->field) ||
+		(ev->prev && has_field(ev->prev, &w->field));
 }
 
 static void offer(struct watch_group *g, const struct store_event *ev, uint64_t number)
@@ -164,17 +166,19 @@ static struct str group_key(struct buf *b, struct str folder, const struct objec
 	return buf_str(b);
 }
 
-static void offer_by_field(struct event_log *l, struct str folder, const struct object *o, const struct store_event *ev,
-	uint64_t number, struct buf *scratch)
+static void offer_by_field(struct event_log *l, struct str folder, const struct object *o,
+	const struct store_event *ev, uint64_t number, struct buf *scratch)
 {
 	for (size_t i = 0; i < o->n_fields; i++) {
-		struct watch_group *g = map_get(&l->groups, group_key(scratch, folder, &o->fields[i]));
+		struct watch_group *g =
+			map_get(&l->groups, group_key(scratch, folder, &o->fields[i]));
 		if (g)
 			offer(g, ev, number);
 	}
 }
 
-static void offer_to_all(struct event_log *l, const struct store_event *ev, uint64_t number, struct buf *scratch)
+static void offer_to_all(
+	struct event_log *l, const struct store_event *ev, uint64_t number, struct buf *scratch)
 {
 	struct str key = ev->object->key;
 	for (size_t n = 0; n <= key.len; n++) {
@@ -193,7 +197,8 @@ static void offer_to_all(struct event_log *l, const struct store_event *ev, uint
 	}
 }
 
-void log_append(struct event_log *l, struct store_event *const *events, size_t n, struct revisions *dropped)
+void log_append(
+	struct event_log *l, struct store_event *const *events, size_t n, struct revisions *dropped)
 {
 	CLEAN_BUF struct buf scratch = { 0 };
 	CLEAN_FREE struct store_event **old = NULL;
@@ -303,7 +308,8 @@ static uint64_t seek(const struct event_log *l, uint64_t revision)
 	return lo;
 }
 
-int log_since(struct event_log *l, uint64_t revision, uint64_t upto, struct store_event ***ret, size_t *ret_n)
+int log_since(struct event_log *l, uint64_t revision, uint64_t upto, struct store_event ***ret,
+	size_t *ret_n)
 {
 	int r = 0;
 	pthread_mutex_lock(&l->lock);
@@ -323,8 +329,8 @@ int log_since(struct event_log *l, uint64_t revision, uint64_t upto, struct stor
 	return r;
 }
 
-int store_watch_field(struct store *s, struct str prefix, struct object_pair field, uint64_t revision, store_wake_fn wake,
-	void *arg, struct store_watch **ret)
+int store_watch_field(struct store *s, struct str prefix, struct object_pair field,
+	uint64_t revision, store_wake_fn wake, void *arg, struct store_watch **ret)
 {
 	struct event_log *l = &s->log;
 	uint64_t now = store_revision(s);
@@ -346,7 +352,8 @@ int store_watch_field(struct store *s, struct str prefix, struct object_pair fie
 	bool there = w->after >= l->compacted;
 	if (there) {
 		w->next = seek(l, w->after);
-		list_insert(&group_of(l, group_key(&scratch, folder, &w->field))->watches, &w->group);
+		list_insert(
+			&group_of(l, group_key(&scratch, folder, &w->field))->watches, &w->group);
 		if (field.key.len > 0)
 			group_of(l, folder)->n_fields++;
 		atomic_fetch_add(&l->n_watches, 1);
@@ -363,7 +370,8 @@ int store_watch_field(struct store *s, struct str prefix, struct object_pair fie
 	return STORE_COMPACTED;
 }
 
-int store_watch(struct store *s, struct str prefix, uint64_t revision, store_wake_fn wake, void *arg, struct store_watch **ret)
+int store_watch(struct store *s, struct str prefix, uint64_t revision, store_wake_fn wake,
+	void *arg, struct store_watch **ret)
 {
 	return store_watch_field(s, prefix, (struct object_pair){ 0 }, revision, wake, arg, ret);
 }

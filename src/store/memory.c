@@ -7,19 +7,21 @@ static int memory_open(const struct store_config *c, struct backend **ret, struc
 	return 0;
 }
 
-static int memory_load(struct backend *b, load_each_fn each, void *arg, uint64_t *ret_revision, uint64_t *ret_compacted,
-	struct err *err)
+static int memory_load(struct backend *b, load_each_fn each, void *arg, uint64_t *ret_revision,
+	uint64_t *ret_compacted, struct err *err)
 {
 	*ret_revision = *ret_compacted = 1;
 	return 0;
 }
 
-static int memory_commit(struct backend *b, struct store_event *const *events, size_t n, struct err *err)
+static int memory_commit(
+	struct backend *b, struct store_event *const *events, size_t n, struct err *err)
 {
 	return 0;
 }
 
-static int memory_compact(struct backend *b, uint64_t compacted, const struct revisions *rows, struct err *err)
+static int memory_compact(
+	struct backend *b, uint64_t compacted, const struct revisions *rows, struct err *err)
 {
 	return 0;
 }
@@ -39,9 +41,7 @@ static uint64_t memory_size(const struct backend *b)
 	return 0;
 }
 
-static void memory_close(struct backend *b)
-{
-}
+static void memory_close(struct backend *b) {}
 
 const struct backend_type backend_memory = {
 	.name = "memory",

@@ -91,7 +91,8 @@ void object_set_revision(struct object *o, size_t head_len, uint64_t revision)
 	o->revision = revision;
 }
 
-struct object *object_new_whole(const struct object_parts *parts, struct str json, uint64_t revision)
+struct object *object_new_whole(
+	const struct object_parts *parts, struct str json, uint64_t revision)
 {
 	struct object *o = make(parts, json.len);
 	char *at = (char *)o->json.p;
@@ -103,7 +104,11 @@ struct object *object_new_whole(const struct object_parts *parts, struct str jso
 struct object *object_with_json(const struct object *o, struct str json, uint64_t revision)
 {
 	struct object_parts parts = {
-		.key = o->key, .labels = o->labels, .n_labels = o->n_labels, .fields = o->fields, .n_fields = o->n_fields,
+		.key = o->key,
+		.labels = o->labels,
+		.n_labels = o->n_labels,
+		.fields = o->fields,
+		.n_fields = o->n_fields,
 	};
 	struct object *r = object_new_whole(&parts, json, revision);
 	r->create_revision = o->create_revision;
@@ -132,7 +137,8 @@ void object_unrefp(struct object **o)
 void *store_cache_set(_Atomic(void *) *slot, void *block)
 {
 	void *was = NULL;
-	if (atomic_compare_exchange_strong_explicit(slot, &was, block, memory_order_acq_rel, memory_order_acquire))
+	if (atomic_compare_exchange_strong_explicit(
+		    slot, &was, block, memory_order_acq_rel, memory_order_acquire))
 		return block;
 	free(block);
 	return was;

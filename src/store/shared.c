@@ -17,15 +17,15 @@
 enum { EVENTS_MAX = 1024, EXIT_IO = 74 };
 
 struct op {
-	struct list link;              /* inflight, then settled */
-	struct op *same_key;           /* the next one in flight on this key */
+	struct list link;    /* inflight, then settled */
+	struct op *same_key; /* the next one in flight on this key */
 	int verb;
-	bool has_json, taken;          /* taken: the object came back with this write's event */
+	bool has_json, taken; /* taken: the object came back with this write's event */
 	bool answered;
 	size_t head_len;
-	struct object *object;         /* as in writer.c */
-	struct object *last;           /* DELETE: the last state, from the event that came */
-	struct buf key, value;         /* as stored there */
+	struct object *object; /* as in writer.c */
+	struct object *last;   /* DELETE: the last state, from the event that came */
+	struct buf key, value; /* as stored there */
 	int result;
 	uint64_t revision;
 	store_done_fn done;
@@ -57,7 +57,7 @@ struct shared {
 	const struct store_remote_type *type;
 	void *remote;
 	struct store_codec codec;
-	struct item *first, **last;    /* the inbox */
+	struct item *first, **last; /* the inbox */
 
 	struct list inflight, settled; /* settled: answered, the index is not there yet */
 	struct map by_key;             /* stored key -> first op in flight on it */
@@ -65,7 +65,7 @@ struct shared {
 	struct list asked, fresh;      /* for "now": being asked for; to be asked for next */
 	_Atomic bool unreachable;      /* the last question was not answered */
 	bool asking;
-	uint64_t asked_at;             /* the index' revision when the remote was asked */
+	uint64_t asked_at; /* the index' revision when the remote was asked */
 	struct arena *scratch;
 };
 
@@ -132,7 +132,8 @@ static struct store_remote_kv *copy_kvs(const struct store_remote_kv *kvs, size_
 	return copy;
 }
 
-void store_remote_events(struct store *s, const struct store_remote_kv *kvs, size_t n, uint64_t revision)
+void store_remote_events(
+	struct store *s, const struct store_remote_kv *kvs, size_t n, uint64_t revision)
 {
 	struct item *it = item_new(ITEM_EVENTS);
 	it->revision = revision;
@@ -155,8 +156,8 @@ static void op_free(struct op *op)
 void shared_submit(struct store *s, const struct store_op *from, store_done_fn done, void *arg)
 {
 	struct shared *h = s->shared;
-	struct object_parts parts = { from->key, from->json_head, from->json_tail, from->labels, from->fields, from->n_labels,
-		from->n_fields };
+	struct object_parts parts = { from->key, from->json_head, from->json_tail, from->labels,
+		from->fields, from->n_labels, from->n_fields };
 	struct op *op = xcalloc(1, sizeof(*op));
 	struct err err = { 0 };
 	op->verb = from->verb;
@@ -169,17 +170,25 @@ void shared_submit(struct store *s, const struct store_op *from, store_done_fn d
 	if (good && from->verb != STORE_DELETE && from->value.len)
 		buf_add_str(&op->value, from->value);
 	else if (good && from->verb != STORE_DELETE)
-		good = h->codec.value_out(h->codec.arg, from->key, op->object->json, &op->value, &err) == 0;
+		good = h->codec.value_out(
+			       h->codec.arg, from->key, op->object->json, &op->value, &err) == 0;
 	struct item *it = item_new(ITEM_OP);
 	it->op = op;
 	push(s, it);
 	if (!good) {
-		log_error("store", STR_FMT " has no form in which it can be stored: %s", STR_ARG(from->key), err.text);
+		log_error("store", STR_FMT " has no form in which it can be stored: %s",
+			STR_ARG(from->key), err.text);
 		store_remote_answer(s, op, -EINVAL, 0);
 		return;
 	}
-	struct store_remote_write w = { .token = op, .verb = from->verb, .key = buf_str(&op->key), .value = buf_str(&op->value),
-		.expect = from->expect, .ttl_s = from->ttl_s, .guard = from->guard, .guard_revision = from->guard_revision };
+	struct store_remote_write w = { .token = op,
+		.verb = from->verb,
+		.key = buf_str(&op->key),
+		.value = buf_str(&op->value),
+		.expect = from->expect,
+		.ttl_s = from->ttl_s,
+		.guard = from->guard,
+		.guard_revision = from->guard_revision };
 	h->type->write(h->remote, s, &w);
 }
 
@@ -206,7 +215,8 @@ static void forget_key(struct shared *h, struct op *op)
 static struct op *find_writer(struct shared *h, const struct store_remote_kv *kv)
 {
 	for (struct op *op = map_get(&h->by_key, kv->key); op; op = op->same_key)
-		if (!op->taken && op->verb != STORE_DELETE && str_eq(buf_str(&op->value), kv->value))
+		if (!op->taken && op->verb != STORE_DELETE &&
+			str_eq(buf_str(&op->value), kv->value))
 			return op;
 	return NULL;
 }
@@ -221,14 +231,18 @@ static void finish(struct store *s, struct op *op)
 		o = op->last ? object_ref(op->last) : NULL;
 	} else if (op->result == 0 && op->taken) {
 		/* The same bytes may have been somebody else's, a moment before. */
-		struct object *present = op->object->revision == op->revision ? NULL : index_get(s->current->root, op->object->key);
+		struct object *present = op->object->revision == op->revision
+			? NULL
+			: index_get(s->current->root, op->object->key);
 		o = object_ref(present && present->revision == op->revision ? present : op->object);
 	} else if (op->result == 0) {
 		/* Its event did not bring it: the index is past it already, or was loaded anew. */
 		object_set_revision(op->object, op->head_len, op->revision);
 		o = object_ref(op->object);
 		struct object *present = index_get(s->current->root, o->key);
-		o->create_revision = present && present->revision >= o->revision ? present->create_revision : o->revision;
+		o->create_revision = present && present->revision >= o->revision
+			? present->create_revision
+			: o->revision;
 	} else if (op->result > 0) {
 		struct object *present = index_get(s->current->root, op->object->key);
 		o = present ? object_ref(present) : NULL;
@@ -275,7 +289,8 @@ bool store_is_shared(const struct store *s)
 	return s->shared != NULL;
 }
 
-void store_wait(struct store *s, uint64_t revision, unsigned timeout_ms, store_wait_fn fn, void *arg)
+void store_wait(
+	struct store *s, uint64_t revision, unsigned timeout_ms, store_wait_fn fn, void *arg)
 {
 	if (!s->shared || (revision && store_revision(s) >= revision)) {
 		fn(arg, 0);
@@ -283,7 +298,10 @@ void store_wait(struct store *s, uint64_t revision, unsigned timeout_ms, store_w
 	}
 	struct item *it = item_new(ITEM_WAIT);
 	it->wait = xcalloc(1, sizeof(*it->wait));
-	*it->wait = (struct wait){ .revision = revision, .deadline_ns = mono_now_ns() + (uint64_t)timeout_ms * 1000000, .fn = fn, .arg = arg };
+	*it->wait = (struct wait){ .revision = revision,
+		.deadline_ns = mono_now_ns() + (uint64_t)timeout_ms * 1000000,
+		.fn = fn,
+		.arg = arg };
 	push(s, it);
 }
 
@@ -315,7 +333,8 @@ static void take_now(struct store *s, const struct item *it)
 	h->asking = false;
 	atomic_store(&h->unreachable, it->result != 0);
 	if (it->result == 0 && it->revision < h->asked_at) {
-		log_error("store", "etcd is at revision %llu, but was at %llu before: it was restored from an older copy. What is held in memory is "
+		log_error("store",
+			"etcd is at revision %llu, but was at %llu before: it was restored from an older copy. What is held in memory is "
 			"no longer true, so this process ends; started again, it reads what is there",
 			(unsigned long long)it->revision, (unsigned long long)h->asked_at);
 		_exit(EXIT_IO);
@@ -366,10 +385,12 @@ static struct object *decode(struct shared *h, struct str key, const struct stor
 	struct err err = { 0 };
 	arena_reset(h->scratch);
 	if (h->codec.value_in(h->codec.arg, key, kv->value, h->scratch, &op, &err)) {
-		log_error("store", "left out " STR_FMT " of revision %llu: %s", STR_ARG(kv->key), (unsigned long long)kv->revision, err.text);
+		log_error("store", "left out " STR_FMT " of revision %llu: %s", STR_ARG(kv->key),
+			(unsigned long long)kv->revision, err.text);
 		return NULL;
 	}
-	struct object_parts parts = { key, op.json_head, op.json_tail, op.labels, op.fields, op.n_labels, op.n_fields };
+	struct object_parts parts = { key, op.json_head, op.json_tail, op.labels, op.fields,
+		op.n_labels, op.n_fields };
 	struct object *o = object_new(&parts, kv->revision);
 	o->create_revision = kv->create_revision;
 	return o;
@@ -378,7 +399,10 @@ static struct object *decode(struct shared *h, struct str key, const struct stor
 static struct object *last_state(struct shared *h, const struct object *present, uint64_t revision)
 {
 	struct str head, tail;
-	struct object_parts parts = { .key = present->key, .labels = present->labels, .fields = present->fields, .n_labels = present->n_labels,
+	struct object_parts parts = { .key = present->key,
+		.labels = present->labels,
+		.fields = present->fields,
+		.n_labels = present->n_labels,
 		.n_fields = present->n_fields };
 	h->codec.cut(present->json, &head, &tail);
 	parts.json_head = head;
@@ -426,10 +450,13 @@ static void apply(struct batch *b, const struct store_remote_kv *kv)
 	struct object *present = index_get(b->edit.root, buf_str(&key));
 	if (kv->deleted && !present)
 		return;
-	struct object *o CLEAN_OBJECT = kv->deleted ? last_state(h, present, kv->revision) : new_state(h, buf_str(&key), kv);
+	struct object *o CLEAN_OBJECT = kv->deleted ? last_state(h, present, kv->revision)
+						    : new_state(h, buf_str(&key), kv);
 	if (!o)
 		return;
-	enum store_event_type type = kv->deleted ? STORE_DELETED : present ? STORE_MODIFIED : STORE_ADDED;
+	enum store_event_type type = kv->deleted ? STORE_DELETED
+		: present                        ? STORE_MODIFIED
+						 : STORE_ADDED;
 	b->events[b->n++] = event_new(type, o, present);
 	if (!kv->deleted) {
 		put(b, object_ref(o), present);
@@ -481,7 +508,9 @@ static void take_events(struct store *s, struct batch *b, const struct item *it)
 		if (b->n < EVENTS_MAX)
 			apply(b, kv);
 		else
-			log_error("store", "left out " STR_FMT ": more than %d changes in one revision", STR_ARG(kv->key), EVENTS_MAX);
+			log_error("store",
+				"left out " STR_FMT ": more than %d changes in one revision",
+				STR_ARG(kv->key), EVENTS_MAX);
 	}
 	b->revision = it->revision;
 	if (it->revision > store_revision(s))
@@ -494,7 +523,7 @@ static void take_events(struct store *s, struct batch *b, const struct item *it)
 
 struct loading {
 	struct batch *b;
-	struct map seen;               /* NULL map when the index was empty */
+	struct map seen; /* NULL map when the index was empty */
 	bool again;
 };
 
@@ -563,9 +592,11 @@ static int load(struct store *s, struct batch *b, bool again, struct err *err)
 static void load_again(struct store *s, struct batch *b)
 {
 	struct err err = { 0 };
-	log_warn("store", "etcd has forgotten changes that were not read yet: everything is read anew");
+	log_warn("store",
+		"etcd has forgotten changes that were not read yet: everything is read anew");
 	if (load(s, b, true, &err)) {
-		log_error("store", "%s. This process ends; started again, it reads what is there", err.text);
+		log_error("store", "%s. This process ends; started again, it reads what is there",
+			err.text);
 		_exit(EXIT_IO);
 	}
 	s->shared->type->follow(s->shared->remote, s, store_revision(s));
@@ -595,8 +626,9 @@ static struct item *wait_for_items(struct store *s, bool *ret_stop)
 	pthread_mutex_lock(&s->queue_lock);
 	s->waiting = true;
 	while (!h->first && !s->stop && r != ETIMEDOUT)
-		r = due != UINT64_MAX ? pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &until) :
-			pthread_cond_wait(&s->queue_cond, &s->queue_lock);
+		r = due != UINT64_MAX
+			? pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &until)
+			: pthread_cond_wait(&s->queue_cond, &s->queue_lock);
 	s->waiting = false;
 	struct item *items = h->first;
 	h->first = NULL;

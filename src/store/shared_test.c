@@ -30,7 +30,8 @@ struct remote {
 	size_t n_load;
 };
 
-static int remote_load(void *arg, store_remote_each_fn each, void *each_arg, uint64_t *ret_revision, struct err *err)
+static int remote_load(void *arg, store_remote_each_fn each, void *each_arg, uint64_t *ret_revision,
+	struct err *err)
 {
 	struct remote *r = arg;
 	for (size_t i = 0; i < r->n_load; i++)
@@ -54,7 +55,8 @@ static void remote_write(void *arg, struct store *s, const struct store_remote_w
 {
 	struct remote *r = arg;
 	pthread_mutex_lock(&r->lock);
-	r->writes[r->n_writes++] = (struct written){ w->token, w->verb, str_dup(w->key), str_dup(w->value), w->expect };
+	r->writes[r->n_writes++] = (struct written){ w->token, w->verb, str_dup(w->key),
+		str_dup(w->value), w->expect };
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->lock);
 }
@@ -73,11 +75,10 @@ static uint64_t remote_size(void *arg)
 	return 0;
 }
 
-static void remote_close(void *arg)
-{
-}
+static void remote_close(void *arg) {}
 
-static const struct store_remote_type type = { remote_load, remote_follow, remote_write, remote_ask, remote_size, remote_close };
+static const struct store_remote_type type = { remote_load, remote_follow, remote_write, remote_ask,
+	remote_size, remote_close };
 
 /* "/a/x" <-> "/r/a/x"; the value is the JSON with "_" for the revision. */
 static int decoded;
@@ -114,7 +115,8 @@ static int value_out(void *arg, struct str key, struct str json, struct buf *out
 	return 0;
 }
 
-static int value_in(void *arg, struct str key, struct str value, struct arena *a, struct store_op *ret, struct err *err)
+static int value_in(void *arg, struct str key, struct str value, struct arena *a,
+	struct store_op *ret, struct err *err)
 {
 	struct str copy = arena_str(a, value);
 	decoded++;
@@ -160,7 +162,8 @@ static struct store *open_on(struct remote *r, struct store_shared_config *share
 	struct err err = { 0 };
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
-	*shared = (struct store_shared_config){ &type, r, { key_out, key_in, value_out, value_in, cut, NULL } };
+	*shared = (struct store_shared_config){ &type, r,
+		{ key_out, key_in, value_out, value_in, cut, NULL } };
 	assert_int_equal(store_open(&c, &s, &err), 0);
 	return s;
 }
@@ -176,12 +179,21 @@ static void end(struct remote *r, struct store *s)
 
 static struct store_op op(int verb, const char *key, uint64_t expect, const char *tail)
 {
-	return (struct store_op){ .verb = verb, .key = str_of(key), .expect = expect, .json_head = STR("{rv:"), .json_tail = str_of(tail) };
+	return (struct store_op){ .verb = verb,
+		.key = str_of(key),
+		.expect = expect,
+		.json_head = STR("{rv:"),
+		.json_tail = str_of(tail) };
 }
 
-static void tell(struct store *s, const char *key, const char *value, uint64_t revision, uint64_t create)
+static void tell(
+	struct store *s, const char *key, const char *value, uint64_t revision, uint64_t create)
 {
-	struct store_remote_kv kv = { .deleted = !value, .key = str_of(key), .value = str_of(value), .revision = revision, .create_revision = create };
+	struct store_remote_kv kv = { .deleted = !value,
+		.key = str_of(key),
+		.value = str_of(value),
+		.revision = revision,
+		.create_revision = create };
 	store_remote_events(s, &kv, 1, revision);
 }
 
@@ -195,10 +207,14 @@ static void reach(struct store *s, uint64_t revision)
 
 static void loads_and_follows(void **state)
 {
-	struct remote r = { .load_revision = 40, .n_load = 3, .load = {
-		{ .key = STR("/r/a/x"), .value = STR("{rv:_,1}"), .revision = 7, .create_revision = 3 },
-		{ .key = STR("/other/y"), .value = STR("?"), .revision = 8 },
-		{ .key = STR("/r/a/bad"), .value = STR("?"), .revision = 9 } } };
+	struct remote r = { .load_revision = 40,
+		.n_load = 3,
+		.load = { { .key = STR("/r/a/x"),
+				  .value = STR("{rv:_,1}"),
+				  .revision = 7,
+				  .create_revision = 3 },
+			{ .key = STR("/other/y"), .value = STR("?"), .revision = 8 },
+			{ .key = STR("/r/a/bad"), .value = STR("?"), .revision = 9 } } };
 	struct store_shared_config shared;
 	struct store *s = open_on(&r, &shared);
 	CLEAN_OBJECT struct object *o = NULL;
@@ -295,7 +311,12 @@ static void a_failure_is_answered_at_once(void **state)
 
 static void deletes_tell_the_last_state(void **state)
 {
-	struct remote r = { .load_revision = 10, .n_load = 1, .load = { { .key = STR("/r/a/x"), .value = STR("{rv:_,1}"), .revision = 7, .create_revision = 7 } } };
+	struct remote r = { .load_revision = 10,
+		.n_load = 1,
+		.load = { { .key = STR("/r/a/x"),
+			.value = STR("{rv:_,1}"),
+			.revision = 7,
+			.create_revision = 7 } } };
 	struct store_shared_config shared;
 	struct store *s = open_on(&r, &shared);
 	struct outcome out = { 0 };
@@ -349,10 +370,20 @@ static void now_is_asked_for_after_the_question(void **state)
 
 static void what_was_lost_is_loaded_anew(void **state)
 {
-	struct remote r = { .load_revision = 10, .n_load = 3, .load = {
-		{ .key = STR("/r/a/same"), .value = STR("{rv:_,1}"), .revision = 7, .create_revision = 7 },
-		{ .key = STR("/r/a/changed"), .value = STR("{rv:_,1}"), .revision = 8, .create_revision = 8 },
-		{ .key = STR("/r/a/gone"), .value = STR("{rv:_,1}"), .revision = 9, .create_revision = 9 } } };
+	struct remote r = { .load_revision = 10,
+		.n_load = 3,
+		.load = { { .key = STR("/r/a/same"),
+				  .value = STR("{rv:_,1}"),
+				  .revision = 7,
+				  .create_revision = 7 },
+			{ .key = STR("/r/a/changed"),
+				.value = STR("{rv:_,1}"),
+				.revision = 8,
+				.create_revision = 8 },
+			{ .key = STR("/r/a/gone"),
+				.value = STR("{rv:_,1}"),
+				.revision = 9,
+				.create_revision = 9 } } };
 	struct store_shared_config shared;
 	struct store *s = open_on(&r, &shared);
 	struct store_watch *w;
@@ -376,7 +407,8 @@ static void what_was_lost_is_loaded_anew(void **state)
 	assert_string_equal(store_snapshot_get(before, STR("/a/gone"))->json.p, "{rv:9,1}");
 	assert_int_equal(store_watch_next(w, &ev), STORE_COMPACTED);
 	store_watch_close(w);
-	assert_int_equal(store_watch(s, STR("/a/"), 50, test_wake_nothing, NULL, &w), STORE_COMPACTED);
+	assert_int_equal(
+		store_watch(s, STR("/a/"), 50, test_wake_nothing, NULL, &w), STORE_COMPACTED);
 	store_snapshot_free(sn);
 	store_snapshot_free(before);
 	end(&r, s);
@@ -385,14 +417,17 @@ static void what_was_lost_is_loaded_anew(void **state)
 /* A lease takes several keys with it in one revision: all of them, and nobody sees a part. */
 static void one_revision_may_hold_several(void **state)
 {
-	struct remote r = { .load_revision = 10, .n_load = 2, .load = { { .key = STR("/r/a/x"), .value = STR("{rv:_,1}"), .revision = 7 },
-		{ .key = STR("/r/a/y"), .value = STR("{rv:_,1}"), .revision = 8 } } };
+	struct remote r = { .load_revision = 10,
+		.n_load = 2,
+		.load = { { .key = STR("/r/a/x"), .value = STR("{rv:_,1}"), .revision = 7 },
+			{ .key = STR("/r/a/y"), .value = STR("{rv:_,1}"), .revision = 8 } } };
 	struct store_shared_config shared;
 	struct store *s = open_on(&r, &shared);
 	struct store_watch *w;
 	struct store_event *ev;
 	assert_int_equal(store_watch(s, STR("/a/"), 10, test_wake_nothing, NULL, &w), 0);
-	struct store_remote_kv both[] = { { .deleted = true, .key = STR("/r/a/x"), .revision = 11 }, { .deleted = true, .key = STR("/r/a/y"), .revision = 11 } };
+	struct store_remote_kv both[] = { { .deleted = true, .key = STR("/r/a/x"), .revision = 11 },
+		{ .deleted = true, .key = STR("/r/a/y"), .revision = 11 } };
 	store_remote_events(s, both, 2, 11);
 	reach(s, 11);
 	assert_int_equal(store_watch_next(w, &ev), 0);

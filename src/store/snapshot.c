@@ -37,8 +37,9 @@ void versions_init(struct store *s, struct node *root, uint64_t revision)
 /* Moves what an older version holds to that one; what is left is to be freed. Under versions_lock. */
 static void sort_garbage(struct store *s, struct store_snapshot *v, struct garbage *g)
 {
-	struct store_snapshot *older =
-		v->versions.prev == &s->versions ? NULL : list_entry(v->versions.prev, struct store_snapshot, versions);
+	struct store_snapshot *older = v->versions.prev == &s->versions
+		? NULL
+		: list_entry(v->versions.prev, struct store_snapshot, versions);
 	size_t left = 0;
 	for (size_t i = 0; i < g->len; i++) {
 		if (older && garbage_birth(g->items[i]) <= older->revision)
@@ -84,7 +85,8 @@ void versions_publish(struct store *s, struct index_edit *e, uint64_t revision)
 	/* Replaced by `e`: held by `was`, unless made within `e` itself. */
 	struct garbage now = { 0 };
 	for (size_t i = 0; i < e->dead.len; i++)
-		garbage_add(garbage_birth(e->dead.items[i]) <= was->revision ? &was->dead : &now, e->dead.items[i]);
+		garbage_add(garbage_birth(e->dead.items[i]) <= was->revision ? &was->dead : &now,
+			e->dead.items[i]);
 	s->current = version_new(s, e->root, revision);
 	atomic_store(&s->revision, revision);
 	pthread_mutex_unlock(&s->versions_lock);
@@ -240,7 +242,8 @@ struct object *store_snapshot_get(const struct store_snapshot *v, struct str key
 	return index_get(v->root, key);
 }
 
-void store_snapshot_each(const struct store_snapshot *v, struct str prefix, struct str start, store_each_fn fn, void *arg)
+void store_snapshot_each(const struct store_snapshot *v, struct str prefix, struct str start,
+	store_each_fn fn, void *arg)
 {
 	index_each(v->root, prefix, start, fn, arg);
 }

@@ -19,8 +19,8 @@
 
 enum {
 	FORMAT = 1,
-	WAL_MAX = 4 << 20,             /* checkpoint at once */
-	WAL_IDLE = 1 << 20,            /* checkpoint when idle */
+	WAL_MAX = 4 << 20,  /* checkpoint at once */
+	WAL_IDLE = 1 << 20, /* checkpoint when idle */
 	PAGE = 8192,
 };
 
@@ -29,7 +29,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[BEGIN] = "BEGIN IMMEDIATE",
 	[COMMIT] = "COMMIT",
 	[ROLLBACK] = "ROLLBACK",
-	[INSERT] = "INSERT INTO log (revision, type, created, key, pairs, json, sum) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	[INSERT] =
+		"INSERT INTO log (revision, type, created, key, pairs, json, sum) VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[DELETE] = "DELETE FROM log WHERE revision = ?",
 	[SET_META] = "INSERT OR REPLACE INTO meta (name, value, sum) VALUES (?, ?, ?)",
 };
@@ -39,26 +40,35 @@ struct backend {
 	sqlite3_stmt *stmt[N_STATEMENTS];
 	char *path, *wal_path, *lock_path;
 	int lock_fd;
-	uint64_t witness;              /* the revision acknowledged last, by the lock file */
-	uint64_t first;                /* where a new store begins */
+	uint64_t witness; /* the revision acknowledged last, by the lock file */
+	uint64_t first;   /* where a new store begins */
 	uint64_t wal_bytes;
-	struct buf pairs;              /* scratch */
+	struct buf pairs; /* scratch */
 };
 
 /* ---- errors ---- */
 static const struct {
 	int sqlite, code;
 } codes[] = {
-	{ SQLITE_FULL, -ENOSPC }, { SQLITE_CORRUPT, -EBADMSG }, { SQLITE_NOTADB, -EBADMSG }, { SQLITE_BUSY, -EBUSY },
-	{ SQLITE_CANTOPEN, -ENOENT }, { SQLITE_READONLY, -EROFS }, { SQLITE_PERM, -EACCES },
+	{ SQLITE_FULL, -ENOSPC },
+	{ SQLITE_CORRUPT, -EBADMSG },
+	{ SQLITE_NOTADB, -EBADMSG },
+	{ SQLITE_BUSY, -EBUSY },
+	{ SQLITE_CANTOPEN, -ENOENT },
+	{ SQLITE_READONLY, -EROFS },
+	{ SQLITE_PERM, -EACCES },
 	/* Our statements are right, so the schema is not. */
-	{ SQLITE_ERROR, -EBADMSG }, { SQLITE_RANGE, -EBADMSG }, { SQLITE_CONSTRAINT, -EBADMSG }, { SQLITE_MISMATCH, -EBADMSG },
+	{ SQLITE_ERROR, -EBADMSG },
+	{ SQLITE_RANGE, -EBADMSG },
+	{ SQLITE_CONSTRAINT, -EBADMSG },
+	{ SQLITE_MISMATCH, -EBADMSG },
 };
 
 static int damaged(const struct backend *b, struct err *err, const char *what)
 {
-	return err_set(err, -EBADMSG, "the store %s is damaged: %s. Restore a snapshot into an empty data directory", b->path,
-		what);
+	return err_set(err, -EBADMSG,
+		"the store %s is damaged: %s. Restore a snapshot into an empty data directory",
+		b->path, what);
 }
 
 static int fail(const struct backend *b, struct err *err, const char *doing)
@@ -70,15 +80,17 @@ static int fail(const struct backend *b, struct err *err, const char *doing)
 	if (code == -EBADMSG)
 		return damaged(b, err, sqlite3_errmsg(b->db));
 	if (code == -ENOSPC)
-		return err_set(err, code, "%s %s: the disk is full. Free some space", doing, b->path);
+		return err_set(
+			err, code, "%s %s: the disk is full. Free some space", doing, b->path);
 	int sys = sqlite3_system_errno(b->db);
-	return err_set(err, code, "%s %s: %s%s%s (SQLite code %d)", doing, b->path, sqlite3_errmsg(b->db), sys ? ": " : "",
-		sys ? strerror(sys) : "", rc);
+	return err_set(err, code, "%s %s: %s%s%s (SQLite code %d)", doing, b->path,
+		sqlite3_errmsg(b->db), sys ? ": " : "", sys ? strerror(sys) : "", rc);
 }
 
 static int exec(struct backend *b, const char *sql, struct err *err)
 {
-	return sqlite3_exec(b->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(b, err, "opening");
+	return sqlite3_exec(b->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0
+								       : fail(b, err, "opening");
 }
 
 /* Runs a statement that returns no rows. The step's result decides; reset would only repeat it. */
@@ -95,9 +107,11 @@ static uint32_t sum_add(uint32_t sum, const void *p, size_t n)
 	return n ? (uint32_t)crc32(sum, p, (unsigned)n) : sum;
 }
 
-static uint32_t row_sum(uint64_t revision, int type, uint64_t created, struct str key, struct str pairs, struct str json)
+static uint32_t row_sum(uint64_t revision, int type, uint64_t created, struct str key,
+	struct str pairs, struct str json)
 {
-	uint64_t head[] = { htole64(revision), htole64((uint64_t)type), htole64(created), htole64(key.len), htole64(pairs.len) };
+	uint64_t head[] = { htole64(revision), htole64((uint64_t)type), htole64(created),
+		htole64(key.len), htole64(pairs.len) };
 	uint32_t sum = sum_add(0, head, sizeof(head));
 	sum = sum_add(sum, key.p, key.len);
 	sum = sum_add(sum, pairs.p, pairs.len);
@@ -152,7 +166,8 @@ static bool take_text(struct str *s, struct str *ret)
 }
 
 /* *ret_pairs is owned; the text in it is the blob's. */
-static bool decode_pairs(struct str blob, struct object_pair **ret_pairs, uint32_t *ret_labels, uint32_t *ret_fields)
+static bool decode_pairs(
+	struct str blob, struct object_pair **ret_pairs, uint32_t *ret_labels, uint32_t *ret_fields)
 {
 	uint32_t labels, fields;
 	if (!take_u32(&blob, &labels) || !take_u32(&blob, &fields))
@@ -191,7 +206,8 @@ static bool meta_set(struct backend *b, const char *name, uint64_t value)
 static int meta_get(struct backend *b, const char *name, uint64_t *ret, struct err *err)
 {
 	sqlite3_stmt *q = NULL;
-	if (sqlite3_prepare_v2(b->db, "SELECT value, sum FROM meta WHERE name = ?", -1, &q, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(b->db, "SELECT value, sum FROM meta WHERE name = ?", -1, &q, NULL) !=
+		SQLITE_OK)
 		return fail(b, err, "reading");
 	sqlite3_bind_text(q, 1, name, -1, SQLITE_STATIC);
 	int rc = sqlite3_step(q), r = 0;
@@ -218,8 +234,10 @@ static int note_wal(void *arg, sqlite3 *db, const char *name, int frames)
 static int count_tables(struct backend *b, int *ret, struct err *err)
 {
 	sqlite3_stmt *q = NULL;
-	if (sqlite3_prepare_v2(b->db, "SELECT count(*) FROM sqlite_schema WHERE name IN ('meta', 'log')", -1, &q, NULL) !=
-			SQLITE_OK || sqlite3_step(q) != SQLITE_ROW) {
+	if (sqlite3_prepare_v2(b->db,
+		    "SELECT count(*) FROM sqlite_schema WHERE name IN ('meta', 'log')", -1, &q,
+		    NULL) != SQLITE_OK ||
+		sqlite3_step(q) != SQLITE_ROW) {
 		sqlite3_finalize(q);
 		return fail(b, err, "opening");
 	}
@@ -231,12 +249,15 @@ static int count_tables(struct backend *b, int *ret, struct err *err)
 static int quick_check(struct backend *b, struct err *err)
 {
 	sqlite3_stmt *q = NULL;
-	if (sqlite3_prepare_v2(b->db, "PRAGMA quick_check(1)", -1, &q, NULL) != SQLITE_OK || sqlite3_step(q) != SQLITE_ROW) {
+	if (sqlite3_prepare_v2(b->db, "PRAGMA quick_check(1)", -1, &q, NULL) != SQLITE_OK ||
+		sqlite3_step(q) != SQLITE_ROW) {
 		sqlite3_finalize(q);
 		return fail(b, err, "checking");
 	}
 	const char *verdict = (const char *)sqlite3_column_text(q, 0);
-	int r = verdict && !strcmp(verdict, "ok") ? 0 : damaged(b, err, verdict ? verdict : "quick_check gives no answer");
+	int r = verdict && !strcmp(verdict, "ok")
+		? 0
+		: damaged(b, err, verdict ? verdict : "quick_check gives no answer");
 	sqlite3_finalize(q);
 	return r;
 }
@@ -244,17 +265,20 @@ static int quick_check(struct backend *b, struct err *err)
 static int prepare(struct backend *b, struct err *err)
 {
 	for (int i = 0; i < N_STATEMENTS; i++)
-		if (sqlite3_prepare_v3(b->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &b->stmt[i], NULL) != SQLITE_OK)
+		if (sqlite3_prepare_v3(b->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT,
+			    &b->stmt[i], NULL) != SQLITE_OK)
 			return fail(b, err, "opening");
 	return 0;
 }
 
 static int create_tables(struct backend *b, struct err *err)
 {
-	int r = exec(b, "BEGIN IMMEDIATE;"
+	int r = exec(b,
+		"BEGIN IMMEDIATE;"
 		"CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;"
 		"CREATE TABLE log (revision INTEGER PRIMARY KEY, type INTEGER NOT NULL, created INTEGER NOT NULL,"
-		" key TEXT NOT NULL, pairs BLOB NOT NULL, json TEXT NOT NULL, sum INTEGER NOT NULL)", err);
+		" key TEXT NOT NULL, pairs BLOB NOT NULL, json TEXT NOT NULL, sum INTEGER NOT NULL)",
+		err);
 	if (r == 0)
 		r = prepare(b, err);
 	if (r == 0 && (!meta_set(b, "format", FORMAT) || !meta_set(b, "compacted", b->first)))
@@ -268,7 +292,8 @@ static int set_up(struct backend *b, struct err *err)
 	snprintf(pragmas, sizeof(pragmas),
 		"PRAGMA page_size = %d; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
 		"PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = %d; PRAGMA cache_size = -512;"
-		"PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;", PAGE, WAL_MAX);
+		"PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;",
+		PAGE, WAL_MAX);
 	int r = exec(b, pragmas, err), tables = 0;
 	if (r == 0)
 		r = count_tables(b, &tables, err);
@@ -276,9 +301,10 @@ static int set_up(struct backend *b, struct err *err)
 		return r;
 	sqlite3_wal_hook(b->db, note_wal, b);
 	if (tables == 0 && b->witness > 1)
-		return err_set(err, -EBADMSG, "the store %s is empty, but %s says that revision %llu was reached: the file was "
-			"lost or the wrong disk is mounted. Restore a snapshot; to begin anew, delete %s", b->path, b->lock_path,
-			(unsigned long long)b->witness, b->lock_path);
+		return err_set(err, -EBADMSG,
+			"the store %s is empty, but %s says that revision %llu was reached: the file was "
+			"lost or the wrong disk is mounted. Restore a snapshot; to begin anew, delete %s",
+			b->path, b->lock_path, (unsigned long long)b->witness, b->lock_path);
 	if (tables == 0)
 		return create_tables(b, err);
 	if (tables != 2)
@@ -286,8 +312,10 @@ static int set_up(struct backend *b, struct err *err)
 	uint64_t format = 0;
 	r = meta_get(b, "format", &format, err);
 	if (r == 0 && format > FORMAT)
-		return err_set(err, -EPROTO, "the store %s has format %llu, and this program knows %d at most: use the newer "
-			"version of skiff that wrote it", b->path, (unsigned long long)format, FORMAT);
+		return err_set(err, -EPROTO,
+			"the store %s has format %llu, and this program knows %d at most: use the newer "
+			"version of skiff that wrote it",
+			b->path, (unsigned long long)format, FORMAT);
 	if (r == 0)
 		r = quick_check(b, err);
 	return r ? r : prepare(b, err);
@@ -299,7 +327,8 @@ static int open_database(struct backend *b, struct err *err)
 	CLEAN_FD int fd = open(b->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "opening the store %s", b->path);
-	int rc = sqlite3_open_v2(b->path, &b->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	int rc =
+		sqlite3_open_v2(b->path, &b->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc == SQLITE_NOMEM)
 		abort();
 	if (rc != SQLITE_OK)
@@ -354,14 +383,16 @@ static struct str column(sqlite3_stmt *q, int i)
 static int bad_row(const struct backend *b, struct err *err, uint64_t revision, struct str key)
 {
 	char what[300];
-	snprintf(what, sizeof(what), "revision %llu of key \"%.*s\" does not match its checksum", (unsigned long long)revision,
-		(int)MIN(key.len, 200), key.p ? key.p : "");
+	snprintf(what, sizeof(what), "revision %llu of key \"%.*s\" does not match its checksum",
+		(unsigned long long)revision, (int)MIN(key.len, 200), key.p ? key.p : "");
 	return damaged(b, err, what);
 }
 
-static int load_row(struct backend *b, sqlite3_stmt *q, load_each_fn each, void *arg, struct err *err)
+static int load_row(
+	struct backend *b, sqlite3_stmt *q, load_each_fn each, void *arg, struct err *err)
 {
-	uint64_t revision = (uint64_t)sqlite3_column_int64(q, 0), created = (uint64_t)sqlite3_column_int64(q, 2);
+	uint64_t revision = (uint64_t)sqlite3_column_int64(q, 0),
+		 created = (uint64_t)sqlite3_column_int64(q, 2);
 	sqlite3_int64 type = sqlite3_column_int64(q, 1);
 	struct object_parts parts = { .key = column(q, 3) };
 	struct str pairs_blob = column(q, 4), json = column(q, 5);
@@ -394,8 +425,8 @@ static int newest_revision(struct backend *b, uint64_t *ret, struct err *err)
 	return 0;
 }
 
-static int sqlite_load(struct backend *b, load_each_fn each, void *arg, uint64_t *ret_revision, uint64_t *ret_compacted,
-	struct err *err)
+static int sqlite_load(struct backend *b, load_each_fn each, void *arg, uint64_t *ret_revision,
+	uint64_t *ret_compacted, struct err *err)
 {
 	int r = meta_get(b, "compacted", ret_compacted, err);
 	*ret_revision = *ret_compacted;
@@ -404,12 +435,15 @@ static int sqlite_load(struct backend *b, load_each_fn each, void *arg, uint64_t
 	if (r)
 		return r;
 	if (*ret_revision < b->witness)
-		return err_set(err, -EBADMSG, "the store %s ends at revision %llu, but %s says that %llu was acknowledged: its "
+		return err_set(err, -EBADMSG,
+			"the store %s ends at revision %llu, but %s says that %llu was acknowledged: its "
 			"write-ahead log is damaged or truncated. Restore a snapshot; to go on without the lost writes, delete %s",
-			b->path, (unsigned long long)*ret_revision, b->lock_path, (unsigned long long)b->witness, b->lock_path);
+			b->path, (unsigned long long)*ret_revision, b->lock_path,
+			(unsigned long long)b->witness, b->lock_path);
 	sqlite3_stmt *q = NULL;
-	if (sqlite3_prepare_v2(b->db, "SELECT revision, type, created, key, pairs, json, sum FROM log ORDER BY revision", -1, &q,
-			NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(b->db,
+		    "SELECT revision, type, created, key, pairs, json, sum FROM log ORDER BY revision",
+		    -1, &q, NULL) != SQLITE_OK)
 		return fail(b, err, "reading");
 	int rc = SQLITE_DONE;
 	while (r == 0 && (rc = sqlite3_step(q)) == SQLITE_ROW)
@@ -432,7 +466,8 @@ static bool insert(struct backend *b, const struct store_event *ev)
 	sqlite3_bind_text(q, 4, o->key.p, (int)o->key.len, SQLITE_STATIC);
 	sqlite3_bind_blob(q, 5, pairs.p, (int)pairs.len, SQLITE_STATIC);
 	sqlite3_bind_text(q, 6, o->json.p, (int)o->json.len, SQLITE_STATIC);
-	sqlite3_bind_int64(q, 7, row_sum(ev->revision, ev->type, o->create_revision, o->key, pairs, o->json));
+	sqlite3_bind_int64(
+		q, 7, row_sum(ev->revision, ev->type, o->create_revision, o->key, pairs, o->json));
 	return run(b, INSERT);
 }
 
@@ -447,13 +482,15 @@ static int roll_back(struct backend *b, const char *doing, struct err *err)
 
 static int sqlite_tidy(struct backend *b, struct err *err)
 {
-	if (sqlite3_wal_checkpoint_v2(b->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
+	if (sqlite3_wal_checkpoint_v2(b->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) !=
+		SQLITE_OK)
 		return roll_back(b, "checkpointing the store", err);
 	b->wal_bytes = 0;
 	return 0;
 }
 
-static int commit_once(struct backend *b, struct store_event *const *events, size_t n, struct err *err)
+static int commit_once(
+	struct backend *b, struct store_event *const *events, size_t n, struct err *err)
 {
 	bool good = run(b, BEGIN);
 	for (size_t i = 0; good && i < n; i++)
@@ -461,7 +498,8 @@ static int commit_once(struct backend *b, struct store_event *const *events, siz
 	return good && run(b, COMMIT) ? 0 : roll_back(b, "writing to the store", err);
 }
 
-static int sqlite_commit(struct backend *b, struct store_event *const *events, size_t n, struct err *err)
+static int sqlite_commit(
+	struct backend *b, struct store_event *const *events, size_t n, struct err *err)
 {
 	int r = commit_once(b, events, n, err);
 	if (r == -ENOSPC && b->wal_bytes > 0) {
@@ -483,7 +521,8 @@ static int compare_revisions(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int sqlite_compact(struct backend *b, uint64_t compacted, const struct revisions *rows, struct err *err)
+static int sqlite_compact(
+	struct backend *b, uint64_t compacted, const struct revisions *rows, struct err *err)
 {
 	qsort(rows->v, rows->len, sizeof(*rows->v), compare_revisions); /* page after page */
 	bool good = run(b, BEGIN) && meta_set(b, "compacted", compacted);

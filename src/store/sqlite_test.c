@@ -13,7 +13,9 @@
 
 static void put(struct store *s, int verb, const char *key)
 {
-	struct store_op op = { .verb = (__typeof__(op.verb))verb, .key = str_of(key), .json_head = STR("{\"rv\":\""),
+	struct store_op op = { .verb = (__typeof__(op.verb))verb,
+		.key = str_of(key),
+		.json_head = STR("{\"rv\":\""),
 		.json_tail = STR("\"}") };
 	assert_int_equal(store_write(s, &op, NULL), 0);
 }
@@ -59,7 +61,10 @@ static void a_second_opener(void **state)
 		struct store *other;
 		struct err err = { 0 };
 		CLEAN_FREE char *me = xasprintf("process %d", (int)getppid());
-		_exit(store_open(c, &other, &err) == -EBUSY && strstr(err.text, me) && strstr(err.text, c->path) ? 0 : 1);
+		_exit(store_open(c, &other, &err) == -EBUSY && strstr(err.text, me) &&
+					strstr(err.text, c->path)
+				? 0
+				: 1);
 	}
 	int status;
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -179,8 +184,10 @@ static void compaction(void **state)
 	assert_int_equal(st.objects, 1);
 	assert_int_equal(st.oldest_event, compacted + 1);
 	struct store_watch *w;
-	assert_int_equal(store_watch(s, STR("/"), 200, test_wake_nothing, NULL, &w), STORE_COMPACTED);
-	assert_int_equal(store_watch(s, STR("/"), (uint64_t)compacted, test_wake_nothing, NULL, &w), 0);
+	assert_int_equal(
+		store_watch(s, STR("/"), 200, test_wake_nothing, NULL, &w), STORE_COMPACTED);
+	assert_int_equal(
+		store_watch(s, STR("/"), (uint64_t)compacted, test_wake_nothing, NULL, &w), 0);
 	for (uint64_t r = (uint64_t)compacted + 1; r <= 302; r++) {
 		struct store_event *ev;
 		assert_int_equal(store_watch_next(w, &ev), 0);
@@ -220,18 +227,27 @@ static void a_store_that_begins_later(void **state)
 	s = test_open(&c, 0);
 	assert_int_equal(store_revision(s), 1001);
 	struct store_watch *w;
-	assert_int_equal(store_watch(s, STR("/"), 999, test_wake_nothing, NULL, &w), STORE_COMPACTED);
+	assert_int_equal(
+		store_watch(s, STR("/"), 999, test_wake_nothing, NULL, &w), STORE_COMPACTED);
 	store_close(s);
 }
 
 int main(void)
 {
 	struct store_config sqlite = { .backend = "sqlite" };
-#define TEST(fn) cmocka_unit_test_prestate_setup_teardown(fn, test_folder, test_folder_remove, &sqlite)
+#define TEST(fn) \
+	cmocka_unit_test_prestate_setup_teardown(fn, test_folder, test_folder_remove, &sqlite)
 	const struct CMUnitTest tests[] = {
-		TEST(a_second_opener), TEST(a_newer_format), TEST(damaged_rows), TEST(not_a_database),
-		TEST(a_database_that_vanished), TEST(no_such_folder), TEST(private_files), TEST(compaction),
-		TEST(revision_survives_compaction), TEST(a_store_that_begins_later),
+		TEST(a_second_opener),
+		TEST(a_newer_format),
+		TEST(damaged_rows),
+		TEST(not_a_database),
+		TEST(a_database_that_vanished),
+		TEST(no_such_folder),
+		TEST(private_files),
+		TEST(compaction),
+		TEST(revision_survives_compaction),
+		TEST(a_store_that_begins_later),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

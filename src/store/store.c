@@ -19,12 +19,12 @@ struct loading {
 	struct store *s;
 	struct index_edit edit;
 	uint64_t revision, compacted;
-	uint64_t last;                 /* revision of the newest event seen */
+	uint64_t last; /* revision of the newest event seen */
 };
 
 /* What the log must hold whole, and what cannot be true of it. */
-static const char *contradiction(const struct loading *l, enum store_event_type type, const struct object *o,
-	const struct object *present)
+static const char *contradiction(const struct loading *l, enum store_event_type type,
+	const struct object *o, const struct object *present)
 {
 	if (o->revision <= l->last)
 		return "its revision is not above the one before";
@@ -47,8 +47,8 @@ static int load_event(void *arg, enum store_event_type type, struct object *load
 	struct object *present = index_get(l->edit.root, o->key);
 	const char *wrong = contradiction(l, type, o, present);
 	if (wrong)
-		return err_set(err, -EBADMSG, "revision %llu of " STR_FMT ": %s", (unsigned long long)o->revision,
-			STR_ARG(o->key), wrong);
+		return err_set(err, -EBADMSG, "revision %llu of " STR_FMT ": %s",
+			(unsigned long long)o->revision, STR_ARG(o->key), wrong);
 	l->last = o->revision;
 	if (o->revision > l->compacted) {
 		struct store_event *ev = event_new(type, o, present);
@@ -59,7 +59,8 @@ static int load_event(void *arg, enum store_event_type type, struct object *load
 		if (type == STORE_DELETED)
 			revisions_add(&s->dropped, o->revision);
 	}
-	atomic_fetch_add(&s->bytes, (type == STORE_DELETED ? 0 : o->json.len) - (present ? present->json.len : 0));
+	atomic_fetch_add(&s->bytes,
+		(type == STORE_DELETED ? 0 : o->json.len) - (present ? present->json.len : 0));
 	atomic_fetch_add(&s->objects, (uint64_t)(type != STORE_DELETED) - (present != NULL));
 	if (type != STORE_DELETED && present)
 		index_replace(&l->edit, TAKE(o));
@@ -107,7 +108,8 @@ int store_open(const struct store_config *c, struct store **ret, struct err *err
 	const struct backend_type *type = backend_find(c->backend);
 	bool shared = c->backend && !strcmp(c->backend, "shared");
 	if (!type && !shared)
-		return err_set(err, -EINVAL, "there is no store backend \"%s\": choose sqlite or memory",
+		return err_set(err, -EINVAL,
+			"there is no store backend \"%s\": choose sqlite or memory",
 			c->backend ? c->backend : "");
 	struct store *s = xcalloc(1, sizeof(*s));
 	s->type = type;

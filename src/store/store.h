@@ -20,8 +20,8 @@
 enum {
 	STORE_NOT_FOUND = 1,
 	STORE_EXISTS,
-	STORE_CONFLICT,    /* the revision expected is not the stored one */
-	STORE_COMPACTED,   /* the revision asked for is no longer in the log or not yet written: 410 Gone */
+	STORE_CONFLICT, /* the revision expected is not the stored one */
+	STORE_COMPACTED, /* the revision asked for is no longer in the log or not yet written: 410 Gone */
 };
 
 /* Immutable, reference-counted. One allocation: header, key, labels, fields and JSON bytes. `json` holds the object as it
@@ -29,13 +29,13 @@ enum {
 struct object {
 	_Atomic uint32_t refs;
 	uint32_t n_labels, n_fields;
-	uint64_t revision;             /* of the write that made this version: resourceVersion */
+	uint64_t revision; /* of the write that made this version: resourceVersion */
 	uint64_t create_revision;
 	struct str key;
-	struct str json;               /* canonical JSON, NUL-terminated */
-	struct object_pair *labels;    /* sorted by key */
-	struct object_pair *fields;    /* selectable fields, sorted by key */
-	_Atomic(void *) proto;         /* cache of the protobuf form, see store_cache_set */
+	struct str json;            /* canonical JSON, NUL-terminated */
+	struct object_pair *labels; /* sorted by key */
+	struct object_pair *fields; /* selectable fields, sorted by key */
+	_Atomic(void *) proto;      /* cache of the protobuf form, see store_cache_set */
 };
 struct object_pair {
 	struct str key, value;
@@ -53,17 +53,20 @@ void *store_cache_set(_Atomic(void *) *slot, void *block);
 struct store;
 struct store_shared_config;
 struct store_config {
-	const char *backend;           /* "sqlite" or "memory"; "shared": see below */
+	const char *backend;                      /* "sqlite" or "memory"; "shared": see below */
 	const struct store_shared_config *shared; /* stays valid until store_close */
-	const char *path;              /* sqlite: the database file; PATH.lock keeps a second process away */
-	uint64_t first_revision;       /* sqlite, a new store: it begins here; 0: at 1. Restoring moves it on, so that no old cache fits */
-	uint64_t history;              /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there
+	const char *path; /* sqlite: the database file; PATH.lock keeps a second process away */
+	uint64_t
+		first_revision; /* sqlite, a new store: it begins here; 0: at 1. Restoring moves it on, so that no old cache fits */
+	uint64_t
+		history; /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there
 	                                * are more than a 50th of this, older versions in excess of 32 MB likewise */
 };
 /* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
  * and the remedy in err. */
 int store_open(const struct store_config *c, struct store **ret, struct err *err);
-void store_close(struct store *s); /* after the last write completed and all snapshots and watches are gone; NULL is fine */
+void store_close(struct
+	store *s); /* after the last write completed and all snapshots and watches are gone; NULL is fine */
 uint64_t store_revision(struct store *s); /* of the newest durable write; a new store begins at 1 */
 
 /* ---- reading: any thread, no lock held while the caller works ---- */
@@ -71,13 +74,17 @@ struct store_snapshot;
 struct store_snapshot *store_snapshot(struct store *s);
 void store_snapshot_free(struct store_snapshot *sn);
 uint64_t store_snapshot_revision(const struct store_snapshot *sn);
-int store_get(struct store *s, struct str key, struct object **ret); /* STORE_NOT_FOUND; *ret is a new reference */
-struct object *store_snapshot_get(const struct store_snapshot *sn, struct str key); /* borrowed from the snapshot; NULL */
+int store_get(struct store *s, struct str key,
+	struct object **ret); /* STORE_NOT_FOUND; *ret is a new reference */
+struct object *store_snapshot_get(
+	const struct store_snapshot *sn, struct str key); /* borrowed from the snapshot; NULL */
 /* Calls fn for each object whose key begins with prefix, from `start` on (inclusive; STR_NONE: the first), in key order, until
  * fn returns false. Objects are borrowed. */
 typedef bool (*store_each_fn)(void *arg, struct object *o);
-void store_snapshot_each(const struct store_snapshot *sn, struct str prefix, struct str start, store_each_fn fn, void *arg);
-size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix, struct str start); /* objects from start on */
+void store_snapshot_each(const struct store_snapshot *sn, struct str prefix, struct str start,
+	store_each_fn fn, void *arg);
+size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix,
+	struct str start); /* objects from start on */
 /* A snapshot as of an older revision, for list continuation and exact lists: a kept one, or one rebuilt from the log of events
  * (a microsecond for each event since). NULL: no longer there (410, or the caller goes on with the newest). */
 struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision);
@@ -89,7 +96,7 @@ void store_snapshot_keep(struct store_snapshot *sn);
 struct store_op {
 	enum { STORE_CREATE, STORE_UPDATE, STORE_DELETE } verb;
 	struct str key;
-	uint64_t expect;               /* UPDATE, DELETE: the object's present revision must be this; 0: any */
+	uint64_t expect; /* UPDATE, DELETE: the object's present revision must be this; 0: any */
 	/* CREATE, UPDATE: the new JSON in two parts around the place of the revision: head + revision in decimal + tail.
 	 * DELETE: the last state likewise (the event's object), or head empty: the stored bytes with the new revision
 	 * cannot be made by the store, so the stored ones go out as they are. */
@@ -117,13 +124,15 @@ enum store_event_type { STORE_ADDED, STORE_MODIFIED, STORE_DELETED };
 struct store_event {
 	uint64_t revision;
 	enum store_event_type type;
-	struct object *object;         /* the new version; for DELETED the last state, its revision the delete's */
-	struct object *prev;           /* the version before; NULL for ADDED */
-	_Atomic(void *) encoded[4];    /* apiserver's cache of wire forms, see store_cache_set */
+	struct object *
+		object; /* the new version; for DELETED the last state, its revision the delete's */
+	struct object *prev;        /* the version before; NULL for ADDED */
+	_Atomic(void *) encoded[4]; /* apiserver's cache of wire forms, see store_cache_set */
 	_Atomic uint32_t refs;
-	uint32_t age_s;                /* the store's: when it came, in seconds of the monotonic clock */
+	uint32_t age_s; /* the store's: when it came, in seconds of the monotonic clock */
 };
-struct store_event *store_event_ref(struct store_event *ev); /* to keep one longer than the cursor stands on it */
+struct store_event *store_event_ref(
+	struct store_event *ev); /* to keep one longer than the cursor stands on it */
 void store_event_unref(struct store_event *ev);
 struct store_watch;
 /* A cursor over events after `revision` (0: from now) whose key begins with prefix. One thread uses a cursor at a time. Call
@@ -131,69 +140,85 @@ struct store_watch;
  * next store_watch_next. wake runs under the log's lock: it must only signal and call nothing of the store. It is never
  * called after store_watch_close returned. STORE_COMPACTED. */
 typedef void (*store_wake_fn)(void *arg);
-int store_watch(struct store *s, struct str prefix, uint64_t revision, store_wake_fn wake, void *arg, struct store_watch **ret);
+int store_watch(struct store *s, struct str prefix, uint64_t revision, store_wake_fn wake,
+	void *arg, struct store_watch **ret);
 /* As store_watch, but only events whose object, or the version before, has this selectable field with this value
  * (spec.nodeName=n1). Thousands of such cursors cost an event a lookup, not a visit each. Strings are copied. */
-int store_watch_field(struct store *s, struct str prefix, struct object_pair field, uint64_t revision, store_wake_fn wake,
-	void *arg, struct store_watch **ret);
+int store_watch_field(struct store *s, struct str prefix, struct object_pair field,
+	uint64_t revision, store_wake_fn wake, void *arg, struct store_watch **ret);
 /* The next event: 0 and *ret_ev (valid until the next call on this cursor), STORE_NOT_FOUND when there is none yet,
  * STORE_COMPACTED when the cursor fell off the log. */
 int store_watch_next(struct store_watch *w, struct store_event **ret_ev);
-uint64_t store_watch_revision(const struct store_watch *w); /* all events up to here were seen: a bookmark's resourceVersion */
+uint64_t store_watch_revision(const struct store_watch
+		*w); /* all events up to here were seen: a bookmark's resourceVersion */
 void store_watch_close(struct store_watch *w);
 
 /* ---- a shared store: the truth lies elsewhere (etcd), which numbers the writes, and others write there too ----
  * Index and log are fed by what the remote tells, in order, so a write is answered when its own event has arrived here. Several writes
  * are on their way at a time; a condition is judged there, not here. Revisions have gaps, and several events may share one. */
 bool store_is_shared(const struct store *s);
-bool store_is_reachable(const struct store *s); /* by the last question for the newest revision; our own always is */
+bool store_is_reachable(const struct store
+		*s); /* by the last question for the newest revision; our own always is */
 /* Calls fn once the index holds everything up to `revision`; 0: everything that was written anywhere before this call. From the calling
  * thread when that is so already (always, when the store is not shared), else from the writer's. result: 0, -ETIMEDOUT, -EHOSTUNREACH. */
 typedef void (*store_wait_fn)(void *arg, int result);
-void store_wait(struct store *s, uint64_t revision, unsigned timeout_ms, store_wait_fn fn, void *arg);
+void store_wait(
+	struct store *s, uint64_t revision, unsigned timeout_ms, store_wait_fn fn, void *arg);
 
 /* Between our keys and JSON, and what is stored: the registry's. Any thread. */
 struct store_codec {
-	bool (*key_out)(void *arg, struct str key, struct buf *out);        /* appends; false: no key of ours */
-	bool (*key_in)(void *arg, struct str stored_key, struct buf *out);  /* appends; false: not one of ours */
-	int (*value_out)(void *arg, struct str key, struct str json, struct buf *out, struct err *err);
+	bool (*key_out)(
+		void *arg, struct str key, struct buf *out); /* appends; false: no key of ours */
+	bool (*key_in)(void *arg, struct str stored_key,
+		struct buf *out); /* appends; false: not one of ours */
+	int (*value_out)(
+		void *arg, struct str key, struct str json, struct buf *out, struct err *err);
 	/* Fills json_head, json_tail, labels, fields; texts in the arena. */
-	int (*value_in)(void *arg, struct str key, struct str value, struct arena *a, struct store_op *ret, struct err *err);
-	void (*cut)(struct str json, struct str *ret_head, struct str *ret_tail); /* around the revision */
+	int (*value_in)(void *arg, struct str key, struct str value, struct arena *a,
+		struct store_op *ret, struct err *err);
+	void (*cut)(struct str json, struct str *ret_head,
+		struct str *ret_tail); /* around the revision */
 	void *arg;
 };
 struct store_remote_kv {
-	bool deleted;                  /* an event's: the value is empty */
-	struct str key, value;         /* as stored there */
+	bool deleted;          /* an event's: the value is empty */
+	struct str key, value; /* as stored there */
 	uint64_t revision, create_revision;
 };
 struct store_remote_write {
 	void *token;
-	int verb;                      /* STORE_CREATE … */
+	int verb; /* STORE_CREATE … */
 	struct str key, value;
-	uint64_t expect;               /* 0: any, but it must be there */
+	uint64_t expect; /* 0: any, but it must be there */
 	int64_t ttl_s;
-	struct str guard;              /* see store_op */
+	struct str guard; /* see store_op */
 	uint64_t guard_revision;
 };
 typedef int (*store_remote_each_fn)(void *arg, const struct store_remote_kv *kv, struct err *err);
 struct store_remote_type {
 	/* Hands over everything that is stored, as of *ret_revision. Blocks. */
-	int (*load)(void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision, struct err *err);
-	void (*follow)(void *remote, struct store *s, uint64_t revision); /* from now on: store_remote_events, for all after revision */
-	void (*write)(void *remote, struct store *s, const struct store_remote_write *w); /* store_remote_answer follows; any thread */
-	void (*ask)(void *remote, struct store *s); /* store_remote_now follows, with a revision not older than this call */
+	int (*load)(void *remote, store_remote_each_fn each, void *arg, uint64_t *ret_revision,
+		struct err *err);
+	void (*follow)(void *remote, struct store *s,
+		uint64_t revision); /* from now on: store_remote_events, for all after revision */
+	void (*write)(void *remote, struct store *s,
+		const struct store_remote_write *w); /* store_remote_answer follows; any thread */
+	void (*ask)(void *remote,
+		struct store *
+			s); /* store_remote_now follows, with a revision not older than this call */
 	uint64_t (*size)(void *remote);
-	void (*close)(void *remote);   /* afterwards nothing of the store is called any more */
+	void (*close)(void *remote); /* afterwards nothing of the store is called any more */
 };
 struct store_shared_config {
 	const struct store_remote_type *type;
-	void *remote;                  /* store_open takes it, store_close ends it */
+	void *remote; /* store_open takes it, store_close ends it */
 	struct store_codec codec;
 };
 /* What the remote tells. Any thread; everything is copied. */
-void store_remote_events(struct store *s, const struct store_remote_kv *kvs, size_t n, uint64_t revision); /* all up to revision are told */
-void store_remote_answer(struct store *s, void *token, int result, uint64_t revision); /* done, or refused as of this revision */
+void store_remote_events(struct store *s, const struct store_remote_kv *kvs, size_t n,
+	uint64_t revision); /* all up to revision are told */
+void store_remote_answer(struct store *s, void *token, int result,
+	uint64_t revision); /* done, or refused as of this revision */
 void store_remote_now(struct store *s, int result, uint64_t revision);
 void store_remote_lost(struct store *s); /* events were lost: it is loaded and followed anew */
 

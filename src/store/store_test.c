@@ -10,10 +10,14 @@
 #include "store/internal.h"
 #include "store/store_test.h"
 
-static int put(struct store *s, int verb, const char *key, uint64_t expect, const char *text, struct object **ret)
+static int put(struct store *s, int verb, const char *key, uint64_t expect, const char *text,
+	struct object **ret)
 {
 	CLEAN_FREE char *tail = xasprintf("\",\"x\":\"%s\"}", text);
-	struct store_op op = { .verb = verb, .key = str_of(key), .expect = expect, .json_head = STR("{\"rv\":\""),
+	struct store_op op = { .verb = verb,
+		.key = str_of(key),
+		.expect = expect,
+		.json_head = STR("{\"rv\":\""),
 		.json_tail = str_of(tail) };
 	return store_write(s, &op, ret);
 }
@@ -21,7 +25,8 @@ static int put(struct store *s, int verb, const char *key, uint64_t expect, cons
 static void outcomes(void **state)
 {
 	struct store *s = test_open(*state, 0);
-	CLEAN_OBJECT struct object *a = NULL, *b = NULL, *c = NULL, *d = NULL, *e = NULL, *f = NULL, *got = NULL;
+	CLEAN_OBJECT struct object *a = NULL, *b = NULL, *c = NULL, *d = NULL, *e = NULL, *f = NULL,
+				   *got = NULL;
 	assert_int_equal(store_revision(s), 1);
 	assert_int_equal(put(s, STORE_CREATE, "/a/x", 0, "1", &a), 0);
 	assert_string_equal(a->json.p, "{\"rv\":\"2\",\"x\":\"1\"}");
@@ -107,7 +112,9 @@ static void older_revisions(void **state)
 		seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
 		snprintf(key, sizeof(key), "/k/%d", (int)(seed >> 58));
 		if (put(s, STORE_CREATE, key, 0, "", NULL) == STORE_EXISTS)
-			assert_int_equal(put(s, seed >> 40 & 1 ? STORE_UPDATE : STORE_DELETE, key, 0, "", NULL), 0);
+			assert_int_equal(put(s, seed >> 40 & 1 ? STORE_UPDATE : STORE_DELETE, key,
+						 0, "", NULL),
+				0);
 		struct store_snapshot **slot = &was[store_revision(s) % (HISTORY + 1)];
 		store_snapshot_free(*slot);
 		*slot = store_snapshot(s);
@@ -117,7 +124,8 @@ static void older_revisions(void **state)
 			CLEAN_BUF struct buf expected = { 0 }, rebuilt = { 0 };
 			struct store_snapshot *sn = store_snapshot_at(s, v);
 			assert_int_equal(store_snapshot_revision(sn), v);
-			store_snapshot_each(was[v % (HISTORY + 1)], STR("/"), STR_NONE, collect_versions, &expected);
+			store_snapshot_each(was[v % (HISTORY + 1)], STR("/"), STR_NONE,
+				collect_versions, &expected);
 			store_snapshot_each(sn, STR("/"), STR_NONE, collect_versions, &rebuilt);
 			assert_true(str_eq(buf_str(&expected), buf_str(&rebuilt)));
 			store_snapshot_free(sn);
@@ -133,7 +141,8 @@ static void older_revisions(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(was); i++)
 		store_snapshot_free(was[i]);
 	for (int i = 0; i < HISTORY; i++)
-		put(s, STORE_CREATE, "/other", 0, "", NULL), put(s, STORE_DELETE, "/other", 0, "", NULL);
+		put(s, STORE_CREATE, "/other", 0, "", NULL),
+			put(s, STORE_DELETE, "/other", 0, "", NULL);
 	for (uint64_t v = oldest; v <= oldest + 1; v++) {
 		struct store_snapshot *sn = store_snapshot_at(s, v);
 		assert_int_equal(store_snapshot_revision(sn), v);
@@ -146,9 +155,16 @@ static void older_revisions(void **state)
 static void restart(void **state)
 {
 	struct store *s = test_open(*state, 0);
-	struct object_pair label = { STR("app"), STR("web") }, field = { STR("spec.nodeName"), STR("n1") };
-	struct store_op op = { .verb = STORE_CREATE, .key = STR("/p/a"), .json_head = STR("{\"rv\":\""), .json_tail = STR("\"}"),
-		.labels = &label, .n_labels = 1, .fields = &field, .n_fields = 1 };
+	struct object_pair label = { STR("app"), STR("web") },
+			   field = { STR("spec.nodeName"), STR("n1") };
+	struct store_op op = { .verb = STORE_CREATE,
+		.key = STR("/p/a"),
+		.json_head = STR("{\"rv\":\""),
+		.json_tail = STR("\"}"),
+		.labels = &label,
+		.n_labels = 1,
+		.fields = &field,
+		.n_fields = 1 };
 	assert_int_equal(store_write(s, &op, NULL), 0);
 	assert_int_equal(put(s, STORE_CREATE, "/p/b", 0, "b", NULL), 0);
 	assert_int_equal(put(s, STORE_UPDATE, "/p/b", 0, "bb", NULL), 0);
@@ -186,13 +202,20 @@ int main(void)
 {
 	struct store_config memory = { .backend = "memory" }, sqlite = { .backend = "sqlite" };
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_prestate_setup_teardown(outcomes, test_folder, test_folder_remove, &memory),
-		cmocka_unit_test_prestate_setup_teardown(outcomes, test_folder, test_folder_remove, &sqlite),
-		cmocka_unit_test_prestate_setup_teardown(lists_by_prefix, test_folder, test_folder_remove, &memory),
-		cmocka_unit_test_prestate_setup_teardown(lists_by_prefix, test_folder, test_folder_remove, &sqlite),
-		cmocka_unit_test_prestate_setup_teardown(older_revisions, test_folder, test_folder_remove, &memory),
-		cmocka_unit_test_prestate_setup_teardown(restart, test_folder, test_folder_remove, &memory),
-		cmocka_unit_test_prestate_setup_teardown(restart, test_folder, test_folder_remove, &sqlite),
+		cmocka_unit_test_prestate_setup_teardown(
+			outcomes, test_folder, test_folder_remove, &memory),
+		cmocka_unit_test_prestate_setup_teardown(
+			outcomes, test_folder, test_folder_remove, &sqlite),
+		cmocka_unit_test_prestate_setup_teardown(
+			lists_by_prefix, test_folder, test_folder_remove, &memory),
+		cmocka_unit_test_prestate_setup_teardown(
+			lists_by_prefix, test_folder, test_folder_remove, &sqlite),
+		cmocka_unit_test_prestate_setup_teardown(
+			older_revisions, test_folder, test_folder_remove, &memory),
+		cmocka_unit_test_prestate_setup_teardown(
+			restart, test_folder, test_folder_remove, &memory),
+		cmocka_unit_test_prestate_setup_teardown(
+			restart, test_folder, test_folder_remove, &sqlite),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

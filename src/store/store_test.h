@@ -45,8 +45,6 @@ static inline struct store *test_open(const struct store_config *config, uint64_
 	return s;
 }
 
-static inline void test_wake_nothing(void *arg)
-{
-}
+static inline void test_wake_nothing(void *arg) {}
 
 #endif

@@ -14,11 +14,17 @@
 enum { COUNTERS = 4, WRITERS = 4, READERS = 2, WATCHERS = 3, RAISES = 400 };
 
 static struct store *s;
-static uint64_t first_revision;       /* of the world where all counters are 0 */
+static uint64_t first_revision; /* of the world where all counters are 0 */
 static _Atomic bool done;
-static _Atomic int wrong;             /* cmocka's assertions are for the main thread */
+static _Atomic int wrong; /* cmocka's assertions are for the main thread */
 
-#define CHECK(what) do { if (!(what)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what); wrong++; } } while (0)
+#define CHECK(what) \
+	do { \
+		if (!(what)) { \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what); \
+			wrong++; \
+		} \
+	} while (0)
 
 static uint64_t value_of(const struct object *o)
 {
@@ -30,7 +36,10 @@ static int write_counter(int verb, int i, uint64_t value, uint64_t expect)
 	char key[32], head[64];
 	snprintf(key, sizeof(key), "/counters/%d", i);
 	snprintf(head, sizeof(head), "{\"v\":%llu,\"rv\":\"", (unsigned long long)value);
-	struct store_op op = { .verb = (__typeof__(op.verb))verb, .key = str_of(key), .expect = expect, .json_head = str_of(head),
+	struct store_op op = { .verb = (__typeof__(op.verb))verb,
+		.key = str_of(key),
+		.expect = expect,
+		.json_head = str_of(head),
 		.json_tail = STR("\"}") };
 	return store_write(s, &op, NULL);
 }
@@ -141,8 +150,10 @@ int main(void)
 {
 	struct store_config memory = { .backend = "memory" }, sqlite = { .backend = "sqlite" };
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_prestate_setup_teardown(counters_end_exact, test_folder, test_folder_remove, &memory),
-		cmocka_unit_test_prestate_setup_teardown(counters_end_exact, test_folder, test_folder_remove, &sqlite),
+		cmocka_unit_test_prestate_setup_teardown(
+			counters_end_exact, test_folder, test_folder_remove, &memory),
+		cmocka_unit_test_prestate_setup_teardown(
+			counters_end_exact, test_folder, test_folder_remove, &sqlite),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

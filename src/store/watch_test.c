@@ -25,8 +25,12 @@ static struct store *open_memory(uint64_t history)
 static int write_on(struct store *s, int verb, const char *key, const char *node)
 {
 	struct object_pair field = { STR("spec.nodeName"), str_of(node) };
-	struct store_op op = { .verb = (__typeof__(op.verb))verb, .key = str_of(key), .json_head = STR("{\""), .json_tail = STR("\"}"),
-		.fields = &field, .n_fields = 1 };
+	struct store_op op = { .verb = (__typeof__(op.verb))verb,
+		.key = str_of(key),
+		.json_head = STR("{\""),
+		.json_tail = STR("\"}"),
+		.fields = &field,
+		.n_fields = 1 };
 	return store_write(s, &op, NULL);
 }
 
@@ -130,9 +134,13 @@ static void falls_off_only_when_it_missed_something(void **state)
 	struct store_stats st;
 	store_stats(s, &st);
 	assert_int_equal(st.oldest_event, 202 - 50 + 1);
-	assert_int_equal(store_watch(s, STR("/"), st.oldest_event - 2, test_wake_nothing, NULL, &late), STORE_COMPACTED);
-	assert_int_equal(store_watch(s, STR("/"), st.revision + 1, test_wake_nothing, NULL, &late), STORE_COMPACTED);
-	assert_int_equal(store_watch(s, STR("/"), st.oldest_event - 1, test_wake_nothing, NULL, &late), 0);
+	assert_int_equal(
+		store_watch(s, STR("/"), st.oldest_event - 2, test_wake_nothing, NULL, &late),
+		STORE_COMPACTED);
+	assert_int_equal(store_watch(s, STR("/"), st.revision + 1, test_wake_nothing, NULL, &late),
+		STORE_COMPACTED);
+	assert_int_equal(
+		store_watch(s, STR("/"), st.oldest_event - 1, test_wake_nothing, NULL, &late), 0);
 	for (uint64_t r = st.oldest_event; r <= st.revision; r++)
 		assert_next(late, r, STORE_ADDED);
 	assert_end(late);
@@ -165,7 +173,10 @@ static void old_and_heavy_events_go_early(void **state)
 
 	CLEAN_FREE char *megabyte = xcalloc(1, (1 << 20) + 1);
 	memset(megabyte, ' ', 1 << 20);
-	struct store_op op = { .verb = STORE_UPDATE, .key = STR("/a/x"), .json_head = STR("{\""), .json_tail = str_of(megabyte) };
+	struct store_op op = { .verb = STORE_UPDATE,
+		.key = STR("/a/x"),
+		.json_head = STR("{\""),
+		.json_tail = str_of(megabyte) };
 	for (int i = 0; i < 100; i++)
 		assert_int_equal(store_write(s, &op, NULL), 0);
 	assert_in_range(held(s), 28, 32);
@@ -202,7 +213,8 @@ static struct written all[WRITES + 2];
 
 static bool model_wants(const struct written *x, const char *prefix, const char *node)
 {
-	return !strncmp(x->key, prefix, strlen(prefix)) && (!*node || !strcmp(x->node, node) || !strcmp(x->before, node));
+	return !strncmp(x->key, prefix, strlen(prefix)) &&
+		(!*node || !strcmp(x->node, node) || !strcmp(x->before, node));
 }
 
 struct cursor {
@@ -232,7 +244,8 @@ static void cursor_drain(struct cursor *c, uint64_t upto, int limit)
 
 static void random_cursors(void **state)
 {
-	static const char *const prefixes[] = { "", "/", "/a/", "/a/b/", "/a/b/3", "/c/b/", "/c/b/1", "/zz/" };
+	static const char *const prefixes[] = { "", "/", "/a/", "/a/b/", "/a/b/3", "/c/b/",
+		"/c/b/1", "/zz/" };
 	static const char *const nodes[] = { "", "", "n1", "n2" };
 	struct store *s = open_memory(WRITES);
 	struct cursor cursors[CURSORS] = { 0 };
@@ -252,8 +265,11 @@ static void random_cursors(void **state)
 			c->prefix = prefixes[rnd(ARRAY_LEN(prefixes))];
 			c->node = nodes[rnd(ARRAY_LEN(nodes))];
 			c->at = rnd(2) ? v : 1 + rnd((uint32_t)v);
-			struct object_pair f = { *c->node ? STR("spec.nodeName") : STR_NONE, str_of(c->node) };
-			assert_int_equal(store_watch_field(s, str_of(c->prefix), f, c->at, test_wake_nothing, NULL, &c->w), 0);
+			struct object_pair f = { *c->node ? STR("spec.nodeName") : STR_NONE,
+				str_of(c->node) };
+			assert_int_equal(store_watch_field(s, str_of(c->prefix), f, c->at,
+						 test_wake_nothing, NULL, &c->w),
+				0);
 		}
 		cursor_drain(c, v, rnd(3) ? 1000000 : (int)rnd(30));
 	}

@@ -13,8 +13,8 @@
 enum {
 	BATCH_OPS = 1024,
 	BATCH_BYTES = 8 << 20,
-	IDLE_SECONDS = 1,              /* without a write before housekeeping */
-	EXIT_IO = 74,                  /* sysexits.h: EX_IOERR */
+	IDLE_SECONDS = 1, /* without a write before housekeeping */
+	EXIT_IO = 74,     /* sysexits.h: EX_IOERR */
 };
 
 struct pending {
@@ -23,7 +23,8 @@ struct pending {
 	bool has_json, has_pairs;
 	uint64_t expect;
 	size_t head_len;
-	struct object *object;         /* the key; for CREATE and UPDATE the new version, but for its revision */
+	struct object
+		*object; /* the key; for CREATE and UPDATE the new version, but for its revision */
 	store_done_fn done;
 	void *arg;
 	int result;
@@ -32,11 +33,11 @@ struct pending {
 
 struct batch {
 	struct store *s;
-	struct pending *first;         /* the ops in it, linked by next */
+	struct pending *first; /* the ops in it, linked by next */
 	size_t n_events;
 	struct store_event *events[BATCH_OPS];
 	struct index_edit edit;
-	int64_t objects, bytes;        /* change of the store's sums */
+	int64_t objects, bytes; /* change of the store's sums */
 };
 
 /* ---- one op ---- */
@@ -57,8 +58,11 @@ static struct object *last_state(struct pending *p, const struct object *present
 	if (p->has_json && p->has_pairs)
 		return object_ref(p->object);
 	const struct object *pairs = p->has_pairs ? p->object : present;
-	struct object_parts parts = { .key = present->key, .labels = pairs->labels, .fields = pairs->fields,
-		.n_labels = pairs->n_labels, .n_fields = pairs->n_fields };
+	struct object_parts parts = { .key = present->key,
+		.labels = pairs->labels,
+		.fields = pairs->fields,
+		.n_labels = pairs->n_labels,
+		.n_fields = pairs->n_fields };
 	return object_new_whole(&parts, p->has_json ? p->object->json : present->json, revision);
 }
 
@@ -70,7 +74,8 @@ static struct object *new_version(struct pending *p, uint64_t revision)
 
 static void apply(struct batch *b, struct pending *p)
 {
-	static const enum store_event_type events[] = { [STORE_CREATE] = STORE_ADDED, [STORE_UPDATE] = STORE_MODIFIED,
+	static const enum store_event_type events[] = { [STORE_CREATE] = STORE_ADDED,
+		[STORE_UPDATE] = STORE_MODIFIED,
 		[STORE_DELETE] = STORE_DELETED };
 	struct object *present = index_get(b->edit.root, p->object->key);
 	p->result = check(p, present);
@@ -79,8 +84,8 @@ static void apply(struct batch *b, struct pending *p)
 		return;
 	}
 	uint64_t revision = b->edit.birth + b->n_events;
-	CLEAN_OBJECT struct object *o =
-		p->verb == STORE_DELETE ? last_state(p, present, revision) : new_version(p, revision);
+	CLEAN_OBJECT struct object *o = p->verb == STORE_DELETE ? last_state(p, present, revision)
+								: new_version(p, revision);
 	o->create_revision = present ? present->create_revision : revision;
 	b->events[b->n_events++] = event_new(events[p->verb], o, present);
 	b->bytes -= present ? (int64_t)present->json.len : 0;
@@ -98,7 +103,8 @@ static void apply(struct batch *b, struct pending *p)
 /* ---- one batch ---- */
 static void die(const struct err *err)
 {
-	log_error("store", "%s. What is on disk is unknown, so this process ends; started again, it reads what is there",
+	log_error("store",
+		"%s. What is on disk is unknown, so this process ends; started again, it reads what is there",
 		err->text);
 	_exit(EXIT_IO);
 }
@@ -211,8 +217,8 @@ static struct pending *wait_for_ops(struct store *s)
 		pthread_mutex_lock(&s->queue_lock);
 		s->waiting = true;
 		while (!s->queue && !s->stop && r != ETIMEDOUT)
-			r = seconds ? pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &until) :
-				pthread_cond_wait(&s->queue_cond, &s->queue_lock);
+			r = seconds ? pthread_cond_timedwait(&s->queue_cond, &s->queue_lock, &until)
+				    : pthread_cond_wait(&s->queue_cond, &s->queue_lock);
 		s->waiting = false;
 		struct pending *ops = s->queue;
 		s->queue = NULL;
@@ -273,8 +279,8 @@ void store_submit(struct store *s, const struct store_op *op, store_done_fn done
 		shared_submit(s, op, done, arg);
 		return;
 	}
-	struct object_parts parts = { op->key, op->json_head, op->json_tail, op->labels, op->fields, op->n_labels,
-		op->n_fields };
+	struct object_parts parts = { op->key, op->json_head, op->json_tail, op->labels, op->fields,
+		op->n_labels, op->n_fields };
 	struct pending *p = xcalloc(1, sizeof(*p));
 	p->verb = op->verb;
 	p->has_json = op->json_head.len > 0;

@@ -10,7 +10,8 @@
 
 static int fill(struct world *w, const char *folder, unsigned seed)
 {
-	CLEAN_FREE char *path = xasprintf("%s/skiff.db", folder), *ballast = xasprintf("%s/ballast", folder);
+	CLEAN_FREE char *path = xasprintf("%s/skiff.db", folder),
+			*ballast = xasprintf("%s/ballast", folder);
 	struct store_config c = { .backend = "sqlite", .path = path, .history = 100000 };
 	struct store *s = NULL;
 	struct err err = { 0 };
@@ -35,7 +36,8 @@ static int fill(struct world *w, const char *folder, unsigned seed)
 	for (int i = 0; i < 100; i++)
 		world_write(w, s, i % WORLD_WRITERS, &seed);
 	if (w->acks != acks + 100)
-		world_error(w, "with room again, %llu of 100 writes went through", (unsigned long long)(w->acks - acks));
+		world_error(w, "with room again, %llu of 100 writes went through",
+			(unsigned long long)(w->acks - acks));
 	store_close(s);
 	s = NULL;
 	if (store_open(&c, &s, &err) < 0)
@@ -43,8 +45,8 @@ static int fill(struct world *w, const char *folder, unsigned seed)
 	else
 		world_check(w, s);
 	store_close(s);
-	printf("full: %llu writes until the disk was full, %llu refused, 100 more with room again\n", (unsigned long long)acks,
-		(unsigned long long)w->refused);
+	printf("full: %llu writes until the disk was full, %llu refused, 100 more with room again\n",
+		(unsigned long long)acks, (unsigned long long)w->refused);
 	return w->errors;
 }
 
@@ -56,7 +58,8 @@ int test_full(int unused, unsigned seed)
 		abort();
 	pid_t pid = fork();
 	if (pid == 0) {
-		if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+		if (unshare(CLONE_NEWNS) != 0 ||
+			mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
 			mount("tmpfs", folder, "tmpfs", 0, "size=8m") != 0) {
 			printf("full: not run, it needs root to mount a tmpfs\n");
 			_exit(0);

@@ -91,7 +91,8 @@ static void die_once(struct world *w, const char *path, unsigned *seed)
 	struct fault_plan plan = { .mode = FAULT_NONE, .triggered = &w->triggered };
 	long us = rand_r(seed) % 4 == 0 ? rand_r(seed) % 10000 : 10000 + rand_r(seed) % 120000;
 	if (rand_r(seed) % 2) {
-		static const enum fault_mode modes[] = { FAULT_DIE_BEFORE, FAULT_DIE_HALF, FAULT_DIE_AFTER };
+		static const enum fault_mode modes[] = { FAULT_DIE_BEFORE, FAULT_DIE_HALF,
+			FAULT_DIE_AFTER };
 		plan.mode = modes[rand_r(seed) % ARRAY_LEN(modes)];
 		plan.at = 1 + rand_r(seed) % 3000;
 		us = 5000000;
@@ -127,10 +128,12 @@ int test_kill(int rounds, unsigned seed)
 	if (s)
 		store_stats(s, &st);
 	store_close(s);
-	printf("kill: %d kills, %llu writes acknowledged, %llu events watched, %llu relists, oldest event %llu of %llu\n", rounds,
-		(unsigned long long)w->acks, (unsigned long long)w->events, (unsigned long long)w->relists,
-		(unsigned long long)st.oldest_event, (unsigned long long)st.revision);
-	if (w->acks < (uint64_t)rounds || w->events < (uint64_t)rounds || w->relists > (uint64_t)rounds / 10)
+	printf("kill: %d kills, %llu writes acknowledged, %llu events watched, %llu relists, oldest event %llu of %llu\n",
+		rounds, (unsigned long long)w->acks, (unsigned long long)w->events,
+		(unsigned long long)w->relists, (unsigned long long)st.oldest_event,
+		(unsigned long long)st.revision);
+	if (w->acks < (uint64_t)rounds || w->events < (uint64_t)rounds ||
+		w->relists > (uint64_t)rounds / 10)
 		world_error(w, "that was no load");
 	folder_free(path);
 	return w->errors;

@@ -8,9 +8,9 @@ static const struct {
 	int (*run)(int number, unsigned seed);
 	int number;
 } tests[] = {
-	{ "kill", test_kill, 250 },    /* kills */
-	{ "nth", test_nth, 24 },       /* writes of which each one's I/O fails */
-	{ "rot", test_rot, 1000 },     /* flipped bits for each file */
+	{ "kill", test_kill, 250 }, /* kills */
+	{ "nth", test_nth, 24 },    /* writes of which each one's I/O fails */
+	{ "rot", test_rot, 1000 },  /* flipped bits for each file */
 	{ "full", test_full, 0 },
 };
 
@@ -21,7 +21,8 @@ int main(int argc, char **argv)
 		if (strcmp(tests[i].name, argv[1]) != 0)
 			continue;
 		int number = argc > 2 ? atoi(argv[2]) : tests[i].number;
-		unsigned seed = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : (unsigned)getpid();
+		unsigned seed =
+			argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : (unsigned)getpid();
 		printf("%s: seed %u\n", argv[1], seed);
 		int errors = tests[i].run(number, seed);
 		printf("%s store-%s\n", errors ? "not ok" : "ok", argv[1]);

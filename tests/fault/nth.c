@@ -32,9 +32,14 @@ static bool fair_end(enum fault_mode mode, int status)
 {
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 	switch (mode) {
-	case FAULT_WRITE_FULL: case FAULT_STAYS_FULL: return code == 0 || code == EXIT_OPEN;
-	case FAULT_WRITE_EIO: case FAULT_SYNC_EIO: return code == 0 || code == EXIT_OPEN || code == EXIT_IO;
-	default: return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	case FAULT_WRITE_FULL:
+	case FAULT_STAYS_FULL:
+		return code == 0 || code == EXIT_OPEN;
+	case FAULT_WRITE_EIO:
+	case FAULT_SYNC_EIO:
+		return code == 0 || code == EXIT_OPEN || code == EXIT_IO;
+	default:
+		return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 	}
 }
 
@@ -50,12 +55,16 @@ static void check_after(struct world *w, const char *path, const struct fault_pl
 		world_check(w, s);
 	store_close(s);
 	if (w->errors > errors)
-		fprintf(stderr, "       … after %s at %d\n", fault_mode_names[plan->mode], plan->at);
+		fprintf(stderr, "       … after %s at %d\n", fault_mode_names[plan->mode],
+			plan->at);
 }
 
-static int run_mode(struct world *w, const char *path, enum fault_mode mode, int writes, unsigned seed)
+static int run_mode(
+	struct world *w, const char *path, enum fault_mode mode, int writes, unsigned seed)
 {
-	struct fault_plan plan = { .mode = mode, .at = 1, .seed = seed, .triggered = &w->triggered };
+	struct fault_plan plan = {
+		.mode = mode, .at = 1, .seed = seed, .triggered = &w->triggered
+	};
 	int fatal = 0, refused = 0;
 	for (;; plan.at++) {
 		int errors = w->errors, status;
@@ -74,15 +83,17 @@ static int run_mode(struct world *w, const char *path, enum fault_mode mode, int
 		if (!w->triggered)
 			break;
 		if (!fair_end(mode, status))
-			world_error(w, "%s at %d: the process ended with %x", fault_mode_names[mode], plan.at, (unsigned)status);
+			world_error(w, "%s at %d: the process ended with %x",
+				fault_mode_names[mode], plan.at, (unsigned)status);
 		fatal += WIFEXITED(status) && WEXITSTATUS(status) == EXIT_IO;
 		refused += w->refused > 0;
 		check_after(w, path, &plan);
 	}
-	printf("nth: %-10s %4d places, %4d ended the process, %4d refused writes\n", fault_mode_names[mode], plan.at - 1, fatal,
-		refused);
+	printf("nth: %-10s %4d places, %4d ended the process, %4d refused writes\n",
+		fault_mode_names[mode], plan.at - 1, fatal, refused);
 	bool eio = mode == FAULT_WRITE_EIO || mode == FAULT_SYNC_EIO;
-	if (plan.at < writes || (mode == FAULT_STAYS_FULL && refused < writes) || (eio && fatal < writes))
+	if (plan.at < writes || (mode == FAULT_STAYS_FULL && refused < writes) ||
+		(eio && fatal < writes))
 		world_error(w, "%s found too little to break", fault_mode_names[mode]);
 	return w->errors;
 }

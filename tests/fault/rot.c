@@ -16,7 +16,8 @@ static const char *const files[] = { "", "-wal", ".lock" };
 static void copy_all(const char *from, const char *to)
 {
 	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-		CLEAN_FREE char *a = xasprintf("%s%s", from, files[i]), *b = xasprintf("%s%s", to, files[i]);
+		CLEAN_FREE char *a = xasprintf("%s%s", from, files[i]),
+				*b = xasprintf("%s%s", to, files[i]);
 		file_copy(a, b);
 	}
 }
@@ -58,29 +59,34 @@ static void flip(const char *path, long byte, int bit)
 }
 
 /* `master` is the sound copy, `path` the one to damage, `file` its suffix. */
-static void rot_file(struct world *w, const char *master, const char *path, const char *file, int flips, unsigned *seed)
+static void rot_file(struct world *w, const char *master, const char *path, const char *file,
+	int flips, unsigned *seed)
 {
-	CLEAN_FREE char *sound = xasprintf("%s%s", master, file), *hurt = xasprintf("%s%s", path, file);
+	CLEAN_FREE char *sound = xasprintf("%s%s", master, file),
+			*hurt = xasprintf("%s%s", path, file);
 	long size = file_size(sound);
 	struct tally flipped = { 0 }, cut = { 0 };
 	if (size == 0)
 		return;
 	for (int i = 0; i < flips && w->errors < 20; i++) {
 		/* Every bit of the first bytes, then anywhere. */
-		long byte = i < flips / 3 ? i / 8 % size : (long)((unsigned)rand_r(seed) % (unsigned)size);
+		long byte = i < flips / 3 ? i / 8 % size
+					  : (long)((unsigned)rand_r(seed) % (unsigned)size);
 		copy_all(master, path);
 		flip(hurt, byte, i % 8);
 		judge(w, path, &flipped, file[0] ? file : "a flip in the database", byte);
 	}
 	for (int i = 0; i < flips / 10 && w->errors < 20; i++) {
-		long keep = i % 2 ? size / 512 * (i / 2) / (flips / 20 + 1) * 512 : rand_r(seed) % size;
+		long keep =
+			i % 2 ? size / 512 * (i / 2) / (flips / 20 + 1) * 512 : rand_r(seed) % size;
 		copy_all(master, path);
 		if (truncate(hurt, keep) != 0)
 			abort();
 		judge(w, path, &cut, file[0] ? file : "a truncation of the database", keep);
 	}
-	printf("rot: %-16s %6ld bytes: %5d flips, %5d refused; %4d truncations, %4d refused\n", file[0] ? file : "the database",
-		size, flipped.refused + flipped.harmless, flipped.refused, cut.refused + cut.harmless, cut.refused);
+	printf("rot: %-16s %6ld bytes: %5d flips, %5d refused; %4d truncations, %4d refused\n",
+		file[0] ? file : "the database", size, flipped.refused + flipped.harmless,
+		flipped.refused, cut.refused + cut.harmless, cut.refused);
 	/* Nothing but the lock file may rot unseen for the most part. */
 	if (strcmp(file, ".lock") != 0 && (flipped.refused == 0 || cut.refused == 0))
 		world_error(w, "no damage was found in %s", hurt);

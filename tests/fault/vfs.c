@@ -9,9 +9,15 @@
 enum { SECTOR = 512, FILES_MAX = 8, FULL_FOR = 20 };
 
 const char *const fault_mode_names[N_FAULT_MODES] = {
-	[FAULT_NONE] = "none", [FAULT_WRITE_EIO] = "write-eio", [FAULT_WRITE_FULL] = "write-full",
-	[FAULT_STAYS_FULL] = "stays-full", [FAULT_SYNC_EIO] = "sync-eio", [FAULT_DIE_BEFORE] = "die-before",
-	[FAULT_DIE_HALF] = "die-half", [FAULT_DIE_AFTER] = "die-after", [FAULT_POWER_CUT] = "power-cut",
+	[FAULT_NONE] = "none",
+	[FAULT_WRITE_EIO] = "write-eio",
+	[FAULT_WRITE_FULL] = "write-full",
+	[FAULT_STAYS_FULL] = "stays-full",
+	[FAULT_SYNC_EIO] = "sync-eio",
+	[FAULT_DIE_BEFORE] = "die-before",
+	[FAULT_DIE_HALF] = "die-half",
+	[FAULT_DIE_AFTER] = "die-after",
+	[FAULT_POWER_CUT] = "power-cut",
 };
 
 struct unsynced { /* what stood in a sector before a write that is not yet synced */
@@ -61,7 +67,8 @@ static void remember(struct shim_file *f, int len, sqlite3_int64 offset)
 		u->offset = offset + at;
 		u->len = MIN(SECTOR, len - at);
 		memset(u->old, 0, sizeof(u->old));
-		f->real->pMethods->xRead(f->real, u->old, u->len, u->offset); /* beyond the end: zeros */
+		f->real->pMethods->xRead(
+			f->real, u->old, u->len, u->offset); /* beyond the end: zeros */
 	}
 }
 
@@ -83,10 +90,17 @@ static void cut_power(void)
 static bool counts(bool is_sync)
 {
 	switch (plan.mode) {
-	case FAULT_NONE: return false;
-	case FAULT_SYNC_EIO: return is_sync;
-	case FAULT_WRITE_EIO: case FAULT_WRITE_FULL: case FAULT_STAYS_FULL: case FAULT_DIE_HALF: return !is_sync;
-	default: return true;
+	case FAULT_NONE:
+		return false;
+	case FAULT_SYNC_EIO:
+		return is_sync;
+	case FAULT_WRITE_EIO:
+	case FAULT_WRITE_FULL:
+	case FAULT_STAYS_FULL:
+	case FAULT_DIE_HALF:
+		return !is_sync;
+	default:
+		return true;
 	}
 }
 
@@ -102,12 +116,20 @@ static int before(bool is_sync)
 		return SQLITE_OK;
 	trigger();
 	switch (plan.mode) {
-	case FAULT_WRITE_EIO: return SQLITE_IOERR_WRITE;
-	case FAULT_WRITE_FULL: return SQLITE_FULL;
-	case FAULT_SYNC_EIO: return SQLITE_IOERR_FSYNC;
-	case FAULT_DIE_BEFORE: die(); break;
-	case FAULT_POWER_CUT: cut_power(); break;
-	default: break;
+	case FAULT_WRITE_EIO:
+		return SQLITE_IOERR_WRITE;
+	case FAULT_WRITE_FULL:
+		return SQLITE_FULL;
+	case FAULT_SYNC_EIO:
+		return SQLITE_IOERR_FSYNC;
+	case FAULT_DIE_BEFORE:
+		die();
+		break;
+	case FAULT_POWER_CUT:
+		cut_power();
+		break;
+	default:
+		break;
 	}
 	return SQLITE_OK;
 }
@@ -217,7 +239,8 @@ static const sqlite3_io_methods methods = {
 	.xDeviceCharacteristics = shim_device,
 };
 
-static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *ret_flags)
+static int shim_open(
+	sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *ret_flags)
 {
 	struct shim_file *f = shim(file);
 	memset(f, 0, sizeof(*f));

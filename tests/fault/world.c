@@ -10,7 +10,8 @@
 
 struct world *world_new(void)
 {
-	struct world *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct world *w =
+		mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (w == MAP_FAILED)
 		abort();
 	world_reset(w);
@@ -44,13 +45,15 @@ static uint32_t digest(struct str key, int type, struct str json)
 	return (uint32_t)(h ^ h >> 32) | 1;
 }
 
-static void see(struct world *w, uint64_t revision, int type, const struct object *o, const char *who)
+static void see(
+	struct world *w, uint64_t revision, int type, const struct object *o, const char *who)
 {
 	if (revision >= WORLD_REVISIONS)
 		abort();
 	uint32_t was = 0, now = digest(o->key, type, o->json);
 	if (!atomic_compare_exchange_strong(&w->seen[revision], &was, now) && was != now)
-		world_error(w, "%s: revision %llu is another event than before: " STR_FMT " " STR_FMT, who,
+		world_error(w,
+			"%s: revision %llu is another event than before: " STR_FMT " " STR_FMT, who,
 			(unsigned long long)revision, STR_ARG(o->key), STR_ARG(o->json));
 	uint64_t newest = w->newest;
 	while (newest < revision && !atomic_compare_exchange_weak(&w->newest, &newest, revision))
@@ -85,13 +88,19 @@ int world_write(struct world *w, struct store *s, int t, unsigned *seed)
 	key_text(t, k, key);
 	a->key = k;
 	a->before = *acked;
-	a->verb = acked->revision == 0 ? STORE_CREATE : rand_r(seed) % 4 ? STORE_UPDATE : STORE_DELETE;
+	a->verb = acked->revision == 0 ? STORE_CREATE
+		: rand_r(seed) % 4     ? STORE_UPDATE
+				       : STORE_DELETE;
 	a->value = atomic_fetch_add(&w->value, 1) + 1;
 	snprintf(head, sizeof(head), "{\"v\":%llu,\"rv\":\"", (unsigned long long)a->value);
 	CLEAN_FREE char *tail = xasprintf("\",\"f\":\"%.*s\"}", rand_r(seed) % 2000, filler);
 	struct object_pair label = { STR("writer"), str_of(key) };
-	struct store_op op = { .key = str_of(key), .expect = acked->revision, .json_head = str_of(head),
-		.json_tail = str_of(tail), .labels = &label, .n_labels = 1 };
+	struct store_op op = { .key = str_of(key),
+		.expect = acked->revision,
+		.json_head = str_of(head),
+		.json_tail = str_of(tail),
+		.labels = &label,
+		.n_labels = 1 };
 	op.verb = (__typeof__(op.verb))a->verb;
 	atomic_store(&a->open, true);
 
@@ -100,11 +109,12 @@ int world_write(struct world *w, struct store *s, int t, unsigned *seed)
 	if (r == -ENOSPC) {
 		w->refused++;
 	} else if (r) {
-		world_error(w, "writer %d: verb %d of %s, expecting %llu: outcome %d", t, a->verb, key,
-			(unsigned long long)op.expect, r);
+		world_error(w, "writer %d: verb %d of %s, expecting %llu: outcome %d", t, a->verb,
+			key, (unsigned long long)op.expect, r);
 	} else {
 		if (o->revision <= a->before.revision)
-			world_error(w, "%s: revision %llu is not above %llu", key, (unsigned long long)o->revision,
+			world_error(w, "%s: revision %llu is not above %llu", key,
+				(unsigned long long)o->revision,
 				(unsigned long long)a->before.revision);
 		see(w, o->revision, (int)types[a->verb], o, "acknowledged");
 		*acked = a->verb == STORE_DELETE ? (struct key_state){ 0 } : state_of(o);
@@ -122,8 +132,8 @@ bool world_watch(struct world *w, struct store_watch *cursor)
 	while ((r = store_watch_next(cursor, &ev)) == 0) {
 		/* No key is outside, so a gap in the revisions is a lost event. */
 		if (ev->revision != w->watched + 1)
-			world_error(w, "watched: revision %llu after %llu", (unsigned long long)ev->revision,
-				(unsigned long long)w->watched);
+			world_error(w, "watched: revision %llu after %llu",
+				(unsigned long long)ev->revision, (unsigned long long)w->watched);
 		see(w, ev->revision, (int)ev->type, ev->object, "watched");
 		w->watched = ev->revision;
 		w->events++;
@@ -154,15 +164,14 @@ static void check_key(struct world *w, struct store *s, int t, int k)
 	store_get(s, str_of(key), &o);
 	struct key_state is = state_of(o), *acked = &w->acked[t][k];
 	if (!same(is, *acked) && !(w->attempt[t].key == k && settle(&w->attempt[t], is)))
-		world_error(w, "%s: stored are revision %llu, value %llu; acknowledged were %llu, %llu", key,
-			(unsigned long long)is.revision, (unsigned long long)is.value, (unsigned long long)acked->revision,
-			(unsigned long long)acked->value);
+		world_error(w,
+			"%s: stored are revision %llu, value %llu; acknowledged were %llu, %llu",
+			key, (unsigned long long)is.revision, (unsigned long long)is.value,
+			(unsigned long long)acked->revision, (unsigned long long)acked->value);
 	*acked = is;
 }
 
-static void nothing(void *arg)
-{
-}
+static void nothing(void *arg) {}
 
 /* Every event that the store still has is the one that was seen. */
 static void check_events(struct world *w, struct store *s)
@@ -171,17 +180,19 @@ static void check_events(struct world *w, struct store *s)
 	store_stats(s, &st);
 	struct store_watch *cursor;
 	if (store_watch(s, STR(""), st.oldest_event - 1, nothing, NULL, &cursor) != 0) {
-		world_error(w, "no cursor at the oldest event, %llu", (unsigned long long)st.oldest_event);
+		world_error(w, "no cursor at the oldest event, %llu",
+			(unsigned long long)st.oldest_event);
 		return;
 	}
 	struct store_event *ev;
 	uint64_t next = st.oldest_event;
 	while (store_watch_next(cursor, &ev) == 0) {
 		if (ev->revision != next)
-			world_error(w, "loaded: revision %llu instead of %llu", (unsigned long long)ev->revision,
-				(unsigned long long)next);
+			world_error(w, "loaded: revision %llu instead of %llu",
+				(unsigned long long)ev->revision, (unsigned long long)next);
 		if ((ev->prev == NULL) != (ev->type == STORE_ADDED))
-			world_error(w, "loaded: revision %llu and its version before", (unsigned long long)ev->revision);
+			world_error(w, "loaded: revision %llu and its version before",
+				(unsigned long long)ev->revision);
 		see(w, ev->revision, (int)ev->type, ev->object, "loaded");
 		next = ev->revision + 1;
 	}
@@ -194,8 +205,8 @@ static void check_events(struct world *w, struct store *s)
 void world_check(struct world *w, struct store *s)
 {
 	if (store_revision(s) < w->newest)
-		world_error(w, "the store is at revision %llu, but %llu was seen", (unsigned long long)store_revision(s),
-			(unsigned long long)w->newest);
+		world_error(w, "the store is at revision %llu, but %llu was seen",
+			(unsigned long long)store_revision(s), (unsigned long long)w->newest);
 	size_t objects = 0;
 	for (int t = 0; t < WORLD_WRITERS; t++) {
 		for (int k = 0; k < WORLD_KEYS; k++) {

@@ -11,10 +11,10 @@
 enum { WORLD_WRITERS = 6, WORLD_KEYS = 12, WORLD_REVISIONS = 4 << 20 };
 
 struct key_state {
-	uint64_t revision;             /* 0: the key is not there */
+	uint64_t revision; /* 0: the key is not there */
 	uint64_t value;
 };
-struct attempt {                       /* a write that was not answered, when `open` */
+struct attempt { /* a write that was not answered, when `open` */
 	_Atomic bool open;
 	int key, verb;
 	struct key_state before;
@@ -23,14 +23,15 @@ struct attempt {                       /* a write that was not answered, when `o
 struct world {
 	struct key_state acked[WORLD_WRITERS][WORLD_KEYS];
 	struct attempt attempt[WORLD_WRITERS];
-	_Atomic uint64_t value;        /* the last one written: no two writes carry the same */
-	_Atomic uint64_t newest;       /* highest revision that anybody saw */
-	_Atomic uint64_t watched;      /* the watcher saw all up to here */
+	_Atomic uint64_t value;   /* the last one written: no two writes carry the same */
+	_Atomic uint64_t newest;  /* highest revision that anybody saw */
+	_Atomic uint64_t watched; /* the watcher saw all up to here */
 	_Atomic uint64_t acks, refused, events, relists;
 	_Atomic bool stop;
 	bool triggered;
 	_Atomic int errors;
-	_Atomic uint32_t seen[WORLD_REVISIONS]; /* digest of the event with that revision; 0: nobody saw it */
+	_Atomic uint32_t seen
+		[WORLD_REVISIONS]; /* digest of the event with that revision; 0: nobody saw it */
 };
 struct world *world_new(void);
 void world_reset(struct world *w);
@@ -45,8 +46,8 @@ bool world_watch(struct world *w, struct store_watch *cursor);
 void world_check(struct world *w, struct store *s);
 
 /* ---- folders ---- */
-char *folder_new(void);                /* owned path of a database in a new folder */
-void folder_free(char *path);          /* removes it and the folder */
+char *folder_new(void);       /* owned path of a database in a new folder */
+void folder_free(char *path); /* removes it and the folder */
 void folder_empty(const char *path);
 void file_copy(const char *from, const char *to); /* a missing source removes the target */
 

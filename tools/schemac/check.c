@@ -125,7 +125,7 @@ static void add_type_meta(struct type_def *d)
 	};
 	struct field_def *fields = alloc((d->n + 2) * sizeof(*fields));
 	for (int i = 0; i < 2; i++)
-		fields[i] = (struct field_def) { .at = d->at,
+		fields[i] = (struct field_def){ .at = d->at,
 			.name = i ? "apiVersion" : "kind",
 			.type_text = "string",
 			.kind = STRING,

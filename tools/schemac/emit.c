@@ -96,7 +96,7 @@ static char *member_type(const struct field_def *f)
 		return "struct str_list_map ";
 	if (f->kind == MESSAGE)
 		return format("struct %s%s", f->ref->cname,
-			(const char *[]) { " ", " *", "_items ", "_map " }[f->shape]);
+			(const char *[]){ " ", " *", "_items ", "_map " }[f->shape]);
 	const char *const *tables[] = { one_types, ptr_types, list_types, map_types };
 	const char *t = tables[f->shape][f->kind];
 	if (!t) {

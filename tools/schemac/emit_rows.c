@@ -172,7 +172,7 @@ static void emit_field(FILE *out, const struct type_def *d, const struct field_d
 /* ---- the flat view: inlined members in place ---- */
 
 struct flat {
-	char *field; /* expression: row */
+	char *field;  /* expression: row */
 	char *offset; /* expression */
 	const char *name;
 };
@@ -188,8 +188,8 @@ static void flatten(const struct type_def *d, const char *base, struct flat **v,
 			continue;
 		}
 		*v = grow(*v, *n, sizeof(**v));
-		(*v)[(*n)++] = (struct flat) { format("&fields_%s[%zu]", d->cname, i), offset,
-			f->name };
+		(*v)[(*n)++] =
+			(struct flat){ format("&fields_%s[%zu]", d->cname, i), offset, f->name };
 	}
 }
 

@@ -38,13 +38,13 @@ static size_t split(struct where at, char *line, struct token *toks, size_t max)
 				complain(at, "a quote is not closed");
 			else
 				p++;
-			toks[n++] = (struct token) { out, true };
+			toks[n++] = (struct token){ out, true };
 			continue;
 		}
 		char *start = p;
 		while (*p && !isspace((unsigned char)*p))
 			p++;
-		toks[n++] = (struct token) { copy(start, p - start), false };
+		toks[n++] = (struct token){ copy(start, p - start), false };
 	}
 	return n;
 }

@@ -14,7 +14,22 @@ struct words {
 };
 
 enum shape { ONE, PTR, LIST, MAP, MAP_LIST };
-enum kind { BOOL, INT32, INT64, DOUBLE, STRING, BYTES, TIME, MICROTIME, DURATION, QUANTITY, INT_OR_STRING, RAW, JSON, MESSAGE };
+enum kind {
+	BOOL,
+	INT32,
+	INT64,
+	DOUBLE,
+	STRING,
+	BYTES,
+	TIME,
+	MICROTIME,
+	DURATION,
+	QUANTITY,
+	INT_OR_STRING,
+	RAW,
+	JSON,
+	MESSAGE
+};
 
 struct where {
 	const char *path;
@@ -41,7 +56,8 @@ struct field_def {
 	struct type_def *ref;
 	struct enum_def *values;
 	bool type_meta; /* kind and apiVersion, put in by the compiler */
-	bool inlined, omitempty, omitzero, required, required_unchecked, immutable, atomic, set, map, patch, retain_keys, patch_replace, wrapped, duplicates_ok;
+	bool inlined, omitempty, omitzero, required, required_unchecked, immutable, atomic, set,
+		map, patch, retain_keys, patch_replace, wrapped, duplicates_ok;
 	bool has_min, has_max;
 	long long min, max;
 	char *format, *merge_key, *def, *doc;
@@ -52,12 +68,12 @@ struct type_def {
 	struct where at;
 	struct schema *file;
 	char *name, *cname; /* PodSpec; core_v1_pod_spec */
-	char *served; /* NULL: as the file */
+	char *served;       /* NULL: as the file */
 	bool typed, atomic, either;
 	char *doc;
 	struct field_def *fields;
 	size_t n;
-	int visit; /* of the ordering by value: 0 new, 1 being visited, 2 written */
+	int visit;           /* of the ordering by value: 0 new, 1 being visited, 2 written */
 	bool listed, mapped; /* some field is a list, a map of it */
 };
 
@@ -108,7 +124,8 @@ void *alloc(size_t n);
 void *grow(void *p, size_t n, size_t size); /* room for item n (0-based); doubles */
 char *copy(const char *s, size_t n);
 char *format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-void complain(struct where at, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* counts */
+void complain(struct where at, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3))); /* counts */
 extern int complaints;
 char *snake(const char *json_name, bool member); /* member: C keywords get an underscore */
 
@@ -121,6 +138,7 @@ void schemas_check(struct schemas *s);
 /* emit.c, emit_rows.c */
 void emit_header(const struct schemas *s, FILE *out);
 void emit_tables(const struct schemas *s, FILE *out);
-struct type_def **types_by_value(const struct schemas *s, size_t *ret_n); /* members held by value come first */
+struct type_def **types_by_value(
+	const struct schemas *s, size_t *ret_n); /* members held by value come first */
 
 #endif

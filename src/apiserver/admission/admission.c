@@ -31,7 +31,8 @@ static bool resource_is(const struct registry_request *req, const char *want)
 	if (!req->sub)
 		return str_eq(gr, w);
 	size_t sub = strlen(req->sub->name);
-	return w.len == gr.len + 1 + sub && !memcmp(w.p, gr.p, gr.len) && w.p[gr.len] == '/' && !memcmp(w.p + gr.len + 1, req->sub->name, sub);
+	return w.len == gr.len + 1 + sub && !memcmp(w.p, gr.p, gr.len) && w.p[gr.len] == '/' &&
+		!memcmp(w.p + gr.len + 1, req->sub->name, sub);
 }
 
 static bool wants(const struct plugin *p, const struct admission_attributes *at)
@@ -47,15 +48,25 @@ static bool wants(const struct plugin *p, const struct admission_attributes *at)
 }
 
 /* A PUT or an apply of what is not there makes it: that takes the verb create, too. */
-static struct meta_v1_status *check_create(struct apiserver *s, const struct admission_attributes *at)
+static struct meta_v1_status *check_create(
+	struct apiserver *s, const struct admission_attributes *at)
 {
 	const struct registry_request *req = at->req;
 	struct str reason = STR_NONE;
 	if (at->operation != VERB_CREATE || !(req->verb & (VERB_UPDATE | VERB_PATCH)) || !req->user)
 		return NULL;
-	struct attributes ask = { .user = req->user, .is_resource = true, .verb = STR("create"), .verb_bit = VERB_CREATE, .group = req->resource->group,
-		.version = req->resource->version, .ns = req->ns, .resource = req->resource->plural, .name = req->name };
-	return authz_check(s, &ask, req->arena, &reason) == DECISION_ALLOW ? NULL : authz_forbidden(req->arena, &ask, reason);
+	struct attributes ask = { .user = req->user,
+		.is_resource = true,
+		.verb = STR("create"),
+		.verb_bit = VERB_CREATE,
+		.group = req->resource->group,
+		.version = req->resource->version,
+		.ns = req->ns,
+		.resource = req->resource->plural,
+		.name = req->name };
+	return authz_check(s, &ask, req->arena, &reason) == DECISION_ALLOW
+		? NULL
+		: authz_forbidden(req->arena, &ask, reason);
 }
 
 struct meta_v1_status *admission_admit(void *apiserver, struct admission_attributes *at)
@@ -92,7 +103,8 @@ struct meta_v1_status *deny(const struct admission_attributes *at, const char *f
 	va_start(ap, fmt);
 	struct str text = arena_vfmt(at->req->arena, fmt, ap);
 	va_end(ap);
-	return status_forbidden(at->req->arena, at->req->resource, object_name(at), STR_FMT, STR_ARG(text));
+	return status_forbidden(
+		at->req->arena, at->req->resource, object_name(at), STR_FMT, STR_ARG(text));
 }
 
 bool is_mirror_pod(const struct core_v1_pod *pod)
@@ -100,16 +112,24 @@ bool is_mirror_pod(const struct core_v1_pod *pod)
 	return str_map_has(&pod->metadata.annotations, STR("kubernetes.io/config.mirror"));
 }
 
-bool may(struct apiserver *s, const struct admission_attributes *at, const char *verb, struct str group, const char *resource, struct str ns,
-	struct str name)
+bool may(struct apiserver *s, const struct admission_attributes *at, const char *verb,
+	struct str group, const char *resource, struct str ns, struct str name)
 {
-	struct attributes ask = { .user = at->req->user, .is_resource = true, .verb = str_of(verb), .verb_bit = verb_bit_of(str_of(verb)),
-		.group = group, .version = STR("v1"), .ns = ns, .resource = str_of(resource), .name = name };
+	struct attributes ask = { .user = at->req->user,
+		.is_resource = true,
+		.verb = str_of(verb),
+		.verb_bit = verb_bit_of(str_of(verb)),
+		.group = group,
+		.version = STR("v1"),
+		.ns = ns,
+		.resource = str_of(resource),
+		.name = name };
 	struct str reason;
 	return authz_check(s, &ask, at->req->arena, &reason) == DECISION_ALLOW;
 }
 
-struct core_v1_pod_spec *pod_spec_of(const struct type *t, void *obj, struct meta_v1_object_meta **ret_meta)
+struct core_v1_pod_spec *pod_spec_of(
+	const struct type *t, void *obj, struct meta_v1_object_meta **ret_meta)
 {
 	struct core_v1_pod_template_spec *template = NULL;
 	if (t == &core_v1_pod_type) {

@@ -2,21 +2,25 @@
  * no client certificate for system:masters. Upstream: plugin/pkg/admission/certificates. */
 #include "apiserver/admission/admission.h"
 
-static bool may_sign(struct apiserver *s, const struct admission_attributes *at, const char *verb, struct str signer)
+static bool may_sign(struct apiserver *s, const struct admission_attributes *at, const char *verb,
+	struct str signer)
 {
 	struct str group = STR("certificates.k8s.io"), domain, path;
 	if (may(s, at, verb, group, "signers", STR_NONE, signer))
 		return true;
 	return str_cut(signer, '/', &domain, &path) &&
-		may(s, at, verb, group, "signers", STR_NONE, arena_fmt(at->req->arena, STR_FMT "/*", STR_ARG(domain)));
+		may(s, at, verb, group, "signers", STR_NONE,
+			arena_fmt(at->req->arena, STR_FMT "/*", STR_ARG(domain)));
 }
 
-static struct meta_v1_status *validate_approval(struct apiserver *s, struct admission_attributes *at)
+static struct meta_v1_status *validate_approval(
+	struct apiserver *s, struct admission_attributes *at)
 {
 	const struct certificates_v1_certificate_signing_request *csr = at->old ? at->old : at->obj;
 	if (may_sign(s, at, "approve", csr->spec.signer_name))
 		return NULL;
-	return deny(at, "user not permitted to approve requests with signerName \"" STR_FMT "\"", STR_ARG(csr->spec.signer_name));
+	return deny(at, "user not permitted to approve requests with signerName \"" STR_FMT "\"",
+		STR_ARG(csr->spec.signer_name));
 }
 
 const struct plugin csr_approval_plugin = {
@@ -34,7 +38,8 @@ static struct meta_v1_status *validate_signing(struct apiserver *s, struct admis
 		return NULL;
 	if (may_sign(s, at, "sign", old ? old->spec.signer_name : csr->spec.signer_name))
 		return NULL;
-	return deny(at, "user not permitted to sign requests with signerName \"" STR_FMT "\"", STR_ARG(csr->spec.signer_name));
+	return deny(at, "user not permitted to sign requests with signerName \"" STR_FMT "\"",
+		STR_ARG(csr->spec.signer_name));
 }
 
 const struct plugin csr_signing_plugin = {
@@ -59,9 +64,11 @@ static bool asks_for(struct str pem, struct str group, struct arena *a)
 static struct meta_v1_status *validate_subject(struct apiserver *s, struct admission_attributes *at)
 {
 	const struct certificates_v1_certificate_signing_request *csr = at->obj;
-	if (!str_eqz(csr->spec.signer_name, "kubernetes.io/kube-apiserver-client") || !asks_for(csr->spec.request, STR("system:masters"), at->req->arena))
+	if (!str_eqz(csr->spec.signer_name, "kubernetes.io/kube-apiserver-client") ||
+		!asks_for(csr->spec.request, STR("system:masters"), at->req->arena))
 		return NULL;
-	return deny(at, "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed");
+	return deny(at,
+		"use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed");
 }
 
 const struct plugin csr_subject_plugin = {

@@ -20,17 +20,20 @@ static bool each_range(void *arg, struct object *o)
 
 /* ---- filling in ---- */
 
-static void merge(struct arena *a, struct str_map *into, const struct str_map *from, const char *what, struct str container, struct buf *note)
+static void merge(struct arena *a, struct str_map *into, const struct str_map *from,
+	const char *what, struct str container, struct buf *note)
 {
 	for (size_t i = 0; i < from->len; i++) {
 		if (str_map_has(into, from->items[i].key))
 			continue;
 		str_map_set(a, into, from->items[i].key, from->items[i].value);
-		buf_addf(note, "%s" STR_FMT " %s for container " STR_FMT, note->len ? "; " : "", STR_ARG(from->items[i].key), what, STR_ARG(container));
+		buf_addf(note, "%s" STR_FMT " %s for container " STR_FMT, note->len ? "; " : "",
+			STR_ARG(from->items[i].key), what, STR_ARG(container));
 	}
 }
 
-static void fill_containers(struct arena *a, struct core_v1_container_items *l, const struct core_v1_limit_range_item *item, struct buf *note)
+static void fill_containers(struct arena *a, struct core_v1_container_items *l,
+	const struct core_v1_limit_range_item *item, struct buf *note)
 {
 	LIST_EACH(c, l) {
 		merge(a, &c->resources.requests, &item->default_request, "request", c->name, note);
@@ -63,71 +66,90 @@ static bool less(struct str a, struct str b)
 	return quantity_parse(a, &x) == 0 && quantity_parse(b, &y) == 0 && quantity_cmp(x, y) < 0;
 }
 
-static void judge_min(struct judge *j, const struct core_v1_limit_range_item *item, const struct str_map *requests, const struct str_map *limits)
+static void judge_min(struct judge *j, const struct core_v1_limit_range_item *item,
+	const struct str_map *requests, const struct str_map *limits)
 {
 	for (size_t i = 0; i < item->min.len; i++) {
 		struct str key = item->min.items[i].key, min = item->min.items[i].value;
 		struct str request = str_map_get(requests, key), limit = str_map_get(limits, key);
 		if (!request.p)
-			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ".  No request is specified", STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(min));
+			complain(j,
+				"minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT
+				".  No request is specified",
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(min));
 		else if (less(request, min))
-			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but request is " STR_FMT, STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(min),
-				STR_ARG(request));
+			complain(j,
+				"minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT
+				", but request is " STR_FMT,
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(min), STR_ARG(request));
 		else if (limit.p && less(limit, min))
-			complain(j, "minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but limit is " STR_FMT, STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(min),
-				STR_ARG(limit));
+			complain(j,
+				"minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT
+				", but limit is " STR_FMT,
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(min), STR_ARG(limit));
 	}
 }
 
-static void judge_max(struct judge *j, const struct core_v1_limit_range_item *item, const struct str_map *requests, const struct str_map *limits)
+static void judge_max(struct judge *j, const struct core_v1_limit_range_item *item,
+	const struct str_map *requests, const struct str_map *limits)
 {
 	for (size_t i = 0; i < item->max.len; i++) {
 		struct str key = item->max.items[i].key, max = item->max.items[i].value;
 		struct str request = str_map_get(requests, key), limit = str_map_get(limits, key);
 		if (!limit.p)
-			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ".  No limit is specified", STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(max));
+			complain(j,
+				"maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT
+				".  No limit is specified",
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(max));
 		else if (less(max, limit))
-			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but limit is " STR_FMT, STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(max),
-				STR_ARG(limit));
+			complain(j,
+				"maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT
+				", but limit is " STR_FMT,
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(max), STR_ARG(limit));
 		else if (request.p && less(max, request))
-			complain(j, "maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT ", but request is " STR_FMT, STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(max),
-				STR_ARG(request));
+			complain(j,
+				"maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT
+				", but request is " STR_FMT,
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(max), STR_ARG(request));
 	}
 }
 
-static void judge_ratio(struct judge *j, const struct core_v1_limit_range_item *item, const struct str_map *requests, const struct str_map *limits)
+static void judge_ratio(struct judge *j, const struct core_v1_limit_range_item *item,
+	const struct str_map *requests, const struct str_map *limits)
 {
 	for (size_t i = 0; i < item->max_limit_request_ratio.len; i++) {
-		struct str key = item->max_limit_request_ratio.items[i].key, text = item->max_limit_request_ratio.items[i].value;
+		struct str key = item->max_limit_request_ratio.items[i].key,
+			   text = item->max_limit_request_ratio.items[i].value;
 		struct quantity ratio, request, limit;
-		if (quantity_parse(text, &ratio) || quantity_parse(str_map_get(requests, key), &request) || quantity_parse(str_map_get(limits, key), &limit)) {
-			complain(j, STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT ", but no request is specified or request is 0",
-				STR_ARG(key),
-				STR_ARG(item->type), STR_ARG(text));
+		if (quantity_parse(text, &ratio) ||
+			quantity_parse(str_map_get(requests, key), &request) ||
+			quantity_parse(str_map_get(limits, key), &limit)) {
+			complain(j,
+				STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT
+					", but no request is specified or request is 0",
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(text));
 			continue;
 		}
-		double asked = request.nano ? (double)limit.nano / (double)request.nano : 0, most = (double)ratio.nano / 1e9;
+		double asked = request.nano ? (double)limit.nano / (double)request.nano : 0,
+		       most = (double)ratio.nano / 1e9;
 		if (asked > most)
-			complain(j, STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT ", but provided ratio is %f", STR_ARG(key),
-				STR_ARG(item->type),
-				STR_ARG(text), asked);
+			complain(j,
+				STR_FMT " max limit to request ratio per " STR_FMT " is " STR_FMT
+					", but provided ratio is %f",
+				STR_ARG(key), STR_ARG(item->type), STR_ARG(text), asked);
 	}
 }
 
-static void judge_one(struct judge *j, const struct core_v1_limit_range_item *item, const struct str_map *requests, const struct str_map *limits)
+static void judge_one(struct judge *j, const struct core_v1_limit_range_item *item,
+	const struct str_map *requests, const struct str_map *limits)
 {
 	judge_min(j, item, requests, limits);
 	judge_max(j, item, requests, limits);
 	judge_ratio(j, item, requests, limits);
 }
 
-static void judge_containers(struct judge *j, const struct core_v1_limit_range_item *item, const struct core_v1_container_items *l)
+static void judge_containers(struct judge *j, const struct core_v1_limit_range_item *item,
+	const struct core_v1_container_items *l)
 {
 	LIST_EACH(c, l)
 		judge_one(j, item, &c->resources.requests, &c->resources.limits);
@@ -139,14 +161,16 @@ static void add_up(struct arena *a, struct str_map *sum, const struct str_map *m
 		struct quantity x = { .format = 'D' }, y;
 		struct str have = str_map_get(sum, more->items[i].key);
 		char text[QUANTITY_TEXT_MAX];
-		if (quantity_parse(more->items[i].value, &y) < 0 || (have.p && quantity_parse(have, &x) < 0))
+		if (quantity_parse(more->items[i].value, &y) < 0 ||
+			(have.p && quantity_parse(have, &x) < 0))
 			continue;
 		size_t n = quantity_format(have.p ? quantity_add(x, y) : y, text);
 		str_map_set(a, sum, more->items[i].key, arena_str(a, str_n(text, n)));
 	}
 }
 
-static void judge_pod(struct judge *j, const struct core_v1_limit_range_item *item, const struct core_v1_pod *pod)
+static void judge_pod(
+	struct judge *j, const struct core_v1_limit_range_item *item, const struct core_v1_pod *pod)
 {
 	struct str_map requests = { 0 }, limits = { 0 };
 	LIST_EACH(c, &pod->spec.containers) {
@@ -187,7 +211,8 @@ static struct meta_v1_status *admit(struct apiserver *s, struct admission_attrib
 		}
 	}
 	if (note.len)
-		str_map_set(a, &pod->metadata.annotations, STR("kubernetes.io/limit-ranger"), arena_fmt(a, "LimitRanger plugin set: %s", note.p));
+		str_map_set(a, &pod->metadata.annotations, STR("kubernetes.io/limit-ranger"),
+			arena_fmt(a, "LimitRanger plugin set: %s", note.p));
 	return NULL;
 }
 
@@ -201,8 +226,10 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 	for (size_t i = 0; i < r.len; i++) {
 		LIST_EACH(item, &r.items[i]->spec.limits) {
 			if (pvc && str_eqz(item->type, "PersistentVolumeClaim")) {
-				judge_min(&j, item, &pvc->spec.resources.requests, &pvc->spec.resources.limits);
-				judge_max(&j, item, &pvc->spec.resources.requests, &pvc->spec.resources.requests);
+				judge_min(&j, item, &pvc->spec.resources.requests,
+					&pvc->spec.resources.limits);
+				judge_max(&j, item, &pvc->spec.resources.requests,
+					&pvc->spec.resources.requests);
 			}
 			if (pod && str_eqz(item->type, "Container")) {
 				judge_containers(&j, item, &pod->spec.containers);

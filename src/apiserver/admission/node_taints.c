@@ -5,14 +5,16 @@
 static bool tolerates(const struct core_v1_pod_spec *spec, const char *key)
 {
 	LIST_EACH(t, &spec->tolerations)
-		if ((str_eqz(t->key, key) || !t->key.len) && (str_eqz(t->effect, "NoExecute") || !t->effect.len))
+		if ((str_eqz(t->key, key) || !t->key.len) &&
+			(str_eqz(t->effect, "NoExecute") || !t->effect.len))
 			return true;
 	return false;
 }
 
 static struct meta_v1_status *admit_pod(struct apiserver *s, struct admission_attributes *at)
 {
-	static const char *const keys[] = { "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable" };
+	static const char *const keys[] = { "node.kubernetes.io/not-ready",
+		"node.kubernetes.io/unreachable" };
 	struct core_v1_pod *pod = at->obj;
 	bool missing[ARRAY_LEN(keys)];
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
@@ -20,8 +22,11 @@ static struct meta_v1_status *admit_pod(struct apiserver *s, struct admission_at
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
 		if (!missing[i])
 			continue;
-		*LIST_ADD(at->req->arena, &pod->spec.tolerations) = (struct core_v1_toleration){ .key = str_of(keys[i]), .operator = STR("Exists"),
-			.effect = STR("NoExecute"), .toleration_seconds = SOME(300) };
+		*LIST_ADD(at->req->arena, &pod->spec.tolerations) =
+			(struct core_v1_toleration){ .key = str_of(keys[i]),
+				.operator= STR("Exists"),
+				.effect = STR("NoExecute"),
+				.toleration_seconds = SOME(300) };
 	}
 	return NULL;
 }
@@ -37,10 +42,12 @@ static struct meta_v1_status *admit_node(struct apiserver *s, struct admission_a
 {
 	struct core_v1_node *node = at->obj;
 	LIST_EACH(t, &node->spec.taints)
-		if (str_eqz(t->key, "node.kubernetes.io/not-ready") && str_eqz(t->effect, "NoSchedule"))
+		if (str_eqz(t->key, "node.kubernetes.io/not-ready") &&
+			str_eqz(t->effect, "NoSchedule"))
 			return NULL;
 	*LIST_ADD(at->req->arena, &node->spec.taints) =
-		(struct core_v1_taint){ .key = STR("node.kubernetes.io/not-ready"), .effect = STR("NoSchedule") };
+		(struct core_v1_taint){ .key = STR("node.kubernetes.io/not-ready"),
+			.effect = STR("NoSchedule") };
 	return NULL;
 }
 

@@ -21,17 +21,24 @@ struct pod_view {
 static void view_containers(struct pod_view *v, const struct core_v1_container_items *l)
 {
 	LIST_EACH(c, l)
-		v->containers[v->n++] = (struct container_view){ c->name, c->security_context, &c->ports };
+		v->containers[v->n++] =
+			(struct container_view){ c->name, c->security_context, &c->ports };
 }
 
-static void view_make(struct pod_view *v, const struct core_v1_pod_spec *spec, const struct meta_v1_object_meta *meta, struct arena *a)
+static void view_make(struct pod_view *v, const struct core_v1_pod_spec *spec,
+	const struct meta_v1_object_meta *meta, struct arena *a)
 {
-	size_t most = spec->init_containers.len + spec->containers.len + spec->ephemeral_containers.len;
-	*v = (struct pod_view){ .spec = spec, .meta = meta, .arena = a, .containers = arena_alloc(a, (most + 1) * sizeof(*v->containers)) };
+	size_t most =
+		spec->init_containers.len + spec->containers.len + spec->ephemeral_containers.len;
+	*v = (struct pod_view){ .spec = spec,
+		.meta = meta,
+		.arena = a,
+		.containers = arena_alloc(a, (most + 1) * sizeof(*v->containers)) };
 	view_containers(v, &spec->init_containers);
 	view_containers(v, &spec->containers);
 	LIST_EACH(c, &spec->ephemeral_containers)
-		v->containers[v->n++] = (struct container_view){ c->ephemeral_container_common.name, c->ephemeral_container_common.security_context,
+		v->containers[v->n++] = (struct container_view){ c->ephemeral_container_common.name,
+			c->ephemeral_container_common.security_context,
 			&c->ephemeral_container_common.ports };
 }
 
@@ -43,7 +50,8 @@ static bool put_bad(const struct pod_view *v, bad_fn bad, struct buf *out)
 	size_t n = 0;
 	for (size_t i = 0; i < v->n; i++)
 		if (bad(v, &v->containers[i]))
-			buf_addf(&names, "%s\"" STR_FMT "\"", n++ ? ", " : "", STR_ARG(v->containers[i].name));
+			buf_addf(&names, "%s\"" STR_FMT "\"", n++ ? ", " : "",
+				STR_ARG(v->containers[i].name));
 	if (n)
 		buf_addf(out, "container%s %s", n > 1 ? "s" : "", names.p);
 	return n > 0;
@@ -53,7 +61,8 @@ static bool put_bad(const struct pod_view *v, bad_fn bad, struct buf *out)
 
 static bool bad_escalation(const struct pod_view *v, const struct container_view *c)
 {
-	return !c->sc || !c->sc->allow_privilege_escalation.set || c->sc->allow_privilege_escalation.value;
+	return !c->sc || !c->sc->allow_privilege_escalation.set ||
+		c->sc->allow_privilege_escalation.value;
 }
 
 static bool check_escalation(const struct pod_view *v, struct buf *out)
@@ -66,8 +75,9 @@ static bool check_escalation(const struct pod_view *v, struct buf *out)
 
 static bool default_capability(struct str cap)
 {
-	static const char *const ok[] = { "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-		"SETPCAP", "SETUID", "SYS_CHROOT" };
+	static const char *const ok[] = { "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER",
+		"FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP",
+		"SETUID", "SYS_CHROOT" };
 	for (size_t i = 0; i < ARRAY_LEN(ok); i++)
 		if (str_eqz(cap, ok[i]))
 			return true;
@@ -92,7 +102,8 @@ static bool check_capabilities(const struct pod_view *v, struct buf *out)
 		const struct core_v1_security_context *sc = v->containers[i].sc;
 		for (size_t k = 0; sc && sc->capabilities && k < sc->capabilities->add.len; k++)
 			if (!default_capability(sc->capabilities->add.items[k]))
-				buf_addf(out, "%s\"" STR_FMT "\"", n++ ? ", " : "", STR_ARG(sc->capabilities->add.items[k]));
+				buf_addf(out, "%s\"" STR_FMT "\"", n++ ? ", " : "",
+					STR_ARG(sc->capabilities->add.items[k]));
 	}
 	buf_addz(out, " in securityContext.capabilities.add");
 	return true;
@@ -100,7 +111,8 @@ static bool check_capabilities(const struct pod_view *v, struct buf *out)
 
 static bool bad_drop(const struct pod_view *v, const struct container_view *c)
 {
-	return !c->sc || !c->sc->capabilities || !str_list_has(&c->sc->capabilities->drop, STR("ALL"));
+	return !c->sc || !c->sc->capabilities ||
+		!str_list_has(&c->sc->capabilities->drop, STR("ALL"));
 }
 
 static bool bad_add(const struct pod_view *v, const struct container_view *c)
@@ -119,13 +131,18 @@ static bool check_drop(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf add = { 0 };
 	if (!put_bad(v, bad_add, &add))
 		return drop;
-	buf_addf(out, "%s%s must not include capabilities other than \"NET_BIND_SERVICE\" in securityContext.capabilities.add", drop ? "; " : "", add.p);
+	buf_addf(out,
+		"%s%s must not include capabilities other than \"NET_BIND_SERVICE\" in securityContext.capabilities.add",
+		drop ? "; " : "", add.p);
 	return true;
 }
 
 static bool check_namespaces(const struct pod_view *v, struct buf *out)
 {
-	const struct { bool on; const char *name; } rows[] = { { v->spec->host_network, "hostNetwork" }, { v->spec->host_pid, "hostPID" },
+	const struct {
+		bool on;
+		const char *name;
+	} rows[] = { { v->spec->host_network, "hostNetwork" }, { v->spec->host_pid, "hostPID" },
 		{ v->spec->host_ipc, "hostIPC" } };
 	size_t n = 0;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -209,12 +226,13 @@ static bool check_volumes(const struct pod_view *v, struct buf *out)
 	size_t n = 0;
 	LIST_EACH(vol, &v->spec->volumes) {
 		const struct core_v1_volume_source *s = &vol->volume_source;
-		if (s->config_map || s->csi || s->downward_api || s->empty_dir || s->ephemeral || s->persistent_volume_claim || s->projected ||
-			s->secret || s->image)
+		if (s->config_map || s->csi || s->downward_api || s->empty_dir || s->ephemeral ||
+			s->persistent_volume_claim || s->projected || s->secret || s->image)
 			continue;
 		const char *type = volume_type(s);
 		if (strcmp(type, "unknown") != 0)
-			buf_addf(out, "%svolume \"" STR_FMT "\" uses restricted volume type \"%s\"", n++ ? ", " : "", STR_ARG(vol->name), type);
+			buf_addf(out, "%svolume \"" STR_FMT "\" uses restricted volume type \"%s\"",
+				n++ ? ", " : "", STR_ARG(vol->name), type);
 	}
 	return n > 0;
 }
@@ -248,13 +266,15 @@ static bool check_user(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf names = { 0 };
 	bool some = put_bad(v, bad_user, &names);
 	if (pod || some)
-		buf_addf(out, "%s%s%s must not set runAsUser=0", pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
+		buf_addf(out, "%s%s%s must not set runAsUser=0", pod ? "pod" : "",
+			pod && some ? " and " : "", some ? names.p : "");
 	return pod || some;
 }
 
 static bool forbidden_selinux(const struct core_v1_se_linux_options *o)
 {
-	static const char *const types[] = { "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t" };
+	static const char *const types[] = { "", "container_t", "container_init_t",
+		"container_kvm_t", "container_engine_t" };
 	bool type_ok = false;
 	if (!o)
 		return false;
@@ -275,13 +295,15 @@ static bool check_selinux(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf names = { 0 };
 	bool some = put_bad(v, bad_selinux, &names);
 	if (pod || some)
-		buf_addf(out, "%s%s%s set forbidden securityContext.seLinuxOptions", pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
+		buf_addf(out, "%s%s%s set forbidden securityContext.seLinuxOptions",
+			pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
 	return pod || some;
 }
 
 static bool bad_unconfined(const struct pod_view *v, const struct container_view *c)
 {
-	return c->sc && c->sc->seccomp_profile && str_eqz(c->sc->seccomp_profile->type, "Unconfined");
+	return c->sc && c->sc->seccomp_profile &&
+		str_eqz(c->sc->seccomp_profile->type, "Unconfined");
 }
 
 static bool check_seccomp(const struct pod_view *v, struct buf *out)
@@ -291,8 +313,9 @@ static bool check_seccomp(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf names = { 0 };
 	bool some = put_bad(v, bad_unconfined, &names);
 	if (pod || some)
-		buf_addf(out, "%s%s%s must not set securityContext.seccompProfile.type to \"Unconfined\"", pod ? "pod" : "", pod && some ? " and " : "",
-			some ? names.p : "");
+		buf_addf(out,
+			"%s%s%s must not set securityContext.seccompProfile.type to \"Unconfined\"",
+			pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
 	return pod || some;
 }
 
@@ -305,7 +328,8 @@ static bool bad_seccomp(const struct pod_view *v, const struct container_view *c
 {
 	if (c->sc && c->sc->seccomp_profile)
 		return !good_seccomp(c->sc->seccomp_profile);
-	return !v->spec->security_context || !good_seccomp(v->spec->security_context->seccomp_profile);
+	return !v->spec->security_context ||
+		!good_seccomp(v->spec->security_context->seccomp_profile);
 }
 
 static bool check_seccomp_set(const struct pod_view *v, struct buf *out)
@@ -313,7 +337,9 @@ static bool check_seccomp_set(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf names = { 0 };
 	if (!put_bad(v, bad_seccomp, &names))
 		return false;
-	buf_addf(out, "pod or %s must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"", names.p);
+	buf_addf(out,
+		"pod or %s must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
+		names.p);
 	return true;
 }
 
@@ -334,17 +360,23 @@ static bool check_apparmor(const struct pod_view *v, struct buf *out)
 	CLEAN_BUF struct buf names = { 0 };
 	bool some = put_bad(v, bad_apparmor, &names);
 	if (pod || some)
-		buf_addf(out, "%s%s%s must not set AppArmor profile type to \"Unconfined\"", pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
+		buf_addf(out, "%s%s%s must not set AppArmor profile type to \"Unconfined\"",
+			pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
 	return pod || some;
 }
 
 static bool check_sysctls(const struct pod_view *v, struct buf *out)
 {
-	static const char *const safe[] = { "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
-		"net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
-		"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem" };
+	static const char *const safe[] = { "kernel.shm_rmid_forced",
+		"net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
+		"net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+		"net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
+		"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
+		"net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem" };
 	size_t n = 0;
-	LIST_EACH(s, v->spec->security_context ? &v->spec->security_context->sysctls : &(struct core_v1_sysctl_items){ 0 }) {
+	LIST_EACH(s,
+		v->spec->security_context ? &v->spec->security_context->sysctls
+					  : &(struct core_v1_sysctl_items){ 0 }) {
 		bool ok = false;
 		for (size_t i = 0; i < ARRAY_LEN(safe); i++)
 			ok |= str_eqz(s->name, safe[i]);
@@ -366,12 +398,13 @@ static bool bad_host_process(const struct pod_view *v, const struct container_vi
 
 static bool check_host_process(const struct pod_view *v, struct buf *out)
 {
-	bool pod = v->spec->security_context && host_process(v->spec->security_context->windows_options);
+	bool pod = v->spec->security_context &&
+		host_process(v->spec->security_context->windows_options);
 	CLEAN_BUF struct buf names = { 0 };
 	bool some = put_bad(v, bad_host_process, &names);
 	if (pod || some)
-		buf_addf(out, "%s%s%s must not set securityContext.windowsOptions.hostProcess=true", pod ? "pod" : "", pod && some ? " and " : "",
-			some ? names.p : "");
+		buf_addf(out, "%s%s%s must not set securityContext.windowsOptions.hostProcess=true",
+			pod ? "pod" : "", pod && some ? " and " : "", some ? names.p : "");
 	return pod || some;
 }
 
@@ -404,7 +437,8 @@ static void evaluate(const struct pod_view *v, unsigned level, struct buf *out)
 	for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
 		CLEAN_BUF struct buf detail = { 0 };
 		if ((checks[i].levels & level) && checks[i].check(v, &detail))
-			buf_addf(out, "%s%s (%s)", out->len ? ", " : "", checks[i].reason, detail.p);
+			buf_addf(
+				out, "%s%s (%s)", out->len ? ", " : "", checks[i].reason, detail.p);
 	}
 }
 
@@ -417,7 +451,9 @@ static unsigned level_of(const struct object *ns, const char *label, struct str 
 			continue;
 		*ret_text = ns->labels[i].value;
 		/* what is no level was meant to be one: the strictest, as upstream */
-		return str_eqz(*ret_text, "privileged") ? 0 : str_eqz(*ret_text, "baseline") ? BASELINE : RESTRICTED;
+		return str_eqz(*ret_text, "privileged")  ? 0
+			: str_eqz(*ret_text, "baseline") ? BASELINE
+							 : RESTRICTED;
 	}
 	return 0;
 }
@@ -429,7 +465,8 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 	struct str enforce, warn;
 	if (lookup_object(s, s->known.namespaces, STR_NONE, at->req->ns, &ns) != 0)
 		return NULL;
-	unsigned enforced = level_of(ns, "pod-security.kubernetes.io/enforce", &enforce), warned = level_of(ns, "pod-security.kubernetes.io/warn", &warn);
+	unsigned enforced = level_of(ns, "pod-security.kubernetes.io/enforce", &enforce),
+		 warned = level_of(ns, "pod-security.kubernetes.io/warn", &warn);
 	if (!enforced && !warned)
 		return NULL;
 	const struct core_v1_pod_spec *spec = pod_spec_of(at->type, at->obj, &meta);
@@ -441,14 +478,16 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 	if (enforced && at->type == &core_v1_pod_type) {
 		evaluate(&v, enforced, &text);
 		if (text.len)
-			return deny(at, "violates PodSecurity \"" STR_FMT ":latest\": %s", STR_ARG(enforce), text.p);
+			return deny(at, "violates PodSecurity \"" STR_FMT ":latest\": %s",
+				STR_ARG(enforce), text.p);
 	}
 	buf_clear(&text);
 	if (warned)
 		evaluate(&v, warned, &text);
 	if (warned && text.len)
-		*LIST_ADD(at->req->arena, &at->req->warnings) =
-			arena_fmt(at->req->arena, "would violate PodSecurity \"" STR_FMT ":latest\": %s", STR_ARG(warn), text.p);
+		*LIST_ADD(at->req->arena, &at->req->warnings) = arena_fmt(at->req->arena,
+			"would violate PodSecurity \"" STR_FMT ":latest\": %s", STR_ARG(warn),
+			text.p);
 	return NULL;
 }
 

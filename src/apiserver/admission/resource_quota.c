@@ -10,11 +10,12 @@ struct flight {
 	struct list in;
 	struct apiserver *server;
 	struct arena *arena;
-	struct registry_request req;   /* resource and ns alone */
+	struct registry_request req; /* resource and ns alone */
 	struct admission_attributes at;
 	uint64_t until_ns;
 };
-static pthread_mutex_t flights_lock = PTHREAD_MUTEX_INITIALIZER; /* guards flights; held from a judgement until its flight is noted */
+static pthread_mutex_t flights_lock =
+	PTHREAD_MUTEX_INITIALIZER; /* guards flights; held from a judgement until its flight is noted */
 static struct list flights = LIST_INIT(flights);
 
 struct usage {
@@ -47,7 +48,8 @@ static bool best_effort(const struct core_v1_pod_spec *s)
 	return true;
 }
 
-static bool scope_fits(struct str scope, struct str operator, const struct str_list *values, const struct core_v1_pod_spec *s)
+static bool scope_fits(struct str scope, struct str operator, const struct str_list * values,
+	const struct core_v1_pod_spec *s)
 {
 	if (str_eqz(scope, "Terminating"))
 		return s->active_deadline_seconds.set;
@@ -64,7 +66,8 @@ static bool scope_fits(struct str scope, struct str operator, const struct str_l
 		return in;
 	if (str_eqz(operator, "NotIn"))
 		return !in;
-	return str_eqz(operator, "DoesNotExist") ? !s->priority_class_name.len : s->priority_class_name.len > 0;
+	return str_eqz(operator, "DoesNotExist") ? !s->priority_class_name.len
+						 : s->priority_class_name.len > 0;
 }
 
 static bool quota_fits(const struct core_v1_resource_quota *q, const struct core_v1_pod_spec *s)
@@ -78,7 +81,7 @@ static bool quota_fits(const struct core_v1_resource_quota *q, const struct core
 			return false;
 	if (spec->scope_selector)
 		LIST_EACH(m, &spec->scope_selector->match_expressions)
-			if (!scope_fits(m->scope_name, m->operator, &m->values, s))
+			if (!scope_fits(m->scope_name, m->operator, & m->values, s))
 				return false;
 	return true;
 }
@@ -92,19 +95,22 @@ static bool compute_name(struct str name, bool *ret_limits, struct str *ret_reso
 		*ret_resource = str_from(name, strlen("limits."));
 	else if (str_has_prefix(name, STR("requests.")))
 		*ret_resource = str_from(name, strlen("requests."));
-	else if (str_eqz(name, "cpu") || str_eqz(name, "memory") || str_eqz(name, "ephemeral-storage"))
+	else if (str_eqz(name, "cpu") || str_eqz(name, "memory") ||
+		str_eqz(name, "ephemeral-storage"))
 		*ret_resource = name;
 	else
 		return false;
 	return !str_eqz(*ret_resource, "storage");
 }
 
-static struct quantity containers_take(const struct core_v1_container_items *l, bool limits, struct str resource, bool most)
+static struct quantity containers_take(
+	const struct core_v1_container_items *l, bool limits, struct str resource, bool most)
 {
 	struct quantity sum = { .format = 'D' };
 	LIST_EACH(c, l) {
 		struct quantity x;
-		struct str text = str_map_get(limits ? &c->resources.limits : &c->resources.requests, resource);
+		struct str text = str_map_get(
+			limits ? &c->resources.limits : &c->resources.requests, resource);
 		if (!text.p || quantity_parse(text, &x) < 0)
 			continue;
 		sum = !most ? quantity_add(x, sum) : quantity_cmp(x, sum) > 0 ? x : sum;
@@ -120,7 +126,8 @@ static struct quantity pod_takes(const struct core_v1_pod_spec *s, struct str na
 		return (struct quantity){ .nano = 1000000000, .format = 'D' };
 	if (!compute_name(name, &limits, &resource))
 		return (struct quantity){ .format = 'D' };
-	struct quantity run = containers_take(&s->containers, limits, resource, false), init = containers_take(&s->init_containers, limits, resource, true);
+	struct quantity run = containers_take(&s->containers, limits, resource, false),
+			init = containers_take(&s->init_containers, limits, resource, true);
 	return quantity_cmp(init, run) > 0 ? init : run;
 }
 
@@ -129,7 +136,8 @@ static bool each_pod(void *arg, struct object *o)
 	struct usage *u = arg;
 	struct str phase = object_field(o, STR("status.phase"));
 	void *obj;
-	if (str_eqz(phase, "Succeeded") || str_eqz(phase, "Failed") || registry_decode(u->server->known.pods, o, u->arena, &obj, NULL) < 0)
+	if (str_eqz(phase, "Succeeded") || str_eqz(phase, "Failed") ||
+		registry_decode(u->server->known.pods, o, u->arena, &obj, NULL) < 0)
 		return true;
 	const struct core_v1_pod *pod = obj;
 	if (quota_fits(u->quota, &pod->spec))
@@ -154,7 +162,9 @@ static bool each_service(void *arg, struct object *o)
 {
 	struct usage *u = arg;
 	struct str type = object_field(o, STR("spec.type"));
-	bool counts = str_eqz(u->name, "services.loadbalancers") ? str_eqz(type, "LoadBalancer") : str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort");
+	bool counts = str_eqz(u->name, "services.loadbalancers")
+		? str_eqz(type, "LoadBalancer")
+		: str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort");
 	if (counts)
 		u->sum.nano += 1000000000;
 	return true;
@@ -169,11 +179,13 @@ static bool each_any(void *arg, struct object *o)
 /* ---- judging ---- */
 
 /* How much of `name` the new object takes; false: it has nothing to do with it. */
-static bool object_takes(const struct admission_attributes *at, struct str name, struct quantity *ret)
+static bool object_takes(
+	const struct admission_attributes *at, struct str name, struct quantity *ret)
 {
 	struct str gr = at->req->resource->group_resource;
 	const struct quantity one = { .nano = 1000000000, .format = 'D' };
-	struct str counted = str_has_prefix(name, STR("count/")) ? str_from(name, strlen("count/")) : name;
+	struct str counted =
+		str_has_prefix(name, STR("count/")) ? str_from(name, strlen("count/")) : name;
 	if (at->type == &core_v1_pod_type) {
 		*ret = pod_takes(&((const struct core_v1_pod *)at->obj)->spec, name);
 		return ret->nano > 0;
@@ -187,11 +199,16 @@ static bool object_takes(const struct admission_attributes *at, struct str name,
 		*ret = one;
 		if (str_eqz(name, "services.loadbalancers"))
 			return str_eqz(type, "LoadBalancer");
-		return str_eqz(name, "services.nodeports") && (str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort"));
+		return str_eqz(name, "services.nodeports") &&
+			(str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort"));
 	}
 	if (at->type == &core_v1_persistent_volume_claim_type && str_eqz(name, "requests.storage"))
-		return quantity_parse(str_map_get(&((const struct core_v1_persistent_volume_claim *)at->obj)->spec.resources.requests,
-			STR("storage")), ret) == 0;
+		return quantity_parse(
+			       str_map_get(
+				       &((const struct core_v1_persistent_volume_claim *)at->obj)
+						->spec.resources.requests,
+				       STR("storage")),
+			       ret) == 0;
 	return false;
 }
 
@@ -207,8 +224,11 @@ static void flight_note(struct apiserver *s, const struct admission_attributes *
 	struct arena *a = arena_new(0);
 	struct flight *f = arena_alloc(a, sizeof(*f));
 
-	*f = (struct flight){ .server = s, .arena = a, .req = { .resource = at->req->resource, .ns = arena_str(a, at->req->ns) },
-		.at = { .type = at->type, .obj = model_copy(at->type, at->obj, a) }, .until_ns = clock_real.mono_ns(&clock_real) + FLIGHT_NS };
+	*f = (struct flight){ .server = s,
+		.arena = a,
+		.req = { .resource = at->req->resource, .ns = arena_str(a, at->req->ns) },
+		.at = { .type = at->type, .obj = model_copy(at->type, at->obj, a) },
+		.until_ns = clock_real.mono_ns(&clock_real) + FLIGHT_NS };
 	f->at.req = &f->req;
 	list_insert(&flights, &f->in);
 }
@@ -223,7 +243,9 @@ static void flights_settle(struct apiserver *s)
 		struct object *o = NULL;
 
 		if (f->until_ns <= now ||
-			(f->server == s && lookup_object(s, f->req.resource, f->req.ns, model_meta(f->at.type, f->at.obj)->name, &o) == 0))
+			(f->server == s &&
+				lookup_object(s, f->req.resource, f->req.ns,
+					model_meta(f->at.type, f->at.obj)->name, &o) == 0))
 			flight_end(f);
 		object_unref(o);
 	}
@@ -235,9 +257,11 @@ static void add_flights(struct usage *u, const struct admission_attributes *at, 
 		struct flight *f = list_entry(it, struct flight, in);
 		struct quantity takes;
 
-		if (f->server != u->server || f->req.resource != at->req->resource || !str_eq(f->req.ns, u->ns))
+		if (f->server != u->server || f->req.resource != at->req->resource ||
+			!str_eq(f->req.ns, u->ns))
 			continue;
-		if (f->at.type == &core_v1_pod_type && !quota_fits(u->quota, &((const struct core_v1_pod *)f->at.obj)->spec))
+		if (f->at.type == &core_v1_pod_type &&
+			!quota_fits(u->quota, &((const struct core_v1_pod *)f->at.obj)->spec))
 			continue;
 		if (object_takes(&f->at, name, &takes))
 			u->sum = quantity_add(u->sum, takes);
@@ -260,21 +284,25 @@ static struct quantity used(struct usage *u, const struct admission_attributes *
 	return u->sum;
 }
 
-static struct str must_specify(const struct admission_attributes *at, const struct core_v1_resource_quota *q)
+static struct str must_specify(
+	const struct admission_attributes *at, const struct core_v1_resource_quota *q)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	const struct core_v1_pod_spec *s = &((const struct core_v1_pod *)at->obj)->spec;
 	for (size_t i = 0; i < q->spec.hard.len; i++) {
 		struct str name = q->spec.hard.items[i].key, resource;
 		bool limits;
-		if (!compute_name(name, &limits, &resource) || !(str_eqz(resource, "cpu") || str_eqz(resource, "memory")))
+		if (!compute_name(name, &limits, &resource) ||
+			!(str_eqz(resource, "cpu") || str_eqz(resource, "memory")))
 			continue;
 		CLEAN_BUF struct buf who = { 0 };
 		LIST_EACH(c, &s->containers)
-			if (!str_map_has(limits ? &c->resources.limits : &c->resources.requests, resource))
+			if (!str_map_has(limits ? &c->resources.limits : &c->resources.requests,
+				    resource))
 				buf_addf(&who, "%s" STR_FMT, who.len ? "," : "", STR_ARG(c->name));
 		if (who.len)
-			buf_addf(&b, "%s" STR_FMT " for: %s", b.len ? "; " : "", STR_ARG(name), who.p);
+			buf_addf(&b, "%s" STR_FMT " for: %s", b.len ? "; " : "", STR_ARG(name),
+				who.p);
 	}
 	return arena_str(at->req->arena, buf_str(&b));
 }
@@ -286,14 +314,16 @@ static void put_amount(struct buf *out, struct str name, struct quantity q)
 	buf_addf(out, "%s" STR_FMT "=%s", out->len ? "," : "", STR_ARG(name), text);
 }
 
-static struct meta_v1_status *judge(struct usage *u, const struct admission_attributes *at, const struct core_v1_resource_quota *q)
+static struct meta_v1_status *judge(struct usage *u, const struct admission_attributes *at,
+	const struct core_v1_resource_quota *q)
 {
 	CLEAN_BUF struct buf asked = { 0 }, taken = { 0 }, most = { 0 };
 	u->quota = q;
 	for (size_t i = 0; i < q->spec.hard.len; i++) {
 		struct quantity want, have, hard;
 		struct str name = q->spec.hard.items[i].key;
-		if (!object_takes(at, name, &want) || quantity_parse(q->spec.hard.items[i].value, &hard) < 0)
+		if (!object_takes(at, name, &want) ||
+			quantity_parse(q->spec.hard.items[i].value, &hard) < 0)
 			continue;
 		have = used(u, at, name);
 		if (quantity_cmp(quantity_add(have, want), hard) <= 0)
@@ -304,19 +334,22 @@ static struct meta_v1_status *judge(struct usage *u, const struct admission_attr
 	}
 	if (!asked.len)
 		return NULL;
-	return deny(at, "exceeded quota: " STR_FMT ", requested: %s, used: %s, limited: %s", STR_ARG(q->metadata.name), asked.p, taken.p, most.p);
+	return deny(at, "exceeded quota: " STR_FMT ", requested: %s, used: %s, limited: %s",
+		STR_ARG(q->metadata.name), asked.p, taken.p, most.p);
 }
 
 static struct meta_v1_status *judge_all(struct usage *up, const struct admission_attributes *at)
 {
 	struct usage u = *up;
-	const struct core_v1_pod_spec *spec = at->type == &core_v1_pod_type ? &((const struct core_v1_pod *)at->obj)->spec : NULL;
+	const struct core_v1_pod_spec *spec =
+		at->type == &core_v1_pod_type ? &((const struct core_v1_pod *)at->obj)->spec : NULL;
 	for (size_t i = 0; i < u.n_quotas; i++) {
 		if (!quota_fits(u.quotas[i], spec))
 			continue;
 		struct str missing = spec ? must_specify(at, u.quotas[i]) : STR_NONE;
 		if (missing.len)
-			return deny(at, "failed quota: " STR_FMT ": must specify " STR_FMT, STR_ARG(u.quotas[i]->metadata.name), STR_ARG(missing));
+			return deny(at, "failed quota: " STR_FMT ": must specify " STR_FMT,
+				STR_ARG(u.quotas[i]->metadata.name), STR_ARG(missing));
 		struct meta_v1_status *st = judge(&u, at, u.quotas[i]);
 		if (st)
 			return st;

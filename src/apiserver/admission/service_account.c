@@ -9,14 +9,16 @@ static bool automount(const struct core_v1_pod *pod, const struct core_v1_servic
 {
 	if (pod->spec.automount_service_account_token.set)
 		return pod->spec.automount_service_account_token.value;
-	return !sa->automount_service_account_token.set || sa->automount_service_account_token.value;
+	return !sa->automount_service_account_token.set ||
+		sa->automount_service_account_token.value;
 }
 
 static void add_volume(struct arena *a, struct core_v1_pod_spec *spec, struct str name)
 {
 	struct core_v1_volume *v = LIST_ADD(a, &spec->volumes);
 	v->name = name;
-	struct core_v1_projected_volume_source *p = v->volume_source.projected = arena_alloc(a, sizeof(*p));
+	struct core_v1_projected_volume_source *p = v->volume_source.projected =
+		arena_alloc(a, sizeof(*p));
 	p->default_mode = (struct opt_int32)SOME(0644);
 	struct core_v1_service_account_token_projection *token = arena_alloc(a, sizeof(*token));
 	token->path = STR("token");
@@ -50,7 +52,8 @@ static struct str volume_name(struct arena *a, const struct core_v1_pod_spec *sp
 	return arena_fmt(a, VOLUME_PREFIX "%s", suffix);
 }
 
-static bool add_mounts(struct arena *a, struct core_v1_container_items *containers, struct str volume)
+static bool add_mounts(
+	struct arena *a, struct core_v1_container_items *containers, struct str volume)
 {
 	bool any = false;
 	LIST_EACH(c, containers) {
@@ -68,16 +71,20 @@ static bool add_mounts(struct arena *a, struct core_v1_container_items *containe
 	return any;
 }
 
-static struct meta_v1_status *mirror_pod(const struct admission_attributes *at, const struct core_v1_pod *pod)
+static struct meta_v1_status *mirror_pod(
+	const struct admission_attributes *at, const struct core_v1_pod *pod)
 {
 	if (pod->spec.service_account_name.len)
 		return deny(at, "a mirror pod may not reference service accounts");
 	LIST_EACH(v, &pod->spec.volumes) {
 		if (v->volume_source.secret)
 			return deny(at, "a mirror pod may not reference secrets");
-		LIST_EACH(p, v->volume_source.projected ? &v->volume_source.projected->sources : &(struct core_v1_volume_projection_items){ 0 })
+		LIST_EACH(p,
+			v->volume_source.projected ? &v->volume_source.projected->sources
+						   : &(struct core_v1_volume_projection_items){ 0 })
 			if (p->service_account_token)
-				return deny(at, "a mirror pod may not use service account token projections");
+				return deny(at,
+					"a mirror pod may not use service account token projections");
 	}
 	return NULL;
 }
@@ -94,7 +101,9 @@ static struct meta_v1_status *admit(struct apiserver *s, struct admission_attrib
 	struct core_v1_service_account *sa;
 	struct str name = pod->spec.service_account_name;
 	if (lookup(s, s->known.service_accounts, at->req->ns, name, a, &sa) != 0)
-		return deny(at, "error looking up service account " STR_FMT "/" STR_FMT ": serviceaccount \"" STR_FMT "\" not found",
+		return deny(at,
+			"error looking up service account " STR_FMT "/" STR_FMT
+			": serviceaccount \"" STR_FMT "\" not found",
 			STR_ARG(at->req->ns), STR_ARG(name), STR_ARG(name));
 	if (automount(pod, sa)) {
 		bool there;

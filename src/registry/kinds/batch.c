@@ -11,9 +11,11 @@ static void fill_spec(struct batch_v1_job_spec *s, struct arena *a)
 	if (!s->parallelism.set)
 		s->parallelism = (struct opt_int32)SOME(1);
 	if (!s->backoff_limit.set)
-		s->backoff_limit = (struct opt_int32)SOME(s->backoff_limit_per_index.set ? INT32_MAX : 6);
+		s->backoff_limit =
+			(struct opt_int32)SOME(s->backoff_limit_per_index.set ? INT32_MAX : 6);
 	if (!s->pod_replacement_policy.p)
-		s->pod_replacement_policy = s->pod_failure_policy ? STR("Failed") : STR("TerminatingOrFailed");
+		s->pod_replacement_policy =
+			s->pod_failure_policy ? STR("Failed") : STR("TerminatingOrFailed");
 }
 
 static void job_fill(struct write *w, void *obj)
@@ -36,12 +38,14 @@ static void job_prepare_create(struct write *w)
 	LIST_EACH(p, &old)
 		str_map_set(w->arena, &t->labels, p->key, p->value);
 	str_map_set(w->arena, &t->labels, STR("controller-uid"), j->metadata.uid);
-	str_map_set(w->arena, &t->labels, STR("batch.kubernetes.io/controller-uid"), j->metadata.uid);
+	str_map_set(
+		w->arena, &t->labels, STR("batch.kubernetes.io/controller-uid"), j->metadata.uid);
 	str_map_set(w->arena, &t->labels, STR("job-name"), j->metadata.name);
 	str_map_set(w->arena, &t->labels, STR("batch.kubernetes.io/job-name"), j->metadata.name);
 	if (!j->spec.selector)
 		j->spec.selector = arena_alloc(w->arena, sizeof(*j->spec.selector));
-	str_map_set(w->arena, &j->spec.selector->match_labels, STR("batch.kubernetes.io/controller-uid"), j->metadata.uid);
+	str_map_set(w->arena, &j->spec.selector->match_labels,
+		STR("batch.kubernetes.io/controller-uid"), j->metadata.uid);
 }
 
 static void job_prepare_update(struct write *w)
@@ -51,10 +55,13 @@ static void job_prepare_update(struct write *w)
 		j->spec.selector = old->spec.selector;
 }
 
-static void check_restart(const struct core_v1_pod_template_spec *t, const struct at *at, struct causes *cs)
+static void check_restart(
+	const struct core_v1_pod_template_spec *t, const struct at *at, struct causes *cs)
 {
-	if (!str_eqz(t->spec.restart_policy, "OnFailure") && !str_eqz(t->spec.restart_policy, "Never"))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(AT(at, "spec"), "restartPolicy"), shown(t->spec.restart_policy),
+	if (!str_eqz(t->spec.restart_policy, "OnFailure") &&
+		!str_eqz(t->spec.restart_policy, "Never"))
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(AT(at, "spec"), "restartPolicy"),
+			shown(t->spec.restart_policy),
 			"supported values: \"OnFailure\", \"Never\"");
 }
 
@@ -85,9 +92,13 @@ static void job_validate_update(struct write *w, struct causes *cs)
 	struct batch_v1_job *j = w->obj, *old = w->old;
 	bool suspended = old->spec.suspend.value && time_is_zero(old->status.start_time);
 	bool indexed = str_eqz(j->spec.completion_mode, "Indexed");
-	if (!suspended && !model_equal(&core_v1_pod_template_spec_type, &j->spec.template, &old->spec.template))
+	if (!suspended &&
+		!model_equal(
+			&core_v1_pod_template_spec_type, &j->spec.template, &old->spec.template))
 		INVALID(cs, AT(&root, "template"), STR_NONE, IMMUTABLE);
-	if (!indexed && (j->spec.completions.set != old->spec.completions.set || j->spec.completions.value != old->spec.completions.value))
+	if (!indexed &&
+		(j->spec.completions.set != old->spec.completions.set ||
+			j->spec.completions.value != old->spec.completions.value))
 		INVALID_NUM(cs, AT(&root, "completions"), j->spec.completions.value, IMMUTABLE);
 }
 
@@ -112,7 +123,8 @@ static void cron_fill(struct write *w, void *obj)
 /* Five fields, or a name or interval after @. Ranges are the controller's to read; here only what cannot be one is refused. */
 static bool schedule_ok(struct str s)
 {
-	static const char *const names[] = { "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly", NULL };
+	static const char *const names[] = { "@yearly", "@annually", "@monthly", "@weekly",
+		"@daily", "@midnight", "@hourly", NULL };
 	int64_t every;
 	size_t fields = 0;
 	if (str_has_prefix(s, STR("@every ")))
@@ -124,7 +136,8 @@ static bool schedule_ok(struct str s)
 		bool space = c == ' ' || c == '\t';
 		if (!space && (i == 0 || s.p[i - 1] == ' ' || s.p[i - 1] == '\t'))
 			fields++;
-		if (!space && !strchr("*/,-?#", c) && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z') && !(c >= 'a' && c <= 'z'))
+		if (!space && !strchr("*/,-?#", c) && !(c >= '0' && c <= '9') &&
+			!(c >= 'A' && c <= 'Z') && !(c >= 'a' && c <= 'z'))
 			return false;
 	}
 	return fields == 5;
@@ -134,13 +147,17 @@ static void cron_validate(struct write *w, struct causes *cs)
 {
 	struct batch_v1_cron_job *c = w->obj;
 	const struct at *job = AT(AT(&root, "jobTemplate"), "spec");
-	if (c->spec.schedule.len && (str_has_prefix(c->spec.schedule, STR("TZ=")) || str_has_prefix(c->spec.schedule, STR("CRON_TZ="))))
-		INVALID(cs, AT(&root, "schedule"), c->spec.schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+	if (c->spec.schedule.len &&
+		(str_has_prefix(c->spec.schedule, STR("TZ=")) ||
+			str_has_prefix(c->spec.schedule, STR("CRON_TZ="))))
+		INVALID(cs, AT(&root, "schedule"), c->spec.schedule,
+			"cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
 	else if (c->spec.schedule.len && !schedule_ok(c->spec.schedule))
-		cause_at(cs, CAUSE_INVALID, AT(&root, "schedule"), c->spec.schedule, "expected exactly 5 fields, found " STR_FMT,
-			STR_ARG(c->spec.schedule));
+		cause_at(cs, CAUSE_INVALID, AT(&root, "schedule"), c->spec.schedule,
+			"expected exactly 5 fields, found " STR_FMT, STR_ARG(c->spec.schedule));
 	if (w->operation == VERB_CREATE && c->metadata.name.len > 52)
-		INVALID(cs, AT(AT(NULL, "metadata"), "name"), c->metadata.name, "must be no more than 52 characters");
+		INVALID(cs, AT(AT(NULL, "metadata"), "name"), c->metadata.name,
+			"must be no more than 52 characters");
 	template_validate(&c->spec.job_template.spec.template, AT(job, "template"), false, cs);
 	check_restart(&c->spec.job_template.spec.template, AT(job, "template"), cs);
 }

@@ -9,14 +9,15 @@ enum { MAX_ADDRESSES = 65536, PROTOCOLS = 3 };
 
 struct range {
 	uint64_t *bits;
-	uint64_t *under_way;                 /* of a shared store: claims of writes that are not stored yet; NULL: in bits too */
-	uint32_t size, reserved;             /* offsets 0 … size - 1; those below reserved are chosen last */
+	uint64_t *
+		under_way; /* of a shared store: claims of writes that are not stored yet; NULL: in bits too */
+	uint32_t size, reserved; /* offsets 0 … size - 1; those below reserved are chosen last */
 };
 struct service_claims {
 	pthread_mutex_t lock;
 	uint32_t network, mask_len, host_first;
 	char cidr[32];
-	struct range addresses;              /* offset from the network's address */
+	struct range addresses; /* offset from the network's address */
 	struct range ports[PROTOCOLS];
 	int port_first, port_last;
 	uint32_t random;
@@ -61,7 +62,8 @@ static bool choose_in(struct range *r, uint32_t from, uint32_t to, uint32_t star
 static bool choose(struct range *r, uint32_t first, uint32_t start, uint32_t *ret)
 {
 	uint32_t low = MAX(first, MIN(r->reserved, r->size));
-	return (low < r->size && choose_in(r, low, r->size, start, ret)) || (first < low && choose_in(r, first, low, start, ret));
+	return (low < r->size && choose_in(r, low, r->size, start, ret)) ||
+		(first < low && choose_in(r, first, low, start, ret));
 }
 
 static void range_init(struct range *r, uint32_t size, uint32_t reserved)
@@ -71,22 +73,28 @@ static void range_init(struct range *r, uint32_t size, uint32_t reserved)
 	r->bits = xcalloc(size / 64 + 1, sizeof(*r->bits));
 }
 
-int claims_new(const char *cidr, int port_first, int port_last, struct service_claims **ret, struct err *err)
+int claims_new(const char *cidr, int port_first, int port_last, struct service_claims **ret,
+	struct err *err)
 {
 	struct str address, bits;
 	int64_t len;
 	uint32_t network;
-	if (!str_cut(str_of(cidr), '/', &address, &bits) || !parse_ipv4(address, &network) || str_to_i64(bits, &len) || len < 8 || len > 30)
-		return err_set(err, -EINVAL, "service range \"%s\" cannot be used: it is an IPv4 network such as 10.43.0.0/16", cidr);
+	if (!str_cut(str_of(cidr), '/', &address, &bits) || !parse_ipv4(address, &network) ||
+		str_to_i64(bits, &len) || len < 8 || len > 30)
+		return err_set(err, -EINVAL,
+			"service range \"%s\" cannot be used: it is an IPv4 network such as 10.43.0.0/16",
+			cidr);
 	if (port_first < 1 || port_last > 65535 || port_first > port_last)
-		return err_set(err, -EINVAL, "node port range %d-%d cannot be used: both are ports, the lower first", port_first, port_last);
+		return err_set(err, -EINVAL,
+			"node port range %d-%d cannot be used: both are ports, the lower first",
+			port_first, port_last);
 	struct service_claims *c = xcalloc(1, sizeof(*c));
 	pthread_mutex_init(&c->lock, NULL);
 	uint32_t hosts = (uint32_t)MIN((uint64_t)1 << (32 - len), (uint64_t)MAX_ADDRESSES);
 	c->network = network & ~(uint32_t)(((uint64_t)1 << (32 - len)) - 1);
 	c->mask_len = (uint32_t)len;
-	snprintf(c->cidr, sizeof(c->cidr), "%u.%u.%u.%u/%u", c->network >> 24, c->network >> 16 & 255, c->network >> 8 & 255,
-		c->network & 255, c->mask_len);
+	snprintf(c->cidr, sizeof(c->cidr), "%u.%u.%u.%u/%u", c->network >> 24,
+		c->network >> 16 & 255, c->network >> 8 & 255, c->network & 255, c->mask_len);
 	/* neither the network's own address nor the last one */
 	range_init(&c->addresses, hosts - 1, MIN(MAX(16, hosts / 16), 256) + 1);
 	c->port_first = port_first;

@@ -6,7 +6,8 @@
 
 enum { CLAIM_TAKEN = 1, CLAIM_OUT_OF_RANGE, CLAIM_FULL };
 
-int claims_new(const char *cidr, int port_first, int port_last, struct service_claims **ret, struct err *err);
+int claims_new(const char *cidr, int port_first, int port_last, struct service_claims **ret,
+	struct err *err);
 void claims_free(struct service_claims *c);
 const char *claims_cidr(const struct service_claims *c);
 struct str claims_first_address(const struct service_claims *c, struct arena *a);

@@ -24,7 +24,8 @@ struct str at_text(const struct at *at, struct arena *a)
 	return arena_str(a, buf_str(&b));
 }
 
-void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struct str value, const char *fmt, ...)
+void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struct str value,
+	const char *fmt, ...)
 {
 	va_list ap;
 	if (cs->len >= CAUSES_MAX)
@@ -36,7 +37,8 @@ void cause_at(struct causes *cs, enum cause_reason r, const struct at *at, struc
 	cause_add(cs, r, at_text(at, cs->arena), value, plain, text.p);
 }
 
-void refuse_port(struct causes *cs, const struct at *at, struct int_or_str port, const char *bad_name)
+void refuse_port(
+	struct causes *cs, const struct at *at, struct int_or_str port, const char *bad_name)
 {
 	if (bad_name)
 		INVALID(cs, at, shown(port.text), bad_name);
@@ -56,15 +58,17 @@ const char *valid_config_key(struct str s)
 		return "must not start with '..'";
 	for (size_t i = 0; i < s.len; i++) {
 		char c = s.p[i];
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'))
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			    c == '-' || c == '_' || c == '.'))
 			return "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',"
-				"  or 'key-name', regex used "
+			       "  or 'key-name', regex used "
 			       "for validation is '[-._a-zA-Z0-9]+')";
 	}
-	return s.len ? NULL
-		     : "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
-			"'key-name', "
-		       "regex used for validation is '[-._a-zA-Z0-9]+')";
+	return s.len
+		? NULL
+		: "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
+		  "'key-name', "
+		  "regex used for validation is '[-._a-zA-Z0-9]+')";
 }
 
 const char *valid_port_name(struct str s)

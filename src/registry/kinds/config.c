@@ -9,7 +9,8 @@ static bool map_equal(const struct str_map *a, const struct str_map *b)
 	if (a->len != b->len)
 		return false;
 	for (size_t i = 0; i < a->len; i++)
-		if (!str_eq(a->items[i].key, b->items[i].key) || !str_eq(a->items[i].value, b->items[i].value))
+		if (!str_eq(a->items[i].key, b->items[i].key) ||
+			!str_eq(a->items[i].value, b->items[i].value))
 			return false;
 	return true;
 }
@@ -66,23 +67,29 @@ static void check_json(const struct core_v1_secret *s, const char *key, struct c
 	struct err err;
 	struct str text = str_map_get(&s->data, str_of(key));
 	if (text.p && json_parse(text, cs->arena, &v, &err))
-		INVALID(cs, AT_KEY(NULL, "data", str_of(key)), STR("<secret contents redacted>"), err.text);
+		INVALID(cs, AT_KEY(NULL, "data", str_of(key)), STR("<secret contents redacted>"),
+			err.text);
 }
 
 static void secret_validate(struct write *w, struct causes *cs)
 {
 	struct core_v1_secret *s = w->obj;
 	if (check_keys(&s->data, "data", cs) > DATA_MAX)
-		cause_at(cs, CAUSE_TOO_LONG, AT(NULL, "data"), STR_NONE, "may not be more than %d bytes", DATA_MAX);
+		cause_at(cs, CAUSE_TOO_LONG, AT(NULL, "data"), STR_NONE,
+			"may not be more than %d bytes", DATA_MAX);
 	for (size_t i = 0; i < ARRAY_LEN(required_keys); i++)
-		if (str_eqz(s->type, required_keys[i].type) && !str_map_has(&s->data, str_of(required_keys[i].key)))
+		if (str_eqz(s->type, required_keys[i].type) &&
+			!str_map_has(&s->data, str_of(required_keys[i].key)))
 			REQUIRED(cs, AT_KEY(NULL, "data", str_of(required_keys[i].key)), "");
-	if (str_eqz(s->type, "kubernetes.io/basic-auth") && !str_map_has(&s->data, STR("username")) && !str_map_has(&s->data, STR("password"))) {
+	if (str_eqz(s->type, "kubernetes.io/basic-auth") &&
+		!str_map_has(&s->data, STR("username")) &&
+		!str_map_has(&s->data, STR("password"))) {
 		REQUIRED(cs, AT_KEY(NULL, "data", STR("username")), "");
 		REQUIRED(cs, AT_KEY(NULL, "data", STR("password")), "");
 	}
 	const struct str sa = STR("kubernetes.io/service-account.name");
-	if (str_eqz(s->type, "kubernetes.io/service-account-token") && !str_map_get(&s->metadata.annotations, sa).len)
+	if (str_eqz(s->type, "kubernetes.io/service-account-token") &&
+		!str_map_get(&s->metadata.annotations, sa).len)
 		REQUIRED(cs, AT_KEY(AT(NULL, "metadata"), "annotations", sa), "");
 	if (str_eqz(s->type, "kubernetes.io/dockerconfigjson"))
 		check_json(s, ".dockerconfigjson", cs);
@@ -110,13 +117,16 @@ const struct kind secret_kind = {
 static void config_map_validate(struct write *w, struct causes *cs)
 {
 	struct core_v1_config_map *c = w->obj;
-	size_t total = check_keys(&c->data, "data", cs) + check_keys(&c->binary_data, "binaryData", cs);
+	size_t total =
+		check_keys(&c->data, "data", cs) + check_keys(&c->binary_data, "binaryData", cs);
 	LIST_EACH(p, &c->data) {
 		if (str_map_has(&c->binary_data, p->key))
-			INVALID(cs, AT_KEY(NULL, "data", p->key), p->key, "duplicate of key present in binaryData");
+			INVALID(cs, AT_KEY(NULL, "data", p->key), p->key,
+				"duplicate of key present in binaryData");
 	}
 	if (total > DATA_MAX)
-		cause_add(cs, CAUSE_TOO_LONG, STR(""), STR_NONE, "may not be more than %d bytes", DATA_MAX);
+		cause_add(cs, CAUSE_TOO_LONG, STR(""), STR_NONE, "may not be more than %d bytes",
+			DATA_MAX);
 }
 
 static void config_map_validate_update(struct write *w, struct causes *cs)

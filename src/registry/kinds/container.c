@@ -2,7 +2,9 @@
 #include "base/map.h"
 #include "registry/kinds/kinds.h"
 
-_Static_assert(sizeof(struct core_v1_ephemeral_container_common) == sizeof(struct core_v1_container), "one check serves both");
+_Static_assert(
+	sizeof(struct core_v1_ephemeral_container_common) == sizeof(struct core_v1_container),
+	"one check serves both");
 
 static const char *env_name_check(struct str s)
 {
@@ -12,16 +14,21 @@ static const char *env_name_check(struct str s)
 	return NULL;
 }
 
-const char *const pod_field_paths[] = { "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-	"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs", NULL };
-const char *const volume_field_paths[] = { "metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid", NULL };
+const char *const pod_field_paths[] = { "metadata.name", "metadata.namespace", "metadata.uid",
+	"spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs",
+	"status.podIP", "status.podIPs", NULL };
+const char *const volume_field_paths[] = { "metadata.name", "metadata.namespace", "metadata.labels",
+	"metadata.annotations", "metadata.uid", NULL };
 
 static bool subscript(struct str s)
 {
-	return (str_has_prefix(s, STR("metadata.labels['")) || str_has_prefix(s, STR("metadata.annotations['"))) && str_has_suffix(s, STR("']"));
+	return (str_has_prefix(s, STR("metadata.labels['")) ||
+		       str_has_prefix(s, STR("metadata.annotations['"))) &&
+		str_has_suffix(s, STR("']"));
 }
 
-void field_ref_validate(const struct core_v1_object_field_selector *f, const char *const *allowed, const struct at *at, struct causes *cs)
+void field_ref_validate(const struct core_v1_object_field_selector *f, const char *const *allowed,
+	const struct at *at, struct causes *cs)
 {
 	if (!f->field_path.len) {
 		REQUIRED(cs, AT(at, "fieldPath"), "");
@@ -32,7 +39,8 @@ void field_ref_validate(const struct core_v1_object_field_selector *f, const cha
 	CLEAN_BUF struct buf b = { 0 };
 	for (size_t i = 0; allowed[i]; i++)
 		buf_addf(&b, "%s\"%s\"", i ? ", " : "", allowed[i]);
-	cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "fieldPath"), f->field_path, "supported values: " STR_FMT, STR_ARG(buf_str(&b)));
+	cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "fieldPath"), f->field_path,
+		"supported values: " STR_FMT, STR_ARG(buf_str(&b)));
 }
 
 static void check_key_ref(struct str name, struct str key, const struct at *at, struct causes *cs)
@@ -58,21 +66,25 @@ static void check_env(const struct core_v1_container *c, const struct at *at, st
 		if (!s)
 			continue;
 		const struct at *from = AT(here, "valueFrom");
-		int n = !!s->field_ref + !!s->resource_field_ref + !!s->config_map_key_ref + !!s->secret_key_ref + !!s->file_key_ref;
+		int n = !!s->field_ref + !!s->resource_field_ref + !!s->config_map_key_ref +
+			!!s->secret_key_ref + !!s->file_key_ref;
 		if (e->value.len && n)
-			INVALID(cs, from, STR(""), "may not be specified when `value` is not empty");
+			INVALID(cs, from, STR(""),
+				"may not be specified when `value` is not empty");
 		if (n == 0)
 			INVALID(cs, from, STR(""),
 				"must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`");
 		else if (n > 1)
-			INVALID(cs, from, STR(""), "may not have more than one field specified at a time");
+			INVALID(cs, from, STR(""),
+				"may not have more than one field specified at a time");
 		if (s->field_ref)
 			field_ref_validate(s->field_ref, pod_field_paths, AT(from, "fieldRef"), cs);
 		if (s->config_map_key_ref)
-			check_key_ref(s->config_map_key_ref->local_object_reference.name, s->config_map_key_ref->key,
-				AT(from, "configMapKeyRef"), cs);
+			check_key_ref(s->config_map_key_ref->local_object_reference.name,
+				s->config_map_key_ref->key, AT(from, "configMapKeyRef"), cs);
 		if (s->secret_key_ref)
-			check_key_ref(s->secret_key_ref->local_object_reference.name, s->secret_key_ref->key, AT(from, "secretKeyRef"), cs);
+			check_key_ref(s->secret_key_ref->local_object_reference.name,
+				s->secret_key_ref->key, AT(from, "secretKeyRef"), cs);
 	}
 	i = 0;
 	LIST_EACH(e, &c->env_from) {
@@ -89,7 +101,8 @@ static void check_env(const struct core_v1_container *c, const struct at *at, st
 	}
 }
 
-static void check_ports(const struct core_v1_container *c, bool host_network, const struct at *at, struct causes *cs)
+static void check_ports(const struct core_v1_container *c, bool host_network, const struct at *at,
+	struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(p, &c->ports) {
@@ -97,13 +110,15 @@ static void check_ports(const struct core_v1_container *c, bool host_network, co
 		const char *bad;
 		if (p->name.len && (bad = valid_port_name(p->name)))
 			INVALID(cs, AT(here, "name"), p->name, bad);
-		for (const struct core_v1_container_port *q = c->ports.items; p->name.len && q < p; q++)
+		for (const struct core_v1_container_port *q = c->ports.items; p->name.len && q < p;
+			q++)
 			if (str_eq(q->name, p->name)) {
 				DUPLICATE(cs, AT(here, "name"), p->name);
 				break;
 			}
 		if (host_network && p->host_port && p->host_port != p->container_port)
-			INVALID_NUM(cs, AT(here, "containerPort"), p->container_port, "must match `hostPort` when `hostNetwork` is true");
+			INVALID_NUM(cs, AT(here, "containerPort"), p->container_port,
+				"must match `hostPort` when `hostNetwork` is true");
 	}
 }
 
@@ -112,7 +127,8 @@ const char *path_check(struct str path, bool relative)
 	if (relative && path.len && path.p[0] == '/')
 		return "must be a relative path";
 	for (size_t i = 0; i + 1 < path.len; i++)
-		if (path.p[i] == '.' && path.p[i + 1] == '.' && (i == 0 || path.p[i - 1] == '/') && (i + 2 == path.len || path.p[i + 2] == '/'))
+		if (path.p[i] == '.' && path.p[i + 1] == '.' && (i == 0 || path.p[i - 1] == '/') &&
+			(i + 2 == path.len || path.p[i + 2] == '/'))
 			return "must not contain '..'";
 	return NULL;
 }
@@ -130,7 +146,8 @@ static bool has_volume(const struct core_v1_pod_spec *s, const struct map *index
 	return false;
 }
 
-static void check_mounts(const struct core_v1_pod_spec *s, const struct core_v1_container *c, const struct at *at, struct causes *cs)
+static void check_mounts(const struct core_v1_pod_spec *s, const struct core_v1_container *c,
+	const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	struct map volumes = { 0 }, paths = { 0 };
@@ -147,7 +164,8 @@ static void check_mounts(const struct core_v1_pod_spec *s, const struct core_v1_
 		if (m->sub_path.len && (bad = path_check(m->sub_path, true)))
 			INVALID(cs, AT(here, "subPath"), m->sub_path, bad);
 		if (m->sub_path.len && m->sub_path_expr.len)
-			INVALID(cs, AT(here, "subPathExpr"), m->sub_path_expr, "subPathExpr and subPath are mutually exclusive");
+			INVALID(cs, AT(here, "subPathExpr"), m->sub_path_expr,
+				"subPathExpr and subPath are mutually exclusive");
 	}
 	map_deinit(&volumes, NULL);
 	map_deinit(&paths, NULL);
@@ -159,7 +177,8 @@ static bool standard_resource(struct str name)
 	return text_among(name, known) || str_has_prefix(name, STR("hugepages-"));
 }
 
-static void check_amounts(const struct str_map *m, const char *name, const struct at *at, struct causes *cs)
+static void check_amounts(
+	const struct str_map *m, const char *name, const struct at *at, struct causes *cs)
 {
 	LIST_EACH(e, m) {
 		const struct at *here = AT_KEY(at, name, e->key);
@@ -170,13 +189,15 @@ static void check_amounts(const struct str_map *m, const char *name, const struc
 		else if (str_find(e->key, '/') < 0 && !standard_resource(e->key))
 			INVALID(cs, here, e->key, "must be a standard resource for containers");
 		if (quantity_parse(e->value, &q))
-			INVALID(cs, here, e->value, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+			INVALID(cs, here, e->value,
+				"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
 		else if (q.nano < 0)
 			INVALID(cs, here, e->value, "must be greater than or equal to 0");
 	}
 }
 
-static void check_resources(const struct core_v1_resource_requirements *r, const struct at *at, struct causes *cs)
+static void check_resources(
+	const struct core_v1_resource_requirements *r, const struct at *at, struct causes *cs)
 {
 	if (!r->limits.len && !r->requests.len)
 		return;
@@ -185,32 +206,38 @@ static void check_resources(const struct core_v1_resource_requirements *r, const
 	LIST_EACH(e, &r->requests) {
 		struct quantity q, limit;
 		struct str text = str_map_get(&r->limits, e->key);
-		bool overcommit = standard_resource(e->key) && !str_has_prefix(e->key, STR("hugepages-"));
+		bool overcommit =
+			standard_resource(e->key) && !str_has_prefix(e->key, STR("hugepages-"));
 		if (!text.p) {
 			if (!overcommit)
-				INVALID(cs, AT_KEY(at, "limits", e->key), STR_NONE, "Limit must be set for non overcommitable resources");
+				INVALID(cs, AT_KEY(at, "limits", e->key), STR_NONE,
+					"Limit must be set for non overcommitable resources");
 			continue;
 		}
 		if (quantity_parse(e->value, &q) || quantity_parse(text, &limit))
 			continue;
 		if (!overcommit && quantity_cmp(q, limit) != 0)
 			cause_at(cs, CAUSE_INVALID, AT(at, "requests"), e->value,
-				"must be equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key), STR_ARG(text));
+				"must be equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key),
+				STR_ARG(text));
 		else if (quantity_cmp(q, limit) > 0)
 			cause_at(cs, CAUSE_INVALID, AT(at, "requests"), e->value,
-				"must be less than or equal to " STR_FMT " limit of " STR_FMT, STR_ARG(e->key), STR_ARG(text));
+				"must be less than or equal to " STR_FMT " limit of " STR_FMT,
+				STR_ARG(e->key), STR_ARG(text));
 	}
 }
 
 static void check_port_ref(struct int_or_str port, const struct at *at, struct causes *cs)
 {
 	const char *bad;
-	if (port.kind == IOS_STR ? !!(bad = valid_port_name(port.text)) : (bad = NULL, port.num < 1 || port.num > 65535))
+	if (port.kind == IOS_STR ? !!(bad = valid_port_name(port.text))
+				 : (bad = NULL, port.num < 1 || port.num > 65535))
 		refuse_port(cs, AT(at, "port"), port, bad);
 }
 
-static void check_handler(const struct core_v1_exec_action *exec, const struct core_v1_http_get_action *http,
-	const struct core_v1_tcp_socket_action *tcp, int n, const struct at *at, struct causes *cs)
+static void check_handler(const struct core_v1_exec_action *exec,
+	const struct core_v1_http_get_action *http, const struct core_v1_tcp_socket_action *tcp,
+	int n, const struct at *at, struct causes *cs)
 {
 	if (n == 0)
 		REQUIRED(cs, at, "must specify a handler type");
@@ -224,20 +251,25 @@ static void check_handler(const struct core_v1_exec_action *exec, const struct c
 		check_port_ref(tcp->port, AT(at, "tcpSocket"), cs);
 }
 
-static void check_probe(const struct core_v1_probe *p, const char *name, bool once, const struct at *at, struct causes *cs)
+static void check_probe(const struct core_v1_probe *p, const char *name, bool once,
+	const struct at *at, struct causes *cs)
 {
 	if (!p)
 		return;
 	const struct core_v1_probe_handler *h = &p->handler;
 	const struct at *here = AT(at, name);
-	check_handler(h->exec, h->http_get, h->tcp_socket, !!h->exec + !!h->http_get + !!h->tcp_socket + !!h->grpc, here, cs);
+	check_handler(h->exec, h->http_get, h->tcp_socket,
+		!!h->exec + !!h->http_get + !!h->tcp_socket + !!h->grpc, here, cs);
 	if (once && p->success_threshold != 1)
 		INVALID_NUM(cs, AT(here, "successThreshold"), p->success_threshold, "must be 1");
-	if (p->termination_grace_period_seconds.set && p->termination_grace_period_seconds.value <= 0)
-		INVALID_NUM(cs, AT(here, "terminationGracePeriodSeconds"), p->termination_grace_period_seconds.value, "must be greater than 0");
+	if (p->termination_grace_period_seconds.set &&
+		p->termination_grace_period_seconds.value <= 0)
+		INVALID_NUM(cs, AT(here, "terminationGracePeriodSeconds"),
+			p->termination_grace_period_seconds.value, "must be greater than 0");
 }
 
-static void check_lifecycle(const struct core_v1_lifecycle *l, const struct at *at, struct causes *cs)
+static void check_lifecycle(
+	const struct core_v1_lifecycle *l, const struct at *at, struct causes *cs)
 {
 	if (!l)
 		return;
@@ -248,7 +280,8 @@ static void check_lifecycle(const struct core_v1_lifecycle *l, const struct at *
 	for (size_t i = 0; i < ARRAY_LEN(hooks); i++) {
 		const struct core_v1_lifecycle_handler *h = hooks[i].h;
 		if (h)
-			check_handler(h->exec, h->http_get, h->tcp_socket, !!h->exec + !!h->http_get + !!h->tcp_socket + !!h->sleep,
+			check_handler(h->exec, h->http_get, h->tcp_socket,
+				!!h->exec + !!h->http_get + !!h->tcp_socket + !!h->sleep,
 				AT(AT(at, "lifecycle"), hooks[i].name), cs);
 	}
 }
@@ -261,7 +294,8 @@ static void check_image(struct str image, const struct at *at, struct causes *cs
 		INVALID(cs, AT(at, "image"), image, "must not have leading or trailing whitespace");
 }
 
-static void check_container(const struct core_v1_pod_spec *s, const struct core_v1_container *c, const struct at *at, struct causes *cs)
+static void check_container(const struct core_v1_pod_spec *s, const struct core_v1_container *c,
+	const struct at *at, struct causes *cs)
 {
 	check_image(c->image, at, cs);
 	check_ports(c, s->host_network, at, cs);
@@ -275,7 +309,8 @@ static void check_container(const struct core_v1_pod_spec *s, const struct core_
 	container_security_validate(c, at, cs);
 }
 
-static void check_init_container(const struct core_v1_container *c, const struct at *at, struct causes *cs)
+static void check_init_container(
+	const struct core_v1_container *c, const struct at *at, struct causes *cs)
 {
 	bool sidecar = str_eqz(c->restart_policy, "Always");
 	const struct {
@@ -289,12 +324,14 @@ static void check_init_container(const struct core_v1_container *c, const struct
 	};
 	for (size_t i = 0; i < ARRAY_LEN(parts) && !sidecar; i++)
 		if (parts[i].set)
-			FORBIDDEN(cs, AT(at, parts[i].name), "may not be set for init containers without restartPolicy=Always");
+			FORBIDDEN(cs, AT(at, parts[i].name),
+				"may not be set for init containers without restartPolicy=Always");
 }
 
 static bool named_before(const struct core_v1_pod_spec *s, const struct core_v1_container *c)
 {
-	bool init = s->init_containers.len && c >= s->init_containers.items && c < s->init_containers.items + s->init_containers.len;
+	bool init = s->init_containers.len && c >= s->init_containers.items &&
+		c < s->init_containers.items + s->init_containers.len;
 	LIST_EACH(o, &s->containers) {
 		if (o == c)
 			return false;
@@ -311,20 +348,23 @@ static bool named_before(const struct core_v1_pod_spec *s, const struct core_v1_
 	return false;
 }
 
-static bool host_port_before(const struct core_v1_pod_spec *s, const struct core_v1_container_port *p)
+static bool host_port_before(
+	const struct core_v1_pod_spec *s, const struct core_v1_container_port *p)
 {
 	LIST_EACH(c, &s->containers) {
 		LIST_EACH(o, &c->ports) {
 			if (o == p)
 				return false;
-			if (o->host_port == p->host_port && str_eq(o->protocol, p->protocol) && str_eq(o->host_ip, p->host_ip))
+			if (o->host_port == p->host_port && str_eq(o->protocol, p->protocol) &&
+				str_eq(o->host_ip, p->host_ip))
 				return true;
 		}
 	}
 	return false;
 }
 
-static void check_host_ports(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
+static void check_host_ports(
+	const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(c, &s->containers) {
@@ -332,13 +372,18 @@ static void check_host_ports(const struct core_v1_pod_spec *s, const struct at *
 		LIST_EACH(p, &c->ports) {
 			size_t pi = k++;
 			if (p->host_port && host_port_before(s, p))
-				DUPLICATE(cs, AT(AT_I(AT_I(at, "containers", ci), "ports", pi), "hostPort"),
-					arena_fmt(cs->arena, STR_FMT "/" STR_FMT "/%d", STR_ARG(p->protocol), STR_ARG(p->host_ip), p->host_port));
+				DUPLICATE(cs,
+					AT(AT_I(AT_I(at, "containers", ci), "ports", pi),
+						"hostPort"),
+					arena_fmt(cs->arena, STR_FMT "/" STR_FMT "/%d",
+						STR_ARG(p->protocol), STR_ARG(p->host_ip),
+						p->host_port));
 		}
 	}
 }
 
-void pod_containers_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
+void pod_containers_validate(
+	const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(c, &s->containers) {
@@ -358,7 +403,8 @@ void pod_containers_validate(const struct core_v1_pod_spec *s, const struct at *
 	check_host_ports(s, at, cs);
 }
 
-static void check_target(const struct core_v1_pod_spec *s, struct str name, const struct at *at, struct causes *cs)
+static void check_target(
+	const struct core_v1_pod_spec *s, struct str name, const struct at *at, struct causes *cs)
 {
 	bool there = !name.len;
 	LIST_EACH(c, &s->containers)
@@ -369,16 +415,19 @@ static void check_target(const struct core_v1_pod_spec *s, struct str name, cons
 		cause_at(cs, CAUSE_NOT_FOUND, AT(at, "targetContainerName"), name, "%s", "");
 }
 
-void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
+void ephemeral_containers_validate(
+	const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(e, &s->ephemeral_containers) {
-		const struct core_v1_container *c = (const struct core_v1_container *)&e->ephemeral_container_common;
+		const struct core_v1_container *c =
+			(const struct core_v1_container *)&e->ephemeral_container_common;
 		const struct at *here = AT_I(at, "ephemeralContainers", i++);
 		bool taken = named_before(s, c);
 		LIST_EACH(o, &s->init_containers)
 			taken |= str_eq(o->name, c->name);
-		for (const struct core_v1_ephemeral_container *o = s->ephemeral_containers.items; o < e; o++)
+		for (const struct core_v1_ephemeral_container *o = s->ephemeral_containers.items;
+			o < e; o++)
 			taken |= str_eq(o->ephemeral_container_common.name, c->name);
 		if (!c->name.len)
 			REQUIRED(cs, AT(here, "name"), "");
@@ -401,6 +450,7 @@ void ephemeral_containers_validate(const struct core_v1_pod_spec *s, const struc
 		};
 		for (size_t k = 0; k < ARRAY_LEN(parts); k++)
 			if (parts[k].set)
-				FORBIDDEN(cs, AT(here, parts[k].name), "cannot be set for an Ephemeral Container");
+				FORBIDDEN(cs, AT(here, parts[k].name),
+					"cannot be set for an Ephemeral Container");
 	}
 }

@@ -3,7 +3,8 @@
 
 /* ---- HorizontalPodAutoscaler ---- */
 
-static void add_policy(struct autoscaling_v2_hpa_scaling_rules *r, const char *type, int32_t value, struct arena *a)
+static void add_policy(struct autoscaling_v2_hpa_scaling_rules *r, const char *type, int32_t value,
+	struct arena *a)
 {
 	struct autoscaling_v2_hpa_scaling_policy *p = LIST_ADD(a, &r->policies);
 	p->type = str_of(type);
@@ -11,7 +12,8 @@ static void add_policy(struct autoscaling_v2_hpa_scaling_rules *r, const char *t
 	p->period_seconds = 15;
 }
 
-static struct autoscaling_v2_hpa_scaling_rules *rules(struct autoscaling_v2_hpa_scaling_rules *r, bool up, struct arena *a)
+static struct autoscaling_v2_hpa_scaling_rules *rules(
+	struct autoscaling_v2_hpa_scaling_rules *r, bool up, struct arena *a)
 {
 	if (!r)
 		r = arena_alloc(a, sizeof(*r));
@@ -50,9 +52,11 @@ static void hpa_validate(struct write *w, struct causes *cs)
 	struct autoscaling_v2_horizontal_pod_autoscaler *h = w->obj;
 	const struct at *at = AT(NULL, "spec");
 	if (h->spec.max_replicas < 1)
-		INVALID_NUM(cs, AT(at, "maxReplicas"), h->spec.max_replicas, "must be greater than 0");
+		INVALID_NUM(
+			cs, AT(at, "maxReplicas"), h->spec.max_replicas, "must be greater than 0");
 	if (h->spec.min_replicas.set && h->spec.max_replicas < h->spec.min_replicas.value)
-		INVALID_NUM(cs, AT(at, "maxReplicas"), h->spec.max_replicas, "must be greater than or equal to `minReplicas`");
+		INVALID_NUM(cs, AT(at, "maxReplicas"), h->spec.max_replicas,
+			"must be greater than or equal to `minReplicas`");
 }
 
 const struct kind horizontal_pod_autoscaler_kind = {
@@ -84,7 +88,9 @@ static void limit_range_fill(struct write *w, void *obj)
 	}
 }
 
-const struct kind limit_range_kind = { .resource = "limitranges", .flags = KIND_CREATE_ON_UPDATE, .fill = limit_range_fill };
+const struct kind limit_range_kind = {
+	.resource = "limitranges", .flags = KIND_CREATE_ON_UPDATE, .fill = limit_range_fill
+};
 
 /* ---- NetworkPolicy ---- */
 
@@ -115,7 +121,8 @@ const struct kind network_policy_kind = {
 
 static void crd_fill(struct write *w, void *obj)
 {
-	struct apiextensions_v1_custom_resource_definition_names *n = &((struct apiextensions_v1_custom_resource_definition *)obj)->spec.names;
+	struct apiextensions_v1_custom_resource_definition_names *n =
+		&((struct apiextensions_v1_custom_resource_definition *)obj)->spec.names;
 	if (!n->kind.len)
 		return;
 	if (!n->singular.len) {
@@ -144,7 +151,9 @@ static void any_scope(struct admissionregistration_v1_rule *r)
 
 static void mutating_fill(struct write *w, void *obj)
 {
-	LIST_EACH(h, &((struct admissionregistration_v1_mutating_webhook_configuration *)obj)->webhooks) {
+	LIST_EACH(h,
+		&((struct admissionregistration_v1_mutating_webhook_configuration *)obj)
+			 ->webhooks) {
 		LIST_EACH(r, &h->rules)
 			any_scope(&r->rule);
 	}
@@ -152,7 +161,9 @@ static void mutating_fill(struct write *w, void *obj)
 
 static void validating_fill(struct write *w, void *obj)
 {
-	LIST_EACH(h, &((struct admissionregistration_v1_validating_webhook_configuration *)obj)->webhooks) {
+	LIST_EACH(h,
+		&((struct admissionregistration_v1_validating_webhook_configuration *)obj)
+			 ->webhooks) {
 		LIST_EACH(r, &h->rules)
 			any_scope(&r->rule);
 	}
@@ -170,16 +181,20 @@ static void constraints(struct admissionregistration_v1_match_resources *m)
 
 static void vap_fill(struct write *w, void *obj)
 {
-	constraints(((struct admissionregistration_v1_validating_admission_policy *)obj)->spec.match_constraints);
+	constraints(((struct admissionregistration_v1_validating_admission_policy *)obj)
+			    ->spec.match_constraints);
 }
 
 static void map_fill(struct write *w, void *obj)
 {
-	constraints(((struct admissionregistration_v1_mutating_admission_policy *)obj)->spec.match_constraints);
+	constraints(((struct admissionregistration_v1_mutating_admission_policy *)obj)
+			    ->spec.match_constraints);
 }
 
 #define ADMISSION(name, plural, fn) \
-	const struct kind name##_kind = { .resource = plural ".admissionregistration.k8s.io", .flags = KIND_GENERATION, .fill = fn }
+	const struct kind name##_kind = { .resource = plural ".admissionregistration.k8s.io", \
+		.flags = KIND_GENERATION, \
+		.fill = fn }
 ADMISSION(mutating_webhook, "mutatingwebhookconfigurations", mutating_fill);
 ADMISSION(validating_webhook, "validatingwebhookconfigurations", validating_fill);
 ADMISSION(validating_admission_policy, "validatingadmissionpolicies", vap_fill);
@@ -190,7 +205,8 @@ ADMISSION(mutating_admission_policy, "mutatingadmissionpolicies", map_fill);
 static void device_counts(struct resource_v1_device_claim *d)
 {
 	LIST_EACH(r, &d->requests) {
-		if (r->exactly && str_eqz(r->exactly->allocation_mode, "ExactCount") && !r->exactly->count)
+		if (r->exactly && str_eqz(r->exactly->allocation_mode, "ExactCount") &&
+			!r->exactly->count)
 			r->exactly->count = 1;
 		LIST_EACH(s, &r->first_available) {
 			if (str_eqz(s->allocation_mode, "ExactCount") && !s->count)

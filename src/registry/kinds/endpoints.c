@@ -5,7 +5,8 @@ enum { SLICE_ENDPOINTS_MAX = 1000, SLICE_ADDRESSES_MAX = 100, SLICE_PORTS_MAX = 
 
 /* ---- Endpoints ---- */
 
-static void check_addresses(const struct core_v1_endpoint_address_items *list, const char *name, const struct at *at, struct causes *cs)
+static void check_addresses(const struct core_v1_endpoint_address_items *list, const char *name,
+	const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(a, list) {
@@ -14,12 +15,15 @@ static void check_addresses(const struct core_v1_endpoint_address_items *list, c
 		uint32_t v4;
 		if (bad)
 			INVALID(cs, AT(here, "ip"), shown(a->ip), bad);
-		else if (parse_ipv4(a->ip, &v4) && (v4 >> 24 == 127 || v4 == 0 || v4 >> 16 == 0xa9fe || v4 >> 24 == 224))
+		else if (parse_ipv4(a->ip, &v4) &&
+			(v4 >> 24 == 127 || v4 == 0 || v4 >> 16 == 0xa9fe || v4 >> 24 == 224))
 			INVALID(cs, AT(here, "ip"), a->ip,
-				v4 >> 24 == 127   ? "may not be in the loopback range (127.0.0.0/8, ::1/128)"
-				: v4 == 0         ? "may not be unspecified (0.0.0.0 or ::)"
-				: v4 >> 24 == 224 ? "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
-						  : "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+				v4 >> 24 == 127
+					? "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+					: v4 == 0 ? "may not be unspecified (0.0.0.0 or ::)"
+					: v4 >> 24 == 224
+					? "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
+					: "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
 		if (a->hostname.len && (bad = valid_dns_label(a->hostname)))
 			INVALID(cs, AT(here, "hostname"), a->hostname, bad);
 	}
@@ -47,7 +51,9 @@ static void endpoints_validate(struct write *w, struct causes *cs)
 	}
 }
 
-const struct kind endpoints_kind = { .resource = "endpoints", .flags = KIND_CREATE_ON_UPDATE, .validate = endpoints_validate };
+const struct kind endpoints_kind = {
+	.resource = "endpoints", .flags = KIND_CREATE_ON_UPDATE, .validate = endpoints_validate
+};
 
 /* ---- EndpointSlice ---- */
 
@@ -67,17 +73,20 @@ static void slice_validate(struct write *w, struct causes *cs)
 	struct discovery_v1_endpoint_slice *s = w->obj;
 	size_t i = 0;
 	if (s->endpoints.len > SLICE_ENDPOINTS_MAX)
-		cause_add(cs, CAUSE_TOO_MANY, STR("endpoints"), STR_NONE, "%zu: must have at most %d items", s->endpoints.len, SLICE_ENDPOINTS_MAX);
+		cause_add(cs, CAUSE_TOO_MANY, STR("endpoints"), STR_NONE,
+			"%zu: must have at most %d items", s->endpoints.len, SLICE_ENDPOINTS_MAX);
 	LIST_EACH(e, &s->endpoints) {
 		const struct at *at = AT_I(NULL, "endpoints", i++);
 		if (!e->addresses.len)
 			REQUIRED(cs, AT(at, "addresses"), "must contain at least 1 address");
 		else if (e->addresses.len > SLICE_ADDRESSES_MAX)
-			cause_at(cs, CAUSE_TOO_MANY, AT(at, "addresses"), STR_NONE, "%zu: must have at most %d items",
-				e->addresses.len, SLICE_ADDRESSES_MAX);
+			cause_at(cs, CAUSE_TOO_MANY, AT(at, "addresses"), STR_NONE,
+				"%zu: must have at most %d items", e->addresses.len,
+				SLICE_ADDRESSES_MAX);
 		for (size_t k = 0; k < e->addresses.len; k++) {
 			struct str a = e->addresses.items[k];
-			const char *bad = str_eqz(s->address_type, "FQDN") ? valid_dns_subdomain(a) : valid_ip(a);
+			const char *bad = str_eqz(s->address_type, "FQDN") ? valid_dns_subdomain(a)
+									   : valid_ip(a);
 			if (bad)
 				INVALID(cs, AT_I(at, "addresses", k), a, bad);
 		}

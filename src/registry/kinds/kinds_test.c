@@ -1,7 +1,8 @@
 /* Every other kind that has rules of its own, a few rows each: defaults, refusals, what may not change, subresources. */
 #include "registry/registry_test.h"
 
-#define TEMPLATE "\"template\":{\"metadata\":{\"labels\":{\"app\":\"a\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}"
+#define TEMPLATE \
+	"\"template\":{\"metadata\":{\"labels\":{\"app\":\"a\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}"
 #define SELECTOR "\"selector\":{\"matchLabels\":{\"app\":\"a\"}}"
 
 static void namespaces(void **state)
@@ -17,18 +18,23 @@ static void namespaces(void **state)
 	assert_at(e, "metadata.deletionGracePeriodSeconds", "-");
 	OK(e, DELETE, "namespaces/n", "", NULL);
 	req(e, CREATE, "configmaps", "n", "{\"metadata\":{\"name\":\"x\"}}");
-	assert_refused(e, 403, "configmaps \"x\" is forbidden: unable to create new content in namespace n because it is being terminated");
+	assert_refused(e, 403,
+		"configmaps \"x\" is forbidden: unable to create new content in namespace n because it is being terminated");
 	assert_at(e, "details.causes.0.reason", "NamespaceTerminating");
 	assert_at(e, "details.causes.0.message", "namespace n is being terminated");
-	OK(e, PATCH, "namespaces/n", "", "{\"spec\":{\"finalizers\":[]}}"); /* not by an ordinary write */
+	OK(e, PATCH, "namespaces/n", "",
+		"{\"spec\":{\"finalizers\":[]}}"); /* not by an ordinary write */
 	OK(e, GET, "namespaces/n", "", NULL);
-	OK(e, UPDATE, "namespaces/n/finalize", "", "{\"metadata\":{\"name\":\"n\"},\"spec\":{\"finalizers\":[]}}");
+	OK(e, UPDATE, "namespaces/n/finalize", "",
+		"{\"metadata\":{\"name\":\"n\"},\"spec\":{\"finalizers\":[]}}");
 	req(e, GET, "namespaces/n", "", NULL);
 	assert_code(e, 404);
 	req(e, DELETE, "namespaces/default", "", NULL);
-	assert_refused(e, 403, "namespaces \"default\" is forbidden: this namespace may not be deleted");
+	assert_refused(
+		e, 403, "namespaces \"default\" is forbidden: this namespace may not be deleted");
 	req(e, CREATE, "namespaces", "", "{\"metadata\":{\"name\":\"a.b\"}}");
-	assert_refused(e, 422, "metadata.name: Invalid value: \"a.b\": a lowercase RFC 1123 label must consist of");
+	assert_refused(e, 422,
+		"metadata.name: Invalid value: \"a.b\": a lowercase RFC 1123 label must consist of");
 }
 
 static void workload_rows(void **state)
@@ -38,11 +44,16 @@ static void workload_rows(void **state)
 	} rows[] = {
 		{ "replicationcontrollers", "rc", "{" TEMPLATE "}", "spec.selector.app", "a" },
 		{ "replicationcontrollers", "rc2", "{" TEMPLATE "}", "metadata.labels.app", "a" },
-		{ "apps/v1:replicasets", "rs", "{" SELECTOR "," TEMPLATE "}", "spec.replicas", "1" },
-		{ "apps/v1:deployments", "d", "{" SELECTOR "," TEMPLATE "}", "spec.strategy.rollingUpdate.maxSurge", "25%" },
-		{ "apps/v1:deployments", "d2", "{" SELECTOR "," TEMPLATE "}", "spec.progressDeadlineSeconds", "600" },
-		{ "apps/v1:deployments", "d3", "{" SELECTOR "," TEMPLATE "}", "spec.template.spec.restartPolicy", "Always" },
-		{ "apps/v1:deployments", "d4", "{" SELECTOR "," TEMPLATE "}", "metadata.generation", "1" },
+		{ "apps/v1:replicasets", "rs", "{" SELECTOR "," TEMPLATE "}", "spec.replicas",
+			"1" },
+		{ "apps/v1:deployments", "d", "{" SELECTOR "," TEMPLATE "}",
+			"spec.strategy.rollingUpdate.maxSurge", "25%" },
+		{ "apps/v1:deployments", "d2", "{" SELECTOR "," TEMPLATE "}",
+			"spec.progressDeadlineSeconds", "600" },
+		{ "apps/v1:deployments", "d3", "{" SELECTOR "," TEMPLATE "}",
+			"spec.template.spec.restartPolicy", "Always" },
+		{ "apps/v1:deployments", "d4", "{" SELECTOR "," TEMPLATE "}", "metadata.generation",
+			"1" },
 		{ "apps/v1:statefulsets", "s", "{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}",
 			"spec.updateStrategy.rollingUpdate.partition", "0" },
 		{ "apps/v1:statefulsets", "s2",
@@ -51,13 +62,16 @@ static void workload_rows(void **state)
 			"\"image\":\"i\",\"volumeMounts\":[{\"name\":\"d\",\"mountPath\":\"/d\"}]}]}},"
 			"\"volumeClaimTemplates\":[{\"metadata\":{\"name\":\"d\"}}]}",
 			"spec.volumeClaimTemplates.0.kind", "PersistentVolumeClaim" },
-		{ "apps/v1:daemonsets", "ds", "{" SELECTOR "," TEMPLATE "}", "spec.updateStrategy.rollingUpdate.maxUnavailable",
-			"1" },
+		{ "apps/v1:daemonsets", "ds", "{" SELECTOR "," TEMPLATE "}",
+			"spec.updateStrategy.rollingUpdate.maxUnavailable", "1" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		OK(e, CREATE, rows[i].path, "default",
-			arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\"},\"spec\":%s,\"status\":{\"replicas\":7}}", rows[i].name, rows[i].body).p);
+			arena_fmt(e->a,
+				"{\"metadata\":{\"name\":\"%s\"},\"spec\":%s,\"status\":{\"replicas\":7}}",
+				rows[i].name, rows[i].body)
+				.p);
 		assert_at(e, rows[i].at_path, rows[i].value);
 		assert_string_not_equal(at(e, "status.replicas"), "7");
 	}
@@ -71,19 +85,25 @@ static void workload_refusals(void **state)
 		{ "replicationcontrollers", "{}", "spec.template: Required value" },
 		{ "replicationcontrollers", "{\"selector\":{\"x\":\"y\"}," TEMPLATE "}",
 			"spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`" },
-		{ "apps/v1:deployments", "{\"selector\":{\"matchLabels\":{\"x\":\"y\"}}," TEMPLATE "}",
+		{ "apps/v1:deployments",
+			"{\"selector\":{\"matchLabels\":{\"x\":\"y\"}}," TEMPLATE "}",
 			"spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`" },
 		{ "apps/v1:deployments", "{\"selector\":{}," TEMPLATE "}",
 			"spec.selector: Invalid value: {}: empty selector is invalid for deployment" },
 		{ "apps/v1:deployments", "{" TEMPLATE "}", "spec.selector: Required value" },
-		{ "apps/v1:deployments", "{\"selector\":{\"matchExpressions\":[{\"key\":\"a\",\"operator\":\"In\"}]}," TEMPLATE "}",
+		{ "apps/v1:deployments",
+			"{\"selector\":{\"matchExpressions\":[{\"key\":\"a\",\"operator\":\"In\"}]}," TEMPLATE
+			"}",
 			"spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'" },
 		{ "apps/v1:deployments", "{\"replicas\":-1," SELECTOR "," TEMPLATE "}",
 			"spec.replicas: Invalid value: -1: must be greater than or equal to 0" },
-		{ "apps/v1:deployments", "{\"strategy\":{\"type\":\"Recreate\",\"rollingUpdate\":{}}," SELECTOR "," TEMPLATE "}",
+		{ "apps/v1:deployments",
+			"{\"strategy\":{\"type\":\"Recreate\",\"rollingUpdate\":{}}," SELECTOR
+			"," TEMPLATE "}",
 			"spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'" },
 		{ "apps/v1:deployments",
-			"{\"strategy\":{\"rollingUpdate\":{\"maxSurge\":0,\"maxUnavailable\":0}}," SELECTOR "," TEMPLATE "}",
+			"{\"strategy\":{\"rollingUpdate\":{\"maxSurge\":0,\"maxUnavailable\":0}}," SELECTOR
+			"," TEMPLATE "}",
 			"spec.strategy.rollingUpdate.maxUnavailable: Invalid value: " },
 		{ "apps/v1:replicasets",
 			"{" SELECTOR
@@ -95,7 +115,9 @@ static void workload_refusals(void **state)
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		req(e, CREATE, rows[i].path, "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"x\"},\"spec\":%s}", rows[i].spec).p);
+		req(e, CREATE, rows[i].path, "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"x\"},\"spec\":%s}", rows[i].spec)
+				.p);
 		assert_refused(e, 422, rows[i].message);
 	}
 }
@@ -108,25 +130,32 @@ static void immutable_rows(void **state)
 		{ "apps/v1:deployments", "default", "\"spec\":{" SELECTOR "," TEMPLATE "}",
 			"{\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"b\"}},\"template\":{\"metadata\":{\"labels\":{\"app\":\"b\"}}}}}",
 			"spec.selector: Invalid value: " },
-		{ "apps/v1:statefulsets", "default", "\"spec\":{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}",
+		{ "apps/v1:statefulsets", "default",
+			"\"spec\":{\"serviceName\":\"x\"," SELECTOR "," TEMPLATE "}",
 			"{\"spec\":{\"serviceName\":\"y\"}}",
 			"spec: Forbidden: updates to statefulset spec for fields other than 'replicas'," },
 		{ "secrets", "default", "\"type\":\"a/b\"", "{\"type\":\"c/d\"}",
 			"type: Invalid value: \"c/d\": field is immutable" },
-		{ "secrets", "default", "\"immutable\":true,\"data\":{\"k\":\"dg==\"}", "{\"data\":{\"k\":\"dnY=\"}}",
+		{ "secrets", "default", "\"immutable\":true,\"data\":{\"k\":\"dg==\"}",
+			"{\"data\":{\"k\":\"dnY=\"}}",
 			"data: Forbidden: field is immutable when `immutable` is set" },
 		{ "secrets", "default", "\"immutable\":true", "{\"immutable\":false}",
 			"immutable: Forbidden: field is immutable when `immutable` is set" },
-		{ "configmaps", "default", "\"immutable\":true,\"data\":{\"k\":\"v\"}", "{\"data\":{\"k\":\"w\"}}",
+		{ "configmaps", "default", "\"immutable\":true,\"data\":{\"k\":\"v\"}",
+			"{\"data\":{\"k\":\"w\"}}",
 			"data: Forbidden: field is immutable when `immutable` is set" },
 		{ "scheduling.k8s.io/v1:priorityclasses", "", "\"value\":5", "{\"value\":6}",
 			"value: Forbidden: may not be changed in an update." },
-		{ "rbac.authorization.k8s.io/v1:clusterrolebindings", "", "\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"a\"}",
-			"{\"roleRef\":{\"name\":\"b\"}}", "roleRef: Invalid value: \"b\": cannot change roleRef" },
-		{ "storage.k8s.io/v1:storageclasses", "", "\"provisioner\":\"a\"", "{\"provisioner\":\"b\"}",
+		{ "rbac.authorization.k8s.io/v1:clusterrolebindings", "",
+			"\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"a\"}",
+			"{\"roleRef\":{\"name\":\"b\"}}",
+			"roleRef: Invalid value: \"b\": cannot change roleRef" },
+		{ "storage.k8s.io/v1:storageclasses", "", "\"provisioner\":\"a\"",
+			"{\"provisioner\":\"b\"}",
 			"provisioner: Forbidden: updates to provisioner are forbidden." },
-		{ "discovery.k8s.io/v1:endpointslices", "default", "\"addressType\":\"IPv4\",\"endpoints\":[]",
-			"{\"addressType\":\"IPv6\"}", "addressType: Invalid value: \"IPv6\"" },
+		{ "discovery.k8s.io/v1:endpointslices", "default",
+			"\"addressType\":\"IPv4\",\"endpoints\":[]", "{\"addressType\":\"IPv6\"}",
+			"addressType: Invalid value: \"IPv6\"" },
 		{ "persistentvolumes", "",
 			"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"capacity\":{\"storage\":\"1Gi\"},\"hostPath\":{\"path\":\"/a\"}}",
 			"{\"spec\":{\"hostPath\":{\"path\":\"/b\"}}}",
@@ -141,8 +170,11 @@ static void immutable_rows(void **state)
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		OK(e, CREATE, rows[i].path, rows[i].ns, arena_fmt(e->a, "{\"metadata\":{\"name\":\"x%zu\"},%s}", i, rows[i].body).p);
-		req(e, PATCH, arena_fmt(e->a, "%s/x%zu", rows[i].path, i).p, rows[i].ns, rows[i].patch);
+		OK(e, CREATE, rows[i].path, rows[i].ns,
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"x%zu\"},%s}", i, rows[i].body)
+				.p);
+		req(e, PATCH, arena_fmt(e->a, "%s/x%zu", rows[i].path, i).p, rows[i].ns,
+			rows[i].patch);
 		assert_refused(e, 422, rows[i].message);
 	}
 }
@@ -158,26 +190,32 @@ static void default_rows(void **state)
 		{ "autoscaling/v2:horizontalpodautoscalers", "default",
 			"\"spec\":{\"scaleTargetRef\":{\"kind\":\"D\",\"name\":\"d\"},\"maxReplicas\":3,\"behavior\":{}}",
 			"spec.behavior.scaleUp.policies.0.value", "4" },
-		{ "limitranges", "default", "\"spec\":{\"limits\":[{\"type\":\"Container\",\"max\":{\"cpu\":\"2\"}}]}",
+		{ "limitranges", "default",
+			"\"spec\":{\"limits\":[{\"type\":\"Container\",\"max\":{\"cpu\":\"2\"}}]}",
 			"spec.limits.0.defaultRequest.cpu", "2" },
-		{ "networking.k8s.io/v1:networkpolicies", "default", "\"spec\":{\"podSelector\":{},\"egress\":[{}]}",
-			"spec.policyTypes", "[\"Ingress\",\"Egress\"]" },
+		{ "networking.k8s.io/v1:networkpolicies", "default",
+			"\"spec\":{\"podSelector\":{},\"egress\":[{}]}", "spec.policyTypes",
+			"[\"Ingress\",\"Egress\"]" },
 		{ "admissionregistration.k8s.io/v1:validatingwebhookconfigurations", "",
 			"\"webhooks\":[{\"name\":\"a.b.c\",\"clientConfig\":{\"url\":\"https://x\"},\"sideEffects\":\"None\","
 			"\"admissionReviewVersions\":[\"v1\"],"
 			"\"rules\":[{\"operations\":[\"*\"],\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"resources\":[\"pods\"]}]}]",
 			"webhooks.0.rules.0.scope", "*" },
-		{ "endpoints", "default", "\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"}],\"ports\":[{\"port\":1}]}]",
+		{ "endpoints", "default",
+			"\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"}],\"ports\":[{\"port\":1}]}]",
 			"subsets.0.ports.0.protocol", "TCP" },
 		{ "discovery.k8s.io/v1:endpointslices", "default",
-			"\"addressType\":\"IPv4\",\"endpoints\":[],\"ports\":[{\"port\":1}]", "ports.0.name", "" },
+			"\"addressType\":\"IPv4\",\"endpoints\":[],\"ports\":[{\"port\":1}]",
+			"ports.0.name", "" },
 		{ "persistentvolumeclaims", "default",
 			"\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}",
 			"status.phase", "Pending" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		OK(e, CREATE, rows[i].path, rows[i].ns, arena_fmt(e->a, "{\"metadata\":{\"name\":\"x%zu\"},%s}", i, rows[i].body).p);
+		OK(e, CREATE, rows[i].path, rows[i].ns,
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"x%zu\"},%s}", i, rows[i].body)
+				.p);
 		assert_at(e, rows[i].at_path, rows[i].value);
 	}
 }
@@ -185,18 +223,23 @@ static void default_rows(void **state)
 static void generations(void **state)
 {
 	struct env *e = *state;
-	OK(e, CREATE, "apps/v1:deployments", "default", "{\"metadata\":{\"name\":\"d\"},\"spec\":{" SELECTOR "," TEMPLATE "}}");
-	OK(e, PATCH, "apps/v1:deployments/d", "default", "{\"metadata\":{\"labels\":{\"l\":\"1\"}}}");
+	OK(e, CREATE, "apps/v1:deployments", "default",
+		"{\"metadata\":{\"name\":\"d\"},\"spec\":{" SELECTOR "," TEMPLATE "}}");
+	OK(e, PATCH, "apps/v1:deployments/d", "default",
+		"{\"metadata\":{\"labels\":{\"l\":\"1\"}}}");
 	assert_at(e, "metadata.generation", "1");
 	OK(e, PATCH, "apps/v1:deployments/d", "default", "{\"spec\":{\"replicas\":3}}");
 	assert_at(e, "metadata.generation", "2");
-	OK(e, PATCH, "apps/v1:deployments/d", "default", "{\"metadata\":{\"annotations\":{\"l\":\"1\"}}}");
+	OK(e, PATCH, "apps/v1:deployments/d", "default",
+		"{\"metadata\":{\"annotations\":{\"l\":\"1\"}}}");
 	assert_at(e, "metadata.generation", "3");
-	OK(e, PATCH, "apps/v1:deployments/d/status", "default", "{\"status\":{\"replicas\":2},\"spec\":{\"replicas\":9}}");
+	OK(e, PATCH, "apps/v1:deployments/d/status", "default",
+		"{\"status\":{\"replicas\":2},\"spec\":{\"replicas\":9}}");
 	assert_at(e, "metadata.generation", "3");
 	assert_at(e, "spec.replicas", "3");
 	assert_at(e, "status.replicas", "2");
-	OK(e, UPDATE, "apps/v1:deployments/d", "default", "{\"metadata\":{\"name\":\"d\"},\"spec\":{" SELECTOR "," TEMPLATE "}}");
+	OK(e, UPDATE, "apps/v1:deployments/d", "default",
+		"{\"metadata\":{\"name\":\"d\"},\"spec\":{" SELECTOR "," TEMPLATE "}}");
 	assert_at(e, "status.replicas", "2");
 }
 
@@ -212,15 +255,19 @@ static void scale(void **state)
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		const char *one = arena_fmt(e->a, "%s/s", rows[i].path).p, *sub = arena_fmt(e->a, "%s/scale", one).p;
-		OK(e, CREATE, rows[i].path, "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"s\"},\"spec\":%s}", rows[i].spec).p);
+		const char *one = arena_fmt(e->a, "%s/s", rows[i].path).p,
+			   *sub = arena_fmt(e->a, "%s/scale", one).p;
+		OK(e, CREATE, rows[i].path, "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"s\"},\"spec\":%s}", rows[i].spec)
+				.p);
 		OK(e, GET, sub, "default", NULL);
 		assert_at(e, "kind", "Scale");
 		assert_at(e, "apiVersion", "autoscaling/v1");
 		assert_at(e, "spec.replicas", "1");
 		assert_at(e, "status.selector", "app=a");
 		const char *revision = at(e, "metadata.resourceVersion");
-		OK(e, UPDATE, sub, "default", "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"replicas\":5}}");
+		OK(e, UPDATE, sub, "default",
+			"{\"metadata\":{\"name\":\"s\"},\"spec\":{\"replicas\":5}}");
 		assert_at(e, "spec.replicas", "5");
 		OK(e, GET, one, "default", NULL);
 		assert_at(e, "spec.replicas", "5");
@@ -228,12 +275,14 @@ static void scale(void **state)
 		OK(e, PATCH, sub, "default", "{\"spec\":{\"replicas\":0}}");
 		assert_at(e, "spec.replicas", "-");
 		req(e, UPDATE, sub, "default",
-			arena_fmt(e->a, "{\"metadata\":{\"name\":\"s\",\"resourceVersion\":\"%s\"},\"spec\":{\"replicas\":5}}",
+			arena_fmt(e->a,
+				"{\"metadata\":{\"name\":\"s\",\"resourceVersion\":\"%s\"},\"spec\":{\"replicas\":5}}",
 				revision)
 				.p);
 		assert_code(e, 409);
 		req(e, PATCH, sub, "default", "{\"spec\":{\"replicas\":-2}}");
-		assert_refused(e, 422, "Scale.autoscaling \"s\" is invalid: spec.replicas: Invalid value: -2: must be greater than or equal to 0");
+		assert_refused(e, 422,
+			"Scale.autoscaling \"s\" is invalid: spec.replicas: Invalid value: -2: must be greater than or equal to 0");
 	}
 }
 
@@ -242,12 +291,15 @@ static void configuration(void **state)
 	static const struct {
 		const char *path, *body, *message;
 	} rows[] = {
-		{ "secrets", "\"type\":\"kubernetes.io/tls\",\"data\":{\"tls.crt\":\"\"}", "data[tls.key]: Required value" },
-		{ "secrets", "\"type\":\"kubernetes.io/dockerconfigjson\",\"stringData\":{\".dockerconfigjson\":\"{\"}",
+		{ "secrets", "\"type\":\"kubernetes.io/tls\",\"data\":{\"tls.crt\":\"\"}",
+			"data[tls.key]: Required value" },
+		{ "secrets",
+			"\"type\":\"kubernetes.io/dockerconfigjson\",\"stringData\":{\".dockerconfigjson\":\"{\"}",
 			"data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\"" },
 		{ "secrets", "\"type\":\"kubernetes.io/service-account-token\"",
 			"metadata.annotations[kubernetes.io/service-account.name]: Required value" },
-		{ "secrets", "\"data\":{\"a b\":\"\"}", "data[a b]: Invalid value: \"a b\": a valid config key must consist of" },
+		{ "secrets", "\"data\":{\"a b\":\"\"}",
+			"data[a b]: Invalid value: \"a b\": a valid config key must consist of" },
 		{ "configmaps", "\"data\":{\"k\":\"v\"},\"binaryData\":{\"k\":\"\"}",
 			"data[k]: Invalid value: \"k\": duplicate of key present in binaryData" },
 	};
@@ -260,7 +312,8 @@ static void configuration(void **state)
 	assert_at(e, "stringData", "-");
 	assert_string_equal(list_of(e, "secrets", "default", NULL, "type=Opaque"), "s");
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		req(e, CREATE, rows[i].path, "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"x\"},%s}", rows[i].body).p);
+		req(e, CREATE, rows[i].path, "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"x\"},%s}", rows[i].body).p);
 		assert_refused(e, 422, rows[i].message);
 	}
 }
@@ -288,10 +341,12 @@ static void jobs(void **state)
 	assert_refused(e, 422, "spec.schedule: Invalid value: \"often\"");
 }
 
-static int issue(void *arg, struct str ns, struct str account, struct str uid, const struct authentication_v1_token_request *req,
-	struct arena *a, struct str *ret_token, struct timestamp *ret_expires, struct err *err)
+static int issue(void *arg, struct str ns, struct str account, struct str uid,
+	const struct authentication_v1_token_request *req, struct arena *a, struct str *ret_token,
+	struct timestamp *ret_expires, struct err *err)
 {
-	*ret_token = arena_fmt(a, STR_FMT "/" STR_FMT "/%lld", STR_ARG(ns), STR_ARG(account), (long long)req->spec.expiration_seconds.value);
+	*ret_token = arena_fmt(a, STR_FMT "/" STR_FMT "/%lld", STR_ARG(ns), STR_ARG(account),
+		(long long)req->spec.expiration_seconds.value);
 	*ret_expires = time_add_ns(test_time, req->spec.expiration_seconds.value * 1000000000);
 	return 0;
 }
@@ -303,17 +358,21 @@ static void tokens(void **state)
 	req(e, CREATE, "serviceaccounts/sa/token", "default", "{}");
 	assert_code(e, 503);
 	e->r->config.tokens.issue = issue;
-	OK(e, CREATE, "serviceaccounts/sa/token", "default", "{\"spec\":{\"expirationSeconds\":700}}");
+	OK(e, CREATE, "serviceaccounts/sa/token", "default",
+		"{\"spec\":{\"expirationSeconds\":700}}");
 	assert_at(e, "status.token", "default/sa/700");
 	assert_at(e, "kind", "TokenRequest");
-	req(e, CREATE, "serviceaccounts/sa/token", "default", "{\"spec\":{\"expirationSeconds\":7}}");
-	assert_refused(e, 422, "spec.expirationSeconds: Invalid value: 7: may not specify a duration less than 10 minutes");
+	req(e, CREATE, "serviceaccounts/sa/token", "default",
+		"{\"spec\":{\"expirationSeconds\":7}}");
+	assert_refused(e, 422,
+		"spec.expirationSeconds: Invalid value: 7: may not specify a duration less than 10 minutes");
 	req(e, CREATE, "serviceaccounts/nobody/token", "default", "{}");
 	assert_refused(e, 404, "serviceaccounts \"nobody\" not found");
 	OK(e, CREATE, "pods", "default", pod(e, "p", "\"serviceAccountName\":\"other\","));
 	req(e, CREATE, "serviceaccounts/sa/token", "default",
 		"{\"spec\":{\"boundObjectRef\":{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"name\":\"p\"}}}");
-	assert_refused(e, 400, "cannot bind token for serviceaccount \"sa\" to pod running with different serviceaccount name.");
+	assert_refused(e, 400,
+		"cannot bind token for serviceaccount \"sa\" to pod running with different serviceaccount name.");
 }
 
 static void signing_requests(void **state)
@@ -322,7 +381,8 @@ static void signing_requests(void **state)
 	struct user_info user = { .name = STR("jane") };
 	req_new(e, CREATE, "certificates.k8s.io/v1:certificatesigningrequests", "",
 		"{\"metadata\":{\"name\":\"r\"},\"spec\":{\"username\":\"root\",\"signerName\":\"a.b/c\",\"usages\":[\"client auth\"],\"request\":"
-		"\"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0=\"}}")->user = &user;
+		"\"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0=\"}}")
+		->user = &user;
 	assert_int_equal(req_run(e), 201);
 	assert_at(e, "spec.username", "jane");
 	OK(e, PATCH, "certificates.k8s.io/v1:certificatesigningrequests/r/status", "",
@@ -340,7 +400,8 @@ static void signing_requests(void **state)
 
 static void events_go(void **state)
 {
-	static const char old_one[] = "{\"metadata\":{\"name\":\"a\"},\"involvedObject\":{\"namespace\":\"default\"}}";
+	static const char old_one[] =
+		"{\"metadata\":{\"name\":\"a\"},\"involvedObject\":{\"namespace\":\"default\"}}";
 	static const char repeated[] =
 		"{\"metadata\":{\"name\":\"b\"},\"involvedObject\":{\"namespace\":\"default\"},\"lastTimestamp\":\"2023-11-14T22:43:20Z\"}";
 	struct env *e = *state;
@@ -351,8 +412,10 @@ static void events_go(void **state)
 	registry_expire(e->r);
 	make_namespace(e, "later"); /* the deletes stand before it in the queue */
 	assert_string_equal(list_of(e, "events", "default", NULL, NULL), "b");
-	req(e, CREATE, "events", "later", "{\"metadata\":{\"name\":\"x\"},\"involvedObject\":{\"namespace\":\"default\"}}");
-	assert_refused(e, 422, "involvedObject.namespace: Invalid value: \"default\": does not match event.namespace");
+	req(e, CREATE, "events", "later",
+		"{\"metadata\":{\"name\":\"x\"},\"involvedObject\":{\"namespace\":\"default\"}}");
+	assert_refused(e, 422,
+		"involvedObject.namespace: Invalid value: \"default\": does not match event.namespace");
 }
 
 static void bootstrap(void **state)
@@ -373,18 +436,25 @@ static void bootstrap(void **state)
 	assert_at(e, "rules.1.nonResourceURLs", "[\"*\"]");
 	assert_at(e, "metadata.annotations.rbac~authorization~kubernetes~io/autoupdate", "true");
 	OK(e, GET, "rbac.authorization.k8s.io/v1:clusterroles/edit", "", NULL);
-	assert_non_null(strstr(body(e), "pods/exec")); /* its own part */
+	assert_non_null(strstr(body(e), "pods/exec"));   /* its own part */
 	assert_non_null(strstr(body(e), "limitranges")); /* and view's */
-	assert_at(e, "aggregationRule.clusterRoleSelectors.0.matchLabels.rbac~authorization~k8s~io/aggregate-to-edit", "true");
-	OK(e, GET, "rbac.authorization.k8s.io/v1:clusterrolebindings/system:controller:job-controller", "", NULL);
+	assert_at(e,
+		"aggregationRule.clusterRoleSelectors.0.matchLabels.rbac~authorization~k8s~io/aggregate-to-edit",
+		"true");
+	OK(e, GET,
+		"rbac.authorization.k8s.io/v1:clusterrolebindings/system:controller:job-controller",
+		"", NULL);
 	assert_at(e, "subjects.0.name", "job-controller");
 	assert_at(e, "subjects.0.namespace", "kube-system");
-	OK(e, GET, "rbac.authorization.k8s.io/v1:rolebindings/system::leader-locking-kube-scheduler", "kube-system", NULL);
+	OK(e, GET,
+		"rbac.authorization.k8s.io/v1:rolebindings/system::leader-locking-kube-scheduler",
+		"kube-system", NULL);
 	uint64_t revision = store_revision(e->store);
 	assert_int_equal(registry_bootstrap(e->r, &err), 0); /* again: nothing to do */
 	assert_int_equal(store_revision(e->store), revision);
 	/* what was taken away comes back, unless the annotation says otherwise */
-	OK(e, PATCH, "rbac.authorization.k8s.io/v1:clusterroles/system:kube-dns", "", "{\"rules\":[]}");
+	OK(e, PATCH, "rbac.authorization.k8s.io/v1:clusterroles/system:kube-dns", "",
+		"{\"rules\":[]}");
 	OK(e, PATCH, "rbac.authorization.k8s.io/v1:clusterroles/system:discovery", "",
 		"{\"rules\":[],\"metadata\":{\"annotations\":{\"rbac.authorization.kubernetes.io/autoupdate\":\"false\"}}}");
 	assert_int_equal(registry_bootstrap(e->r, &err), 0);
@@ -402,7 +472,8 @@ int main(void)
 		T(workload_rows),
 		T(workload_refusals),
 		T(immutable_rows),
-		T(default_rows), T(generations),
+		T(default_rows),
+		T(generations),
 		T(scale),
 		T(configuration),
 		T(jobs),

@@ -5,7 +5,8 @@ static void fill(struct write *w, void *obj)
 {
 	struct core_v1_namespace *ns = obj;
 	const struct str key = STR("kubernetes.io/metadata.name");
-	if (ns->metadata.name.len && !str_eq(str_map_get(&ns->metadata.labels, key), ns->metadata.name))
+	if (ns->metadata.name.len &&
+		!str_eq(str_map_get(&ns->metadata.labels, key), ns->metadata.name))
 		str_map_set(w->arena, &ns->metadata.labels, key, ns->metadata.name);
 	if (!ns->status.phase.len)
 		ns->status.phase = STR("Active");
@@ -49,7 +50,9 @@ static void begin_delete(struct write *w)
 static struct meta_v1_status *check_delete(struct write *w)
 {
 	static const char *const kept[] = { "default", "kube-system", "kube-public", NULL };
-	return text_among(w->req->name, kept) ? status_forbidden(w->arena, w->res, w->req->name, "this namespace may not be deleted") : NULL;
+	return text_among(w->req->name, kept) ? status_forbidden(w->arena, w->res, w->req->name,
+							"this namespace may not be deleted")
+					      : NULL;
 }
 
 static const struct kind_sub subs[] = {

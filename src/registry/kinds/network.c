@@ -30,7 +30,8 @@ static void cidr_validate(struct write *w, struct causes *cs)
 	if (!c->spec.cidrs.len)
 		REQUIRED(cs, AT(at, "cidrs"), "at least one CIDR required");
 	if (c->spec.cidrs.len > 2)
-		cause_at(cs, CAUSE_INVALID, AT(at, "cidrs"), STR_NONE, "may only hold up to 2 values");
+		cause_at(cs, CAUSE_INVALID, AT(at, "cidrs"), STR_NONE,
+			"may only hold up to 2 values");
 	for (size_t i = 0; i < c->spec.cidrs.len; i++)
 		if (!valid_cidr(c->spec.cidrs.items[i]))
 			INVALID(cs, AT_I(at, "cidrs", i), c->spec.cidrs.items[i],

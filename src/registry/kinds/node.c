@@ -35,9 +35,11 @@ static void validate_update(struct write *w, struct causes *cs)
 {
 	struct core_v1_node *n = w->obj, *old = w->old;
 	if (old->spec.pod_cidr.len && !str_eq(n->spec.pod_cidr, old->spec.pod_cidr))
-		FORBIDDEN(cs, AT(&root, "podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+		FORBIDDEN(cs, AT(&root, "podCIDRs"),
+			"node updates may not change podCIDR except from \"\" to valid");
 	if (old->spec.provider_id.len && !str_eq(n->spec.provider_id, old->spec.provider_id))
-		FORBIDDEN(cs, AT(&root, "providerID"), "node updates may not change providerID except from \"\" to valid");
+		FORBIDDEN(cs, AT(&root, "providerID"),
+			"node updates may not change providerID except from \"\" to valid");
 }
 
 const struct kind node_kind = {

@@ -1,7 +1,8 @@
 /* Kinds whose schema says it all but for a flag. */
 #include "registry/kinds/kinds.h"
 
-#define PLAIN(name, group_resource, bits) const struct kind name##_kind = { .resource = group_resource, .flags = bits }
+#define PLAIN(name, group_resource, bits) \
+	const struct kind name##_kind = { .resource = group_resource, .flags = bits }
 #define GEN KIND_GENERATION
 #define BACK KIND_RETURN_DELETED
 #define ADMISSION ".admissionregistration.k8s.io"

@@ -12,8 +12,8 @@ static void fill(struct write *w, void *obj)
 		p->spec.enable_service_links = (struct opt_bool)SOME(true);
 }
 
-void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const char *type, const char *status, const char *reason,
-	const char *message)
+void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const char *type,
+	const char *status, const char *reason, const char *message)
 {
 	struct core_v1_pod_condition *c = NULL;
 	LIST_EACH(it, &st->conditions) {
@@ -36,7 +36,8 @@ void pod_condition_set(struct write *w, struct core_v1_pod_status *st, const cha
 static void prepare_create(struct write *w)
 {
 	struct core_v1_pod *p = w->obj;
-	p->status = (struct core_v1_pod_status){ .phase = STR("Pending"), .qos_class = pod_qos(&p->spec) };
+	p->status = (struct core_v1_pod_status){ .phase = STR("Pending"),
+		.qos_class = pod_qos(&p->spec) };
 	if (p->spec.scheduling_gates.len)
 		pod_condition_set(w, &p->status, "PodScheduled", "False", "SchedulingGated",
 			"Scheduling is blocked due to non-empty scheduling gates");
@@ -49,12 +50,14 @@ static void validate(struct write *w, struct causes *cs)
 	if (w->operation == VERB_CREATE && p->spec.ephemeral_containers.len)
 		FORBIDDEN(cs, AT(&root, "ephemeralContainers"), "cannot be set on create");
 	if (w->operation == VERB_CREATE && p->spec.node_name.len && p->spec.scheduling_gates.len)
-		FORBIDDEN(cs, AT(&root, "nodeName"), "cannot be set until all schedulingGates have been cleared");
+		FORBIDDEN(cs, AT(&root, "nodeName"),
+			"cannot be set until all schedulingGates have been cleared");
 }
 
 /* ---- updates of the pod itself ---- */
 
-static void check_tolerations(const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)
+static void check_tolerations(
+	const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)
 {
 	LIST_EACH(o, &old->tolerations) {
 		bool kept = false;
@@ -64,13 +67,15 @@ static void check_tolerations(const struct core_v1_pod_spec *now, const struct c
 			kept |= model_equal(&core_v1_toleration_type, &t, o);
 		}
 		if (!kept) {
-			FORBIDDEN(cs, AT(&root, "tolerations"), "existing toleration can not be modified except its tolerationSeconds");
+			FORBIDDEN(cs, AT(&root, "tolerations"),
+				"existing toleration can not be modified except its tolerationSeconds");
 			return;
 		}
 	}
 }
 
-static void check_deadline(const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)
+static void check_deadline(
+	const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)
 {
 	const struct at *at = AT(&root, "activeDeadlineSeconds");
 	struct opt_int64 n = now->active_deadline_seconds, o = old->active_deadline_seconds;
@@ -80,7 +85,8 @@ static void check_deadline(const struct core_v1_pod_spec *now, const struct core
 		INVALID_NUM(cs, at, n.value, "must be less than or equal to previous value");
 }
 
-static void check_gates(const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)
+static void check_gates(
+	const struct core_v1_pod_spec *now, const struct core_v1_pod_spec *old, struct causes *cs)
 {
 	LIST_EACH(n, &now->scheduling_gates) {
 		bool had = false;
@@ -88,14 +94,17 @@ static void check_gates(const struct core_v1_pod_spec *now, const struct core_v1
 			had |= str_eq(o->name, n->name);
 		if (!had) {
 			cause_at(cs, CAUSE_FORBIDDEN, AT(&root, "schedulingGates"), STR_NONE,
-				"only deletion is allowed, but found new scheduling gate '" STR_FMT "'", STR_ARG(n->name));
+				"only deletion is allowed, but found new scheduling gate '" STR_FMT
+				"'",
+				STR_ARG(n->name));
 			return;
 		}
 	}
 }
 
 /* The new containers with the old images. */
-static void lend_images(struct core_v1_container_items *now, const struct core_v1_container_items *old, struct arena *a)
+static void lend_images(struct core_v1_container_items *now,
+	const struct core_v1_container_items *old, struct arena *a)
 {
 	now->items = arena_memdup(a, now->items, now->len * sizeof(*now->items));
 	for (size_t i = 0; i < now->len; i++)
@@ -107,11 +116,13 @@ static void validate_update(struct write *w, struct causes *cs)
 	struct core_v1_pod *p = w->obj, *old = w->old;
 	struct core_v1_pod_spec probe = p->spec;
 	if (probe.containers.len != old->spec.containers.len) {
-		FORBIDDEN(cs, AT(&root, "containers"), "pod updates may not add or remove containers");
+		FORBIDDEN(cs, AT(&root, "containers"),
+			"pod updates may not add or remove containers");
 		return;
 	}
 	if (probe.init_containers.len != old->spec.init_containers.len) {
-		FORBIDDEN(cs, AT(&root, "initContainers"), "pod updates may not add or remove containers");
+		FORBIDDEN(cs, AT(&root, "initContainers"),
+			"pod updates may not add or remove containers");
 		return;
 	}
 	if (probe.containers.len)
@@ -143,9 +154,10 @@ static void validate_update(struct write *w, struct causes *cs)
 static void prepare_update(struct write *w)
 {
 	struct core_v1_pod *p = w->obj, *old = w->old;
-	if (old->spec.scheduling_gates.len && !p->spec.scheduling_gates.len && p->status.conditions.len) {
-		p->status.conditions.items = arena_memdup(
-			w->arena, p->status.conditions.items, p->status.conditions.len * sizeof(*p->status.conditions.items));
+	if (old->spec.scheduling_gates.len && !p->spec.scheduling_gates.len &&
+		p->status.conditions.len) {
+		p->status.conditions.items = arena_memdup(w->arena, p->status.conditions.items,
+			p->status.conditions.len * sizeof(*p->status.conditions.items));
 		size_t n = 0;
 		LIST_EACH(c, &p->status.conditions) {
 			if (!str_eqz(c->reason, "SchedulingGated"))
@@ -159,7 +171,8 @@ static void prepare_update(struct write *w)
 
 static void prepare_status(struct write *w)
 {
-	struct core_v1_pod *given = w->obj, *old = w->old, *p = arena_memdup(w->arena, w->old, sizeof(*p));
+	struct core_v1_pod *given = w->obj, *old = w->old,
+			   *p = arena_memdup(w->arena, w->old, sizeof(*p));
 	p->status = given->status;
 	p->metadata.labels = given->metadata.labels;
 	p->metadata.annotations = given->metadata.annotations;
@@ -176,18 +189,21 @@ static void prepare_status(struct write *w)
 	w->obj = p;
 }
 
-static void check_restarts(const struct core_v1_container_status_items *now, const struct core_v1_container_status_items *old,
-	const char *name, struct str policy, struct causes *cs)
+static void check_restarts(const struct core_v1_container_status_items *now,
+	const struct core_v1_container_status_items *old, const char *name, struct str policy,
+	struct causes *cs)
 {
 	if (str_eqz(policy, "Always"))
 		return;
 	LIST_EACH(o, old) {
 		size_t i = 0;
-		if (!o->state.terminated || (str_eqz(policy, "OnFailure") && o->state.terminated->exit_code != 0))
+		if (!o->state.terminated ||
+			(str_eqz(policy, "OnFailure") && o->state.terminated->exit_code != 0))
 			continue;
 		LIST_EACH(n, now) {
 			if (str_eq(n->name, o->name) && !n->state.terminated)
-				FORBIDDEN(cs, AT(AT_I(AT(NULL, "status"), name, i), "state"), "may not be transitioned to non-terminated state");
+				FORBIDDEN(cs, AT(AT_I(AT(NULL, "status"), name, i), "state"),
+					"may not be transitioned to non-terminated state");
 			i++;
 		}
 	}
@@ -198,10 +214,12 @@ static void validate_status(struct write *w, struct causes *cs)
 	struct core_v1_pod *p = w->obj, *old = w->old;
 	const struct at *at = AT(NULL, "status");
 	if (p->status.nominated_node_name.len && valid_dns_subdomain(p->status.nominated_node_name))
-		INVALID(cs, AT(at, "nominatedNodeName"), p->status.nominated_node_name, valid_dns_subdomain(p->status.nominated_node_name));
+		INVALID(cs, AT(at, "nominatedNodeName"), p->status.nominated_node_name,
+			valid_dns_subdomain(p->status.nominated_node_name));
 	if (!str_eq(p->status.qos_class, old->status.qos_class))
 		INVALID(cs, AT(at, "qosClass"), p->status.qos_class, IMMUTABLE);
-	check_restarts(&p->status.container_statuses, &old->status.container_statuses, "containerStatuses", p->spec.restart_policy, cs);
+	check_restarts(&p->status.container_statuses, &old->status.container_statuses,
+		"containerStatuses", p->spec.restart_policy, cs);
 }
 
 /* ---- ephemeralcontainers ---- */
@@ -224,14 +242,19 @@ static void validate_ephemeral(struct write *w, struct causes *cs)
 	LIST_EACH(o, &old->spec.ephemeral_containers) {
 		const struct core_v1_ephemeral_container *kept = NULL;
 		LIST_EACH(n, &p->spec.ephemeral_containers) {
-			if (str_eq(n->ephemeral_container_common.name, o->ephemeral_container_common.name))
+			if (str_eq(n->ephemeral_container_common.name,
+				    o->ephemeral_container_common.name))
 				kept = n;
 		}
 		if (!kept)
-			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE, "existing ephemeral containers \"" STR_FMT "\" may not be removed\n",
+			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE,
+				"existing ephemeral containers \"" STR_FMT
+				"\" may not be removed\n",
 				STR_ARG(o->ephemeral_container_common.name));
 		else if (!model_equal(&core_v1_ephemeral_container_type, kept, o))
-			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE, "existing ephemeral containers \"" STR_FMT "\" may not be changed\n",
+			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE,
+				"existing ephemeral containers \"" STR_FMT
+				"\" may not be changed\n",
 				STR_ARG(o->ephemeral_container_common.name));
 	}
 }
@@ -247,7 +270,8 @@ static void prepare_resize(struct write *w)
 	w->obj = p;
 }
 
-static bool same_but_amounts(const struct core_v1_container_items *now, const struct core_v1_container_items *old)
+static bool same_but_amounts(
+	const struct core_v1_container_items *now, const struct core_v1_container_items *old)
 {
 	if (now->len != old->len)
 		return false;
@@ -269,7 +293,8 @@ static void validate_resize(struct write *w, struct causes *cs)
 		!same_but_amounts(&p->spec.init_containers, &old->spec.init_containers))
 		FORBIDDEN(cs, &root, "only cpu and memory resources are mutable");
 	else if (!str_eq(pod_qos(&p->spec), pod_qos(&old->spec)))
-		INVALID(cs, AT(AT(NULL, "metadata"), "qosClass"), pod_qos(&p->spec), "Pod QOS Class may not change as a result of resizing");
+		INVALID(cs, AT(AT(NULL, "metadata"), "qosClass"), pod_qos(&p->spec),
+			"Pod QOS Class may not change as a result of resizing");
 }
 
 /* ---- delete ---- */
@@ -277,8 +302,10 @@ static void validate_resize(struct write *w, struct causes *cs)
 static int64_t grace(struct write *w, const void *obj, const struct meta_v1_delete_options *opt)
 {
 	const struct core_v1_pod *p = obj;
-	int64_t s = opt->grace_period_seconds.set ? opt->grace_period_seconds.value : p->spec.termination_grace_period_seconds.value;
-	if (!p->spec.node_name.len || str_eqz(p->status.phase, "Failed") || str_eqz(p->status.phase, "Succeeded"))
+	int64_t s = opt->grace_period_seconds.set ? opt->grace_period_seconds.value
+						  : p->spec.termination_grace_period_seconds.value;
+	if (!p->spec.node_name.len || str_eqz(p->status.phase, "Failed") ||
+		str_eqz(p->status.phase, "Succeeded"))
 		return 0;
 	return s < 0 ? 1 : s;
 }
@@ -296,7 +323,9 @@ static struct str field(const void *obj, struct str name, struct arena *a)
 
 static const struct kind_sub subs[] = {
 	{ .name = "status", .prepare = prepare_status, .validate = validate_status },
-	{ .name = "ephemeralcontainers", .prepare = prepare_ephemeral, .validate = validate_ephemeral },
+	{ .name = "ephemeralcontainers",
+		.prepare = prepare_ephemeral,
+		.validate = validate_ephemeral },
 	{ .name = "resize", .prepare = prepare_resize, .validate = validate_resize },
 	{ .name = "binding", .run = pod_run_binding },
 	{ .name = "eviction", .run = pod_run_eviction },

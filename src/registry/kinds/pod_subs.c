@@ -14,15 +14,17 @@ static void answer_success(struct write *w, struct object *o, struct registry_re
 	res->code = 201;
 }
 
-static struct meta_v1_status *check_binding(struct write *w, const struct core_v1_binding *b, const struct core_v1_pod *p)
+static struct meta_v1_status *check_binding(
+	struct write *w, const struct core_v1_binding *b, const struct core_v1_pod *p)
 {
-	static const struct resource bindings = {
-		.plural = { "pods/binding", 12 }, .group_resource = { "pods/binding", 12 }, .kind_name = { "Binding", 7 }
-	};
+	static const struct resource bindings = { .plural = { "pods/binding", 12 },
+		.group_resource = { "pods/binding", 12 },
+		.kind_name = { "Binding", 7 } };
 	struct causes cs = { .arena = w->arena };
 	struct arena *a = w->arena;
 	if (b->target.kind.len && !str_eqz(b->target.kind, "Node"))
-		cause_at(&cs, CAUSE_NOT_SUPPORTED, AT(AT(NULL, "target"), "kind"), b->target.kind, "supported values: \"Node\", \"<empty>\"");
+		cause_at(&cs, CAUSE_NOT_SUPPORTED, AT(AT(NULL, "target"), "kind"), b->target.kind,
+			"supported values: \"Node\", \"<empty>\"");
 	if (!b->target.name.len)
 		REQUIRED(&cs, AT(AT(NULL, "target"), "name"), "");
 	if (cs.len)
@@ -30,17 +32,27 @@ static struct meta_v1_status *check_binding(struct write *w, const struct core_v
 	struct str name = p->metadata.name;
 	if (b->metadata.uid.len && !str_eq(b->metadata.uid, p->metadata.uid))
 		return status_conflict(a, &bindings, name,
-			arena_fmt(a, "Precondition failed: UID in precondition: " STR_FMT ", UID in object meta: " STR_FMT,
+			arena_fmt(a,
+				"Precondition failed: UID in precondition: " STR_FMT
+				", UID in object meta: " STR_FMT,
 				STR_ARG(b->metadata.uid), STR_ARG(p->metadata.uid))
 				.p);
 	if (!time_is_zero(p->metadata.deletion_timestamp))
 		return status_conflict(a, &bindings, name,
-			arena_fmt(a, "pod " STR_FMT " is being deleted, cannot be assigned to a host", STR_ARG(name)).p);
+			arena_fmt(a,
+				"pod " STR_FMT " is being deleted, cannot be assigned to a host",
+				STR_ARG(name))
+				.p);
 	if (p->spec.node_name.len)
 		return status_conflict(a, &bindings, name,
-			arena_fmt(a, "pod " STR_FMT " is already assigned to node \"" STR_FMT "\"", STR_ARG(name), STR_ARG(p->spec.node_name)).p);
+			arena_fmt(a, "pod " STR_FMT " is already assigned to node \"" STR_FMT "\"",
+				STR_ARG(name), STR_ARG(p->spec.node_name))
+				.p);
 	if (p->spec.scheduling_gates.len)
-		return status_conflict(a, &bindings, name, arena_fmt(a, "pod " STR_FMT " has non-empty .spec.schedulingGates", STR_ARG(name)).p);
+		return status_conflict(a, &bindings, name,
+			arena_fmt(a, "pod " STR_FMT " has non-empty .spec.schedulingGates",
+				STR_ARG(name))
+				.p);
 	return NULL;
 }
 
@@ -49,8 +61,10 @@ void pod_run_binding(struct write *w)
 	const struct core_v1_binding *b = w->req->obj;
 	w->operation = VERB_UPDATE;
 	w->answer = answer_success;
-	struct meta_v1_status *st = b->metadata.name.len && !str_eq(b->metadata.name, w->req->name) ?
-		status_new(w->arena, REASON_BAD_REQUEST, "name in URL does not match name in Binding object") : NULL;
+	struct meta_v1_status *st = b->metadata.name.len && !str_eq(b->metadata.name, w->req->name)
+		? status_new(w->arena, REASON_BAD_REQUEST,
+			  "name in URL does not match name in Binding object")
+		: NULL;
 	if (!st && !write_load(w))
 		st = w->refused;
 	st = st ? st : check_binding(w, b, w->old);
@@ -96,17 +110,23 @@ struct eviction {
 	struct registry_request *delete_request;
 };
 
-static bool protects(const struct policy_v1_pod_disruption_budget *b, const struct core_v1_pod *p, struct arena *a)
+static bool protects(const struct policy_v1_pod_disruption_budget *b, const struct core_v1_pod *p,
+	struct arena *a)
 {
 	struct selector *s;
 	struct err err;
-	return b->spec.selector && !selector_from_label_selector(b->spec.selector, a, &s, &err) && selector_matches(s, &p->metadata.labels);
+	return b->spec.selector && !selector_from_label_selector(b->spec.selector, a, &s, &err) &&
+		selector_matches(s, &p->metadata.labels);
 }
 
-static struct meta_v1_status *find_budget(struct write *w, const struct core_v1_pod *p, struct object **ret_object, void **ret)
+static struct meta_v1_status *find_budget(
+	struct write *w, const struct core_v1_pod *p, struct object **ret_object, void **ret)
 {
-	const struct resource *budgets = registry_resource(w->r, STR("policy"), STR("v1"), STR("poddisruptionbudgets"));
-	struct registry_request req = { .arena = w->arena, .resource = budgets, .verb = VERB_LIST, .ns = w->req->ns };
+	const struct resource *budgets =
+		registry_resource(w->r, STR("policy"), STR("v1"), STR("poddisruptionbudgets"));
+	struct registry_request req = {
+		.arena = w->arena, .resource = budgets, .verb = VERB_LIST, .ns = w->req->ns
+	};
 	struct registry_list *l;
 	struct meta_v1_status *st = NULL;
 	struct object *o;
@@ -128,21 +148,24 @@ static struct meta_v1_status *find_budget(struct write *w, const struct core_v1_
 	return st;
 }
 
-static struct meta_v1_status *refuse_eviction(struct write *w, const struct policy_v1_pod_disruption_budget *b)
+static struct meta_v1_status *refuse_eviction(
+	struct write *w, const struct policy_v1_pod_disruption_budget *b)
 {
-	struct meta_v1_status *st = status_new(
-		w->arena, REASON_TOO_MANY_REQUESTS, "Cannot evict pod as it would violate the pod's disruption budget.");
+	struct meta_v1_status *st = status_new(w->arena, REASON_TOO_MANY_REQUESTS,
+		"Cannot evict pod as it would violate the pod's disruption budget.");
 	st->details = arena_alloc(w->arena, sizeof(*st->details));
 	struct meta_v1_status_cause *c = LIST_ADD(w->arena, &st->details->causes);
 	c->reason = STR("DisruptionBudget");
 	if (b->status.observed_generation < b->metadata.generation) {
 		st->details->retry_after_seconds = 10;
-		c->message = arena_fmt(w->arena, "The disruption budget " STR_FMT " is still being processed by the server.",
+		c->message = arena_fmt(w->arena,
+			"The disruption budget " STR_FMT " is still being processed by the server.",
 			STR_ARG(b->metadata.name));
 		return st;
 	}
-	c->message = arena_fmt(w->arena, "The disruption budget " STR_FMT " needs %d healthy pods and has %d currently", STR_ARG(b->metadata.name),
-		b->status.desired_healthy, b->status.current_healthy);
+	c->message = arena_fmt(w->arena,
+		"The disruption budget " STR_FMT " needs %d healthy pods and has %d currently",
+		STR_ARG(b->metadata.name), b->status.desired_healthy, b->status.current_healthy);
 	return st;
 }
 
@@ -172,7 +195,8 @@ static void delete_done(void *arg, struct registry_request *req, struct registry
 
 static void say_evicted(struct write *w)
 {
-	pod_condition_set(w, &((struct core_v1_pod *)w->obj)->status, "DisruptionTarget", "True", "EvictionByEvictionAPI", "Eviction API: evicting");
+	pod_condition_set(w, &((struct core_v1_pod *)w->obj)->status, "DisruptionTarget", "True",
+		"EvictionByEvictionAPI", "Eviction API: evicting");
 }
 
 static void evict(struct write *w)
@@ -200,7 +224,8 @@ static void budget_done(void *arg, int result, struct object *o)
 }
 
 /* The budget's controller does not count this pod as healthy any more, even before its cache shows the deletion. */
-static void note_disrupted(struct write *w, struct policy_v1_pod_disruption_budget *b, struct str pod)
+static void note_disrupted(
+	struct write *w, struct policy_v1_pod_disruption_budget *b, struct str pod)
 {
 	struct time_map *m = &b->status.disrupted_pods, now = { .len = 0 };
 	now.items = arena_alloc(w->arena, (m->len + 1) * sizeof(*now.items));
@@ -220,11 +245,18 @@ static void note_disrupted(struct write *w, struct policy_v1_pod_disruption_budg
 	*m = now;
 }
 
-static void take_from_budget(struct write *w, struct policy_v1_pod_disruption_budget *b, struct object *stored, const struct core_v1_pod *p)
+static void take_from_budget(struct write *w, struct policy_v1_pod_disruption_budget *b,
+	struct object *stored, const struct core_v1_pod *p)
 {
-	const struct resource *budgets = registry_resource(w->r, STR("policy"), STR("v1"), STR("poddisruptionbudgets"));
-	struct store_op op = { .verb = STORE_UPDATE, .key = stored->key, .expect = stored->revision,
-		.labels = stored->labels, .n_labels = stored->n_labels, .fields = stored->fields, .n_fields = stored->n_fields };
+	const struct resource *budgets =
+		registry_resource(w->r, STR("policy"), STR("v1"), STR("poddisruptionbudgets"));
+	struct store_op op = { .verb = STORE_UPDATE,
+		.key = stored->key,
+		.expect = stored->revision,
+		.labels = stored->labels,
+		.n_labels = stored->n_labels,
+		.fields = stored->fields,
+		.n_fields = stored->n_fields };
 	CLEAN_BUF struct buf json = { 0 };
 	b->status.disruptions_allowed--;
 	note_disrupted(w, b, p->metadata.name);
@@ -242,15 +274,19 @@ void pod_run_eviction(struct write *w)
 		return;
 	}
 	const struct core_v1_pod *p = w->old;
-	bool free_to_go = str_eqz(p->status.phase, "Succeeded") || str_eqz(p->status.phase, "Failed") || str_eqz(p->status.phase, "Pending") ||
+	bool free_to_go = str_eqz(p->status.phase, "Succeeded") ||
+		str_eqz(p->status.phase, "Failed") || str_eqz(p->status.phase, "Pending") ||
 		!time_is_zero(p->metadata.deletion_timestamp);
 	struct meta_v1_status *st = free_to_go ? NULL : find_budget(w, p, &stored, &found);
 	struct policy_v1_pod_disruption_budget *b = found;
 	if (!st && b && !ready(p) && str_eqz(b->spec.unhealthy_pod_eviction_policy, "AlwaysAllow"))
 		b = NULL;
-	if (!st && b && !ready(p) && b->status.current_healthy >= b->status.desired_healthy && b->status.desired_healthy > 0)
+	if (!st && b && !ready(p) && b->status.current_healthy >= b->status.desired_healthy &&
+		b->status.desired_healthy > 0)
 		b = NULL;
-	if (!st && b && (b->status.observed_generation < b->metadata.generation || b->status.disruptions_allowed <= 0))
+	if (!st && b &&
+		(b->status.observed_generation < b->metadata.generation ||
+			b->status.disruptions_allowed <= 0))
 		st = refuse_eviction(w, b);
 	if (st)
 		write_refuse(w, st);

@@ -42,28 +42,35 @@ static void refusals(void **state)
 	static const struct {
 		const char *spec, *message;
 	} rows[] = {
-		{ "{\"containers\":[" C "}," C "}]}", "spec.containers[1].name: Duplicate value: \"c\"" },
-		{ "{\"containers\":[{\"name\":\"c\"}]}", "spec.containers[0].image: Required value" },
+		{ "{\"containers\":[" C "}," C "}]}",
+			"spec.containers[1].name: Duplicate value: \"c\"" },
+		{ "{\"containers\":[{\"name\":\"c\"}]}",
+			"spec.containers[0].image: Required value" },
 		{ "{\"containers\":[" C ",\"ports\":[{\"name\":\"Bad_\",\"containerPort\":1}]}]}",
 			"spec.containers[0].ports[0].name: Invalid value: \"Bad_\"" },
 		{ "{\"containers\":[" C ",\"env\":[{\"name\":\"a=b\"}]}]}",
 			"spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name" },
-		{ "{\"containers\":[" C ",\"env\":[{\"name\":\"a\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"spec.x\"}}}]}]}",
+		{ "{\"containers\":[" C
+		  ",\"env\":[{\"name\":\"a\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"spec.x\"}}}]}]}",
 			"spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: "
 			"\"metadata.name\"" },
-		{ "{\"containers\":[" C ",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/v\"}]}]}",
+		{ "{\"containers\":[" C
+		  ",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/v\"}]}]}",
 			"spec.containers[0].volumeMounts[0].name: Not found: \"v\"!" },
-		{ "{\"containers\":[" C ",\"resources\":{\"requests\":{\"cpu\":\"2\"},\"limits\":{\"cpu\":\"1\"}}}]}",
+		{ "{\"containers\":[" C
+		  ",\"resources\":{\"requests\":{\"cpu\":\"2\"},\"limits\":{\"cpu\":\"1\"}}}]}",
 			"spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1" },
 		{ "{\"containers\":[" C ",\"resources\":{\"requests\":{\"disk\":\"2\"}}}]}",
 			"spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource for containers" },
 		{ "{\"containers\":[" C ",\"livenessProbe\":{}}]}",
 			"spec.containers[0].livenessProbe: Required value: must specify a handler type" },
-		{ "{\"containers\":[" C ",\"livenessProbe\":{\"successThreshold\":2,\"tcpSocket\":{\"port\":1}}}]}",
+		{ "{\"containers\":[" C
+		  ",\"livenessProbe\":{\"successThreshold\":2,\"tcpSocket\":{\"port\":1}}}]}",
 			"spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1" },
 		{ "{\"containers\":[" C ",\"readinessProbe\":{\"tcpSocket\":{\"port\":0}}}]}",
 			"spec.containers[0].readinessProbe.tcpSocket.port: Invalid value: 0: must be between 1 and 65535, inclusive" },
-		{ "{\"containers\":[" C "}],\"volumes\":[{\"name\":\"v\",\"emptyDir\":{},\"hostPath\":{\"path\":\"/\"}}]}",
+		{ "{\"containers\":[" C
+		  "}],\"volumes\":[{\"name\":\"v\",\"emptyDir\":{},\"hostPath\":{\"path\":\"/\"}}]}",
 			"spec.volumes[0]: Forbidden: may not specify more than 1 volume type" },
 		{ "{\"containers\":[" C
 		  "}],\"initContainers\":[{\"name\":\"i\",\"image\":\"i\",\"livenessProbe\":{\"tcpSocket\":{\"port\":1}}}]}",
@@ -82,7 +89,8 @@ static void refusals(void **state)
 		  "}],\"topologySpreadConstraints\":[{\"maxSkew\":1,\"topologyKey\":\"z\",\"whenUnsatisfiable\":\"DoNotSchedule\"},"
 		  "{\"maxSkew\":2,\"topologyKey\":\"z\",\"whenUnsatisfiable\":\"DoNotSchedule\"}]}",
 			"spec.topologySpreadConstraints[1].{topologyKey, whenUnsatisfiable}: Duplicate value: \"{z, DoNotSchedule}\"" },
-		{ "{\"containers\":[" C ",\"securityContext\":{\"privileged\":true,\"allowPrivilegeEscalation\":false}}]}",
+		{ "{\"containers\":[" C
+		  ",\"securityContext\":{\"privileged\":true,\"allowPrivilegeEscalation\":false}}]}",
 			"spec.containers[0].securityContext: Invalid value: {}: cannot set `allowPrivilegeEscalation` to false and "
 			"`privileged` to true" },
 		{ "{\"containers\":[" C "}],\"dnsPolicy\":\"None\"}",
@@ -95,10 +103,13 @@ static void refusals(void **state)
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		req(e, CREATE, "pods", "default", arena_fmt(e->a, "{\"metadata\":{\"name\":\"p\"},\"spec\":%s}", rows[i].spec).p);
+		req(e, CREATE, "pods", "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"p\"},\"spec\":%s}", rows[i].spec)
+				.p);
 		size_t n = strlen(rows[i].message); /* ! at the end: the message ends there */
 		bool whole = rows[i].message[n - 1] == '!';
-		const char *part = arena_str(e->a, str_n(rows[i].message, n - whole)).p, *said = at(e, "message");
+		const char *part = arena_str(e->a, str_n(rows[i].message, n - whole)).p,
+			   *said = at(e, "message");
 		assert_refused(e, 422, part);
 		if (whole)
 			assert_string_equal(said + strlen(said) - strlen(part), part);
@@ -113,13 +124,16 @@ static void qos(void **state)
 	} rows[] = {
 		{ "{}", "BestEffort" },
 		{ "{\"limits\":{\"cpu\":\"1\",\"memory\":\"1Gi\"}}", "Guaranteed" },
-		{ "{\"limits\":{\"cpu\":\"1\",\"memory\":\"1Gi\"},\"requests\":{\"cpu\":\"1000m\"}}", "Guaranteed" },
+		{ "{\"limits\":{\"cpu\":\"1\",\"memory\":\"1Gi\"},\"requests\":{\"cpu\":\"1000m\"}}",
+			"Guaranteed" },
 		{ "{\"requests\":{\"cpu\":\"1\"}}", "Burstable" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		OK(e, CREATE, "pods", "default",
-			arena_fmt(e->a, "{\"metadata\":{\"name\":\"p%zu\"},\"spec\":{\"containers\":[" C ",\"resources\":%s}]}}",
+			arena_fmt(e->a,
+				"{\"metadata\":{\"name\":\"p%zu\"},\"spec\":{\"containers\":[" C
+				",\"resources\":%s}]}}",
 				i, rows[i].resources)
 				.p);
 		assert_at(e, "status.qosClass", rows[i].class);
@@ -129,18 +143,24 @@ static void qos(void **state)
 static void updates(void **state)
 {
 	struct env *e = *state;
-	OK(e, CREATE, "pods", "default", pod(e, "p", "\"activeDeadlineSeconds\":10,\"tolerations\":[{\"key\":\"k\",\"operator\":\"Exists\"}],"));
+	OK(e, CREATE, "pods", "default",
+		pod(e, "p",
+			"\"activeDeadlineSeconds\":10,\"tolerations\":[{\"key\":\"k\",\"operator\":\"Exists\"}],"));
 	OK(e, PATCH, "pods/p", "default", "{\"spec\":{\"activeDeadlineSeconds\":5}}");
 	assert_at(e, "metadata.generation", "2");
 	OK(e, PATCH, "pods/p", "default",
 		"{\"spec\":{\"tolerations\":[{\"key\":\"k\",\"operator\":\"Exists\"},{\"key\":\"l\",\"operator\":\"Exists\"}]}}");
 	req(e, PATCH, "pods/p", "default", "{\"spec\":{\"activeDeadlineSeconds\":6}}");
-	assert_refused(e, 422, "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value");
+	assert_refused(e, 422,
+		"spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value");
 	req(e, PATCH, "pods/p", "default", "{\"spec\":{\"tolerations\":[]}}");
-	assert_refused(e, 422, "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds");
+	assert_refused(e, 422,
+		"spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds");
 	req(e, PATCH, "pods/p", "default", "{\"spec\":{\"hostNetwork\":true}}");
-	assert_refused(e, 422, "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,");
-	req_new(e, PATCH, "pods/p", "default", "[{\"op\":\"replace\",\"path\":\"/spec/containers/0/image\",\"value\":\"j:2\"}]")
+	assert_refused(e, 422,
+		"spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,");
+	req_new(e, PATCH, "pods/p", "default",
+		"[{\"op\":\"replace\",\"path\":\"/spec/containers/0/image\",\"value\":\"j:2\"}]")
 		->patch_type = PATCH_TYPE_JSON;
 	assert_int_equal(req_run(e), 200);
 	assert_at(e, "spec.containers.0.image", "j:2");
@@ -148,8 +168,10 @@ static void updates(void **state)
 		"[{\"op\":\"add\",\"path\":\"/spec/containers/-\",\"value\":{\"name\":\"d\",\"image\":\"x\"}}]")
 		->patch_type = PATCH_TYPE_JSON;
 	req_run(e);
-	assert_refused(e, 422, "spec.containers: Forbidden: pod updates may not add or remove containers");
-	OK(e, PATCH, "pods/p", "default", "{\"status\":{\"phase\":\"Running\"}}"); /* the pod itself does not take a status */
+	assert_refused(
+		e, 422, "spec.containers: Forbidden: pod updates may not add or remove containers");
+	OK(e, PATCH, "pods/p", "default",
+		"{\"status\":{\"phase\":\"Running\"}}"); /* the pod itself does not take a status */
 	assert_at(e, "status.phase", "Pending");
 }
 
@@ -167,14 +189,16 @@ static void status_alone(void **state)
 	assert_at(e, "metadata.generation", "1");
 	assert_at(e, "status.podIPs.0.ip", "10.0.0.1");
 	assert_at(e, "status.qosClass", "BestEffort");
-	assert_string_equal(list_of(e, "pods", "", NULL, "status.podIP=10.0.0.1,status.phase=Running"), "p");
+	assert_string_equal(
+		list_of(e, "pods", "", NULL, "status.podIP=10.0.0.1,status.phase=Running"), "p");
 	OK(e, GET, "pods/p/status", "default", NULL);
 	assert_at(e, "status.phase", "Running");
 }
 
 static void bind_once(void **state)
 {
-	static const char to_n1[] = "{\"metadata\":{\"annotations\":{\"why\":\"because\"}},\"target\":{\"kind\":\"Node\",\"name\":\"n1\"}}";
+	static const char to_n1[] =
+		"{\"metadata\":{\"annotations\":{\"why\":\"because\"}},\"target\":{\"kind\":\"Node\",\"name\":\"n1\"}}";
 	struct env *e = *state;
 	OK(e, CREATE, "pods", "default", pod(e, "p", ""));
 	OK(e, CREATE, "pods/p/binding", "default", to_n1);
@@ -185,15 +209,20 @@ static void bind_once(void **state)
 	assert_at(e, "status.conditions.0.type", "PodScheduled");
 	assert_at(e, "status.conditions.0.status", "True");
 	req(e, CREATE, "pods/p/binding", "default", to_n1);
-	assert_refused(e, 409, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"");
+	assert_refused(e, 409,
+		"Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"");
 	req(e, CREATE, "pods/q/binding", "default", to_n1);
 	assert_refused(e, 404, "pods \"q\" not found");
 	OK(e, CREATE, "pods", "default", pod(e, "q", ""));
-	req(e, CREATE, "pods/q/binding", "default", "{\"target\":{\"kind\":\"Bed\",\"name\":\"n1\"}}");
-	assert_refused(e, 422, "target.kind: Unsupported value: \"Bed\": supported values: \"Node\", \"<empty>\"");
-	req(e, CREATE, "pods/q/binding", "default", "{\"metadata\":{\"uid\":\"x\"},\"target\":{\"name\":\"n1\"}}");
+	req(e, CREATE, "pods/q/binding", "default",
+		"{\"target\":{\"kind\":\"Bed\",\"name\":\"n1\"}}");
+	assert_refused(e, 422,
+		"target.kind: Unsupported value: \"Bed\": supported values: \"Node\", \"<empty>\"");
+	req(e, CREATE, "pods/q/binding", "default",
+		"{\"metadata\":{\"uid\":\"x\"},\"target\":{\"name\":\"n1\"}}");
 	assert_refused(e, 409, "Precondition failed: UID in precondition: x, UID in object meta: ");
-	OK(e, CREATE, "bindings", "default", "{\"metadata\":{\"name\":\"q\"},\"target\":{\"name\":\"n2\"}}");
+	OK(e, CREATE, "bindings", "default",
+		"{\"metadata\":{\"name\":\"q\"},\"target\":{\"name\":\"n2\"}}");
 	OK(e, GET, "pods/q", "default", NULL);
 	assert_at(e, "spec.nodeName", "n2");
 }
@@ -244,7 +273,8 @@ static void grace_and_finalizers(void **state)
 	OK(e, PATCH, "pods/p", "default", "{\"metadata\":{\"finalizers\":[\"x.io/f\"]}}");
 	assert_int_equal(remove_pod(e, "pods/p", -1), 200);
 	OK(e, PATCH, "pods/p", "default", "{\"metadata\":{\"labels\":{\"a\":\"1\"}}}");
-	assert_int_equal(remove_pod(e, "pods/p", 0), 200); /* its node is through; the finalizer is not */
+	assert_int_equal(
+		remove_pod(e, "pods/p", 0), 200); /* its node is through; the finalizer is not */
 	OK(e, GET, "pods/p", "default", NULL);
 	assert_at(e, "metadata.deletionGracePeriodSeconds", "0");
 	OK(e, PATCH, "pods/p", "default", "{\"metadata\":{\"finalizers\":[]}}");
@@ -257,7 +287,8 @@ static void eviction(void **state)
 	static const char evict[] = "{\"metadata\":{\"name\":\"p\"}}";
 	struct env *e = *state;
 	OK(e, CREATE, "pods", "default", pod(e, "p", "\"nodeName\":\"n\","));
-	OK(e, PATCH, "pods/p/status", "default", "{\"status\":{\"phase\":\"Running\",\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}");
+	OK(e, PATCH, "pods/p/status", "default",
+		"{\"status\":{\"phase\":\"Running\",\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}]}}");
 	OK(e, CREATE, "policy/v1:poddisruptionbudgets", "default",
 		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"minAvailable\":1,\"selector\":{\"matchLabels\":{\"app\":\"a\"}}}}");
 	OK(e, PATCH, "policy/v1:poddisruptionbudgets/b/status", "default",
@@ -266,8 +297,10 @@ static void eviction(void **state)
 	req(e, CREATE, "pods/p/eviction", "default", evict);
 	assert_refused(e, 429, "Cannot evict pod as it would violate the pod's disruption budget.");
 	assert_at(e, "details.causes.0.reason", "DisruptionBudget");
-	assert_at(e, "details.causes.0.message", "The disruption budget b needs 1 healthy pods and has 1 currently");
-	OK(e, PATCH, "policy/v1:poddisruptionbudgets/b/status", "default", "{\"status\":{\"disruptionsAllowed\":1}}");
+	assert_at(e, "details.causes.0.message",
+		"The disruption budget b needs 1 healthy pods and has 1 currently");
+	OK(e, PATCH, "policy/v1:poddisruptionbudgets/b/status", "default",
+		"{\"status\":{\"disruptionsAllowed\":1}}");
 	OK(e, CREATE, "pods/p/eviction", "default", evict);
 	assert_at(e, "status", "Success");
 	OK(e, GET, "pods/p", "default", NULL);
@@ -285,13 +318,15 @@ static void ephemeral_and_resize(void **state)
 		"{\"spec\":{\"hostNetwork\":true,\"ephemeralContainers\":[{\"name\":\"dbg\",\"image\":\"b\"}]}}");
 	assert_at(e, "spec.ephemeralContainers.0.name", "dbg");
 	assert_at(e, "spec.hostNetwork", "-");
-	req(e, PATCH, "pods/p/ephemeralcontainers", "default", "{\"spec\":{\"ephemeralContainers\":[]}}");
+	req(e, PATCH, "pods/p/ephemeralcontainers", "default",
+		"{\"spec\":{\"ephemeralContainers\":[]}}");
 	assert_refused(e, 422, "spec.ephemeralContainers: Forbidden: ");
 	req(e, PATCH, "pods/p/ephemeralcontainers", "default",
 		"{\"spec\":{\"ephemeralContainers\":[{\"name\":\"dbg\",\"image\":\"b\"},{\"name\":\"c\",\"image\":\"b\"}]}}");
 	assert_refused(e, 422, "spec.ephemeralContainers[1].name: Duplicate value: \"c\"");
 	OK(e, CREATE, "pods", "default",
-		"{\"metadata\":{\"name\":\"q\"},\"spec\":{\"containers\":[" C ",\"resources\":{\"requests\":{\"cpu\":\"1\"}}}]}}");
+		"{\"metadata\":{\"name\":\"q\"},\"spec\":{\"containers\":[" C
+		",\"resources\":{\"requests\":{\"cpu\":\"1\"}}}]}}");
 	OK(e, PATCH, "pods/q/resize", "default",
 		"{\"spec\":{\"containers\":[" C
 		",\"imagePullPolicy\":\"IfNotPresent\",\"terminationMessagePath\":\"/dev/termination-log\","

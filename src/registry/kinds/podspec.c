@@ -41,7 +41,8 @@ static void fill_volume(struct core_v1_volume *v, struct arena *a)
 	if (model_is_zero(&core_v1_volume_source_type, &v->volume_source))
 		v->volume_source.empty_dir = arena_alloc(a, sizeof(*v->volume_source.empty_dir));
 	if (v->volume_source.image && !v->volume_source.image->pull_policy.len)
-		v->volume_source.image->pull_policy = pull_policy(v->volume_source.image->reference);
+		v->volume_source.image->pull_policy =
+			pull_policy(v->volume_source.image->reference);
 }
 
 void pod_spec_fill(struct core_v1_pod_spec *s, struct arena *a)
@@ -51,7 +52,8 @@ void pod_spec_fill(struct core_v1_pod_spec *s, struct arena *a)
 	LIST_EACH(c, &s->containers)
 		fill_container(c, s->host_network, a);
 	LIST_EACH(c, &s->ephemeral_containers)
-		fill_container((struct core_v1_container *)&c->ephemeral_container_common, false, a);
+		fill_container(
+			(struct core_v1_container *)&c->ephemeral_container_common, false, a);
 	LIST_EACH(v, &s->volumes)
 		fill_volume(v, a);
 	/* one field under two names */
@@ -70,7 +72,8 @@ static void qos_of(const struct core_v1_resource_requirements *r, struct qos *q)
 {
 	static const char *const names[] = { "cpu", "memory" };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		struct str request = str_map_get(&r->requests, str_of(names[i])), limit = str_map_get(&r->limits, str_of(names[i]));
+		struct str request = str_map_get(&r->requests, str_of(names[i])),
+			   limit = str_map_get(&r->limits, str_of(names[i]));
 		struct quantity rq = { 0 }, lq = { 0 };
 		if (request.p && quantity_parse(request, &rq))
 			rq.nano = 0;
@@ -107,7 +110,8 @@ static size_t sources(const struct core_v1_volume_source *s)
 	return n;
 }
 
-static void check_items(const struct core_v1_key_to_path_items *items, const struct at *at, struct causes *cs)
+static void check_items(
+	const struct core_v1_key_to_path_items *items, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(k, items) {
@@ -118,7 +122,8 @@ static void check_items(const struct core_v1_key_to_path_items *items, const str
 	}
 }
 
-static void check_downward(const struct core_v1_downward_api_volume_file_items *items, const struct at *at, struct causes *cs)
+static void check_downward(const struct core_v1_downward_api_volume_file_items *items,
+	const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(f, items) {
@@ -127,13 +132,15 @@ static void check_downward(const struct core_v1_downward_api_volume_file_items *
 		if (f->path.len && (bad = path_check(f->path, true)))
 			INVALID(cs, AT(here, "path"), f->path, bad);
 		if (f->field_ref)
-			field_ref_validate(f->field_ref, volume_field_paths, AT(here, "fieldRef"), cs);
+			field_ref_validate(
+				f->field_ref, volume_field_paths, AT(here, "fieldRef"), cs);
 		else if (!f->resource_field_ref)
 			REQUIRED(cs, here, "one of fieldRef and resourceFieldRef is required");
 	}
 }
 
-static void check_projected(const struct core_v1_projected_volume_source *p, const struct at *at, struct causes *cs)
+static void check_projected(
+	const struct core_v1_projected_volume_source *p, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(s, &p->sources) {
@@ -186,7 +193,8 @@ static void check_volumes(const struct core_v1_pod_spec *s, const struct at *at,
 
 /* ---- the rest of the spec ---- */
 
-static void check_tolerations(const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
+static void check_tolerations(
+	const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(t, &s->tolerations) {
@@ -199,9 +207,11 @@ static void check_tolerations(const struct core_v1_pod_spec *s, const struct at 
 			INVALID(cs, AT(here, "operator"), shown(t->operator),
 				"operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
 		if (t->toleration_seconds.set && !str_eqz(t->effect, "NoExecute"))
-			INVALID(cs, AT(here, "effect"), shown(t->effect), "effect must be 'NoExecute' when `tolerationSeconds` is set");
+			INVALID(cs, AT(here, "effect"), shown(t->effect),
+				"effect must be 'NoExecute' when `tolerationSeconds` is set");
 		if (exists && t->value.len)
-			INVALID(cs, AT(here, "operator"), t->operator, "value must be empty when `operator` is 'Exists'");
+			INVALID(cs, AT(here, "operator"), t->operator,
+				"value must be empty when `operator` is 'Exists'");
 		else if (!exists && (bad = valid_label_value(t->value)))
 			INVALID(cs, AT(here, "value"), t->value, bad);
 	}
@@ -235,7 +245,8 @@ static bool sysctl_name_ok(struct str name)
 	bool begins = true;
 	for (size_t i = 0; i < name.len; i++) {
 		char c = name.p[i];
-		bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'), end = i + 1 == name.len;
+		bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'),
+		     end = i + 1 == name.len;
 		bool before_end = !end && (name.p[i + 1] == '.' || name.p[i + 1] == '/');
 		if (c == '.' || c == '/') {
 			if (begins || end)
@@ -262,7 +273,8 @@ static void check_sysctls(const struct core_v1_pod_spec *s, const struct at *at,
 		if (!name.len)
 			REQUIRED(cs, here, "");
 		else if (!sysctl_name_ok(name))
-			INVALID(cs, here, name, "must have at most 253 characters and match regex "
+			INVALID(cs, here, name,
+				"must have at most 253 characters and match regex "
 				"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
 		else if (twice)
 			DUPLICATE(cs, here, name);
@@ -275,18 +287,24 @@ void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, st
 	pod_containers_validate(s, at, cs);
 	check_names(s, at, cs);
 	if (s->node_selector.len)
-		meta_validate_labels(&s->node_selector, at_text(AT(at, "nodeSelector"), cs->arena), cs);
+		meta_validate_labels(
+			&s->node_selector, at_text(AT(at, "nodeSelector"), cs->arena), cs);
 	check_tolerations(s, at, cs);
 	pod_placement_validate(s, at, cs);
 	pod_security_validate(s, at, cs);
 	if (s->security_context)
 		check_sysctls(s, AT(at, "securityContext"), cs);
-	if (s->active_deadline_seconds.set && (s->active_deadline_seconds.value < 1 || s->active_deadline_seconds.value > INT32_MAX))
-		INVALID_NUM(cs, AT(at, "activeDeadlineSeconds"), s->active_deadline_seconds.value, "must be between 1 and 2147483647, inclusive");
+	if (s->active_deadline_seconds.set &&
+		(s->active_deadline_seconds.value < 1 ||
+			s->active_deadline_seconds.value > INT32_MAX))
+		INVALID_NUM(cs, AT(at, "activeDeadlineSeconds"), s->active_deadline_seconds.value,
+			"must be between 1 and 2147483647, inclusive");
 	if (str_eqz(s->dns_policy, "None") && !s->dns_config)
-		REQUIRED(cs, AT(at, "dnsConfig"), "must provide `dnsConfig` when `dnsPolicy` is None");
+		REQUIRED(cs, AT(at, "dnsConfig"),
+			"must provide `dnsConfig` when `dnsPolicy` is None");
 	else if (str_eqz(s->dns_policy, "None") && !s->dns_config->nameservers.len)
-		REQUIRED(cs, AT(AT(at, "dnsConfig"), "nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
+		REQUIRED(cs, AT(AT(at, "dnsConfig"), "nameservers"),
+			"must provide at least one DNS nameserver when `dnsPolicy` is None");
 	size_t i = 0;
 	LIST_EACH(h, &s->host_aliases) {
 		const struct at *here = AT_I(at, "hostAliases", i++);
@@ -296,33 +314,40 @@ void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, st
 	}
 }
 
-void template_validate(const struct core_v1_pod_template_spec *t, const struct at *at, bool always, struct causes *cs)
+void template_validate(const struct core_v1_pod_template_spec *t, const struct at *at, bool always,
+	struct causes *cs)
 {
 	const struct at *spec = AT(at, "spec");
-	meta_validate_labels(&t->metadata.labels, at_text(AT(AT(at, "metadata"), "labels"), cs->arena), cs);
-	meta_validate_annotations(&t->metadata.annotations, at_text(AT(AT(at, "metadata"), "annotations"), cs->arena), cs);
+	meta_validate_labels(
+		&t->metadata.labels, at_text(AT(AT(at, "metadata"), "labels"), cs->arena), cs);
+	meta_validate_annotations(&t->metadata.annotations,
+		at_text(AT(AT(at, "metadata"), "annotations"), cs->arena), cs);
 	pod_spec_validate(&t->spec, spec, cs);
 	if (t->spec.ephemeral_containers.len)
-		FORBIDDEN(cs, AT(spec, "ephemeralContainers"), "ephemeral containers not allowed in pod template");
+		FORBIDDEN(cs, AT(spec, "ephemeralContainers"),
+			"ephemeral containers not allowed in pod template");
 	if (!always)
 		return;
 	if (!str_eqz(t->spec.restart_policy, "Always"))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(spec, "restartPolicy"), shown(t->spec.restart_policy), "supported values: \"Always\"");
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(spec, "restartPolicy"),
+			shown(t->spec.restart_policy), "supported values: \"Always\"");
 	if (t->spec.active_deadline_seconds.set)
-		FORBIDDEN(cs, AT(spec, "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+		FORBIDDEN(cs, AT(spec, "activeDeadlineSeconds"),
+			"activeDeadlineSeconds in ReplicaSet is not Supported");
 }
 
 void selector_mismatch(const struct str_map *labels, struct causes *cs)
 {
 	CLEAN_BUF struct buf b = { 0 };
 	LIST_EACH(p, labels)
-		buf_addf(&b, "%s\"" STR_FMT "\":\"" STR_FMT "\"", b.len ? "," : "", STR_ARG(p->key), STR_ARG(p->value));
-	cause_add(cs, CAUSE_INVALID, STR("spec.template.metadata.labels"), STR_NONE, "{" STR_FMT "}: `selector` does not match template `labels`",
-		STR_ARG(buf_str(&b)));
+		buf_addf(&b, "%s\"" STR_FMT "\":\"" STR_FMT "\"", b.len ? "," : "", STR_ARG(p->key),
+			STR_ARG(p->value));
+	cause_add(cs, CAUSE_INVALID, STR("spec.template.metadata.labels"), STR_NONE,
+		"{" STR_FMT "}: `selector` does not match template `labels`", STR_ARG(buf_str(&b)));
 }
 
-void selector_template_validate(
-	const struct meta_v1_label_selector *s, const struct core_v1_pod_template_spec *t, const char *what, struct causes *cs)
+void selector_template_validate(const struct meta_v1_label_selector *s,
+	const struct core_v1_pod_template_spec *t, const char *what, struct causes *cs)
 {
 	const struct at *at = AT(AT(NULL, "spec"), "selector");
 	struct selector *sel;
@@ -330,9 +355,11 @@ void selector_template_validate(
 	if (!s)
 		return; /* required: the schema says so */
 	if (!s->match_labels.len && !s->match_expressions.len)
-		cause_at(cs, CAUSE_INVALID, at, STR_NONE, "{}: empty selector is invalid for %s", what);
+		cause_at(cs, CAUSE_INVALID, at, STR_NONE, "{}: empty selector is invalid for %s",
+			what);
 	size_t before = cs->len;
 	label_selector_validate(s, at, cs);
-	if (cs->len == before && !selector_from_label_selector(s, cs->arena, &sel, &err) && !selector_matches(sel, &t->metadata.labels))
+	if (cs->len == before && !selector_from_label_selector(s, cs->arena, &sel, &err) &&
+		!selector_matches(sel, &t->metadata.labels))
 		selector_mismatch(&t->metadata.labels, cs);
 }

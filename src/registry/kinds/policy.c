@@ -19,7 +19,8 @@ static void priority_validate(struct write *w, struct causes *cs)
 			"priority class names with 'system-' prefix are reserved for system use only. error: not a system class");
 	else if (p->value > HIGHEST_USER_PRIORITY && !is_system_class(p))
 		cause_at(cs, CAUSE_FORBIDDEN, AT(NULL, "value"), STR_NONE,
-			"maximum allowed value of a user defined priority is %d", HIGHEST_USER_PRIORITY);
+			"maximum allowed value of a user defined priority is %d",
+			HIGHEST_USER_PRIORITY);
 }
 
 static void priority_validate_update(struct write *w, struct causes *cs)
@@ -44,7 +45,8 @@ static void budget_validate(struct write *w, struct causes *cs)
 {
 	struct policy_v1_pod_disruption_budget *b = w->obj;
 	if (b->spec.min_available.kind != IOS_NONE && b->spec.max_unavailable.kind != IOS_NONE)
-		INVALID(cs, AT(NULL, "spec"), STR_NONE, "minAvailable and maxUnavailable cannot be both set");
+		INVALID(cs, AT(NULL, "spec"), STR_NONE,
+			"minAvailable and maxUnavailable cannot be both set");
 	label_selector_validate(b->spec.selector, AT(AT(NULL, "spec"), "selector"), cs);
 }
 
@@ -60,9 +62,11 @@ static void event_validate(struct write *w, struct causes *cs)
 {
 	struct core_v1_event *e = w->obj;
 	struct str about = e->involved_object.namespace, ns = e->metadata.namespace;
-	bool fits = about.len ? str_eq(about, ns) : str_eqz(ns, "default") || str_eqz(ns, "kube-system");
+	bool fits = about.len ? str_eq(about, ns)
+			      : str_eqz(ns, "default") || str_eqz(ns, "kube-system");
 	if (!fits)
-		INVALID(cs, AT(AT(NULL, "involvedObject"), "namespace"), shown(about), "does not match event.namespace");
+		INVALID(cs, AT(AT(NULL, "involvedObject"), "namespace"), shown(about),
+			"does not match event.namespace");
 }
 
 static struct str event_field(const void *obj, struct str name, struct arena *a)
@@ -78,7 +82,8 @@ static struct timestamp event_last_used(const void *obj)
 {
 	const struct core_v1_event *e = obj;
 	struct timestamp last = e->metadata.creation_timestamp;
-	const struct timestamp times[] = { e->last_timestamp, e->event_time, e->series ? e->series->last_observed_time : e->first_timestamp };
+	const struct timestamp times[] = { e->last_timestamp, e->event_time,
+		e->series ? e->series->last_observed_time : e->first_timestamp };
 	for (size_t i = 0; i < ARRAY_LEN(times); i++)
 		last = time_cmp(times[i], last) > 0 ? times[i] : last;
 	return last;
@@ -98,7 +103,9 @@ static struct str events_field(const void *obj, struct str name, struct arena *a
 {
 	return STR_NONE;
 }
-const struct kind events_event_kind = { .resource = "events.events.k8s.io", .flags = KIND_CREATE_ON_UPDATE, .field = events_field };
+const struct kind events_event_kind = {
+	.resource = "events.events.k8s.io", .flags = KIND_CREATE_ON_UPDATE, .field = events_field
+};
 
 /* ---- Lease. Upstream: pkg/registry/coordination/lease ---- */
 
@@ -107,9 +114,11 @@ static void lease_validate(struct write *w, struct causes *cs)
 	struct coordination_v1_lease *l = w->obj;
 	const struct at *at = AT(NULL, "spec");
 	if (l->spec.lease_duration_seconds.set && l->spec.lease_duration_seconds.value <= 0)
-		INVALID_NUM(cs, AT(at, "leaseDurationSeconds"), l->spec.lease_duration_seconds.value, "must be greater than 0");
+		INVALID_NUM(cs, AT(at, "leaseDurationSeconds"),
+			l->spec.lease_duration_seconds.value, "must be greater than 0");
 	if (l->spec.lease_transitions.set && l->spec.lease_transitions.value < 0)
-		INVALID_NUM(cs, AT(at, "leaseTransitions"), l->spec.lease_transitions.value, "must be greater than or equal to 0");
+		INVALID_NUM(cs, AT(at, "leaseTransitions"), l->spec.lease_transitions.value,
+			"must be greater than or equal to 0");
 }
 
 const struct kind lease_kind = {
@@ -134,9 +143,12 @@ static void csr_prepare_create(struct write *w)
 	for (size_t i = 0; i < u->groups.len; i++)
 		*LIST_ADD(w->arena, &c->spec.groups) = u->groups.items[i];
 	if (u->extra_keys.len) {
-		c->spec.extra.items = arena_alloc(w->arena, u->extra_keys.len * sizeof(*c->spec.extra.items));
+		c->spec.extra.items =
+			arena_alloc(w->arena, u->extra_keys.len * sizeof(*c->spec.extra.items));
 		for (size_t i = 0; i < u->extra_keys.len; i++)
-			c->spec.extra.items[c->spec.extra.len++] = (struct str_list_entry){ u->extra_keys.items[i], u->extra_values[i] };
+			c->spec.extra.items[c->spec.extra.len++] =
+				(struct str_list_entry){ u->extra_keys.items[i],
+					u->extra_values[i] };
 	}
 }
 
@@ -163,7 +175,8 @@ static void stamp(struct write *w, struct certificates_v1_certificate_signing_re
 static struct certificates_v1_certificate_signing_request *csr_base(struct write *w)
 {
 	const struct certificates_v1_certificate_signing_request *given = w->obj;
-	struct certificates_v1_certificate_signing_request *c = arena_memdup(w->arena, w->old, sizeof(*c));
+	struct certificates_v1_certificate_signing_request *c =
+		arena_memdup(w->arena, w->old, sizeof(*c));
 	c->metadata.labels = given->metadata.labels;
 	c->metadata.annotations = given->metadata.annotations;
 	c->metadata.managed_fields = given->metadata.managed_fields;
@@ -182,7 +195,8 @@ static void csr_prepare_approval(struct write *w)
 /* Whether it is approved is not said here: these conditions stay as they are. */
 static void csr_prepare_status(struct write *w)
 {
-	struct certificates_v1_certificate_signing_request *given = w->obj, *old = w->old, *c = csr_base(w);
+	struct certificates_v1_certificate_signing_request *given = w->obj, *old = w->old,
+							   *c = csr_base(w);
 	c->status = given->status;
 	c->status.conditions = (__typeof__(c->status.conditions)){ 0 };
 	LIST_EACH(it, &old->status.conditions) {
@@ -192,7 +206,8 @@ static void csr_prepare_status(struct write *w)
 	LIST_EACH(it, &given->status.conditions) {
 		if (is_verdict(it->type))
 			continue;
-		struct certificates_v1_certificate_signing_request_condition *n = LIST_ADD(w->arena, &c->status.conditions);
+		struct certificates_v1_certificate_signing_request_condition *n =
+			LIST_ADD(w->arena, &c->status.conditions);
 		*n = *it;
 		stamp(w, n);
 	}
@@ -209,17 +224,20 @@ static void csr_validate_sub(struct write *w, struct causes *cs)
 		denied |= str_eqz(it->type, "Denied");
 	}
 	if (approved && denied)
-		INVALID(cs, at, STR("Denied"), "Approved and Denied conditions are mutually exclusive");
+		INVALID(cs, at, STR("Denied"),
+			"Approved and Denied conditions are mutually exclusive");
 	LIST_EACH(it, &old->status.conditions) {
 		bool kept = false;
 		LIST_EACH(n, &c->status.conditions)
 			kept |= str_eq(n->type, it->type);
 		if (!kept)
-			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE, "updates may not remove a condition of type \"" STR_FMT "\"",
+			cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE,
+				"updates may not remove a condition of type \"" STR_FMT "\"",
 				STR_ARG(it->type));
 	}
 	if (old->status.certificate.len && !str_eq(c->status.certificate, old->status.certificate))
-		INVALID(cs, AT(AT(NULL, "status"), "certificate"), STR_NONE, "updates may not modify existing certificate content");
+		INVALID(cs, AT(AT(NULL, "status"), "certificate"), STR_NONE,
+			"updates may not modify existing certificate content");
 }
 
 static void csr_validate(struct write *w, struct causes *cs)
@@ -228,8 +246,10 @@ static void csr_validate(struct write *w, struct causes *cs)
 	const struct at *at = AT(NULL, "spec");
 	if (!c->spec.usages.len)
 		REQUIRED(cs, AT(at, "usages"), "usages are required");
-	if (c->spec.request.len && str_find_str(c->spec.request, STR("-----BEGIN CERTIFICATE REQUEST-----")) < 0)
-		INVALID(cs, AT(at, "request"), STR_NONE, "PEM block type must be CERTIFICATE REQUEST");
+	if (c->spec.request.len &&
+		str_find_str(c->spec.request, STR("-----BEGIN CERTIFICATE REQUEST-----")) < 0)
+		INVALID(cs, AT(at, "request"), STR_NONE,
+			"PEM block type must be CERTIFICATE REQUEST");
 	if (c->spec.signer_name.len && str_find(c->spec.signer_name, '/') < 0)
 		INVALID(cs, AT(at, "signerName"), c->spec.signer_name,
 			"must be a fully qualified domain and path of the form 'example.com/signer-name'");

@@ -3,7 +3,8 @@
 
 static const char rbac_group[] = "rbac.authorization.k8s.io";
 
-static void check_rules(const struct rbac_v1_policy_rule_items *rules, bool namespaced, struct causes *cs)
+static void check_rules(
+	const struct rbac_v1_policy_rule_items *rules, bool namespaced, struct causes *cs)
 {
 	size_t i = 0;
 	LIST_EACH(r, rules) {
@@ -12,17 +13,21 @@ static void check_rules(const struct rbac_v1_policy_rule_items *rules, bool name
 			REQUIRED(cs, AT(at, "verbs"), "verbs must contain at least one value");
 		if (r->non_resource_urls.len) {
 			if (namespaced)
-				INVALID(cs, AT(at, "nonResourceURLs"), r->non_resource_urls.items[0],
+				INVALID(cs, AT(at, "nonResourceURLs"),
+					r->non_resource_urls.items[0],
 					"namespaced rules cannot apply to non-resource URLs");
 			if (r->api_groups.len || r->resources.len || r->resource_names.len)
-				INVALID(cs, AT(at, "nonResourceURLs"), r->non_resource_urls.items[0],
+				INVALID(cs, AT(at, "nonResourceURLs"),
+					r->non_resource_urls.items[0],
 					"rules cannot apply to both regular resources and non-resource URLs");
 			continue;
 		}
 		if (!r->api_groups.len)
-			REQUIRED(cs, AT(at, "apiGroups"), "resource rules must supply at least one api group");
+			REQUIRED(cs, AT(at, "apiGroups"),
+				"resource rules must supply at least one api group");
 		if (!r->resources.len)
-			REQUIRED(cs, AT(at, "resources"), "resource rules must supply at least one resource");
+			REQUIRED(cs, AT(at, "resources"),
+				"resource rules must supply at least one resource");
 	}
 }
 
@@ -50,15 +55,17 @@ static void fill_parts(struct rbac_v1_role_ref *ref, struct rbac_v1_subject_item
 	}
 }
 
-static void check_parts(const struct rbac_v1_role_ref *ref, const struct rbac_v1_subject_items *subjects, bool cluster, struct causes *cs)
+static void check_parts(const struct rbac_v1_role_ref *ref,
+	const struct rbac_v1_subject_items *subjects, bool cluster, struct causes *cs)
 {
 	const struct at *at = AT(NULL, "roleRef");
 	size_t i = 0;
 	if (!str_eqz(ref->api_group, rbac_group))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "apiGroup"), shown(ref->api_group), "supported values: \"%s\"", rbac_group);
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "apiGroup"), shown(ref->api_group),
+			"supported values: \"%s\"", rbac_group);
 	if (!str_eqz(ref->kind, "ClusterRole") && (cluster || !str_eqz(ref->kind, "Role")))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "kind"), shown(ref->kind), "supported values: %s\"ClusterRole\"",
-			cluster ? "" : "\"Role\", ");
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(at, "kind"), shown(ref->kind),
+			"supported values: %s\"ClusterRole\"", cluster ? "" : "\"Role\", ");
 	if (ref->name.len && name_check(NAME_PATH_SEGMENT, ref->name))
 		INVALID(cs, AT(at, "name"), ref->name, name_check(NAME_PATH_SEGMENT, ref->name));
 	LIST_EACH(s, subjects) {
@@ -73,12 +80,13 @@ static void check_parts(const struct rbac_v1_role_ref *ref, const struct rbac_v1
 		else if (account && cluster && !s->namespace.len)
 			REQUIRED(cs, AT(here, "namespace"), "");
 		else if (account ? s->api_group.len : !str_eqz(s->api_group, rbac_group))
-			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "apiGroup"), s->api_group, "supported values: \"%s\"",
-				account ? "" : rbac_group);
+			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "apiGroup"), s->api_group,
+				"supported values: \"%s\"", account ? "" : rbac_group);
 	}
 }
 
-static void check_ref_update(const struct rbac_v1_role_ref *now, const struct rbac_v1_role_ref *old, struct causes *cs)
+static void check_ref_update(
+	const struct rbac_v1_role_ref *now, const struct rbac_v1_role_ref *old, struct causes *cs)
 {
 	if (!model_equal(&rbac_v1_role_ref_type, now, old))
 		INVALID(cs, AT(NULL, "roleRef"), now->name, "cannot change roleRef");
@@ -121,13 +129,23 @@ static void cluster_binding_validate_update(struct write *w, struct causes *cs)
 }
 
 #define RBAC .flags = KIND_CREATE_ON_UPDATE, .name_rule = NAME_PATH_SEGMENT
-const struct kind role_kind = { .resource = "roles.rbac.authorization.k8s.io", RBAC, .validate = role_validate };
-const struct kind cluster_role_kind = { .resource = "clusterroles.rbac.authorization.k8s.io", RBAC, .validate = cluster_role_validate };
+const struct kind role_kind = {
+	.resource = "roles.rbac.authorization.k8s.io", RBAC, .validate = role_validate
+};
+const struct kind cluster_role_kind = { .resource = "clusterroles.rbac.authorization.k8s.io",
+	RBAC,
+	.validate = cluster_role_validate };
 const struct kind role_binding_kind = {
-	.resource = "rolebindings.rbac.authorization.k8s.io", RBAC,
-	.fill = binding_fill, .validate = binding_validate, .validate_update = binding_validate_update,
+	.resource = "rolebindings.rbac.authorization.k8s.io",
+	RBAC,
+	.fill = binding_fill,
+	.validate = binding_validate,
+	.validate_update = binding_validate_update,
 };
 const struct kind cluster_role_binding_kind = {
-	.resource = "clusterrolebindings.rbac.authorization.k8s.io", RBAC,
-	.fill = cluster_binding_fill, .validate = cluster_binding_validate, .validate_update = cluster_binding_validate_update,
+	.resource = "clusterrolebindings.rbac.authorization.k8s.io",
+	RBAC,
+	.fill = cluster_binding_fill,
+	.validate = cluster_binding_validate,
+	.validate_update = cluster_binding_validate_update,
 };

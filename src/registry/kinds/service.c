@@ -24,7 +24,8 @@ static bool wants_address(const struct core_v1_service *s)
 static bool wants_ports(const struct core_v1_service *s)
 {
 	if (is_type(s, "LoadBalancer"))
-		return !s->spec.allocate_load_balancer_node_ports.set || s->spec.allocate_load_balancer_node_ports.value;
+		return !s->spec.allocate_load_balancer_node_ports.set ||
+			s->spec.allocate_load_balancer_node_ports.value;
 	return is_type(s, "NodePort");
 }
 
@@ -35,7 +36,8 @@ static bool wants_health_port(const struct core_v1_service *s)
 
 static bool reachable_from_outside(const struct core_v1_service *s)
 {
-	return is_type(s, "NodePort") || is_type(s, "LoadBalancer") || (is_type(s, "ClusterIP") && s->spec.external_ips.len);
+	return is_type(s, "NodePort") || is_type(s, "LoadBalancer") ||
+		(is_type(s, "ClusterIP") && s->spec.external_ips.len);
 }
 
 /* ---- defaults ---- */
@@ -45,17 +47,21 @@ static void fill(struct write *w, void *obj)
 	struct core_v1_service *s = obj;
 	struct core_v1_service_spec *sp = &s->spec;
 	LIST_EACH(p, &sp->ports) {
-		if (p->target_port.kind == IOS_NONE || (p->target_port.kind == IOS_INT && !p->target_port.num) ||
+		if (p->target_port.kind == IOS_NONE ||
+			(p->target_port.kind == IOS_INT && !p->target_port.num) ||
 			(p->target_port.kind == IOS_STR && !p->target_port.text.len))
 			p->target_port = (struct int_or_str){ .kind = IOS_INT, .num = p->port };
 	}
 	if (str_eqz(sp->session_affinity, "ClientIP")) {
 		if (!sp->session_affinity_config)
-			sp->session_affinity_config = arena_alloc(w->arena, sizeof(*sp->session_affinity_config));
+			sp->session_affinity_config =
+				arena_alloc(w->arena, sizeof(*sp->session_affinity_config));
 		if (!sp->session_affinity_config->client_ip)
-			sp->session_affinity_config->client_ip = arena_alloc(w->arena, sizeof(*sp->session_affinity_config->client_ip));
+			sp->session_affinity_config->client_ip = arena_alloc(
+				w->arena, sizeof(*sp->session_affinity_config->client_ip));
 		if (!sp->session_affinity_config->client_ip->timeout_seconds.set)
-			sp->session_affinity_config->client_ip->timeout_seconds = (struct opt_int32)SOME(10800);
+			sp->session_affinity_config->client_ip->timeout_seconds =
+				(struct opt_int32)SOME(10800);
 	} else {
 		sp->session_affinity_config = NULL;
 	}
@@ -101,9 +107,11 @@ static void prepare_create(struct write *w)
 }
 
 /* What the client left out of an update and the service has already. */
-static void keep_claimed(struct write *w, struct core_v1_service *s, const struct core_v1_service *old)
+static void keep_claimed(
+	struct write *w, struct core_v1_service *s, const struct core_v1_service *old)
 {
-	if (wants_address(old) && wants_address(s) && !s->spec.cluster_ip.len && !s->spec.cluster_ips.len)
+	if (wants_address(old) && wants_address(s) && !s->spec.cluster_ip.len &&
+		!s->spec.cluster_ips.len)
 		set_address(w, s, old->spec.cluster_ip);
 	if (wants_ports(old) && wants_ports(s) && s->spec.ports.len <= PORTS_MAX)
 		LIST_EACH(p, &s->spec.ports) {
@@ -114,7 +122,8 @@ static void keep_claimed(struct write *w, struct core_v1_service *s, const struc
 				if (used)
 					continue;
 				LIST_EACH(q, &s->spec.ports)
-					used |= q->node_port == o->node_port && str_eq(q->protocol, o->protocol);
+					used |= q->node_port == o->node_port &&
+						str_eq(q->protocol, o->protocol);
 				if (!used)
 					p->node_port = o->node_port;
 			}
@@ -124,7 +133,8 @@ static void keep_claimed(struct write *w, struct core_v1_service *s, const struc
 }
 
 /* What a change of type makes meaningless, unless the client changed it too. */
-static void drop_unfit(struct write *w, struct core_v1_service *s, const struct core_v1_service *old)
+static void drop_unfit(
+	struct write *w, struct core_v1_service *s, const struct core_v1_service *old)
 {
 	if (!is_type(old, "ExternalName") && is_type(s, "ExternalName")) {
 		if (str_eq(s->spec.cluster_ip, old->spec.cluster_ip))
@@ -136,15 +146,18 @@ static void drop_unfit(struct write *w, struct core_v1_service *s, const struct 
 	if (wants_ports(old) && !wants_ports(s) && s->spec.ports.len <= PORTS_MAX)
 		LIST_EACH(p, &s->spec.ports) {
 			LIST_EACH(o, &old->spec.ports) {
-				if (o->node_port == p->node_port && str_eq(o->protocol, p->protocol)) {
+				if (o->node_port == p->node_port &&
+					str_eq(o->protocol, p->protocol)) {
 					p->node_port = 0;
 					break;
 				}
 			}
 		}
-	if (wants_health_port(old) && !wants_health_port(s) && s->spec.health_check_node_port == old->spec.health_check_node_port)
+	if (wants_health_port(old) && !wants_health_port(s) &&
+		s->spec.health_check_node_port == old->spec.health_check_node_port)
 		s->spec.health_check_node_port = 0;
-	if (reachable_from_outside(old) && !reachable_from_outside(s) && str_eq(s->spec.external_traffic_policy, old->spec.external_traffic_policy))
+	if (reachable_from_outside(old) && !reachable_from_outside(s) &&
+		str_eq(s->spec.external_traffic_policy, old->spec.external_traffic_policy))
 		s->spec.external_traffic_policy = STR_NONE;
 	if (is_type(old, "LoadBalancer") && !is_type(s, "LoadBalancer")) {
 		s->spec.allocate_load_balancer_node_ports = (struct opt_bool){ 0 };
@@ -168,7 +181,8 @@ static void prepare_update(struct write *w)
 
 /* ---- validation ---- */
 
-static void check_port(const struct core_v1_service *s, const struct core_v1_service_port *p, size_t i, struct causes *cs)
+static void check_port(const struct core_v1_service *s, const struct core_v1_service_port *p,
+	size_t i, struct causes *cs)
 {
 	const struct at *at = AT_I(&root, "ports", i);
 	const char *bad;
@@ -176,8 +190,9 @@ static void check_port(const struct core_v1_service *s, const struct core_v1_ser
 		REQUIRED(cs, AT(at, "name"), "");
 	if (p->name.len && (bad = valid_dns_label(p->name)))
 		INVALID(cs, AT(at, "name"), p->name, bad);
-	if (p->target_port.kind == IOS_STR ? !!(bad = valid_port_name(p->target_port.text))
-					   : (bad = NULL, p->target_port.num < 1 || p->target_port.num > 65535))
+	if (p->target_port.kind == IOS_STR
+			? !!(bad = valid_port_name(p->target_port.text))
+			: (bad = NULL, p->target_port.num < 1 || p->target_port.num > 65535))
 		refuse_port(cs, AT(at, "targetPort"), p->target_port, bad);
 	if (p->node_port && is_type(s, "ClusterIP"))
 		FORBIDDEN(cs, AT(at, "nodePort"), "may not be used when `type` is 'ClusterIP'");
@@ -186,9 +201,12 @@ static void check_port(const struct core_v1_service *s, const struct core_v1_ser
 		if (p->name.len && str_eq(q->name, p->name))
 			DUPLICATE(cs, AT(at, "name"), p->name);
 		if (q->port == p->port && same_protocol)
-			cause_at(cs, CAUSE_DUPLICATE, at, STR_NONE, "{\"protocol\":\"" STR_FMT "\",\"port\":%d}", STR_ARG(p->protocol), p->port);
+			cause_at(cs, CAUSE_DUPLICATE, at, STR_NONE,
+				"{\"protocol\":\"" STR_FMT "\",\"port\":%d}", STR_ARG(p->protocol),
+				p->port);
 		if (p->node_port && q->node_port == p->node_port && same_protocol)
-			cause_at(cs, CAUSE_DUPLICATE, AT(at, "nodePort"), STR_NONE, "%d", p->node_port);
+			cause_at(cs, CAUSE_DUPLICATE, AT(at, "nodePort"), STR_NONE, "%d",
+				p->node_port);
 	}
 }
 
@@ -198,25 +216,31 @@ static void check_addresses(const struct core_v1_service *s, struct causes *cs)
 	struct str ip = s->spec.cluster_ip;
 	if (is_type(s, "ExternalName")) {
 		if (ip.len)
-			FORBIDDEN(cs, AT(&root, "clusterIPs"), "may not be set for ExternalName services");
+			FORBIDDEN(cs, AT(&root, "clusterIPs"),
+				"may not be set for ExternalName services");
 		return;
 	}
 	if (!ip.len)
 		return;
 	if (headless(s)) {
 		if (!is_type(s, "ClusterIP"))
-			cause_at(cs, CAUSE_INVALID, at, ip, "may not be set to 'None' for " STR_FMT " services", STR_ARG(s->spec.type));
+			cause_at(cs, CAUSE_INVALID, at, ip,
+				"may not be set to 'None' for " STR_FMT " services",
+				STR_ARG(s->spec.type));
 		return;
 	}
 	if (valid_ip(ip))
 		INVALID(cs, at, ip, valid_ip(ip));
 	if (s->spec.cluster_ips.len && !str_eq(s->spec.cluster_ips.items[0], ip))
-		INVALID(cs, AT(&root, "clusterIP"), ip, "first value of `clusterIPs` must match `clusterIP`");
+		INVALID(cs, AT(&root, "clusterIP"), ip,
+			"first value of `clusterIPs` must match `clusterIP`");
 	if (s->spec.cluster_ips.len > 1)
-		INVALID(cs, AT(&root, "clusterIPs"), ip, "may not contain more than one address: this cluster is single-stack");
+		INVALID(cs, AT(&root, "clusterIPs"), ip,
+			"may not contain more than one address: this cluster is single-stack");
 	LIST_EACH(f, &s->spec.ip_families) {
 		if (!str_eqz(*f, "IPv4"))
-			INVALID(cs, AT_I(&root, "ipFamilies", f - s->spec.ip_families.items), *f, "not configured on this cluster");
+			INVALID(cs, AT_I(&root, "ipFamilies", f - s->spec.ip_families.items), *f,
+				"not configured on this cluster");
 	}
 }
 
@@ -225,7 +249,8 @@ static void validate(struct write *w, struct causes *cs)
 	struct core_v1_service *s = w->obj;
 	const char *bad;
 	if (s->spec.ports.len > PORTS_MAX) {
-		cause_at(cs, CAUSE_TOO_MANY, AT(&root, "ports"), STR_NONE, "%zu: must have at most %d items", s->spec.ports.len, PORTS_MAX);
+		cause_at(cs, CAUSE_TOO_MANY, AT(&root, "ports"), STR_NONE,
+			"%zu: must have at most %d items", s->spec.ports.len, PORTS_MAX);
 		return;
 	}
 	if (!s->spec.ports.len && !headless(s) && !is_type(s, "ExternalName"))
@@ -258,7 +283,8 @@ static void validate_update(struct write *w, struct causes *cs)
 	if (is_type(old, "ExternalName") || is_type(s, "ExternalName") || !old->spec.cluster_ip.len)
 		return;
 	if (!str_eq(s->spec.cluster_ip, old->spec.cluster_ip))
-		INVALID(cs, AT_I(&root, "clusterIPs", 0), shown(s->spec.cluster_ip), "may not change once set");
+		INVALID(cs, AT_I(&root, "clusterIPs", 0), shown(s->spec.cluster_ip),
+			"may not change once set");
 }
 
 /* ---- claims ---- */
@@ -273,14 +299,15 @@ struct held {
 	size_t n;
 };
 struct service_write {
-	struct held taken, given_up;         /* undone when refused; dropped when committed */
+	struct held taken, given_up; /* undone when refused; dropped when committed */
 	/* what the object said before something was chosen for it: a write that is run again must not ask for the former choice */
 	struct str asked_ip, *asked_ips;
 	size_t n_asked_ips;
 	int32_t *asked_ports, asked_health_port;
 };
 
-static void remember_asked(struct service_write *sw, const struct core_v1_service *s, struct arena *a)
+static void remember_asked(
+	struct service_write *sw, const struct core_v1_service *s, struct arena *a)
 {
 	sw->asked_ip = s->spec.cluster_ip;
 	sw->asked_ips = s->spec.cluster_ips.items;
@@ -303,7 +330,8 @@ static void restore_asked(const struct service_write *sw, struct core_v1_service
 
 static void hold_port(struct held *h, struct arena *a, struct str protocol, int port)
 {
-	h->ports = arena_grow(a, h->ports, h->n * sizeof(*h->ports), (h->n + 1) * sizeof(*h->ports));
+	h->ports =
+		arena_grow(a, h->ports, h->n * sizeof(*h->ports), (h->n + 1) * sizeof(*h->ports));
 	h->ports[h->n++] = (struct held_port){ protocol, port };
 }
 
@@ -338,14 +366,16 @@ static void drop(struct service_claims *c, const struct held *h)
 		claims_drop_port(c, h->ports[i].protocol, h->ports[i].port);
 }
 
-static struct meta_v1_status *invalid(struct write *w, const struct at *at, struct str value, struct str why)
+static struct meta_v1_status *invalid(
+	struct write *w, const struct at *at, struct str value, struct str why)
 {
 	struct causes cs = { .arena = w->arena };
 	cause_at(&cs, CAUSE_INVALID, at, value, STR_FMT, STR_ARG(why));
 	return status_invalid(w->arena, w->res, write_meta(w)->name, &cs);
 }
 
-static struct meta_v1_status *claim_address(struct write *w, struct core_v1_service *s, const struct held *old, struct service_write *sw)
+static struct meta_v1_status *claim_address(struct write *w, struct core_v1_service *s,
+	const struct held *old, struct service_write *sw)
 {
 	struct service_claims *c = w->r->services;
 	struct str ip = s->spec.cluster_ip;
@@ -354,17 +384,21 @@ static struct meta_v1_status *claim_address(struct write *w, struct core_v1_serv
 		return NULL;
 	if (!ip.len) {
 		if (claims_choose_address(c, a, &ip))
-			return status_new(a, REASON_INTERNAL, "Internal error occurred: failed to allocate a serviceIP: range is full");
+			return status_new(a, REASON_INTERNAL,
+				"Internal error occurred: failed to allocate a serviceIP: range is full");
 		set_address(w, s, ip);
 	} else {
 		int rc = claims_take_address(c, ip);
 		if (rc)
 			return invalid(w, AT_I(&root, "clusterIPs", 0), ip,
 				rc == CLAIM_TAKEN
-					? arena_fmt(a, "failed to allocate IP " STR_FMT ": provided IP is already allocated",
+					? arena_fmt(a,
+						  "failed to allocate IP " STR_FMT
+						  ": provided IP is already allocated",
 						  STR_ARG(ip))
 					: arena_fmt(a,
-						  "failed to allocate IP " STR_FMT ": the provided IP (" STR_FMT
+						  "failed to allocate IP " STR_FMT
+						  ": the provided IP (" STR_FMT
 						  ") is not in the valid range. The range of valid IPs is %s",
 						  STR_ARG(ip), STR_ARG(ip), claims_cidr(c)));
 	}
@@ -372,8 +406,8 @@ static struct meta_v1_status *claim_address(struct write *w, struct core_v1_serv
 	return NULL;
 }
 
-static struct meta_v1_status *claim_port(struct write *w, int32_t *port, struct str protocol, const struct held *old, struct service_write *sw,
-	const struct at *at)
+static struct meta_v1_status *claim_port(struct write *w, int32_t *port, struct str protocol,
+	const struct held *old, struct service_write *sw, const struct at *at)
 {
 	struct service_claims *c = w->r->services;
 	int chosen, rc;
@@ -381,15 +415,18 @@ static struct meta_v1_status *claim_port(struct write *w, int32_t *port, struct 
 		return NULL;
 	if (!*port) {
 		if (claims_choose_port(c, protocol, &chosen))
-			return status_new(w->arena, REASON_INTERNAL, "Internal error occurred: failed to allocate a nodePort: range is full");
+			return status_new(w->arena, REASON_INTERNAL,
+				"Internal error occurred: failed to allocate a nodePort: range is full");
 		*port = chosen;
 	} else if ((rc = claims_take_port(c, protocol, *port))) {
 		return invalid(w, at, STR_NONE,
 			rc == CLAIM_TAKEN
-				? arena_fmt(w->arena, "%d: provided port is already allocated", *port)
+				? arena_fmt(
+					  w->arena, "%d: provided port is already allocated", *port)
 				: arena_fmt(w->arena,
-					  "%d: provided port is not in the valid range. The range of valid ports is %d-%d", *port,
-					  w->r->config.node_port_first, w->r->config.node_port_last));
+					  "%d: provided port is not in the valid range. The range of valid ports is %d-%d",
+					  *port, w->r->config.node_port_first,
+					  w->r->config.node_port_last));
 	}
 	hold_port(&sw->taken, w->arena, protocol, *port);
 	return NULL;
@@ -399,19 +436,22 @@ static struct meta_v1_status *claim_port(struct write *w, int32_t *port, struct 
 static void pair_protocols(struct core_v1_service *s, struct core_v1_service_port *p)
 {
 	LIST_EACH(q, &s->spec.ports) {
-		if (!p->node_port && q != p && q->port == p->port && q->node_port && !str_eq(q->protocol, p->protocol))
+		if (!p->node_port && q != p && q->port == p->port && q->node_port &&
+			!str_eq(q->protocol, p->protocol))
 			p->node_port = q->node_port;
 	}
 }
 
-static struct meta_v1_status *claim_ports(struct write *w, struct core_v1_service *s, const struct held *old, struct service_write *sw)
+static struct meta_v1_status *claim_ports(struct write *w, struct core_v1_service *s,
+	const struct held *old, struct service_write *sw)
 {
 	struct meta_v1_status *st = NULL;
 	size_t i = 0;
 	/* first those that were asked for, so that none of them is chosen for another */
 	LIST_EACH(p, &s->spec.ports) {
 		if (p->node_port && !st)
-			st = claim_port(w, &p->node_port, p->protocol, old, sw, AT(AT_I(&root, "ports", i), "nodePort"));
+			st = claim_port(w, &p->node_port, p->protocol, old, sw,
+				AT(AT_I(&root, "ports", i), "nodePort"));
 		i++;
 	}
 	LIST_EACH(p, &s->spec.ports) {
@@ -424,7 +464,8 @@ static struct meta_v1_status *claim_ports(struct write *w, struct core_v1_servic
 		st = claim_port(w, &p->node_port, p->protocol, old, sw, &root);
 	}
 	if (!st && wants_health_port(s))
-		st = claim_port(w, &s->spec.health_check_node_port, STR("TCP"), old, sw, AT(&root, "healthCheckNodePort"));
+		st = claim_port(w, &s->spec.health_check_node_port, STR("TCP"), old, sw,
+			AT(&root, "healthCheckNodePort"));
 	return st;
 }
 
@@ -451,9 +492,7 @@ static bool tell_one(void *arg, struct object *o)
 	return true;
 }
 
-static void wake_nothing(void *arg)
-{
-}
+static void wake_nothing(void *arg) {}
 
 static void follow_from_start(struct registry *r)
 {
@@ -462,7 +501,8 @@ static void follow_from_start(struct registry *r)
 	while (!r->services_log) {
 		struct store_snapshot *sn = store_snapshot(r->store);
 		store_snapshot_each(sn, STR("/services/"), STR_NONE, tell_one, r);
-		store_watch(r->store, STR("/services/"), store_snapshot_revision(sn), wake_nothing, NULL, &r->services_log);
+		store_watch(r->store, STR("/services/"), store_snapshot_revision(sn), wake_nothing,
+			NULL, &r->services_log);
 		store_snapshot_free(sn);
 	}
 }
@@ -509,7 +549,8 @@ static struct meta_v1_status *claim(struct write *w)
 		sw->given_up.address = old.address;
 	for (size_t i = 0; i < old.n; i++)
 		if (!holds(&now, old.ports[i].protocol, old.ports[i].port))
-			hold_port(&sw->given_up, w->arena, old.ports[i].protocol, old.ports[i].port);
+			hold_port(
+				&sw->given_up, w->arena, old.ports[i].protocol, old.ports[i].port);
 	return NULL;
 }
 
@@ -520,7 +561,8 @@ static void settle(struct write *w, bool committed)
 	if (!committed && !w->req->dry_run)
 		restore_asked(sw, w->obj);
 	/* of a shared store, what is stored shows in its log */
-	drop(w->r->services, committed && !store_is_shared(w->r->store) ? &sw->given_up : &sw->taken);
+	drop(w->r->services,
+		committed && !store_is_shared(w->r->store) ? &sw->given_up : &sw->taken);
 }
 
 static void deleted(struct registry *r, const struct object *o)
@@ -531,7 +573,9 @@ static void deleted(struct registry *r, const struct object *o)
 	struct err err;
 	void *obj;
 	if (json_decode(&core_v1_service_type, o->json, a, NULL, &obj, &err)) {
-		log_error("registry", "what service " STR_FMT " held is not given back before the next start: %s", STR_ARG(o->key), err.text);
+		log_error("registry",
+			"what service " STR_FMT " held is not given back before the next start: %s",
+			STR_ARG(o->key), err.text);
 		return;
 	}
 	struct held h = held_by(obj, a);
@@ -547,12 +591,16 @@ static bool restore(void *arg, struct object *o)
 	struct err err;
 	void *obj;
 	if (json_decode(&core_v1_service_type, o->json, a, NULL, &obj, &err)) {
-		log_error("registry", "stored service " STR_FMT " is damaged, what it holds is not known: %s", STR_ARG(o->key), err.text);
+		log_error("registry",
+			"stored service " STR_FMT " is damaged, what it holds is not known: %s",
+			STR_ARG(o->key), err.text);
 		return true;
 	}
 	struct held h = held_by(obj, a);
 	if (h.address.len && claims_take_address(r->services, h.address))
-		log_warn("registry", "service " STR_FMT " has address " STR_FMT ", which is not in %s or another's",
+		log_warn("registry",
+			"service " STR_FMT " has address " STR_FMT
+			", which is not in %s or another's",
 			STR_ARG(o->key), STR_ARG(h.address), claims_cidr(r->services));
 	for (size_t i = 0; i < h.n; i++)
 		claims_take_port(r->services, h.ports[i].protocol, h.ports[i].port);
@@ -561,7 +609,8 @@ static bool restore(void *arg, struct object *o)
 
 int services_init(struct registry *r, struct err *err)
 {
-	int rc = claims_new(r->config.service_cidr, r->config.node_port_first, r->config.node_port_last, &r->services, err);
+	int rc = claims_new(r->config.service_cidr, r->config.node_port_first,
+		r->config.node_port_last, &r->services, err);
 	if (rc)
 		return rc;
 	pthread_mutex_init(&r->services_lock, NULL);

@@ -3,7 +3,10 @@
 
 static const char *service(struct env *e, const char *name, const char *spec)
 {
-	return arena_fmt(e->a, "{\"metadata\":{\"name\":\"%s\"},\"spec\":{\"ports\":[{\"port\":80}]%s%s}}", name, *spec ? "," : "", spec).p;
+	return arena_fmt(e->a,
+		"{\"metadata\":{\"name\":\"%s\"},\"spec\":{\"ports\":[{\"port\":80}]%s%s}}", name,
+		*spec ? "," : "", spec)
+		.p;
 }
 
 static void defaults(void **state)
@@ -26,12 +29,14 @@ static void defaults(void **state)
 		assert_at(e, rows[i].path, rows[i].value);
 	assert_int_equal(strncmp(at(e, "spec.clusterIP"), "10.43.0.", 8), 0);
 	assert_string_equal(at(e, "spec.clusterIPs.0"), at(e, "spec.clusterIP"));
-	OK(e, CREATE, "services", "default", service(e, "n", "\"type\":\"NodePort\",\"sessionAffinity\":\"ClientIP\""));
+	OK(e, CREATE, "services", "default",
+		service(e, "n", "\"type\":\"NodePort\",\"sessionAffinity\":\"ClientIP\""));
 	assert_at(e, "spec.externalTrafficPolicy", "Cluster");
 	assert_at(e, "spec.sessionAffinityConfig.clientIP.timeoutSeconds", "10800");
 	OK(e, CREATE, "services", "default", service(e, "h", "\"clusterIP\":\"None\""));
 	assert_at(e, "spec.clusterIPs", "[\"None\"]");
-	OK(e, CREATE, "services", "default", "{\"metadata\":{\"name\":\"x\"},\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"a.example\"}}");
+	OK(e, CREATE, "services", "default",
+		"{\"metadata\":{\"name\":\"x\"},\"spec\":{\"type\":\"ExternalName\",\"externalName\":\"a.example\"}}");
 	assert_at(e, "spec.clusterIP", "-");
 	assert_at(e, "spec.internalTrafficPolicy", "-");
 }
@@ -59,7 +64,8 @@ static void refusals(void **state)
 			"spec.clusterIPs[0]: Invalid value: \"10.9.0.1\": failed to allocate IP 10.9.0.1: the provided IP (10.9.0.1) is not "
 			"in the valid range. The range of "
 			"valid IPs is 10.43.0.0/24" },
-		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"ExternalName\"}}", "spec.externalName: Required value" },
+		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"ExternalName\"}}",
+			"spec.externalName: Required value" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"NodePort\",\"clusterIP\":\"None\",\"ports\":[{\"port\":1}]}}",
 			"spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services" },
 	};
@@ -77,14 +83,19 @@ static void addresses(void **state)
 	req(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.7\""));
 	assert_refused(e, 422,
 		"spec.clusterIPs[0]: Invalid value: \"10.43.0.7\": failed to allocate IP 10.43.0.7: provided IP is already allocated");
-	req_new(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.8\""))->dry_run = true;
+	req_new(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.8\""))
+		->dry_run = true;
 	assert_int_equal(req_run(e), 201);
-	OK(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.8\"")); /* the dry run held nothing */
+	OK(e, CREATE, "services", "default",
+		service(e, "b", "\"clusterIP\":\"10.43.0.8\"")); /* the dry run held nothing */
 	req(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.9\""));
 	assert_code(e, 409);
-	OK(e, CREATE, "services", "default", service(e, "c", "\"clusterIP\":\"10.43.0.9\"")); /* nor did the refused create */
-	req(e, PATCH, "services/a", "default", "{\"spec\":{\"clusterIP\":\"10.43.0.12\",\"clusterIPs\":[\"10.43.0.12\"]}}");
-	assert_refused(e, 422, "spec.clusterIPs[0]: Invalid value: \"10.43.0.12\": may not change once set");
+	OK(e, CREATE, "services", "default",
+		service(e, "c", "\"clusterIP\":\"10.43.0.9\"")); /* nor did the refused create */
+	req(e, PATCH, "services/a", "default",
+		"{\"spec\":{\"clusterIP\":\"10.43.0.12\",\"clusterIPs\":[\"10.43.0.12\"]}}");
+	assert_refused(e, 422,
+		"spec.clusterIPs[0]: Invalid value: \"10.43.0.12\": may not change once set");
 	OK(e, UPDATE, "services/a", "default", service(e, "a", "")); /* left out: kept */
 	assert_at(e, "spec.clusterIP", "10.43.0.7");
 	OK(e, DELETE, "services/a", "default", NULL);
@@ -109,7 +120,8 @@ static void range_is_full(void **state)
 	}
 	assert_false(seen[0] || seen[255]);
 	req(e, CREATE, "services", "default", service(e, "more", ""));
-	assert_refused(e, 500, "Internal error occurred: failed to allocate a serviceIP: range is full");
+	assert_refused(
+		e, 500, "Internal error occurred: failed to allocate a serviceIP: range is full");
 }
 
 static void node_ports(void **state)
@@ -121,7 +133,8 @@ static void node_ports(void **state)
 	assert_at(e, "spec.ports.1.nodePort", "30053"); /* the same number for the other protocol */
 	req(e, CREATE, "services", "default",
 		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":30053}]}}");
-	assert_refused(e, 422, "spec.ports[0].nodePort: Invalid value: 30053: provided port is already allocated");
+	assert_refused(e, 422,
+		"spec.ports[0].nodePort: Invalid value: 30053: provided port is already allocated");
 	OK(e, UPDATE, "services/a", "default",
 		"{\"metadata\":{\"name\":\"a\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"t\",\"port\":54}]}}");
 	assert_at(e, "spec.ports.0.nodePort", "30053");
@@ -141,13 +154,16 @@ static void found_again_at_start(void **state)
 {
 	struct env *e = *state;
 	struct err err;
-	OK(e, CREATE, "services", "default", service(e, "a", "\"clusterIP\":\"10.43.0.7\",\"type\":\"NodePort\""));
+	OK(e, CREATE, "services", "default",
+		service(e, "a", "\"clusterIP\":\"10.43.0.7\",\"type\":\"NodePort\""));
 	const char *second = arena_fmt(e->a,
 		"{\"metadata\":{\"name\":\"b\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1,\"nodePort\":%s}]}}",
 		at(e, "spec.ports.0.nodePort"))
 				     .p;
 	registry_free(e->r);
-	struct registry_config rc = { .store = e->store, .clock = &test_clock, .service_cidr = "10.43.0.0/24" };
+	struct registry_config rc = {
+		.store = e->store, .clock = &test_clock, .service_cidr = "10.43.0.0/24"
+	};
 	assert_int_equal(registry_new(&rc, &e->r, &err), 0);
 	req(e, CREATE, "services", "default", service(e, "b", "\"clusterIP\":\"10.43.0.7\""));
 	assert_refused(e, 422, "provided IP is already allocated");
@@ -209,7 +225,13 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
 	const struct CMUnitTest tests[] = {
-		T(defaults), T(refusals), T(addresses), T(range_is_full), T(node_ports), T(found_again_at_start), T(together),
+		T(defaults),
+		T(refusals),
+		T(addresses),
+		T(range_is_full),
+		T(node_ports),
+		T(found_again_at_start),
+		T(together),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,8 @@ static size_t sources(const struct core_v1_persistent_volume_source *s)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < core_v1_persistent_volume_source_type.n_fields; i++)
-		n += *(void *const *)cmember(s, &core_v1_persistent_volume_source_type.fields[i]) != NULL;
+		n += *(void *const *)cmember(s, &core_v1_persistent_volume_source_type.fields[i]) !=
+			NULL;
 	return n;
 }
 
@@ -20,7 +21,8 @@ static void pv_validate(struct write *w, struct causes *cs)
 	if (!v->spec.capacity.len)
 		REQUIRED(cs, AT(&root, "capacity"), "");
 	else if (!str_map_has(&v->spec.capacity, STR("storage")))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(&root, "capacity"), v->spec.capacity.items[0].key, "supported values: \"storage\"");
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(&root, "capacity"),
+			v->spec.capacity.items[0].key, "supported values: \"storage\"");
 	if (n == 0)
 		REQUIRED(cs, &root, "must specify a volume type");
 	else if (n > 1)
@@ -30,8 +32,10 @@ static void pv_validate(struct write *w, struct causes *cs)
 static void pv_validate_update(struct write *w, struct causes *cs)
 {
 	struct core_v1_persistent_volume *v = w->obj, *old = w->old;
-	if (!model_equal(&core_v1_persistent_volume_source_type, &v->spec.persistent_volume_source, &old->spec.persistent_volume_source))
-		FORBIDDEN(cs, AT(&root, "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+	if (!model_equal(&core_v1_persistent_volume_source_type, &v->spec.persistent_volume_source,
+		    &old->spec.persistent_volume_source))
+		FORBIDDEN(cs, AT(&root, "persistentvolumesource"),
+			"spec.persistentvolumesource is immutable after creation");
 	if (!str_eq(v->spec.volume_mode, old->spec.volume_mode))
 		INVALID(cs, AT(&root, "volumeMode"), shown(v->spec.volume_mode), IMMUTABLE);
 }
@@ -70,7 +74,8 @@ static void pvc_validate_update(struct write *w, struct causes *cs)
 		probe.storage_class_name = old->spec.storage_class_name;
 	probe.volume_attributes_class_name = old->spec.volume_attributes_class_name;
 	if (!model_equal(&core_v1_persistent_volume_claim_spec_type, &probe, &old->spec))
-		FORBIDDEN(cs, &root, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+		FORBIDDEN(cs, &root,
+			"spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
 }
 
 const struct kind persistent_volume_claim_kind = {

@@ -4,7 +4,8 @@
 
 static const struct at root = { NULL, "spec", -1, { NULL, 0 } };
 
-static void immutable_selector(const struct meta_v1_label_selector *now, const struct meta_v1_label_selector *old, struct causes *cs)
+static void immutable_selector(const struct meta_v1_label_selector *now,
+	const struct meta_v1_label_selector *old, struct causes *cs)
 {
 	if (!now != !old || (now && !model_equal(&meta_v1_label_selector_type, now, old)))
 		INVALID(cs, AT(&root, "selector"), STR_NONE, IMMUTABLE);
@@ -97,7 +98,8 @@ static bool is_zero(struct int_or_str v)
 	return v.kind == IOS_STR ? str_eqz(v.text, "0%") : v.num == 0;
 }
 
-static void check_amount(struct int_or_str v, bool at_most_all, const struct at *at, struct causes *cs)
+static void check_amount(
+	struct int_or_str v, bool at_most_all, const struct at *at, struct causes *cs)
 {
 	int64_t n;
 	if (v.kind == IOS_INT && v.num < 0)
@@ -129,11 +131,15 @@ static void deployment_validate(struct write *w, struct causes *cs)
 		check_amount(ru->max_unavailable, true, AT(rolling, "maxUnavailable"), cs);
 		check_amount(ru->max_surge, false, AT(rolling, "maxSurge"), cs);
 		if (is_zero(ru->max_unavailable) && is_zero(ru->max_surge))
-			INVALID(cs, AT(rolling, "maxUnavailable"), ru->max_unavailable.kind == IOS_STR ? ru->max_unavailable.text : STR("0"),
+			INVALID(cs, AT(rolling, "maxUnavailable"),
+				ru->max_unavailable.kind == IOS_STR ? ru->max_unavailable.text
+								    : STR("0"),
 				"may not be 0 when `maxSurge` is 0");
 	}
-	if (d->spec.progress_deadline_seconds.set && d->spec.progress_deadline_seconds.value <= d->spec.min_ready_seconds)
-		INVALID_NUM(cs, AT(&root, "progressDeadlineSeconds"), d->spec.progress_deadline_seconds.value,
+	if (d->spec.progress_deadline_seconds.set &&
+		d->spec.progress_deadline_seconds.value <= d->spec.min_ready_seconds)
+		INVALID_NUM(cs, AT(&root, "progressDeadlineSeconds"),
+			d->spec.progress_deadline_seconds.value,
 			"must be greater than minReadySeconds");
 }
 
@@ -166,7 +172,8 @@ static void sts_fill(struct write *w, void *obj)
 }
 
 /* The template as its pods will be: each claim template is a volume of that name. */
-static struct core_v1_pod_template_spec with_claims(const struct apps_v1_stateful_set *s, struct arena *a)
+static struct core_v1_pod_template_spec with_claims(
+	const struct apps_v1_stateful_set *s, struct arena *a)
 {
 	struct core_v1_pod_template_spec t = s->spec.template;
 	struct core_v1_volume_items all = { 0 };
@@ -180,7 +187,8 @@ static struct core_v1_pod_template_spec with_claims(const struct apps_v1_statefu
 			continue;
 		struct core_v1_volume *v = LIST_ADD(a, &all);
 		v->name = c->metadata.name;
-		v->volume_source.persistent_volume_claim = arena_alloc(a, sizeof(*v->volume_source.persistent_volume_claim));
+		v->volume_source.persistent_volume_claim =
+			arena_alloc(a, sizeof(*v->volume_source.persistent_volume_claim));
 	}
 	t.spec.volumes = all;
 	return t;
@@ -192,11 +200,15 @@ static void sts_validate(struct write *w, struct causes *cs)
 	selector_template_validate(s->spec.selector, &s->spec.template, "statefulset", cs);
 	struct core_v1_pod_template_spec t = with_claims(s, w->arena);
 	template_validate(&t, AT(&root, "template"), true, cs);
-	const char *bad = w->operation == VERB_CREATE && s->metadata.name.len ? valid_dns_label(s->metadata.name) : NULL;
+	const char *bad = w->operation == VERB_CREATE && s->metadata.name.len
+		? valid_dns_label(s->metadata.name)
+		: NULL;
 	if (bad)
 		INVALID(cs, AT(AT(NULL, "metadata"), "name"), s->metadata.name, bad);
-	if (str_eqz(s->spec.update_strategy.type, "OnDelete") && s->spec.update_strategy.rolling_update)
-		INVALID(cs, AT(AT(&root, "updateStrategy"), "rollingUpdate"), STR_NONE, "only allowed for updateStrategy 'RollingUpdate'");
+	if (str_eqz(s->spec.update_strategy.type, "OnDelete") &&
+		s->spec.update_strategy.rolling_update)
+		INVALID(cs, AT(AT(&root, "updateStrategy"), "rollingUpdate"), STR_NONE,
+			"only allowed for updateStrategy 'RollingUpdate'");
 }
 
 static void sts_validate_update(struct write *w, struct causes *cs)
@@ -209,7 +221,8 @@ static void sts_validate_update(struct write *w, struct causes *cs)
 	probe.revision_history_limit = old->spec.revision_history_limit;
 	probe.min_ready_seconds = old->spec.min_ready_seconds;
 	probe.ordinals = old->spec.ordinals;
-	probe.persistent_volume_claim_retention_policy = old->spec.persistent_volume_claim_retention_policy;
+	probe.persistent_volume_claim_retention_policy =
+		old->spec.persistent_volume_claim_retention_policy;
 	if (!model_equal(&apps_v1_stateful_set_spec_type, &probe, &old->spec))
 		FORBIDDEN(cs, &root,
 			"updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
@@ -237,7 +250,8 @@ static void ds_fill(struct write *w, void *obj)
 	if (!u->rolling_update)
 		u->rolling_update = arena_alloc(w->arena, sizeof(*u->rolling_update));
 	if (u->rolling_update->max_unavailable.kind == IOS_NONE)
-		u->rolling_update->max_unavailable = (struct int_or_str){ .kind = IOS_INT, .num = 1 };
+		u->rolling_update->max_unavailable =
+			(struct int_or_str){ .kind = IOS_INT, .num = 1 };
 	if (u->rolling_update->max_surge.kind == IOS_NONE)
 		u->rolling_update->max_surge = (struct int_or_str){ .kind = IOS_INT };
 }
@@ -254,14 +268,16 @@ static void ds_validate(struct write *w, struct causes *cs)
 	check_amount(ru->max_unavailable, true, AT(rolling, "maxUnavailable"), cs);
 	check_amount(ru->max_surge, true, AT(rolling, "maxSurge"), cs);
 	if (is_zero(ru->max_unavailable) && is_zero(ru->max_surge))
-		INVALID(cs, AT(rolling, "maxUnavailable"), STR("0"), "cannot be 0 when maxSurge is 0");
+		INVALID(cs, AT(rolling, "maxUnavailable"), STR("0"),
+			"cannot be 0 when maxSurge is 0");
 }
 
 static void ds_prepare_create(struct write *w)
 {
 	struct apps_v1_daemon_set *d = w->obj;
 	if (!str_map_has(&d->metadata.annotations, STR("deprecated.daemonset.template.generation")))
-		str_map_set(w->arena, &d->metadata.annotations, STR("deprecated.daemonset.template.generation"), STR("1"));
+		str_map_set(w->arena, &d->metadata.annotations,
+			STR("deprecated.daemonset.template.generation"), STR("1"));
 }
 
 static void ds_prepare_update(struct write *w)
@@ -272,7 +288,8 @@ static void ds_prepare_update(struct write *w)
 	if (str_to_i64(str_map_get(&old->metadata.annotations, key), &n))
 		return;
 	n += !model_equal(&core_v1_pod_template_spec_type, &d->spec.template, &old->spec.template);
-	str_map_set(w->arena, &d->metadata.annotations, key, arena_fmt(w->arena, "%lld", (long long)n));
+	str_map_set(
+		w->arena, &d->metadata.annotations, key, arena_fmt(w->arena, "%lld", (long long)n));
 }
 
 static void ds_validate_update(struct write *w, struct causes *cs)
@@ -300,7 +317,8 @@ static void revision_validate_update(struct write *w, struct causes *cs)
 		INVALID(cs, AT(NULL, "data"), STR_NONE, IMMUTABLE);
 }
 
-const struct kind controller_revision_kind = { .resource = "controllerrevisions.apps", .validate_update = revision_validate_update };
+const struct kind controller_revision_kind = { .resource = "controllerrevisions.apps",
+	.validate_update = revision_validate_update };
 
 static void template_fill(struct write *w, void *obj)
 {
@@ -309,7 +327,8 @@ static void template_fill(struct write *w, void *obj)
 
 static void template_kind_validate(struct write *w, struct causes *cs)
 {
-	template_validate(&((struct core_v1_pod_template *)w->obj)->template, AT(NULL, "template"), false, cs);
+	template_validate(&((struct core_v1_pod_template *)w->obj)->template, AT(NULL, "template"),
+		false, cs);
 }
 
 const struct kind pod_template_kind = {

@@ -9,10 +9,12 @@ static bool any_address(const char *ip)
 	return !ip[0] || !strcmp(ip, "0.0.0.0") || !strcmp(ip, "::");
 }
 
-static bool port_clashes(const struct nodes *t, size_t node, const struct core_v1_container_port *want)
+static bool port_clashes(
+	const struct nodes *t, size_t node, const struct core_v1_container_port *want)
 {
 	struct str protocol = want->protocol.len ? want->protocol : STR("TCP");
-	bool want_any = !want->host_ip.len || str_eqz(want->host_ip, "0.0.0.0") || str_eqz(want->host_ip, "::");
+	bool want_any = !want->host_ip.len || str_eqz(want->host_ip, "0.0.0.0") ||
+		str_eqz(want->host_ip, "::");
 
 	for (size_t i = 0; i < t->ports[node].len; i++) {
 		const struct host_port *hp = &t->ports[node].items[i];
@@ -33,14 +35,18 @@ static void ports_filter(struct state *st, struct refusals *r)
 			EACH_FIT(i, st) {
 				if (port_clashes(st->nodes, i, port)) {
 					bit_clear(st->fits, i);
-					refuse(r, "node(s) didn't have free ports for the requested pod ports");
+					refuse(r,
+						"node(s) didn't have free ports for the requested pod ports");
 				}
 			}
 		}
 	}
 }
 
-const struct plugin node_ports = { .name = "NodePorts", .events = EVENT_NODE | EVENT_POD_GONE, .filter = ports_filter, .preemptable = true };
+const struct plugin node_ports = { .name = "NodePorts",
+	.events = EVENT_NODE | EVENT_POD_GONE,
+	.filter = ports_filter,
+	.preemptable = true };
 
 static void fit_filter(struct state *st, struct refusals *r)
 {
@@ -74,21 +80,29 @@ static void least_allocated_score(struct state *st)
 	struct nodes *t = st->nodes;
 
 	EACH_FIT(i, st) {
-		int64_t used[] = { t->scored_cpu[i] + st->requests->scored_cpu, t->scored_memory[i] + st->requests->scored_memory };
+		int64_t used[] = { t->scored_cpu[i] + st->requests->scored_cpu,
+			t->scored_memory[i] + st->requests->scored_memory };
 		int64_t have[] = { t->allocatable[RES_CPU][i], t->allocatable[RES_MEMORY][i] };
 		double sum = 0, n = 0;
 
 		for (size_t k = 0; k < 2; k++)
 			if (have[k] > 0) {
-				sum += used[k] < have[k] ? floor((double)(have[k] - used[k]) * 100 / (double)have[k]) : 0;
+				sum += used[k] < have[k]
+					? floor((double)(have[k] - used[k]) * 100 / (double)have[k])
+					: 0;
 				n++;
 			}
 		st->raw[i] = n > 0 ? floor(sum / n) : 0;
 	}
 }
 
-const struct plugin resources_fit = { .name = "NodeResourcesFit", .events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_UPDATE, .filter = fit_filter,
-	.score = least_allocated_score, .shape = SCORE_PLAIN, .weight = 1, .preemptable = true };
+const struct plugin resources_fit = { .name = "NodeResourcesFit",
+	.events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_UPDATE,
+	.filter = fit_filter,
+	.score = least_allocated_score,
+	.shape = SCORE_PLAIN,
+	.weight = 1,
+	.preemptable = true };
 
 /* Highest where the shares of cpu and memory in use would be alike. */
 static void balanced_score(struct state *st)
@@ -96,14 +110,21 @@ static void balanced_score(struct state *st)
 	struct nodes *t = st->nodes;
 
 	EACH_FIT(i, st) {
-		double cpu = t->allocatable[RES_CPU][i] > 0 ?
-			(double)(t->used[RES_CPU][i] + st->requests->amount[RES_CPU]) / (double)t->allocatable[RES_CPU][i] : 0;
-		double memory = t->allocatable[RES_MEMORY][i] > 0 ?
-			(double)(t->used[RES_MEMORY][i] + st->requests->amount[RES_MEMORY]) / (double)t->allocatable[RES_MEMORY][i] : 0;
+		double cpu = t->allocatable[RES_CPU][i] > 0
+			? (double)(t->used[RES_CPU][i] + st->requests->amount[RES_CPU]) /
+				(double)t->allocatable[RES_CPU][i]
+			: 0;
+		double memory = t->allocatable[RES_MEMORY][i] > 0
+			? (double)(t->used[RES_MEMORY][i] + st->requests->amount[RES_MEMORY]) /
+				(double)t->allocatable[RES_MEMORY][i]
+			: 0;
 
 		st->raw[i] = floor((1 - fabs(MIN(cpu, 1.0) - MIN(memory, 1.0)) / 2) * 100);
 	}
 }
 
-const struct plugin balanced_allocation = { .name = "NodeResourcesBalancedAllocation", .events = EVENT_NODE, .score = balanced_score,
-	.shape = SCORE_PLAIN, .weight = 1 };
+const struct plugin balanced_allocation = { .name = "NodeResourcesBalancedAllocation",
+	.events = EVENT_NODE,
+	.score = balanced_score,
+	.shape = SCORE_PLAIN,
+	.weight = 1 };

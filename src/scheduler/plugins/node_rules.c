@@ -10,7 +10,9 @@ static const struct core_v1_node *node_at(const struct state *st, size_t i)
 
 static void unschedulable_filter(struct state *st, struct refusals *r)
 {
-	static const struct core_v1_taint cordon = { .key = { "node.kubernetes.io/unschedulable", 32 }, .effect = { "NoSchedule", 10 } };
+	static const struct core_v1_taint cordon = {
+		.key = { "node.kubernetes.io/unschedulable", 32 }, .effect = { "NoSchedule", 10 }
+	};
 	bool tolerated = false;
 
 	LIST_EACH(t, &st->pod->spec.tolerations)
@@ -25,7 +27,9 @@ static void unschedulable_filter(struct state *st, struct refusals *r)
 	}
 }
 
-const struct plugin node_unschedulable = { .name = "NodeUnschedulable", .events = EVENT_NODE, .filter = unschedulable_filter };
+const struct plugin node_unschedulable = {
+	.name = "NodeUnschedulable", .events = EVENT_NODE, .filter = unschedulable_filter
+};
 
 static void name_filter(struct state *st, struct refusals *r)
 {
@@ -41,7 +45,9 @@ static void name_filter(struct state *st, struct refusals *r)
 	}
 }
 
-const struct plugin node_name_plugin = { .name = "NodeName", .events = EVENT_NODE, .filter = name_filter };
+const struct plugin node_name_plugin = {
+	.name = "NodeName", .events = EVENT_NODE, .filter = name_filter
+};
 
 static void taint_filter(struct state *st, struct refusals *r)
 {
@@ -53,11 +59,14 @@ static void taint_filter(struct state *st, struct refusals *r)
 
 		if (!st->nodes->tainted[i])
 			continue;
-		t = taints_untolerated(&node_at(st, i)->spec.taints, &st->pod->spec.tolerations, hard);
+		t = taints_untolerated(
+			&node_at(st, i)->spec.taints, &st->pod->spec.tolerations, hard);
 		if (!t)
 			continue;
 		bit_clear(st->fits, i);
-		snprintf(text, sizeof(text), "node(s) had untolerated taint {" STR_FMT ": " STR_FMT "}", STR_ARG(t->key), STR_ARG(t->value));
+		snprintf(text, sizeof(text),
+			"node(s) had untolerated taint {" STR_FMT ": " STR_FMT "}", STR_ARG(t->key),
+			STR_ARG(t->value));
 		refuse(r, text);
 	}
 }
@@ -79,8 +88,12 @@ static void taint_score(struct state *st)
 	}
 }
 
-const struct plugin taint_toleration = { .name = "TaintToleration", .events = EVENT_NODE | EVENT_POD_UPDATE, .filter = taint_filter,
-	.score = taint_score, .shape = SCORE_REVERSE, .weight = 3 };
+const struct plugin taint_toleration = { .name = "TaintToleration",
+	.events = EVENT_NODE | EVENT_POD_UPDATE,
+	.filter = taint_filter,
+	.score = taint_score,
+	.shape = SCORE_REVERSE,
+	.weight = 3 };
 
 static void affinity_filter(struct state *st, struct refusals *r)
 {
@@ -89,7 +102,8 @@ static void affinity_filter(struct state *st, struct refusals *r)
 	if (!spec->node_selector.len && !(spec->affinity && spec->affinity->node_affinity))
 		return;
 	EACH_FIT(i, st) {
-		if (!pod_node_affinity_matches(spec, &node_at(st, i)->metadata.labels, str_of(st->nodes->name[i]))) {
+		if (!pod_node_affinity_matches(
+			    spec, &node_at(st, i)->metadata.labels, str_of(st->nodes->name[i]))) {
 			bit_clear(st->fits, i);
 			refuse(r, "node(s) didn't match Pod's node affinity/selector");
 		}
@@ -103,11 +117,19 @@ static void affinity_score(struct state *st)
 	EACH_FIT(i, st) {
 		st->raw[i] = 0;
 		if (a && a->node_affinity)
-			LIST_EACH(term, &a->node_affinity->preferred_during_scheduling_ignored_during_execution)
-				if (node_selector_term_matches(&term->preference, &node_at(st, i)->metadata.labels, str_of(st->nodes->name[i])))
+			LIST_EACH(term,
+				&a->node_affinity
+					 ->preferred_during_scheduling_ignored_during_execution)
+				if (node_selector_term_matches(&term->preference,
+					    &node_at(st, i)->metadata.labels,
+					    str_of(st->nodes->name[i])))
 					st->raw[i] += term->weight;
 	}
 }
 
-const struct plugin node_affinity = { .name = "NodeAffinity", .events = EVENT_NODE | EVENT_POD_UPDATE, .filter = affinity_filter,
-	.score = affinity_score, .shape = SCORE_NORMALIZE, .weight = 2 };
+const struct plugin node_affinity = { .name = "NodeAffinity",
+	.events = EVENT_NODE | EVENT_POD_UPDATE,
+	.filter = affinity_filter,
+	.score = affinity_score,
+	.shape = SCORE_NORMALIZE,
+	.weight = 2 };

@@ -13,7 +13,8 @@ static void near_filter(struct state *st, struct refusals *r)
 	bool first = !matcher_total(p->affinity) && p->affinity_self;
 
 	for (size_t k = 0; k < p->n_near; k++) {
-		CLEAN_FREE int32_t *sums = topology_sums(st->nodes, p->near[k], matcher_counts(p->affinity), NULL);
+		CLEAN_FREE int32_t *sums =
+			topology_sums(st->nodes, p->near[k], matcher_counts(p->affinity), NULL);
 
 		EACH_FIT(i, st) {
 			int32_t d = domain(st, p->near[k], i);
@@ -26,7 +27,8 @@ static void near_filter(struct state *st, struct refusals *r)
 	}
 }
 
-static void keep_away(struct state *st, struct refusals *r, size_t topology, const int32_t *count, const char *why)
+static void keep_away(struct state *st, struct refusals *r, size_t topology, const int32_t *count,
+	const char *why)
 {
 	CLEAN_FREE int32_t *sums = topology_sums(st->nodes, topology, count, NULL);
 
@@ -51,13 +53,16 @@ static void filter(struct state *st, struct refusals *r)
 		const struct holding *h = p->holds[i];
 
 		if (h->weight == HOLDING_FORBIDS && matcher_total(h->matcher))
-			keep_away(st, r, h->topology, matcher_counts(h->matcher), "node(s) didn't match pod anti-affinity rules");
+			keep_away(st, r, h->topology, matcher_counts(h->matcher),
+				"node(s) didn't match pod anti-affinity rules");
 	}
 	for (size_t i = 0; map_next(&st->nodes->holdings, &i, NULL, &v);) {
 		const struct holding *h = v;
 
-		if (h->weight == HOLDING_FORBIDS && h->total && matcher_matches(st->nodes, h->matcher, st->pod))
-			keep_away(st, r, h->topology, h->count, "node(s) didn't satisfy existing pods anti-affinity rules");
+		if (h->weight == HOLDING_FORBIDS && h->total &&
+			matcher_matches(st->nodes, h->matcher, st->pod))
+			keep_away(st, r, h->topology, h->count,
+				"node(s) didn't satisfy existing pods anti-affinity rules");
 	}
 }
 
@@ -83,14 +88,17 @@ static void score(struct state *st)
 	for (size_t i = 0; p && i < p->n_holds; i++) {
 		const struct holding *h = p->holds[i];
 
-		if (h->weight != HOLDING_FORBIDS && h->weight != REQUIRED_WEIGHT && matcher_total(h->matcher))
+		if (h->weight != HOLDING_FORBIDS && h->weight != REQUIRED_WEIGHT &&
+			matcher_total(h->matcher))
 			add(st, h->topology, matcher_counts(h->matcher), h->weight);
 	}
 	for (size_t i = 0; map_next(&st->nodes->holdings, &i, NULL, &v);) {
 		const struct holding *h = v;
 		/* what is required of others draws with the weight 1 */
-		if (h->weight != HOLDING_FORBIDS && h->total && matcher_matches(st->nodes, h->matcher, st->pod))
-			add(st, h->topology, h->count, h->weight == REQUIRED_WEIGHT ? 1 : h->weight);
+		if (h->weight != HOLDING_FORBIDS && h->total &&
+			matcher_matches(st->nodes, h->matcher, st->pod))
+			add(st, h->topology, h->count,
+				h->weight == REQUIRED_WEIGHT ? 1 : h->weight);
 	}
 }
 
@@ -99,5 +107,11 @@ static bool scores(const struct state *st)
 	return st->nodes->holdings.len > 0;
 }
 
-const struct plugin inter_pod_affinity = { .name = "InterPodAffinity", .events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_PLACED | EVENT_POD_UPDATE,
-	.filter = filter, .score = score, .scores = scores, .shape = SCORE_RANGE, .weight = 2, .preemptable = true };
+const struct plugin inter_pod_affinity = { .name = "InterPodAffinity",
+	.events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_PLACED | EVENT_POD_UPDATE,
+	.filter = filter,
+	.score = score,
+	.scores = scores,
+	.shape = SCORE_RANGE,
+	.weight = 2,
+	.preemptable = true };

@@ -19,11 +19,14 @@ static uint64_t *eligible(const struct state *st, const struct spread *s)
 		bool yes = t->object[i];
 
 		for (size_t k = 0; yes && k < st->terms->n_spreads; k++)
-			yes = st->terms->spreads[k].hard != s->hard || t->topologies[st->terms->spreads[k].topology].domain[i] >= 0;
+			yes = st->terms->spreads[k].hard != s->hard ||
+				t->topologies[st->terms->spreads[k].topology].domain[i] >= 0;
 		if (yes && !s->any_affinity)
-			yes = pod_node_affinity_matches(&st->pod->spec, &node_at(st, i)->metadata.labels, str_of(t->name[i]));
+			yes = pod_node_affinity_matches(&st->pod->spec,
+				&node_at(st, i)->metadata.labels, str_of(t->name[i]));
 		if (yes && s->heed_taints && t->tainted[i])
-			yes = !taints_untolerated(&node_at(st, i)->spec.taints, &st->pod->spec.tolerations, hard);
+			yes = !taints_untolerated(
+				&node_at(st, i)->spec.taints, &st->pod->spec.tolerations, hard);
 		if (yes)
 			set[i / 64] |= 1ULL << (i % 64);
 	}
@@ -31,7 +34,8 @@ static uint64_t *eligible(const struct state *st, const struct spread *s)
 }
 
 /* The fewest pods in any domain that counts; 0 when there are fewer domains than the constraint wants. */
-static int32_t fewest(const struct state *st, const struct spread *s, const uint64_t *set, const int32_t *sums)
+static int32_t fewest(
+	const struct state *st, const struct spread *s, const uint64_t *set, const int32_t *sums)
 {
 	const struct topology *to = &st->nodes->topologies[s->topology];
 	CLEAN_FREE uint8_t *seen = xcalloc((size_t)to->n + 1, 1);
@@ -50,12 +54,14 @@ static void filter_one(struct state *st, struct refusals *r, const struct spread
 {
 	const struct topology *to = &st->nodes->topologies[s->topology];
 	CLEAN_FREE uint64_t *set = eligible(st, s);
-	CLEAN_FREE int32_t *sums = topology_sums(st->nodes, s->topology, matcher_counts(s->matcher), set);
+	CLEAN_FREE int32_t *sums =
+		topology_sums(st->nodes, s->topology, matcher_counts(s->matcher), set);
 	int32_t least = fewest(st, s, set, sums);
 
 	EACH_FIT(i, st) {
 		if (to->domain[i] < 0)
-			refuse(r, "node(s) didn't match pod topology spread constraints (missing required label)");
+			refuse(r,
+				"node(s) didn't match pod topology spread constraints (missing required label)");
 		else if (sums[to->domain[i]] + s->self - least > s->max_skew)
 			refuse(r, "node(s) didn't match pod topology spread constraints");
 		else
@@ -83,11 +89,14 @@ static void score(struct state *st)
 		if (s->hard)
 			continue;
 		CLEAN_FREE uint64_t *set = eligible(st, s);
-		CLEAN_FREE int32_t *sums = topology_sums(st->nodes, s->topology, matcher_counts(s->matcher), set);
+		CLEAN_FREE int32_t *sums =
+			topology_sums(st->nodes, s->topology, matcher_counts(s->matcher), set);
 		double weight = log((double)to->n + 2);
 
 		EACH_FIT(i, st)
-			st->raw[i] -= to->domain[i] < 0 ? 1e6 : sums[to->domain[i]] * weight + s->max_skew - 1;
+			st->raw[i] -= to->domain[i] < 0
+				? 1e6
+				: sums[to->domain[i]] * weight + s->max_skew - 1;
 	}
 }
 
@@ -96,5 +105,11 @@ static bool scores(const struct state *st)
 	return st->terms && st->terms->n_spreads;
 }
 
-const struct plugin pod_topology_spread = { .name = "PodTopologySpread", .events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_PLACED | EVENT_POD_UPDATE,
-	.filter = filter, .score = score, .scores = scores, .shape = SCORE_RANGE, .weight = 2, .preemptable = true };
+const struct plugin pod_topology_spread = { .name = "PodTopologySpread",
+	.events = EVENT_NODE | EVENT_POD_GONE | EVENT_POD_PLACED | EVENT_POD_UPDATE,
+	.filter = filter,
+	.score = score,
+	.scores = scores,
+	.shape = SCORE_RANGE,
+	.weight = 2,
+	.preemptable = true };
