@@ -74,6 +74,7 @@ part_fault() { note fault; tests/fault/run.sh >"$out/fault.log" 2>&1; s=$?; tail
 part_e2e() {
 	note e2e
 	one clients tests/tools/fetch-clients.sh
+	one etcd tests/tools/fetch-etcd.sh
 	if [ $# != 0 ]; then
 		run_pytest e2e tests/e2e "$@"
 		count_pytest e2e

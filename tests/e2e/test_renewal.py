@@ -8,7 +8,7 @@ import pytest
 
 from api import Api
 from cluster import Cluster
-from machine import CLIENTS, eventually
+from machine import CLIENTS, SKIFF, eventually
 
 LIFE = 12
 ROUNDS = 4
@@ -137,7 +137,7 @@ def test_certificate_ends_while_its_connection_is_open(short):
 
 
 def test_too_short_a_life(machine):
-    p = machine.run(os.environ.get("SKIFF") or "build/skiff", "server", "--data-dir", machine.data, "--certificate-life", "1", check=False)
+    p = machine.run(SKIFF, "server", "--data-dir", machine.data, "--certificate-life", "1", check=False)
     assert p.returncode == 3 and "--certificate-life 1: at least" in p.stderr
 
 
