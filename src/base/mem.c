@@ -58,12 +58,17 @@ char *xstrndup(const char *s, size_t n)
 char *xasprintf(const char *fmt, ...)
 {
 	va_list ap;
-	char *p = NULL;
+	int n;
 
 	va_start(ap, fmt);
-	int r = vasprintf(&p, fmt, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
-	if (r < 0)
-		out_of_memory(strlen(fmt));
+	if (n < 0)
+		abort();
+	char *p = xmalloc((size_t)n + 1);
+
+	va_start(ap, fmt);
+	vsnprintf(p, (size_t)n + 1, fmt, ap);
+	va_end(ap);
 	return p;
 }

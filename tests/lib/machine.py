@@ -15,6 +15,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SKIFF = os.environ.get("SKIFF", os.path.join(ROOT, "build", "skiff"))
 CLIENTS = os.path.join(ROOT, "build", "clients")
+# For a build with sanitizers.
+os.environ.setdefault("LSAN_OPTIONS", f"suppressions={os.path.join(ROOT, 'tests', 'lib', 'lsan.supp')}:print_suppressions=0")
 
 
 class Failure(AssertionError):
