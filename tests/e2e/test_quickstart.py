@@ -27,6 +27,8 @@ def test_quickstart(machine):
     assert not machine.skiff_pids()
     assert "replicationcontroller/hello unchanged" in quickstart()
 
+    uids = [p["metadata"]["uid"] for p in machine.get("pods")["items"]]
+    assert len(uids) == 3 and all(glob.glob(f"/sys/fs/cgroup/*/kubepods/*/pod{u}") + glob.glob(f"/sys/fs/cgroup/kubepods/*/pod{u}") for u in uids)
     assert "nothing is left" in quickstart("reset")
     assert not machine.skiff_pids()
     assert "conmon" not in machine.sh("ps -e -o stat=,comm= | grep -v ^Z")
@@ -35,7 +37,8 @@ def test_quickstart(machine):
     assert machine.sh("ls /sys/class/net || ip -o link | wc -l") == links
     for path in (machine.data, machine.run_dir, f"{machine.dir}/podlogs", machine.kubeconfig):
         assert not os.path.exists(path), path
-    assert not [p for p in glob.glob("/sys/fs/cgroup/*/kubepods") + glob.glob("/sys/fs/cgroup/kubepods") if glob.glob(f"{p}/*/pod*")]
+    for uid in uids:
+        assert not glob.glob(f"/sys/fs/cgroup/*/kubepods/*/pod{uid}") + glob.glob(f"/sys/fs/cgroup/kubepods/*/pod{uid}"), uid
 
 
 def test_quickstart_machines(machine):
