@@ -98,7 +98,8 @@ ROWS = [
         lambda out, p: out.split("\n")[:2] == ["1001", "2002"] and "77" in out.split("\n")[2].split()),
     ("nonroot-refused", pod("true", securityContext={"runAsNonRoot": True, "runAsUser": None}), "Pending", lambda out, p: "CreateContainerConfigError" in
         json.dumps(p["status"])),
-    ("unprivileged", pod("ip link add d0 type dummy 2>&1 || echo refused"), "Succeeded", lambda out, p: out.strip().endswith("refused")),
+    ("unprivileged", pod("ip link set lo down 2>/dev/null && echo allowed || echo refused"), "Succeeded", ["refused"]),
+    ("privileged", pod("ip link set lo down 2>/dev/null && echo allowed || echo refused", securityContext={"privileged": True}), "Succeeded", ["allowed"]),
     ("readonly-root", pod("touch /x 2>/dev/null || echo refused", securityContext={"readOnlyRootFilesystem": True}), "Succeeded", ["refused"]),
     ("writable-root", pod("touch /x && echo written", securityContext={"readOnlyRootFilesystem": False}), "Succeeded", ["written"]),
     ("sysctl", pod("cat /proc/sys/kernel/shm_rmid_forced", spec={"securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}}), "Succeeded", ["1"]),
