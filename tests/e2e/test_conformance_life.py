@@ -71,7 +71,8 @@ def test_probes(cluster, ns):
 
 
 def test_hooks(cluster, ns):
-    server = "mkdir -p /w/cgi-bin; while true; do nc -l -p 8080 -e sh -c 'read a; echo \"$a\" >> /w/log; printf \"HTTP/1.0 200 OK\\r\\n\\r\\n\"'; done"
+    # One server for every connection: both pods' hooks arrive at once, and a server of one connection after another would refuse one of them.
+    server = "mkdir -p /w; nc -ll -p 8080 -e sh -c 'read a; echo \"$a\" >> /w/log; printf \"HTTP/1.0 200 OK\\r\\n\\r\\n\"'"
     cluster.apply(pod("server", server, spec={"terminationGracePeriodSeconds": 0}), "-n", ns)
     ip = running(cluster, ns, "server")["status"]["podIP"]
     get_hook = {"httpGet": {"host": ip, "port": 8080}}
