@@ -1,19 +1,16 @@
 """Several machines on a wire: a network namespace with a bridge for each subnet, each machine's eth0 a veth into one of them. The namespace is the
 router between the subnets too, and forwards nothing but the machines' own addresses: what a real router would know."""
 
-import os
-import signal
 import subprocess
 
-from machine import SKIFF, Failure, Machine, eventually
+from machine import SKIFF, Failure, Machine, eventually, holder, let_go
 
 SUBNETS = ["192.0.2", "198.51.100", "203.0.113"]
 
 
 class Wire:
     def __init__(self, subnets=1):
-        self.holder = subprocess.Popen(["unshare", "--net", "--kill-child", "--fork", "sleep", "infinity"], stdin=subprocess.DEVNULL)
-        self.pid = eventually(self._find, 5, "the wire's namespace")
+        self.holder, self.pid = holder("--net")
         self.subnets = SUBNETS[:subnets]
         self.sh("ip link set lo up; sysctl -qw net.ipv4.ip_forward=1; sysctl -qw net.bridge.bridge-nf-call-iptables=0 || true")
         for i, net in enumerate(self.subnets):
@@ -22,14 +19,6 @@ class Wire:
         allowed = ", ".join(f"{net}.0/24" for net in self.subnets)
         self.sh(f"nft add table ip wire; nft add chain ip wire forward '{{ type filter hook forward priority filter; policy drop; }}'; "
                 f"nft add rule ip wire forward ip saddr {{ {allowed} }} ip daddr {{ {allowed} }} accept")
-
-    def _find(self):
-        with open(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children") as f:
-            children = f.read().split()
-        if not children:
-            return None
-        with open(f"/proc/{children[0]}/comm") as f:
-            return int(children[0]) if f.read().strip() == "sleep" else None
 
     def sh(self, script):
         p = subprocess.run(["nsenter", "-t", str(self.pid), "-n", "sh", "-ec", script], capture_output=True, text=True)
@@ -45,6 +34,9 @@ class Wire:
         self.sh(f"ip link set m-{machine.name} master wire{self.subnets.index(net)} && ip link set m-{machine.name} up")
         return f"{net}.1"
 
+    def unplug(self, machine):
+        self.sh(f"ip link del m-{machine.name}")
+
     def cut(self, machine):
         self.sh(f"ip link set m-{machine.name} down")
 
@@ -52,8 +44,7 @@ class Wire:
         self.sh(f"ip link set m-{machine.name} up")
 
     def close(self):
-        self.holder.kill()
-        self.holder.wait()
+        let_go(self.holder)
 
 
 class Cluster:

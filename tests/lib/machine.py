@@ -1,7 +1,9 @@
-"""A test machine: network, mount, PID and UTS namespaces of its own, with everything that skiff writes under one temporary folder.
+"""A test machine: network, mount, PID, UTS, IPC and cgroup namespaces of its own and a memory limit, with everything that skiff writes under one temporary
+folder.
 
 Its first process holds the namespaces; when it ends, the kernel ends every process inside (containers too) and takes down links, mounts and nftables
-tables. Cgroups made by its pods are removed by `close`. Nothing of a machine is reachable from, or talks to, the host's own network."""
+tables. It ends with the test, however that ends. The machine's cgroup is removed by `close`, or by the next test. Nothing of a machine is reachable from,
+or talks to, the host's own network. `crash` is the plug pulled: every process at once, the link first; `restart` is the boot after it."""
 
 import glob
 import json
@@ -11,6 +13,9 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
+
+import cgroup
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SKIFF = os.environ.get("SKIFF", os.path.join(ROOT, "build", "skiff"))
@@ -39,25 +44,70 @@ def eventually(check, seconds=30.0, what="condition"):
         time.sleep(0.05)
 
 
+def holder(*unshare, script="exec cat", prefix=""):
+    """A process that holds new namespaces, and the pid of the one inside. They end when their standard input does: at the latest with this test."""
+    p = subprocess.Popen(["sh", "-ec", f'{prefix}exec unshare "$@"', "holder", *unshare, "--fork", "--kill-child", "sh", "-ec", script],
+                         stdin=subprocess.PIPE)
+
+    def inside():
+        with open(f"/proc/{p.pid}/task/{p.pid}/children") as f:
+            children = f.read().split()
+        if not children:
+            return None
+        with open(f"/proc/{children[0]}/comm") as f:
+            return int(children[0]) if f.read().strip() == "cat" else None
+
+    return p, eventually(inside, 10, "the namespaces' first process")
+
+
+def let_go(p):
+    if p.poll() is None:
+        p.kill()
+    p.wait()
+    p.stdin.close()
+
+
 class Machine:
+    MEMORY = 2 << 30
+    swept = False
+    made = 0
+
     def __init__(self, name="node1", ip="192.0.2.10", wire=None):
         """wire: what its eth0 is plugged into (see cluster.py); None: a link that leads nowhere."""
-        self.name, self.ip = name, ip
-        self.dir = tempfile.mkdtemp(prefix=f"skiff-test-{name}-")
+        if not Machine.swept:
+            cgroup.remove_leftovers()
+            Machine.swept = True
+        self.name, self.ip, self.wire = name, ip, wire
+        self.dir = tempfile.mkdtemp(prefix=f"{cgroup.PREFIX}{name}-")
         os.chmod(self.dir, 0o755)
+        with open(f"{self.dir}/owner", "w") as f:
+            f.write(cgroup.owner())
         self.data, self.run_dir = f"{self.dir}/data", f"{self.dir}/run"
         self.kubeconfig = f"{self.dir}/kubeconfig"
+        self.binary = None  # the program of this machine, when it is not everybody's
         self.server = None
         self.port = 6443
-        self.holder = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--propagation", "private", "--kill-child",
-             "sh", "-c", f"hostname {name} && exec env --ignore-signal=CHLD sleep infinity"], stdin=subprocess.DEVNULL)
-        self.init = eventually(self._find_init, 5, "the machine's first process")
+        self.holder = self.group = None
         try:
-            self._link(wire)
+            self.boot()
         except BaseException:
             self.close()
             raise
+
+    def boot(self):
+        """Makes the namespaces; what lies on disk is not touched. Each boot has an id of its own, and nothing in the run folder, which is in memory on a
+        real machine."""
+        Machine.made += 1
+        self.group = cgroup.Group(f"{self.name}-{Machine.made}", self.MEMORY)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        with open(f"{self.dir}/boot_id", "w") as f:
+            f.write(f"{uuid.uuid4()}\n")
+        self.holder, self.init = holder(
+            "--cgroup", "--mount", "--net", "--pid", "--uts", "--ipc", "--mount-proc", "--propagation", "private", prefix=f"{self.group.move_script()}; ",
+            script=f"{self.group.mount_script()}; mount --bind {self.dir}/boot_id /proc/sys/kernel/random/boot_id; hostname {self.name}; "
+                   "exec env --ignore-signal=CHLD cat")
+        self.group.settle(self.holder.pid, self.init)
+        self._link(self.wire)
 
     def _link(self, wire):
         if wire:
@@ -67,19 +117,14 @@ class Machine:
         self.sh("ip link set lo up && ip link add eth0 type veth peer name wire0 && ip link set wire0 up && ip link set eth0 up && "
                 f"ip addr add {self.ip}/24 dev eth0 && ip route add default dev eth0")
 
-    def _find_init(self):
-        with open(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children") as f:
-            children = f.read().split()
-        if not children:
-            return None
-        with open(f"/proc/{children[0]}/comm") as f:
-            return int(children[0]) if f.read().strip() == "sleep" else None
+    def enter(self, *argv, member=False):
+        """argv as a command of the machine. member: counted in its cgroup and limited with it, as skiff and what it starts are; a client that only asks need
+        not be, and starts sooner."""
+        into = ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-u", "-i", *(["-C"] if member else []), "--", *argv]
+        return ["sh", "-ec", f'{self.group.move_script()}; exec "$@"', "enter", *into] if member else into
 
-    def enter(self, *argv):
-        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-u", "-i", "--", *argv]
-
-    def run(self, *argv, check=True, timeout=60, input=None, env=None):
-        p = subprocess.run(self.enter(*argv), capture_output=True, text=True, timeout=timeout, input=input, cwd=ROOT,
+    def run(self, *argv, check=True, timeout=60, input=None, env=None, member=False):
+        p = subprocess.run(self.enter(*argv, member=member), capture_output=True, text=True, timeout=timeout, input=input, cwd=ROOT,
                            env={**os.environ, **(env or {})})
         if check and p.returncode != 0:
             raise Failure(f"{' '.join(argv)}: exit {p.returncode}\n{p.stdout}{p.stderr}")
@@ -93,11 +138,7 @@ class Machine:
     def start(self, *flags):
         """Starts `skiff server` and waits until it is ready. Returns the seconds that took."""
         begin = time.monotonic()
-        self.log = open(f"{self.dir}/skiff.log", "ab")
-        self.server = subprocess.Popen(
-            self.enter(SKIFF, "server", "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs", "--kubeconfig",
-                       self.kubeconfig, "--listen", f"0.0.0.0:{self.port}", "--node-name", self.name, "--node-ip", self.ip, *flags),
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self._launch("server", "--kubeconfig", self.kubeconfig, "--listen", f"0.0.0.0:{self.port}", *flags)
         try:
             eventually(self.ready, 20, "/readyz")
         except Failure as e:
@@ -106,11 +147,34 @@ class Machine:
 
     def join(self, line, *flags):
         """Starts `skiff agent` as `skiff token create` prints it."""
+        self._launch(*line.split()[1:], *flags)
+
+    def again(self):
+        """What start or join did last, without waiting."""
+        self._launch(*self.command)
+
+    def _launch(self, *command):
+        self.command = command
         self.log = open(f"{self.dir}/skiff.log", "ab")
         self.server = subprocess.Popen(
-            self.enter(SKIFF, *line.split()[1:], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs",
-                       "--node-name", self.name, "--node-ip", self.ip, *flags),
+            self.enter(SKIFF, command[0], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs", "--node-name", self.name,
+                       "--node-ip", self.ip, *command[1:], member=True),
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
+    def crash(self):
+        """Every process of the machine ends at once, and its peers hear nothing of it."""
+        if self.wire:
+            self.wire.unplug(self)
+        let_go(self.holder)
+        if self.server:
+            self.server.wait()
+        self.server = None
+        self.group.remove()
+
+    def restart(self):
+        """Boots after a crash, and starts skiff as it was started last; does not wait for it."""
+        self.boot()
+        self.again()
 
     def ready(self):
         if self.server.poll() is not None:
@@ -204,25 +268,12 @@ class Machine:
     # ---- end ----
 
     def close(self):
-        pod_uids = set()
-        for d in glob.glob(f"{self.data}/kubelet/pods/*"):
-            pod_uids.add(os.path.basename(d))
         if self.server and self.server.poll() is None:
             self.server.kill()
-        if self.holder.poll() is None:
-            self.holder.kill()
-        self.holder.wait()
+        if self.holder:
+            let_go(self.holder)
         if self.server:
             self.server.wait()
-        self._remove_cgroups(pod_uids)
+        if self.group:
+            self.group.remove()
         shutil.rmtree(self.dir, ignore_errors=True)
-
-    @staticmethod
-    def _remove_cgroups(pod_uids):
-        """Groups below kubepods that no process is in; deepest first."""
-        for base in glob.glob("/sys/fs/cgroup/kubepods") + glob.glob("/sys/fs/cgroup/*/kubepods"):
-            for path, _, _ in os.walk(base, topdown=False):
-                try:
-                    os.rmdir(path)
-                except OSError:
-                    pass
