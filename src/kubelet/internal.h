@@ -417,7 +417,7 @@ struct volume_kind {
 	const void *(*source)(const struct core_v1_volume_source *v); /* NULL: another kind */
 	int (*setup)(struct volume_ctx *c, struct err *err);
 	struct str (*host_path)(struct volume_ctx *c); /* NULL: dir */
-	bool refreshes;                                /* follows objects of the API */
+	bool refreshes; /* follows objects of the API; the kubelet alone writes to it */
 };
 extern const struct volume_kind volume_empty_dir, volume_host_path, volume_config_map,
 	volume_secret, volume_downward_api, volume_projected, volume_claim;

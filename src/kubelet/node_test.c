@@ -271,11 +271,12 @@ static void test_volumes_and_env(void **state)
 		"\"volumes\":[{\"name\":\"m\",\"configMap\":{\"name\":\"m\",\"items\":[{\"key\":\"f\",\"path\":\"deep/f\"}]}},"
 		"{\"name\":\"s\",\"secret\":{\"secretName\":\"s\",\"defaultMode\":256}},"
 		"{\"name\":\"e\",\"emptyDir\":{}},{\"name\":\"t\",\"emptyDir\":{\"medium\":\"Memory\",\"sizeLimit\":\"1Mi\"}},"
+		"{\"name\":\"d\",\"downwardAPI\":{\"items\":[{\"path\":\"n\",\"fieldRef\":{\"fieldPath\":\"metadata.name\"}}]}},"
 		"{\"name\":\"p\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"path\":\"token\"}},"
 		"{\"downwardAPI\":{\"items\":[{\"path\":\"labels\",\"fieldRef\":{\"fieldPath\":\"metadata.labels\"}}]}}]}}],"
 		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sh\",\"-c\",\"echo map=$A secret=$B ip=$IP $(WHO) "
 		"$X; cat /m/deep/f; cat /s/k; echo; cat /p/labels; "
-		"head -c 2 /p/token; echo; echo x > /e/f; stat -c %g /e; df /t | grep -c tmpfs; df /s | grep -c tmpfs; ls /sub; grep alias "
+		"head -c 2 /p/token; echo; for i in m s p d; do touch /$i/x 2>&1 | grep -c Read-only; done; echo x > /e/f; stat -c %g /e; df /t | grep -c tmpfs; df /s | grep -c tmpfs; ls /sub; grep alias "
 		"/etc/hosts; grep nameserver /etc/resolv.conf; hostname\"],"
 		"\"env\":[{\"name\":\"A\",\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"m\",\"key\":\"k\"}}},{\"name\":\"B\","
 		"\"valueFrom\":{\"secretKeyRef\":{\"name\":\"s\",\"key\":\"k\"}}},"
@@ -283,14 +284,15 @@ static void test_volumes_and_env(void **state)
 		"{\"name\":\"X\",\"value\":\"$(A)!\"}],"
 		"\"volumeMounts\":[{\"name\":\"m\",\"mountPath\":\"/m\"},{\"name\":\"s\",\"mountPath\":\"/s\"},{\"name\":\"e\","
 		"\"mountPath\":\"/e\"},{\"name\":\"t\",\"mountPath\":\"/t\"},"
-		"{\"name\":\"p\",\"mountPath\":\"/p\"},{\"name\":\"e\",\"mountPath\":\"/sub\",\"subPath\":\"in/side\"}]}]");
+		"{\"name\":\"d\",\"mountPath\":\"/d\"},{\"name\":\"p\",\"mountPath\":\"/p\"},{\"name\":\"e\",\"mountPath\":\"/sub\",\"subPath\":\"in/side\"}]}]");
 	struct value v = await_pod("v", is_phase, "Succeeded", "Succeeded");
 	struct str log = logs_of("v");
 	assert_has(log, "map=from-map secret=hush ip=10.198.7.");
 	assert_has(log, "me from-map!\n");
 	assert_has(log, "file-of-map");
 	assert_has(log, "hush\n");
-	assert_has(log, "app=\"v\"h.\n4321\n1\n1\n");
+	assert_has(log,
+		"app=\"v\"h.\n1\n1\n1\n1\n4321\n1\n1\n"); /* what the kubelet keeps is read only */
 	assert_has(log, "192.0.2.9\talias");
 	assert_has(log, "nameserver 10.43.0.10");
 	assert_has(log, "\nv\n");

@@ -222,6 +222,38 @@ static void test_files(void **state)
 	dir_remove_tree(dir, &err);
 }
 
+/* A container that could write to such a volume must not lead the kubelet out of it. */
+static void test_files_of_others(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	char top[] = "/tmp/skiff-files-XXXXXX";
+	struct volume_files f = { 0 };
+	struct err err = { "" };
+
+	assert_non_null(mkdtemp(top));
+	CLEAN_FREE char *dir = xasprintf("%s/volume", top), *data = xasprintf("%s/..data", dir),
+			*victim = xasprintf("%s/victim", top), *kept = xasprintf("%s/keep", victim),
+			*pipe = xasprintf("%s/..data/k", dir), *k = xasprintf("%s/k", dir);
+	assert_int_equal(dir_make(victim, 0755, &err), 0);
+	assert_int_equal(file_write_atomic(kept, STR("k"), 0644, false, &err), 0);
+	volume_files_add(a, &f, STR("k"), STR("1"), 0644);
+	assert_int_equal(files_write(dir, &f, -1, &err), 0);
+	/* ..data leads out: what it names is not taken for an old set of ours, to be removed */
+	assert_int_equal(unlink(data), 0);
+	assert_int_equal(symlink("../victim", data), 0);
+	assert_int_equal(files_write(dir, &f, -1, &err), 0);
+	assert_int_equal(access(kept, F_OK), 0);
+	CLEAN_FREE char *now = read_all(k);
+	assert_string_equal(now, "1");
+	/* a pipe in place of a file: nobody waits for its other end */
+	assert_int_equal(unlink(pipe), 0);
+	assert_int_equal(mkfifo(pipe, 0644), 0);
+	assert_int_equal(files_write(dir, &f, -1, &err), 0);
+	CLEAN_FREE char *again = read_all(k);
+	assert_string_equal(again, "1");
+	dir_remove_tree(top, &err);
+}
+
 static void test_subpath(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -525,6 +557,7 @@ int main(void)
 		cmocka_unit_test(test_log_lines),
 		cmocka_unit_test(test_log_tail),
 		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_files_of_others),
 		cmocka_unit_test(test_subpath),
 		cmocka_unit_test(test_resolv),
 		cmocka_unit_test(test_qos),

@@ -1,13 +1,17 @@
 /* A folder of small files that changes as one: files stand in a dated folder, `..data` is a link to it, and each name at the top is a link through
  * `..data`. A new set is written beside and `..data` is renamed over. Nothing changes when the bytes are the same.
+ * Containers see it read only, but for what stands in it nobody's word is taken: links are not followed out of it, pipes are not waited for, and
+ * only a plain name is an old set.
  * Source: the behaviour that the concept page on ConfigMaps describes; the layout is upstream's, since programs watch `..data`. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "kubelet/internal.h"
+#include "linux/linux.h"
 
 void volume_files_add(
 	struct arena *a, struct volume_files *f, struct str path, struct str bytes, int32_t mode)
@@ -40,9 +44,10 @@ static bool same_file(int dir, const struct volume_file *f)
 {
 	struct stat st;
 	CLEAN_FREE char *path = str_dup(f->path);
-	CLEAN_FD int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	CLEAN_FD int fd = path_open_in_root(dir, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 
-	if (fd < 0 || fstat(fd, &st) || (size_t)st.st_size != f->bytes.len ||
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) ||
+		(size_t)st.st_size != f->bytes.len ||
 		(int32_t)(st.st_mode & 0777) != (f->mode & 0777))
 		return false;
 	CLEAN_FREE char *have = xmalloc(f->bytes.len + 1);
@@ -67,9 +72,20 @@ static size_t count_files(int dir)
 	return n;
 }
 
-static bool unchanged(int top, const struct volume_files *f)
+/* The name of the set in force; empty: none that is ours. */
+static void current_set(int top, char ret[NAME_MAX + 1])
 {
-	CLEAN_FD int data = openat(top, "..data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ssize_t n = readlinkat(top, "..data", ret, NAME_MAX);
+
+	ret[MAX(n, 0)] = 0;
+	if (strncmp(ret, "..2", 3) || strchr(ret, '/'))
+		ret[0] = 0;
+}
+
+static bool unchanged(int top, const char *set, const struct volume_files *f)
+{
+	CLEAN_FD int data =
+		*set ? openat(top, set, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
 
 	if (data < 0 || count_files(data) != f->len)
 		return false;
@@ -83,15 +99,14 @@ static int write_one(int dir, const struct volume_file *f, int64_t fs_group, str
 {
 	CLEAN_FREE char *path = str_dup(f->path);
 	int32_t mode = f->mode & 0777;
+	const char *name;
+	CLEAN_FD int parent = -1;
 
-	for (char *p = strchr(path, '/'); p; p = strchr(p + 1, '/')) {
-		*p = 0;
-		if (mkdirat(dir, path, 0755) && errno != EEXIST)
-			return err_errno(err, -errno, "%s", path);
-		*p = '/';
-	}
+	int r = path_open_parent(dir, path, 0755, &parent, &name);
+	if (r)
+		return err_errno(err, r, "%s", path);
 	CLEAN_FD int fd =
-		openat(dir, path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
+		openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s", path);
 	for (size_t done = 0; done < f->bytes.len;) {
@@ -141,7 +156,7 @@ static int make_links(int top, const struct volume_files *f, struct err *err)
 
 int files_write(const char *dir, const struct volume_files *f, int64_t fs_group, struct err *err)
 {
-	char stamp[64], old[256];
+	char stamp[64], old[NAME_MAX + 1];
 	static _Atomic unsigned serial;
 	time_t now = time(NULL);
 	struct tm tm;
@@ -158,28 +173,29 @@ int files_write(const char *dir, const struct volume_files *f, int64_t fs_group,
 	CLEAN_FD int top = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (top < 0)
 		return err_errno(err, -errno, "%s", dir);
-	if (unchanged(top, f))
+	current_set(top, old);
+	if (unchanged(top, old, f))
 		return 0;
 	gmtime_r(&now, &tm);
 	size_t n = strftime(stamp, sizeof(stamp), "..%Y_%m_%d_%H_%M_%S", &tm);
 	snprintf(stamp + n, sizeof(stamp) - n, ".%u%u", (unsigned)getpid(), serial++);
 	if (mkdirat(top, stamp, 0755))
 		return err_errno(err, -errno, "%s/%s", dir, stamp);
-	CLEAN_FD int data = openat(top, stamp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CLEAN_FD int data = openat(top, stamp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (data < 0)
+		return err_errno(err, -errno, "%s/%s", dir, stamp);
 	if (fs_group >= 0 && (fchown(data, (uid_t)-1, (gid_t)fs_group) || fchmod(data, 02755)))
 		return err_errno(err, -errno, "group of %s", dir);
 	for (size_t i = 0; i < f->len; i++)
 		if ((r = write_one(data, &f->items[i], fs_group, err)))
 			return err_prefix(err, r, "%s", dir);
-	ssize_t had = readlinkat(top, "..data", old, sizeof(old) - 1);
 	unlinkat(top, "..data_tmp", 0);
 	if (symlinkat(stamp, top, "..data_tmp") || renameat(top, "..data_tmp", top, "..data"))
 		return err_errno(err, -errno, "%s/..data", dir);
 	if ((r = make_links(top, f, err)))
 		return r;
 	drop_links(top, f);
-	if (had > 0) {
-		old[had] = 0;
+	if (*old) {
 		CLEAN_FREE char *gone = xasprintf("%s/%s", dir, old);
 		return dir_remove_tree(gone, err);
 	}

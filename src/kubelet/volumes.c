@@ -127,6 +127,17 @@ bool pod_volumes_refresh(const struct core_v1_pod *pod)
 	return false;
 }
 
+/* What follows the API is the kubelet's to write: nobody in a container gets to put links under its feet. */
+static bool is_kept(struct sync *s, struct str volume)
+{
+	LIST_EACH(v, &s->pod->spec.volumes) {
+		const struct volume_kind *k = kind_of(v);
+		if (str_eq(v->name, volume))
+			return k && k->refreshes;
+	}
+	return false;
+}
+
 int volume_path(struct sync *s, struct str volume, struct str *ret, struct err *err)
 {
 	LIST_EACH(v, &s->pod->spec.volumes) {
@@ -215,8 +226,8 @@ int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t at
 			? m->mount_path
 			: arena_fmt(s->a, "/" STR_FMT, STR_ARG(m->mount_path));
 		own_hosts |= str_eqz(at, "/etc/hosts");
-		list[n++] = (struct engine_mount){ at.p, path.p, m->read_only,
-			propagation(m->mount_propagation) };
+		list[n++] = (struct engine_mount){ at.p, path.p,
+			m->read_only || is_kept(s, m->name), propagation(m->mount_propagation) };
 	}
 	if (!own_hosts) {
 		struct str hosts;
