@@ -6,8 +6,10 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <net/if.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -347,6 +349,70 @@ static void test_processes(void **state)
 	close(fd);
 }
 
+static void *fork_one(void *arg)
+{
+	if (fork() == 0)
+		for (;;)
+			pause();
+	if (write(*(int *)arg, "x", 1) == 1)
+		pause();
+	return NULL;
+}
+
+/* Process 1 of a namespace: how many of a tree of 600 live on after it was killed. */
+static int kill_many(void)
+{
+	int ready[2];
+	glob_t there;
+	char c;
+
+	if (mount("proc", "/proc", "proc", 0, NULL) || pipe(ready))
+		return 100;
+	pid_t top = fork();
+	if (top == 0) {
+		for (int i = 0; i < 600; i++)
+			if (fork() == 0)
+				for (;;)
+					pause();
+		/* One more, by a thread that is not the first. */
+		pthread_t t;
+		pthread_create(&t, NULL, fork_one, &ready[1]);
+		for (;;)
+			pause();
+	}
+	if (read(ready[0], &c, 1) != 1)
+		return 101;
+	process_kill_tree(top);
+	while (waitpid(top, NULL, 0) > 0)
+		;
+	/* The dead are ours now: those that wait for their burial count as gone. */
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	if (glob("/proc/[0-9]*", 0, NULL, &there))
+		return 102;
+	return (int)MIN(there.gl_pathc - 1, (size_t)99); /* we are there too */
+}
+
+/* More children than fit a first look, and none of them by half a number. */
+static void test_kill_tree(void **state)
+{
+	int status;
+	pid_t between = fork();
+
+	if (between == 0) {
+		if (unshare(CLONE_NEWPID | CLONE_NEWNS))
+			_exit(1);
+		pid_t init = fork();
+		if (init == 0)
+			_exit(kill_many());
+		waitpid(init, &status, 0);
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+	}
+	waitpid(between, &status, 0);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static int setup(void **state)
 {
 	snprintf(cgroup, sizeof(cgroup), "skiff-linux-test-%d", getpid());
@@ -366,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_nftables),
 		cmocka_unit_test(test_sysctls),
 		cmocka_unit_test(test_processes),
+		cmocka_unit_test(test_kill_tree),
 	};
 
 	if (geteuid() != 0) {

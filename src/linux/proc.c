@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#define TREE_DEPTH 32
+
 /* Which module or setting brings a sysctl that is not there: prefix, remedy. */
 static const struct {
 	const char *prefix, *remedy;
@@ -154,19 +156,41 @@ bool process_alive(pid_t pid, uint64_t start_time)
 		state != 'Z' && state != 'X';
 }
 
+static void kill_tree(pid_t pid, int depth);
+
+/* What one thread has for children. A number is one only when its end was read too: half of one is somebody else's. */
+static void kill_children(const char *children, int depth)
+{
+	CLEAN_BUF struct buf text = { 0 };
+	char chunk[4096];
+	ssize_t n;
+	CLEAN_FD int fd = open(children, O_RDONLY | O_CLOEXEC);
+
+	while (fd >= 0 && ((n = read(fd, chunk, sizeof(chunk))) > 0 || (n < 0 && errno == EINTR)))
+		buf_add(&text, chunk, (size_t)MAX(n, 0));
+	for (struct str rest = buf_str(&text), word; str_cut(rest, ' ', &word, &rest);) {
+		int64_t child;
+		if (str_to_i64(word, &child) == 0 && child > 1)
+			kill_tree((pid_t)child, depth + 1);
+	}
+}
+
 /* Stopped first, so that none forks away while its children are counted. */
 static void kill_tree(pid_t pid, int depth)
 {
-	char path[64], text[1024], *save;
+	char path[80];
 
 	kill(pid, SIGSTOP);
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
-	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	text[MAX(n, 0)] = '\0';
-	for (char *child = strtok_r(text, " ", &save); child && depth < 32;
-		child = strtok_r(NULL, " ", &save))
-		kill_tree(atoi(child), depth + 1);
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	DIR *d = depth < TREE_DEPTH ? opendir(path) : NULL;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/children", pid, e->d_name);
+		kill_children(path, depth);
+	}
+	if (d)
+		closedir(d);
 	kill(pid, SIGKILL);
 }
 
