@@ -1,5 +1,5 @@
 /* Pressure on the node: memory below 100 MiB, disk below 10 %, inodes below 5 %, hardly any process ids left. Looked at every ten seconds by one
- * reading of /proc/meminfo and statvfs; under pressure one pod at a time is ended: those that use more than they asked for first, then by
+ * reading of the node's memory and statvfs; under pressure one pod at a time is ended: those that use more than they asked for first, then by
  * priority, then by use over request. Source: the concept page on node-pressure eviction. */
 #include <stdio.h>
 #include <sys/statvfs.h>
@@ -19,22 +19,11 @@ struct evictor {
 	uint64_t seen_ns[N_PRESSURES];
 };
 
-static int64_t meminfo(const char *text, const char *key)
+static bool memory_short(struct kubelet *k)
 {
-	const char *p = strstr(text, key);
+	struct node_memory m = node_memory(k);
 
-	return p ? strtoll(p + strlen(key), NULL, 10) * 1024 : -1;
-}
-
-static bool memory_short(void)
-{
-	CLEAN_BUF struct buf b = { 0 };
-	struct err err;
-
-	if (file_read("/proc/meminfo", 1 << 16, &b, &err))
-		return false;
-	int64_t left = meminfo(b.p, "MemAvailable:");
-	return left >= 0 && (uint64_t)left < MEMORY_MIN;
+	return m.total && m.available < MEMORY_MIN;
 }
 
 static bool disk_short(const char *path)
@@ -137,7 +126,7 @@ static void look(void *arg)
 	struct evictor *e = arg;
 	struct kubelet *k = e->k;
 	static const char *const resource[N_PRESSURES] = { "memory", "ephemeral-storage", "pids" };
-	bool now_short[N_PRESSURES] = { memory_short(), disk_short(k->c.root_dir), pids_short() };
+	bool now_short[N_PRESSURES] = { memory_short(k), disk_short(k->c.root_dir), pids_short() };
 	uint64_t now = now_ns(k);
 
 	for (int i = 0; i < N_PRESSURES; i++) {

@@ -249,7 +249,7 @@ struct kubelet {
 	struct evictor *evictor;
 	struct keeper *keeper;
 	struct mirror_source *mirror_source;
-	uint64_t memory_bytes; /* of the machine */
+	uint64_t memory_bytes; /* node_memory().total */
 	int n_cpus;
 	struct cgroups *cgroups; /* NULL: none of ours to set */
 	int64_t burstable_shares;
@@ -366,6 +366,12 @@ void probes_sync(struct sync *s); /* starts, stops and resets them by what runs 
 void probes_stop(struct pod_worker *w);
 bool slot_probe_failed(const struct slot *slot, enum probe_type t, const char *container_id);
 const struct core_v1_probe *container_probe(const struct core_v1_container *c, enum probe_type t);
+
+/* node_memory.c */
+struct node_memory {
+	uint64_t total, free, available; /* bytes; available: without what can be dropped */
+};
+struct node_memory node_memory(struct kubelet *k); /* all zero: unknown */
 
 /* admit.c: may this pod run on this node? */
 bool admit_pod(struct sync *s, char **ret_reason, char **ret_message);

@@ -14,25 +14,6 @@ static const char *copy(const char *s)
 	return s ? xstrdup(s) : NULL;
 }
 
-static uint64_t machine_memory(void)
-{
-	CLEAN_BUF struct buf b = { 0 };
-	struct err err;
-	struct str line, rest, head, tail;
-	int64_t kb = 0;
-
-	if (file_read("/proc/meminfo", 1 << 16, &b, &err))
-		return 0;
-	for (rest = buf_str(&b); rest.len;) {
-		str_cut(rest, '\n', &line, &rest);
-		if (str_has_prefix(line, STR("MemTotal:"))) {
-			str_cut(str_trim(str_from(line, 9)), ' ', &head, &tail);
-			str_to_i64(head, &kb);
-		}
-	}
-	return (uint64_t)kb * 1024;
-}
-
 static void config_copy(struct kubelet *k, const struct kubelet_config *c)
 {
 	k->c = *c;
@@ -70,7 +51,6 @@ int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err
 	config_copy(k, c);
 	pthread_mutex_init(&k->lock, NULL);
 	k->runtime_version = xasprintf(STR_FMT "://" STR_FMT, STR_ARG(name), STR_ARG(version));
-	k->memory_bytes = machine_memory();
 	k->n_cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
 	wakes_init(&k->wakes, c->loop, k->c.clock);
 	*ret = k;
@@ -128,6 +108,7 @@ int kubelet_start(struct kubelet *k, struct err *err)
 		r = pods_boot(k, err);
 	if (!r)
 		r = qos_start(k, err);
+	k->memory_bytes = node_memory(k).total; /* now that its cgroup is known */
 	if (r)
 		return err_prefix(err, r, "kubelet");
 	pods_listen(k, true);

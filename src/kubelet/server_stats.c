@@ -99,7 +99,7 @@ static void file_system(struct buf *b, const char *path, struct timestamp at)
 		(unsigned long long)v.f_files, (unsigned long long)(v.f_files - v.f_ffree));
 }
 
-/* Of the whole machine: /proc/stat and /proc/meminfo. */
+/* Of the whole machine: /proc/stat and node_memory. */
 static void node_usage(
 	struct kubelet *k, uint64_t *ret_cpu, uint64_t *ret_used, uint64_t *ret_working)
 {
@@ -112,15 +112,9 @@ static void node_usage(
 			&t[3], &t[4], &t[5], &t[6], &t[7]);
 	*ret_cpu = (t[0] + t[1] + t[2] + t[5] + t[6] + t[7]) *
 		(NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
-	buf_clear(&b);
-	uint64_t free_kb = 0, available_kb = 0;
-	if (!file_read("/proc/meminfo", 1 << 16, &b, &err)) {
-		const char *f = strstr(b.p, "MemFree:"), *v = strstr(b.p, "MemAvailable:");
-		free_kb = f ? strtoull(f + 8, NULL, 10) : 0;
-		available_kb = v ? strtoull(v + 13, NULL, 10) : 0;
-	}
-	*ret_used = k->memory_bytes - free_kb * 1024;
-	*ret_working = k->memory_bytes - available_kb * 1024;
+	struct node_memory m = node_memory(k);
+	*ret_used = m.total - m.free;
+	*ret_working = m.total - m.available;
 }
 
 static void pod_summary(struct buf *b, struct usage *u, struct timestamp now)

@@ -14,6 +14,7 @@ static const char *const controller_names[CONTROLLERS] = { "cpu", "cpuacct", "me
 	"cpuset" };
 
 #define MAX_HIERARCHIES 16
+#define NO_LIMIT (1ull << 62) /* v1 has no word for it, but a number that no machine has */
 struct cgroups {
 	enum cgroup_mode mode;
 	char *mounts[MAX_HIERARCHIES]; /* every hierarchy that groups are made in */
@@ -370,15 +371,9 @@ bool cgroup_exists(struct cgroups *c, const char *name)
 	return access(path, F_OK) == 0;
 }
 
-int cgroup_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret, struct err *err)
+static void read_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret)
 {
 	bool v2 = c->mode == CGROUP_V2;
-	int r = check_name(&name, err);
-
-	if (r < 0)
-		return r;
-	if (!cgroup_exists(c, name))
-		return err_set(err, -ENOENT, "there is no cgroup \"/%s\"", name);
 	uint64_t inactive = read_keyed(
 		c, MEMORY, name, "memory.stat", v2 ? "inactive_file" : "total_inactive_file");
 	*ret = (struct cgroup_stats){
@@ -389,7 +384,27 @@ int cgroup_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret, 
 		.pids = read_number(c, PIDS, name, "pids.current"),
 	};
 	ret->memory_working_set = ret->memory_bytes > inactive ? ret->memory_bytes - inactive : 0;
+}
+
+int cgroup_stats(struct cgroups *c, const char *name, struct cgroup_stats *ret, struct err *err)
+{
+	int r = check_name(&name, err);
+
+	if (r < 0)
+		return r;
+	if (!cgroup_exists(c, name))
+		return err_set(err, -ENOENT, "there is no cgroup \"/%s\"", name);
+	read_stats(c, name, ret);
 	return 0;
+}
+
+uint64_t cgroup_root_memory(struct cgroups *c, struct cgroup_stats *ret)
+{
+	uint64_t limit = read_number(
+		c, MEMORY, "", c->mode == CGROUP_V2 ? "memory.max" : "memory.limit_in_bytes");
+
+	read_stats(c, "", ret);
+	return limit < NO_LIMIT ? limit : 0;
 }
 
 uint64_t cgroup_oom_kills(struct cgroups *c, const char *name)

@@ -101,6 +101,9 @@ int cgroup_prune(struct cgroups *c, const char *name,
 	struct
 	err *err); /* removes it and what is below where no process is, kills nothing; -EBUSY: some is left */
 bool cgroup_exists(struct cgroups *c, const char *name);
+/* Of the group that is the root of all that this process sees: its limit of memory and what it uses of it. A machine's own root has no limit (0); the root
+ * of a cgroup namespace may have one. */
+uint64_t cgroup_root_memory(struct cgroups *c, struct cgroup_stats *ret);
 
 /* ---- links, addresses, routes (rtnetlink) ---- */
 struct netlink;

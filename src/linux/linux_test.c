@@ -203,6 +203,9 @@ static void test_cgroups(void **state)
 	struct cgroups *c;
 
 	must(cgroup_open(&c, &err));
+	uint64_t limit = cgroup_root_memory(c, &s);
+	assert_true(limit < 1ull << 60); /* "none" is no number */
+	assert_true(!limit || s.memory_working_set <= s.memory_bytes);
 	must(cgroup_create(c, one, &err));
 	must(cgroup_create(c, one, &err));
 	must(cgroup_set(c, pod, &l, &err));

@@ -81,6 +81,8 @@ def test_nodes_have_joined(three):
     nodes = {n["metadata"]["name"]: n for n in three.get("nodes")["items"]}
     assert sorted(nodes) == ["master", "node1", "node2"]
     assert len({n["spec"]["podCIDR"] for n in nodes.values()}) == 3
+    # What the machine may use, not what the host has.
+    assert {n["status"]["capacity"]["memory"] for n in nodes.values()} == {"2Gi"}
     for m in three.machines:
         routes = eventually(lambda m=m: (lambda r: r if len(r) == 2 else None)(json.loads(m.sh("ip -j route show proto 83"))), 10, "two routes")
         assert {(r["dst"], r["gateway"]) for r in routes} == {(nodes[o.name]["spec"]["podCIDR"], o.ip) for o in three.machines if o is not m}
