@@ -1,5 +1,6 @@
 """Plain HTTPS requests to a machine's API server, with the administrator's certificate, a token, or nothing. The connection is made inside the
-machine's network namespace by a helper process there, so no address of a machine is reached from the host."""
+machine's network namespace by a helper process there, so no address of a machine is reached from the host. Or on the wire that the machine is plugged
+into: then the helper outlives the machine."""
 
 import base64
 import json
@@ -16,7 +17,7 @@ for line in sys.stdin:
             context = ssl.create_default_context(cafile=q["ca"])
             if q.get("cert"):
                 context.load_cert_chain(q["cert"], q["key"])
-            conn = http.client.HTTPSConnection("127.0.0.1", q["port"], context=context, timeout=30)
+            conn = http.client.HTTPSConnection(q["host"], q["port"], context=context, timeout=q["timeout"])
         conn.request(q["method"], q["path"], body=base64.b64decode(q["body"]) if q["body"] is not None else None, headers=q["headers"])
         r = conn.getresponse()
         body = r.read()
@@ -42,10 +43,11 @@ class Reply:
 
 
 class Api:
-    def __init__(self, machine, certificate=True, token=None):
-        self.m, self.token = machine, token
+    def __init__(self, machine, certificate=True, token=None, wire=None, timeout=30):
+        self.m, self.token, self.timeout = machine, token, timeout
         self.certificate = certificate
-        self.p = subprocess.Popen(machine.enter(sys.executable, "-c", SCRIPT), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.host = machine.ip if wire else "127.0.0.1"
+        self.p = subprocess.Popen((wire or machine).enter(sys.executable, "-c", SCRIPT), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def call(self, method, path, body=None, content_type="application/json", headers=None, **kw):
         if isinstance(body, (dict, list)):
@@ -58,7 +60,7 @@ class Api:
         if self.token:
             head["Authorization"] = f"Bearer {self.token}"
         pki = f"{self.m.data}/pki"
-        q = {"method": method, "path": path, "headers": head, "port": self.m.port, "ca": f"{pki}/ca.crt",
+        q = {"method": method, "path": path, "headers": head, "host": self.host, "port": self.m.port, "timeout": self.timeout, "ca": f"{pki}/ca.crt",
              "body": base64.b64encode(body).decode() if body is not None else None, **kw}
         if self.certificate:
             q.update(cert=f"{pki}/admin.crt", key=f"{pki}/admin.key")

@@ -1,16 +1,20 @@
 """Several machines on a wire: a network namespace with a bridge for each subnet, each machine's eth0 a veth into one of them. The namespace is the
 router between the subnets too, and forwards nothing but the machines' own addresses: what a real router would know."""
 
+import os
 import subprocess
+import sys
 
 from machine import SKIFF, Failure, Machine, eventually, holder, let_go
 
+RELAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay.py")
 SUBNETS = ["192.0.2", "198.51.100", "203.0.113"]
 
 
 class Wire:
     def __init__(self, subnets=1):
         self.holder, self.pid = holder("--net")
+        self.relays = {}
         self.subnets = SUBNETS[:subnets]
         self.sh("ip link set lo up; sysctl -qw net.ipv4.ip_forward=1; sysctl -qw net.bridge.bridge-nf-call-iptables=0 || true")
         for i, net in enumerate(self.subnets):
@@ -20,8 +24,11 @@ class Wire:
         self.sh(f"nft add table ip wire; nft add chain ip wire forward '{{ type filter hook forward priority filter; policy drop; }}'; "
                 f"nft add rule ip wire forward ip saddr {{ {allowed} }} ip daddr {{ {allowed} }} accept")
 
+    def enter(self, *argv):
+        return ["nsenter", "-t", str(self.pid), "-n", "--", *argv]
+
     def sh(self, script):
-        p = subprocess.run(["nsenter", "-t", str(self.pid), "-n", "sh", "-ec", script], capture_output=True, text=True)
+        p = subprocess.run(self.enter("sh", "-ec", script), capture_output=True, text=True)
         if p.returncode:
             raise Failure(f"wire: {script}: {p.stdout}{p.stderr}")
         return p.stdout
@@ -31,11 +38,48 @@ class Wire:
         net = machine.ip.rsplit(".", 1)[0]
         subprocess.run(["ip", "link", "add", "name", f"m-{machine.name}", "netns", str(self.pid), "type", "veth", "peer", "name", "eth0", "netns", str(machine.init)],
                        check=True)
-        self.sh(f"ip link set m-{machine.name} master wire{self.subnets.index(net)} && ip link set m-{machine.name} up")
+        self.sh(f"ip link set m-{machine.name} master wire{self._subnet(machine)} && ip link set m-{machine.name} up")
         return f"{net}.1"
 
     def unplug(self, machine):
         self.sh(f"ip link del m-{machine.name}")
+
+    def slow(self, machine, delay_ms, loss, seed=1):
+        """Every frame to and from the machine is late, and lost with a chance of `loss` percent: by netem, or by a relay where the kernel has none. Says which."""
+        self.steady(machine)
+        link, tap = f"m-{machine.name}", f"t-{machine.name}"
+        netem = f"tc qdisc add dev {{}} root netem delay {delay_ms}ms loss {loss}%"
+        try:
+            self.sh(netem.format(link))
+            machine.sh(netem.format("eth0"))
+            return "netem"
+        except Failure:
+            pass
+        p = subprocess.Popen(self.enter(sys.executable, RELAY, link, tap, str(delay_ms), str(loss), str(seed)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.relays[machine.name] = p
+        if p.stdout.readline() != b"ready\n":
+            raise Failure("the relay has not started")
+        # The link is a cable now, no interface of the router: it answers for no address.
+        self.sh(f"echo 1 > /proc/sys/net/ipv4/conf/{link}/arp_ignore; ip link set {link} nomaster; "
+                f"ip link set {tap} master wire{self._subnet(machine)}; ip link set {tap} up")
+        return "relay"
+
+    def steady(self, machine):
+        """The end of slow."""
+        link = f"m-{machine.name}"
+        p = self.relays.pop(machine.name, None)
+        if p:
+            p.stdin.close()
+            p.wait()
+            self.sh(f"ip link set {link} master wire{self._subnet(machine)}")
+        for side in (self, machine):
+            try:
+                side.sh(f"tc qdisc del dev {link if side is self else 'eth0'} root netem")
+            except Failure:
+                pass
+
+    def _subnet(self, machine):
+        return self.subnets.index(machine.ip.rsplit(".", 1)[0])
 
     def cut(self, machine):
         self.sh(f"ip link set m-{machine.name} down")
@@ -44,6 +88,9 @@ class Wire:
         self.sh(f"ip link set m-{machine.name} up")
 
     def close(self):
+        for p in self.relays.values():
+            p.kill()
+            p.wait()
         let_go(self.holder)
 
 
