@@ -1,0 +1,30 @@
+#!/bin/bash
+# What tests/vm/run.sh runs inside by default: the main job on a whole Debian 12 with systemd and cgroup v2 alone, and the tests that say something about
+# that. A line `ok NAME` or `not ok NAME` for each; emulated, it takes some minutes.
+set -u
+bad=0
+try() { # try NAME COMMAND…
+	name=$1; shift
+	begin=$(date +%s)
+	if "$@" >/tmp/try.log 2>&1; then echo "ok $name ($(($(date +%s) - begin)) s)"; return 0; fi
+	tail -n 40 /tmp/try.log
+	echo "not ok $name"
+	bad=$((bad + 1))
+}
+v2_alone() { [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] && ! grep -q ' cgroup ' /proc/mounts; }
+no_network() { [ "$(ls /sys/class/net)" = lo ]; }
+quickstart() { ./quickstart.sh; }
+
+export KUBECONFIG=/etc/skiff/kubeconfig
+try "cgroup v2 alone" v2_alone
+try "no network device" no_network
+# A node needs an address and a route, as any machine has; nothing is behind them.
+ip link add eth0 type veth peer name wire0 && ip link set wire0 up && ip link set eth0 up && ip addr add 192.0.2.10/24 dev eth0 && ip route add default dev eth0
+try "quickstart" quickstart
+try "limits of a pod are in its groups" tests/vm/limits.sh
+try "status" build/skiff status
+try "quickstart reset" ./quickstart.sh reset
+for t in "tests/e2e/test_main_job.py" "tests/e2e/test_conformance_node.py" "tests/e2e/test_conformance_life.py"; do
+	try "$t" python3 -m pytest -q -x -p no:cacheprovider "$t"
+done
+[ "$bad" = 0 ]
