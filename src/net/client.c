@@ -261,6 +261,15 @@ static int try_once(struct exchange *x, bool fresh, struct patience p, struct ar
 }
 
 /* Sends the request and reads the answer's head. */
+/* A target that leads out of its line would be headers, or requests, of its own. */
+static bool fits_a_line(struct str target)
+{
+	for (size_t i = 0; i < target.len; i++)
+		if ((unsigned char)target.p[i] <= ' ' || target.p[i] == 0x7f)
+			return false;
+	return true;
+}
+
 static int start_exchange(struct exchange *x, struct patience p, struct arena *a, struct err *err)
 {
 	bool again;
@@ -268,6 +277,9 @@ static int start_exchange(struct exchange *x, struct patience p, struct arena *a
 	void *arg = x->h.arg;
 	int r;
 
+	if (!fits_a_line(x->call->target))
+		return err_set(err, -EINVAL,
+			"a request's path holds spaces or control characters: they need escaping");
 	for (int attempt = 0; attempt < 2; attempt++) {
 		http1_init(&x->h, true);
 		x->h.bodyless = str_eqz(x->call->method, "HEAD");

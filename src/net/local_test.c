@@ -108,11 +108,29 @@ static void answers_in_pieces(void **state)
 	http_reader_free(r);
 }
 
+static void targets_keep_to_their_line(void **state)
+{
+	static const char *const bad[] = { "/x HTTP/1.1\r\nhost: a\r\n\r\nGET /y", "/x\n", "/x y" };
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		struct http_call call = { .method = STR("GET"), .target = str_of(bad[i]) };
+		struct http_reply reply;
+		struct http_reader *r;
+
+		assert_int_equal(http_client_call(f->named, &call, f->a, &reply, NULL), -EINVAL);
+		assert_int_equal(
+			http_client_open(f->named, &call, f->a, &reply, &r, NULL), -EINVAL);
+	}
+	expect(f, f->named, "hello", "POST /x system:someone/group hello");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(calls_carry_who_asks, setup, teardown),
 		cmocka_unit_test_setup_teardown(answers_in_pieces, setup, teardown),
+		cmocka_unit_test_setup_teardown(targets_keep_to_their_line, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("net local", tests, NULL, NULL);
