@@ -1,9 +1,11 @@
 /* Deletes what nobody owns any more, and carries out foreground and orphaning deletion. Upstream: pkg/controller/garbagecollector.
  *
  * 1. One watch of metadata a resource kind (shared with controllers that want more); the graph knows only owned objects.
- * 2. An owner counts as absent only when the server said so, or its deletion was seen; by uid, never by name alone.
+ * 2. An owner counts as absent only when the server said so, or its deletion was seen; by uid, never by name alone. What the server said is remembered
+ *    for the whole reference (kind, namespace, name, uid): whoever names the owner of others wrongly learns of his own reference alone.
  * 3. Deletion names uid and resourceVersion of what was judged: an object adopted meanwhile stays.
  * 4. Owner kinds that the server does not know are left alone: no guess ever deletes anything.
+ * 5. Dependents of a namespaced owner that are of another namespace are none: it does not wait for them, nor let them go.
  *
  * A key of the queue is ROW|UID|[NAMESPACE/]NAME, ROW being the kind's number in resource_rows. */
 #include "controllers/gc.h"
@@ -110,6 +112,24 @@ static struct cached *cached_owner(
 	return c;
 }
 
+/* Whether the server said that this reference, from this namespace, leads nowhere. */
+static struct str absent_key(
+	const struct meta_v1_owner_reference *o, struct str ns, struct arena *a)
+{
+	const struct str parts[] = { o->uid, STR("\n"), ns, STR("\n"), o->api_version, STR("\n"),
+		o->kind, STR("\n"), o->name };
+
+	return arena_concat(a, parts, ARRAY_LEN(parts));
+}
+
+static struct str encoded(struct str text, struct arena *a)
+{
+	struct buf b CLEAN_BUF = { 0 };
+
+	url_encode(&b, text);
+	return arena_str(a, buf_str(&b));
+}
+
 static const struct value *member(const struct value *o, const char *key)
 {
 	return o && o->kind == VALUE_OBJECT ? value_get(o, str_of(key)) : NULL;
@@ -121,9 +141,14 @@ static struct str discover(
 {
 	struct value v;
 	struct str body;
-	bool core = str_find(o->api_version, '/') < 0;
-	struct str base = arena_fmt(
-		r->arena, "%s/" STR_FMT, core ? "/api" : "/apis", STR_ARG(o->api_version));
+	struct str group, version, base;
+
+	if (str_cut(o->api_version, '/', &group, &version))
+		base = arena_fmt(r->arena, "/apis/" STR_FMT "/" STR_FMT,
+			STR_ARG(encoded(group, r->arena)), STR_ARG(encoded(version, r->arena)));
+	else
+		base = arena_fmt(
+			r->arena, "/api/" STR_FMT, STR_ARG(encoded(o->api_version, r->arena)));
 
 	if (client_raw(r->client, "GET", base.p, STR_NONE, STR_NONE, r->arena, &body, NULL, err) ||
 		json_parse(body, r->arena, &v, err))
@@ -172,11 +197,13 @@ static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, st
 	if (!base.len)
 		return 0; /* rule 4 */
 	int k = client_raw(r->client, "GET",
-		arena_fmt(r->arena, STR_FMT "/" STR_FMT, STR_ARG(base), STR_ARG(o->name)).p,
+		arena_fmt(r->arena, STR_FMT "/" STR_FMT, STR_ARG(base),
+			STR_ARG(encoded(o->name, r->arena)))
+			.p,
 		STR_NONE, STR_NONE, r->arena, &body, &ret_code, err);
 
 	if (k == CLIENT_NOT_FOUND) {
-		gc_graph_set_gone(gc->graph, o->uid);
+		gc_graph_set_gone(gc->graph, absent_key(o, ns, r->arena));
 		*ret = OWNER_DANGLING;
 		return 0;
 	}
@@ -186,7 +213,7 @@ static int ask_server(struct run *r, const struct meta_v1_owner_reference *o, st
 	const struct value *finalizers = member(meta, "finalizers");
 
 	if (!uid || !str_eq(uid->text, o->uid)) {
-		gc_graph_set_gone(gc->graph, o->uid);
+		gc_graph_set_gone(gc->graph, absent_key(o, ns, r->arena));
 		*ret = OWNER_DANGLING;
 		return 0;
 	}
@@ -203,7 +230,8 @@ static int owner_state(struct run *r, const struct meta_v1_owner_reference *o, s
 	struct gc *gc = r->state;
 	size_t row;
 
-	if (gc_graph_is_gone(gc->graph, o->uid)) {
+	if (gc_graph_is_gone(gc->graph, o->uid) ||
+		gc_graph_is_gone(gc->graph, absent_key(o, ns, r->arena))) {
 		*ret = OWNER_DANGLING;
 		return 0;
 	}
@@ -320,9 +348,8 @@ static const struct meta_v1_owner_reference *reference_to(
 	return NULL;
 }
 
-/* Of a dependent's key: its cached metadata, held until the reconcile ends; NULL: gone. */
-static const struct meta_v1_object_meta *dependent_meta(
-	struct run *r, struct str text, struct item *ret)
+/* Of an object's key: its cached metadata, held until the reconcile ends; NULL: gone. */
+static const struct meta_v1_object_meta *item_meta(struct run *r, struct str text, struct item *ret)
 {
 	struct gc *gc = r->state;
 
@@ -341,6 +368,17 @@ static const struct meta_v1_object_meta *dependent_meta(
 	return m;
 }
 
+/* As item_meta, of what names `it` as an owner; NULL too when it cannot be one (rule 5). */
+static const struct meta_v1_object_meta *dependent_meta(struct run *r, const struct item *it,
+	const struct meta_v1_object_meta *owner, struct str text, struct item *ret)
+{
+	const struct meta_v1_object_meta *m = item_meta(r, text, ret);
+
+	return m && resource_rows[it->row].namespaced && !str_eq(m->namespace, owner->namespace)
+		? NULL
+		: m;
+}
+
 static int orphan_dependents(
 	struct run *r, const struct item *it, const struct meta_v1_object_meta *m, struct err *err)
 {
@@ -350,7 +388,7 @@ static int orphan_dependents(
 
 	LIST_EACH(text, &dependents) {
 		struct item dep;
-		const struct meta_v1_object_meta *dm = dependent_meta(r, *text, &dep);
+		const struct meta_v1_object_meta *dm = dependent_meta(r, it, m, *text, &dep);
 		int ret = dm ? drop_references(r, &dep, dm, &uids, err) : 0;
 
 		if (ret)
@@ -368,7 +406,7 @@ static int wait_for_dependents(
 
 	LIST_EACH(text, &dependents) {
 		struct item dep;
-		const struct meta_v1_object_meta *dm = dependent_meta(r, *text, &dep);
+		const struct meta_v1_object_meta *dm = dependent_meta(r, it, m, *text, &dep);
 		const struct meta_v1_owner_reference *ref = dm ? reference_to(dm, it->uid) : NULL;
 
 		if (!ref || !ref->block_owner_deletion.value)
@@ -404,14 +442,14 @@ static int unblock(
 		buf_str(&b), r->arena, NULL, err);
 }
 
-static bool in_a_circle(struct run *r, const struct item *it)
+static bool in_a_circle(struct run *r, const struct item *it, const struct meta_v1_object_meta *m)
 {
 	struct gc *gc = r->state;
 	struct str_list dependents = gc_graph_dependents(gc->graph, it->uid, r->arena);
 
 	LIST_EACH(text, &dependents) {
 		struct item dep;
-		const struct meta_v1_object_meta *dm = dependent_meta(r, *text, &dep);
+		const struct meta_v1_object_meta *dm = dependent_meta(r, it, m, *text, &dep);
 
 		if (dm && deletes_in(dm, FOREGROUND))
 			return true;
@@ -442,7 +480,7 @@ static int judge(
 	if (solid)
 		return drop_references(r, it, m, &away, err);
 	if (waiting && gc_graph_count(gc->graph, it->uid)) {
-		int ret = in_a_circle(r, it) ? unblock(r, it, m, err) : 0;
+		int ret = in_a_circle(r, it, m) ? unblock(r, it, m, err) : 0;
 
 		return ret ? ret : delete_item(r, it, m, "Foreground", err);
 	}
@@ -456,7 +494,7 @@ static int judge(
 static int reconcile(struct run *r, struct str key, struct err *err)
 {
 	struct item it;
-	const struct meta_v1_object_meta *m = dependent_meta(r, key, &it);
+	const struct meta_v1_object_meta *m = item_meta(r, key, &it);
 
 	if (!m)
 		return 0;
