@@ -27,6 +27,7 @@ struct agent {
 	struct kubelet *kubelet;
 	struct service_view view;
 	enum network_mode network_mode;
+	bool cni; /* plugins attach pods */
 	struct network *network;
 	struct proxy *proxy;
 	struct dns *dns;
@@ -212,12 +213,15 @@ static int ask_pod_cidr(struct agent *a, struct err *err)
 	return 0;
 }
 
+/* Under `--pod-network cni` addresses are the plugins' business, and the node may never get a range. */
 static int find_pod_cidr(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
 	CLEAN_BUF struct buf kept = { 0 };
 	int r;
 
+	if (a->cni && a->network_mode == NETWORK_NONE)
+		return 0;
 	if (file_read(path, 63, &kept, err) == 0 && kept.len) {
 		snprintf(a->pod_cidr, sizeof(a->pod_cidr), STR_FMT,
 			STR_ARG(str_trim(buf_str(&kept))));
@@ -236,6 +240,8 @@ static int start_engine(struct agent *a, struct err *err)
 		.pod_cidr = a->pod_cidr,
 		.bridge = BRIDGE,
 		.cluster_cidr = a->options.pod_cidr,
+		.cni_conf_dir = a->cni ? a->options.cni_conf_dir : NULL,
+		.cni_bin_dirs = a->options.cni_bin_dir,
 		.mtu = network_pod_mtu(a->network_mode, a->options.node_ip) };
 
 	return engine_local_new(&ec, &a->engine, err);
@@ -246,7 +252,7 @@ static void pod_cidr_changed(void *arg, const char *cidr)
 	struct agent *a = arg;
 	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
 	struct err err = { 0 };
-	int r = engine_local_set_pod_cidr(a->engine, cidr, &err);
+	int r = a->cni ? 0 : engine_local_set_pod_cidr(a->engine, cidr, &err);
 
 	if (r == 0)
 		r = file_write_atomic(path, str_of(cidr), 0644, true, &err);
@@ -260,7 +266,7 @@ static int start_pod_network(struct agent *a, struct err *err)
 		.node_name = a->options.node_name,
 		.node_ip = a->options.node_ip,
 		.pod_cidr = a->pod_cidr,
-		.bridge = BRIDGE,
+		.bridge = a->cni ? NULL : BRIDGE,
 		.dns_address = a->dns_address,
 		.mode = a->network_mode,
 		.vxlan_port = (uint16_t)a->options.vxlan_port,
@@ -374,7 +380,7 @@ static int run(struct agent *a, struct err *err)
 	if (r == 0)
 		r = loop_start(a->loop, err);
 	if (r == 0)
-		r = network_mode_parse(a->options.pod_network, &a->network_mode, err);
+		r = network_mode_parse(a->options.pod_network, &a->network_mode, &a->cni, err);
 	if (r == 0)
 		r = cidr_host(a->options.service_cidr, DNS_HOST_NUMBER, a->dns_address, err);
 	if (r == 0)
@@ -396,7 +402,7 @@ static int run(struct agent *a, struct err *err)
 	if (r < 0)
 		return r;
 	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip,
-		a->pod_cidr);
+		a->pod_cidr[0] ? a->pod_cidr : "addresses that CNI plugins give");
 	renewal_start(&(struct renewal_config){ .options = &a->options,
 		.loop = a->main,
 		.node_client = a->node_client,

@@ -26,6 +26,7 @@ struct options {
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams,
 		*node_labels;
 	const char *output, *namespace_, *ttl;
+	const char *cni_conf_dir, *cni_bin_dir;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every;
 	bool no_agent;

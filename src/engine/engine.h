@@ -67,6 +67,7 @@ struct engine_sandbox {
 	enum engine_sandbox_state state;
 	struct timestamp created_at;
 	struct str ip;         /* empty under host network */
+	struct str second_ip;  /* of the other family; empty: none */
 	struct str netns_path; /* empty under host network */
 	bool host_network;
 };
@@ -141,7 +142,7 @@ struct engine_stats {
 	struct timestamp at;
 };
 
-/* What happened: containers ending or sandboxes going. Called on an engine thread; must only signal. */
+/* What happened: containers ending, sandboxes going, or (both ids empty) network_status changing. Called on an engine thread; must only signal. */
 typedef void (*engine_event_fn)(void *arg, const char *sandbox_id, const char *container_id);
 
 struct engine;
@@ -150,6 +151,8 @@ struct engine_vtable {
 	void (*set_event_handler)(struct engine *e, engine_event_fn fn, void *arg);
 	int (*version)(struct engine *e, struct arena *a, struct str *ret_name,
 		struct str *ret_version, struct err *err); /* "crun", "1.8.1" */
+	/* Can sandboxes get onto the pod network? Otherwise why not. A change is an event with both ids empty. */
+	int (*network_status)(struct engine *e, struct err *err);
 	/* images */
 	int (*image_import)(struct engine *e, const char *file, const char *tag, struct arena *a,
 		struct engine_image *ret, struct err *err);
@@ -227,6 +230,11 @@ struct engine_local_config {
 	const char *bridge;       /* skiff0 */
 	int mtu;                  /* 0: from the default route's link, or 1500 */
 	const char *cluster_cidr; /* traffic to it is never masqueraded */
+	/* The other way: sandboxes are attached by CNI plugins, as the first file of this folder by name says, and bridge, pod_cidr and mtu are not
+	 * used. NULL: not so. A sandbox is detached in the way it was attached. */
+	const char *cni_conf_dir;
+	const char *cni_bin_dirs; /* where plugins are sought: folders, with commas between */
+	unsigned cni_timeout_ms;  /* of one plugin; 0: 60,000 */
 };
 int engine_local_new(const struct engine_local_config *c, struct engine **ret,
 	struct err *err); /* names the program or kernel feature that is missing */
@@ -238,7 +246,8 @@ int engine_local_set_pod_cidr(struct engine *e, const char *cidr, struct err *er
 struct engine *engine_fake_new(const struct clock *clock);
 void engine_fake_exit(struct engine *e, const char *container_id, int exit_code,
 	bool oom_killed); /* ends a running one; its event is sent */
-/* The next `times` calls of the vtable's function of that name ("container_start", "image_pull", …) fail with -EIO and this text; times -1: all, 0: none. */
+/* The next `times` calls of the vtable's function of that name ("container_start", "image_pull", …) fail with -EIO and this text; times -1: all, 0: none. For
+ * "network_status" the event is sent too. */
 void engine_fake_fail(struct engine *e, const char *function, int times, const char *text);
 /* Answers exec_sync; the default is code 0 and no output. */
 typedef int (*engine_fake_exec_fn)(void *arg, const char *container_id, const char *const *argv,

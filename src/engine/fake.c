@@ -140,6 +140,14 @@ static int fake_version(struct engine *e, struct arena *a, struct str *ret_name,
 	return 0;
 }
 
+static int fake_network_status(struct engine *e, struct err *err)
+{
+	struct fake *f = fake_of(e);
+	int r = enter(f, "network_status", err);
+
+	return r < 0 ? r : leave(f, 0);
+}
+
 /* ---- images ---- */
 static void export_image(const struct fake_image *i, struct arena *a, struct engine_image *ret)
 {
@@ -648,6 +656,7 @@ static const struct engine_vtable fake_vtable = {
 	.free = fake_free,
 	.set_event_handler = fake_set_event_handler,
 	.version = fake_version,
+	.network_status = fake_network_status,
 	.image_import = fake_image_import,
 	.image_status = fake_image_status,
 	.image_pull = fake_image_pull,
@@ -710,6 +719,8 @@ void engine_fake_fail(struct engine *e, const char *function, int times, const c
 	fn->fail = times;
 	snprintf(fn->text, sizeof(fn->text), "%s", text ? text : "told to fail");
 	pthread_mutex_unlock(&f->lock);
+	if (!strcmp(function, "network_status"))
+		tell(f, "", "");
 }
 
 void engine_fake_set_exec(struct engine *e, engine_fake_exec_fn fn, void *arg)

@@ -6,7 +6,7 @@
  *   images/HEX            record of an image;  images/HEX.config  its config, as it came
  *   layers/NAME/          one unpacked layer, NAME the first 24 digits of its diff id; layers/NAME.layer its record, written last
  *   tmp/                  whatever is half made; emptied under import.lock
- *   sandboxes/ID/         record, resolv.conf, hostname, shm (a tmpfs)
+ *   sandboxes/ID/         record, resolv.conf, hostname, shm (a tmpfs), cni.json (what CNI plugins were told and gave)
  *   containers/ID/        record, config.json (the bundle), upper, work, rootfs, conmon's files
  *   exits/ID              conmon's exit file
  *   addresses/IP          holds the id of the sandbox that has this address; addresses/.last the one given last
@@ -114,7 +114,7 @@ int layer_clean_path(const char *path, char ret[PATH_MAX]);
 struct sandbox {
 	/* record */
 	char *id, *name, *namespace_, *uid, *hostname, *log_directory, *cgroup, *boot_id, *ip,
-		*annotations, *port_mappings;
+		*second_ip, *annotations, *port_mappings;
 	int64_t attempt, created_s, created_ns, pause_pid, pause_start;
 	bool host_network, host_pid, host_ipc, share_pid, ready, made;
 };
@@ -145,6 +145,7 @@ struct local {
 	uint32_t net_ip, net_gateway; /* host order */
 	int net_prefix, mtu;          /* prefix 0: no pod network */
 	int host_netns_fd;
+	struct cni *cni; /* NULL: the network is ours */
 
 	pthread_mutex_t lock;   /* guards the two maps and what is in them, the handler */
 	pthread_cond_t changed; /* a container ended */
@@ -152,7 +153,7 @@ struct local {
 	engine_event_fn event_fn;
 	void *event_arg;
 	pthread_t watcher;
-	int epoll_fd, inotify_fd, stop_fd;
+	int epoll_fd, inotify_fd, stop_fd, cni_watch;
 	bool watching;
 };
 static inline struct local *local_of(struct engine *e)

@@ -1,5 +1,5 @@
 /* The local engine: opening it, finding what an earlier process left, and its table of functions. */
-#include "engine/internal.h"
+#include "engine/cni.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -245,6 +245,16 @@ static int check_programs(struct local *l, struct err *err)
 	return r;
 }
 
+/* Links and addresses are the plugins'; what services and policies count on is not theirs. */
+static int configure_cni(struct local *l, const struct engine_local_config *c, struct err *err)
+{
+	int r = sysctl_set("net.ipv4.ip_forward", "1", err);
+
+	if (r == 0)
+		r = sysctl_set("net.bridge.bridge-nf-call-iptables", "1", err);
+	return r < 0 ? r : cni_new(c, &l->cni, err);
+}
+
 static int configure_network(struct local *l, const struct engine_local_config *c, struct err *err)
 {
 	int r;
@@ -257,6 +267,8 @@ static int configure_network(struct local *l, const struct engine_local_config *
 	l->cluster_cidr = c->cluster_cidr ? xstrdup(c->cluster_cidr) : NULL;
 	if ((r = netlink_open(&l->netlink, err)) < 0)
 		return r;
+	if (c->cni_conf_dir)
+		return configure_cni(l, c, err);
 	return c->pod_cidr && *c->pod_cidr ? engine_local_set_pod_cidr(&l->base, c->pod_cidr, err)
 					   : 0;
 }
@@ -344,6 +356,7 @@ static void local_free(struct engine *e)
 	map_deinit(&l->sandboxes, free_sandbox);
 	image_store_free(l->store);
 	cgroup_close(l->cgroups);
+	cni_free(l->cni);
 	netlink_close(l->netlink);
 	clean_fd(&l->host_netns_fd);
 	clean_fd(&l->lock_fd);
@@ -375,6 +388,13 @@ static int local_version(struct engine *e, struct arena *a, struct str *ret_name
 	*ret_name = STR("crun");
 	*ret_version = arena_strz(a, local_of(e)->crun_version);
 	return 0;
+}
+
+static int local_network_status(struct engine *e, struct err *err)
+{
+	struct local *l = local_of(e);
+
+	return l->cni ? cni_status(l->cni, err) : 0;
 }
 
 /* ---- images: the store's, with our names ---- */
@@ -418,6 +438,7 @@ static const struct engine_vtable local_vtable = {
 	.free = local_free,
 	.set_event_handler = local_set_event_handler,
 	.version = local_version,
+	.network_status = local_network_status,
 	.image_import = local_image_import,
 	.image_status = local_image_status,
 	.image_pull = local_image_pull,
@@ -451,7 +472,8 @@ int engine_local_new(const struct engine_local_config *c, struct engine **ret, s
 	l->base.v = &local_vtable;
 	l->root = xstrdup(c->root);
 	l->run = xstrdup(c->run);
-	l->epoll_fd = l->inotify_fd = l->stop_fd = l->host_netns_fd = l->lock_fd = -1;
+	l->cni_watch = l->epoll_fd = l->inotify_fd = l->stop_fd = l->host_netns_fd = l->lock_fd =
+		-1;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->network_lock, NULL);
 	pthread_condattr_init(&attr);

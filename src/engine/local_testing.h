@@ -52,15 +52,15 @@ static void on_event(void *arg, const char *sandbox, const char *container)
 	pthread_mutex_unlock(&event_lock);
 }
 
+static struct engine_local_config engine_config = { .root = ROOT "/root",
+	.run = ROOT "/run",
+	.pod_cidr = "10.199.7.0/24",
+	.bridge = "skifft0",
+	.cluster_cidr = "10.199.0.0/16" };
+
 UNUSED static void open_engine(void)
 {
-	struct engine_local_config c = { .root = ROOT "/root",
-		.run = ROOT "/run",
-		.pod_cidr = "10.199.7.0/24",
-		.bridge = "skifft0",
-		.cluster_cidr = "10.199.0.0/16" };
-
-	must(engine_local_new(&c, &engine, &err));
+	must(engine_local_new(&engine_config, &engine, &err));
 	engine->v->set_event_handler(engine, on_event, NULL);
 }
 
@@ -81,19 +81,25 @@ UNUSED static void sh(const char *command)
 	process_result_deinit(&r);
 }
 
-UNUSED static struct engine_sandbox run_sandbox(const char *name)
+/* Its texts live until the next one is made. */
+UNUSED static struct engine_sandbox_config sandbox_config(const char *name)
 {
 	static int counter;
-	char uid[64], cgroup[192];
+	static char uid[64], cgroup[192];
 	snprintf(uid, sizeof(uid), "uid-%d", ++counter);
 	snprintf(cgroup, sizeof(cgroup), "%s/pod%s", cgroup_name, uid);
-	struct engine_sandbox_config c = { .name = name,
+	return (struct engine_sandbox_config){ .name = name,
 		.namespace_ = "default",
 		.uid = uid,
 		.hostname = name,
 		.log_directory = ROOT "/logs",
 		.cgroup_parent = cgroup,
 		.resolv_conf = "nameserver 10.43.0.10\n" };
+}
+
+UNUSED static struct engine_sandbox run_sandbox(const char *name)
+{
+	struct engine_sandbox_config c = sandbox_config(name);
 	struct engine_sandbox s;
 
 	must(engine->v->sandbox_run(engine, &c, arena, &s, &err));
@@ -163,12 +169,12 @@ UNUSED static void remove_sandbox(const struct engine_sandbox *s)
 
 #define assert_has(text, part) \
 	do { \
-		if (str_find_str(text, STR(part)) < 0) \
+		if (str_find_str(text, str_of(part)) < 0) \
 			fail_msg("\"%s\" is not in:\n" STR_FMT, part, STR_ARG(text)); \
 	} while (0)
 #define assert_lacks(text, part) \
 	do { \
-		if (str_find_str(text, STR(part)) >= 0) \
+		if (str_find_str(text, str_of(part)) >= 0) \
 			fail_msg("\"%s\" is in:\n" STR_FMT, part, STR_ARG(text)); \
 	} while (0)
 

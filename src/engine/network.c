@@ -2,7 +2,7 @@
  * 1. An address belongs to a sandbox while the file addresses/IP is there. The next one is sought after the one given last, so that an address rests
  *    as long as the range allows.
  * 2. All that carries a pod's name in the host's network is called skv and the first 12 digits of the sandbox's id. */
-#include "engine/internal.h"
+#include "engine/cni.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -214,6 +214,11 @@ int network_attach(struct local *l, struct sandbox *s, struct err *err)
 
 	if (r < 0)
 		return r;
+	if (l->cni) {
+		r = link_set_up(n, "lo", err);
+		netlink_close(n);
+		return r;
+	}
 	inet_pton(AF_INET, s->ip, &ip);
 	mac_of(ntohl(ip.s_addr), mac);
 	link_name(s, host);
@@ -246,10 +251,13 @@ int network_connect(struct local *l, const struct sandbox *s, struct err *err)
 int network_detach(struct local *l, const struct sandbox *s, struct err *err)
 {
 	char host[16];
+	int r = cni_del(l, s, err);
 
+	if (r < 0)
+		return r;
 	link_name(s, host);
 	pthread_mutex_lock(&l->network_lock);
-	int r = link_delete(l->netlink, host, err);
+	r = link_delete(l->netlink, host, err);
 	if (r == 0)
 		r = address_release(l, s->id, err);
 	pthread_mutex_unlock(&l->network_lock);

@@ -1,7 +1,7 @@
 /* Sandboxes: the namespaces, address and cgroup that the containers of a pod share. No process holds them: the namespaces are pinned by files (but for a shared
  * process namespace, see pause.c).
  * The record is written first (made: false) and last (made: true), so that whatever a crash left half-made is found and undone. */
-#include "engine/internal.h"
+#include "engine/cni.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -23,6 +23,7 @@ static const struct record_row rows[] = {
 	{ "cgroup", RECORD_TEXT, offsetof(struct sandbox, cgroup) },
 	{ "bootId", RECORD_TEXT, offsetof(struct sandbox, boot_id) },
 	{ "ip", RECORD_TEXT, offsetof(struct sandbox, ip) },
+	{ "secondIp", RECORD_TEXT, offsetof(struct sandbox, second_ip) },
 	{ "annotations", RECORD_TEXT, offsetof(struct sandbox, annotations) },
 	{ "portMappings", RECORD_TEXT, offsetof(struct sandbox, port_mappings) },
 	{ "createdSeconds", RECORD_INT, offsetof(struct sandbox, created_s) },
@@ -145,7 +146,7 @@ static int make_all(struct making *m, struct err *err)
 	int r = dir_make(path, 0700, err);
 	if (r == 0)
 		r = sandbox_save(m->l, m->s, err);
-	if (r == 0 && !m->s->host_network) {
+	if (r == 0 && !m->s->host_network && !m->l->cni) {
 		r = address_take(m->l, m->s->id, &ip, err);
 		if (r < 0)
 			return r;
@@ -159,7 +160,7 @@ static int make_all(struct making *m, struct err *err)
 	if (r == 0)
 		r = make_namespaces(m, err);
 	if (r == 0 && !m->s->host_network)
-		r = network_connect(m->l, m->s, err);
+		r = m->l->cni ? cni_add(m->l, m->s, err) : network_connect(m->l, m->s, err);
 	if (r == 0 && m->s->share_pid)
 		r = pause_start(m->l, m->s, err);
 	if (r < 0)
@@ -237,6 +238,7 @@ static void export_sandbox(
 		.state = is_ready(l, s) ? SANDBOX_READY : SANDBOX_NOT_READY,
 		.created_at = { s->created_s, (int32_t)s->created_ns },
 		.ip = arena_strz(a, s->ip ? s->ip : ""),
+		.second_ip = arena_strz(a, s->second_ip ? s->second_ip : ""),
 		.host_network = s->host_network,
 	};
 	memcpy(ret->id, s->id, ENGINE_ID);
@@ -260,6 +262,23 @@ static bool is_taken(struct local *l, const struct engine_sandbox_config *c)
 	return false;
 }
 
+/* One that cannot be undone now (a CNI plugin refuses) stays known, not ready: whoever removes it tries again. */
+static void give_up(struct local *l, struct sandbox *s)
+{
+	struct str id = str_of(s->id);
+
+	if (sandbox_undo(l, s, true, NULL) == 0) {
+		sandbox_free(s);
+		return;
+	}
+	s->ready = false;
+	s->made = true;
+	sandbox_save(l, s, NULL);
+	pthread_mutex_lock(&l->lock);
+	map_set(&l->sandboxes, id, s);
+	pthread_mutex_unlock(&l->lock);
+}
+
 int local_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, struct arena *a,
 	struct engine_sandbox *ret, struct err *err)
 {
@@ -276,7 +295,7 @@ int local_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, s
 	struct making m = { l, s, c };
 	int r = make_all(&m, err);
 	if (r < 0) {
-		sandbox_undo(l, s, true, NULL);
+		give_up(l, TAKE(s));
 		return err_prefix(
 			err, r, "cannot make a sandbox for pod %s/%s", c->namespace_, c->name);
 	}

@@ -1,5 +1,5 @@
 /* The thread that notices ends: conmon's exit files by inotify, conmon itself by pidfd. Sleeps otherwise. */
-#include "engine/internal.h"
+#include "engine/cni.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -72,6 +72,8 @@ bool conmon_gone(struct local *l, struct container *c)
 	return true;
 }
 
+static const char nobody[ENGINE_ID] = ""; /* the news is of the engine itself */
+
 struct event {
 	char sandbox[ENGINE_ID], container[ENGINE_ID];
 };
@@ -123,6 +125,8 @@ static void on_overflow(struct local *l)
 	pthread_mutex_unlock(&l->lock);
 	for (i = 0; i < n; i++)
 		watch_tell(l, events[i].sandbox, events[i].container);
+	if (l->cni)
+		watch_tell(l, nobody, nobody);
 }
 
 static void on_inotify(struct local *l)
@@ -134,6 +138,8 @@ static void on_inotify(struct local *l)
 		const struct inotify_event *ev = (const void *)(space + at);
 		if (ev->mask & IN_Q_OVERFLOW)
 			on_overflow(l);
+		else if (ev->wd == l->cni_watch)
+			watch_tell(l, nobody, nobody);
 		else if (ev->len)
 			on_exit_file(l, ev->name);
 		at += (ssize_t)(sizeof(*ev) + ev->len);
@@ -194,6 +200,11 @@ int watch_open(struct local *l, struct err *err)
 			"cannot watch for containers that end (fs.inotify.max_user_instances?)");
 	if (inotify_add_watch(l->inotify_fd, path, IN_MOVED_TO | IN_CLOSE_WRITE | IN_ONLYDIR) < 0)
 		return err_errno(err, -errno, "cannot watch %s", path);
+	if (l->cni)
+		l->cni_watch = inotify_add_watch(l->inotify_fd, l->cni->conf_dir,
+			IN_CREATE | IN_DELETE | IN_MOVE | IN_CLOSE_WRITE | IN_ONLYDIR);
+	if (l->cni && l->cni_watch < 0)
+		return err_errno(err, -errno, "cannot watch %s", l->cni->conf_dir);
 	ev.data.fd = l->stop_fd;
 	epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->stop_fd, &ev);
 	ev.data.fd = l->inotify_fd;

@@ -71,6 +71,9 @@ void process_result_deinit(struct process_result *r);
  * -ETIMEDOUT). Blocking. 0 even when the status is not 0. */
 int process_run(const char *const *argv, struct str in, unsigned timeout_ms,
 	struct process_result *ret, struct err *err);
+int process_run_env(const char *const *argv, const char *const *env, struct str in,
+	unsigned timeout_ms, struct process_result *ret,
+	struct err *err); /* env NULL: this process's */
 /* Starts argv with the given descriptors as 0, 1, 2 (-1: /dev/null) and keeps the extra ones open as 3, 4, …; *ret_pidfd may be NULL. */
 struct process_spec {
 	const char *const *argv;

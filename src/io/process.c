@@ -212,13 +212,21 @@ static int make_stdio(int ours[3], int theirs[3])
 int process_run(const char *const *argv, struct str in, unsigned timeout_ms,
 	struct process_result *ret, struct err *err)
 {
+	return process_run_env(argv, NULL, in, timeout_ms, ret, err);
+}
+
+int process_run_env(const char *const *argv, const char *const *env, struct str in,
+	unsigned timeout_ms, struct process_result *ret, struct err *err)
+{
 	int ours[3], theirs[3], pidfd, wait_status;
 	pid_t pid;
 	int r = make_stdio(ours, theirs);
 
 	if (r < 0)
 		return err_errno(err, r, "cannot run %s", argv[0]);
-	struct process_spec spec = { .argv = argv, .stdio = { theirs[0], theirs[1], theirs[2] } };
+	struct process_spec spec = {
+		.argv = argv, .env = env, .stdio = { theirs[0], theirs[1], theirs[2] }
+	};
 
 	r = process_spawn(&spec, &pid, &pidfd, err);
 	close_all(theirs, 3);

@@ -184,7 +184,11 @@ int field_value(
 	struct sync *s, struct str path, const char *pod_ip, struct str *ret, struct err *err)
 {
 	const struct core_v1_pod *pod = s->pod;
+	const struct pod_sandbox *b = worker_sandbox(s->w);
 	struct str ip = str_of(pod_ip ? pod_ip : ""), host = str_of(s->k->c.node_ip), key;
+	struct str ips = b && ip.len && !pod->spec.host_network && b->second_ip && *b->second_ip
+		? arena_fmt(s->a, STR_FMT ",%s", STR_ARG(ip), b->second_ip)
+		: ip;
 	const struct {
 		const char *path;
 		struct str value;
@@ -195,7 +199,7 @@ int field_value(
 		{ "spec.nodeName", str_of(s->k->c.node_name) },
 		{ "spec.serviceAccountName", pod->spec.service_account_name },
 		{ "status.podIP", ip },
-		{ "status.podIPs", ip },
+		{ "status.podIPs", ips },
 		{ "status.hostIP", host },
 		{ "status.hostIPs", host },
 	};

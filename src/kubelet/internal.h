@@ -151,7 +151,8 @@ struct pod_sandbox {
 	char id[ENGINE_ID];
 	uint32_t attempt;
 	bool ready;
-	char *ip; /* "" under host network */
+	char *ip;        /* "" under host network */
+	char *second_ip; /* of the other family; "": none */
 	struct timestamp created_at;
 };
 
@@ -505,8 +506,12 @@ bool mirror_find(
 /* node.c, node_facts.c */
 int node_agent_start(struct kubelet *k, struct err *err);
 void node_agent_stop(struct kubelet *k);
-void node_agent_free(struct kubelet *k);     /* after the pools: their work may hold it */
-void node_status_changed(struct kubelet *k); /* look again soon */
+void node_agent_free(struct kubelet *k);      /* after the pools: their work may hold it */
+void node_status_changed(struct kubelet *k);  /* look again soon */
+void node_network_changed(struct kubelet *k); /* look again at once */
+int node_network_status(struct kubelet *k, struct arena *a,
+	struct str *
+		ret_why); /* may pods get onto the pod network? < 0: why not, in upstream's words */
 void node_facts(struct kubelet *k, struct core_v1_node_status *ret, struct arena *a);
 bool node_allocatable(struct kubelet *k, const char *resource, struct quantity *ret);
 struct cached *node_cached(struct kubelet *k); /* a reference or NULL */

@@ -57,6 +57,7 @@ void keeper_prune_containers(struct sync *s)
 			    s->k->c.engine, s->w->sandboxes[i].id, &err) >= 0) {
 			pthread_mutex_lock(&s->w->lock);
 			free(s->w->sandboxes[i].ip);
+			free(s->w->sandboxes[i].second_ip);
 			memmove(&s->w->sandboxes[i], &s->w->sandboxes[i + 1],
 				(s->w->n_sandboxes - i - 1) * sizeof(*s->w->sandboxes));
 			s->w->n_sandboxes--;

@@ -680,6 +680,35 @@ static void test_config_error(void **state)
 		&f->api, POD "p", is_phase, "Running", f->a, "Running once the ConfigMap is there");
 }
 
+static bool network_missing(const struct value *v, const void *arg)
+{
+	const struct value *list = test_at(v, "status.conditions");
+
+	for (size_t i = 0; list && i < list->list.len; i++)
+		if (!strcmp(test_text(&list->list.items[i], "type"), "Ready"))
+			return !strcmp(test_text(&list->list.items[i], "reason"),
+				       "KubeletNotReady") &&
+				strstr(test_text(&list->list.items[i], "message"),
+					"NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: none there");
+	return false;
+}
+
+/* Without a pod network only pods of the host's run; the others as soon as it comes. */
+static void test_no_network(void **state)
+{
+	struct fixture *f = *state;
+
+	engine_fake_fail(f->engine, "network_status", -1, "none there");
+	start_kubelet(f, true);
+	test_await(&f->api, "/api/v1/nodes/n1", network_missing, NULL, f->a, "NotReady");
+	test_put(&f->api, POD "p", pod_json(f, "p", "", C1, ""));
+	run_pod(f, "host", pod_json(f, "host", ",\"hostNetwork\":true", C1, ""));
+	assert_int_equal(engine_fake_calls(f->engine, "sandbox_run"), 1);
+	engine_fake_fail(f->engine, "network_status", 0, NULL);
+	test_await(&f->api, POD "p", is_phase, "Running", f->a, "Running with a network");
+	test_await(&f->api, "/api/v1/nodes/n1", node_ready, NULL, f->a, "Ready");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1)
@@ -705,6 +734,7 @@ int main(int argc, char **argv)
 		T(test_image_change),
 		T(test_drift),
 		T(test_config_error),
+		T(test_no_network),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #define LEASE_SECONDS 40
 #define LEASE_RENEWALS 4 /* in the time that it lasts */
 #define HEARTBEAT_NS (300 * NS_PER_S)
+#define UNREADY_NS (10 * NS_PER_S)
 #define SETTLE_NS NS_PER_S /* changes within it are told together */
 
 struct node_agent {
@@ -22,7 +23,8 @@ struct node_agent {
 	struct arena *sent_arena;
 	struct core_v1_node_status *sent;
 	uint64_t sent_ns;
-	bool labels_done, started_told;
+	bool labels_done, started_told,
+		unready; /* unready: what is missing may come without a word */
 
 	struct arena *lease_arena;
 	struct coordination_v1_lease *lease;
@@ -67,10 +69,23 @@ static void condition(struct node_agent *n, struct core_v1_node_status *st,
 				c->last_transition_time = o->last_transition_time;
 }
 
+int node_network_status(struct kubelet *k, struct arena *a, struct str *ret_why)
+{
+	struct err err;
+	int r = k->c.engine->v->network_status(k->c.engine, &err);
+
+	if (r < 0)
+		*ret_why = arena_fmt(a,
+			"container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: %s",
+			err.text);
+	return r;
+}
+
 static struct core_v1_node_status *status_now(
 	struct node_agent *n, const struct core_v1_node_status *old, struct arena *a)
 {
 	struct core_v1_node_status *st = arena_alloc(a, sizeof(*st));
+	struct str why;
 
 	node_facts(n->k, st, a);
 	for (size_t i = 0; i < ARRAY_LEN(pressures); i++) {
@@ -79,7 +94,10 @@ static struct core_v1_node_status *status_now(
 			bad ? pressures[i].bad_reason : pressures[i].good_reason,
 			bad ? pressures[i].bad : pressures[i].good, a);
 	}
-	condition(n, st, old, "Ready", true, "KubeletReady", "kubelet is posting ready status", a);
+	bool network = node_network_status(n->k, a, &why) == 0;
+	n->unready = !network;
+	condition(n, st, old, "Ready", network, network ? "KubeletReady" : "KubeletNotReady",
+		network ? "kubelet is posting ready status" : why.p, a);
 	return st;
 }
 
@@ -307,7 +325,7 @@ static void run(void *arg)
 			at(n, wait);
 		} else {
 			n->failures = 0;
-			at(n, HEARTBEAT_NS);
+			at(n, n->unready ? UNREADY_NS : HEARTBEAT_NS);
 		}
 		pthread_mutex_lock(&n->lock);
 		more = n->again;
@@ -342,6 +360,12 @@ void node_status_changed(struct kubelet *k)
 {
 	if (k->node_agent)
 		at(k->node_agent, SETTLE_NS);
+}
+
+void node_network_changed(struct kubelet *k)
+{
+	if (k->node_agent)
+		kick(k->node_agent);
 }
 
 static void on_node(

@@ -142,8 +142,26 @@ void pods_listen(struct kubelet *k, bool on)
 		k->c.engine->v->set_event_handler(k->c.engine, pods_on_engine, k);
 }
 
+/* Sandboxes can be made now, or no more: the node says so, and pods that wait for it try again. */
+static void network_changed(struct kubelet *k)
+{
+	struct str key;
+	void *w;
+	size_t i = 0;
+
+	pthread_mutex_lock(&k->lock);
+	while (map_next(&k->workers, &i, &key, &w))
+		worker_wake_locked(w);
+	pthread_mutex_unlock(&k->lock);
+	node_network_changed(k);
+}
+
 static void on_engine(struct kubelet *k, const char *sandbox_id, const char *container_id)
 {
+	if (!sandbox_id[0]) {
+		network_changed(k);
+		return;
+	}
 	pthread_mutex_lock(&k->lock);
 	struct pod_worker *w = map_get(&k->by_sandbox, str_of(sandbox_id));
 	if (w) {
@@ -191,6 +209,7 @@ int pods_boot(struct kubelet *k, struct err *err)
 		b->name = str_of(str_dup(list[i].name));
 		b->namespace_ = str_of(str_dup(list[i].namespace_));
 		b->ip = str_of(str_dup(list[i].ip));
+		b->second_ip = STR_NONE;
 		b->netns_path = STR_NONE;
 	}
 	return 0;

@@ -401,6 +401,8 @@ static void addresses(struct sync *s, struct core_v1_pod_status *st, struct aren
 		st->pod_ip = ip;
 		LIST_ADD(a, &st->pod_ips)->ip = ip;
 	}
+	if (ip.len && b && !s->pod->spec.host_network && b->second_ip && *b->second_ip)
+		LIST_ADD(a, &st->pod_ips)->ip = arena_strz(a, b->second_ip);
 }
 
 static void end_of(struct sync *s, struct core_v1_pod_status *st, struct arena *a)

@@ -2,6 +2,8 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
+#define NETWORK_RETRY_NS (10 * NS_PER_S) /* without the engine's word, which comes at once */
+
 /* ---- looking ---- */
 
 static void sandbox_put(struct pod_worker *w, const struct engine_sandbox *b)
@@ -24,6 +26,8 @@ static void sandbox_put(struct pod_worker *w, const struct engine_sandbox *b)
 	slot->ready = b->state == SANDBOX_READY;
 	CLEAN_FREE char *ip = str_dup(b->ip);
 	set_text(&slot->ip, ip);
+	CLEAN_FREE char *second = str_dup(b->second_ip);
+	set_text(&slot->second_ip, second);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -31,6 +35,7 @@ static void sandbox_drop(struct pod_worker *w, size_t i)
 {
 	pthread_mutex_lock(&w->lock);
 	free(w->sandboxes[i].ip);
+	free(w->sandboxes[i].second_ip);
 	memmove(&w->sandboxes[i], &w->sandboxes[i + 1],
 		(w->n_sandboxes - i - 1) * sizeof(*w->sandboxes));
 	w->n_sandboxes--;
@@ -288,10 +293,17 @@ static bool old_sandbox_clear(struct sync *s)
 static bool sandbox_ready(struct sync *s, bool clear_old)
 {
 	struct pod_worker *w = s->w;
+	struct str why;
 	struct err err;
 
 	if (w->sandbox_retry_ns > now_ns(s->k)) {
 		worker_at(w, w->sandbox_retry_ns);
+		return false;
+	}
+	if (!s->pod->spec.host_network && node_network_status(s->k, s->a, &why) < 0) {
+		worker_event(w, s->pod, "Warning", "NetworkNotReady",
+			"network is not ready: " STR_FMT, STR_ARG(why));
+		worker_at(w, now_ns(s->k) + NETWORK_RETRY_NS);
 		return false;
 	}
 	if (clear_old && !old_sandbox_clear(s))

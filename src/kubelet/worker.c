@@ -119,8 +119,10 @@ void worker_unref(struct pod_worker *w)
 		return;
 	for (size_t i = 0; i < w->n_slots; i++)
 		slot_free(w->slots[i]);
-	for (size_t i = 0; i < w->n_sandboxes; i++)
+	for (size_t i = 0; i < w->n_sandboxes; i++) {
 		free(w->sandboxes[i].ip);
+		free(w->sandboxes[i].second_ip);
+	}
 	free(w->slots);
 	free(w->sandboxes);
 	pod_object_unref(w->desired);

@@ -206,6 +206,8 @@ void process_kill_tree(pid_t pid); /* SIGKILL to pid and all that descends from 
 /* SIGKILL to every process that has `text` in its arguments, until there is none: what a dead predecessor started and left half-way. text is an id that
  * nothing else carries. */
 int process_kill_by_argument(const char *text, struct err *err);
+/* The same by its environment ("NAME=value", among the first of it). */
+int process_kill_by_environment(const char *text, struct err *err);
 int boot_id(char ret[37], struct err *err);
 
 #endif

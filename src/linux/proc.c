@@ -200,18 +200,19 @@ void process_kill_tree(pid_t pid)
 		kill_tree(pid, 0);
 }
 
-static bool has_argument(pid_t pid, const char *text)
+/* file: cmdline or environ */
+static bool has_text(pid_t pid, const char *file, const char *text)
 {
-	char path[64], args[16384];
+	char path[64], bytes[16384];
 
-	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
 	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, args, sizeof(args));
-	return n > 0 && memmem(args, (size_t)n, text, strlen(text));
+	ssize_t n = fd < 0 ? -1 : read(fd, bytes, sizeof(bytes));
+	return n > 0 && memmem(bytes, (size_t)n, text, strlen(text));
 }
 
 /* How many there were. */
-static size_t kill_by_argument(DIR *proc, const char *text)
+static size_t kill_by_text(DIR *proc, const char *file, const char *text)
 {
 	size_t n = 0;
 
@@ -221,7 +222,7 @@ static size_t kill_by_argument(DIR *proc, const char *text)
 			continue;
 		/* Once the descriptor is open the number names one process only: then look. */
 		CLEAN_FD int fd = pidfd_of(pid);
-		if (fd < 0 || !has_argument(pid, text))
+		if (fd < 0 || !has_text(pid, file, text))
 			continue;
 		n++;
 		pidfd_signal(fd, SIGKILL);
@@ -230,18 +231,28 @@ static size_t kill_by_argument(DIR *proc, const char *text)
 	return n;
 }
 
-int process_kill_by_argument(const char *text, struct err *err)
+static int kill_all_by_text(const char *file, const char *text, struct err *err)
 {
 	for (int round = 0; round < 100; round++) {
 		DIR *proc = opendir("/proc");
 		if (!proc)
 			return err_errno(err, -errno, "cannot open /proc");
-		size_t n = kill_by_argument(proc, text);
+		size_t n = kill_by_text(proc, file, text);
 		closedir(proc);
 		if (!n)
 			return 0;
 	}
-	return err_set(err, -EBUSY, "processes with \"%s\" in their arguments do not die", text);
+	return err_set(err, -EBUSY, "processes with \"%s\" in /proc/PID/%s do not die", text, file);
+}
+
+int process_kill_by_argument(const char *text, struct err *err)
+{
+	return kill_all_by_text("cmdline", text, err);
+}
+
+int process_kill_by_environment(const char *text, struct err *err)
+{
+	return kill_all_by_text("environ", text, err);
 }
 
 int boot_id(char ret[37], struct err *err)

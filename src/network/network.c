@@ -122,7 +122,8 @@ static bool has_ended(const struct core_v1_pod *pod)
 static void put_own(struct network *n, const struct core_v1_pod *pod, struct str ip)
 {
 	policies_put_pod(n->policies, pod, ip, true);
-	host_ports_put(n->ports, pod, ip);
+	if (n->c.bridge)
+		host_ports_put(n->ports, pod, ip);
 }
 
 static void own_changed(struct network *n, struct str key)
@@ -570,7 +571,7 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	list_init(&n->waiters);
 	n->dirty = workqueue_new("network");
 	n->policies = policies_new(c->dns_address);
-	n->ports = host_ports_new(c->bridge);
+	n->ports = host_ports_new(c->bridge ? c->bridge : "skiff0");
 	n->nodes = watch(n, &core_v1_node_type, NULL, on_node);
 	n->rules = watch(n, &networking_v1_network_policy_type, NULL, on_rule);
 	n->namespaces = watch(n, &core_v1_namespace_type, NULL, on_namespace);
@@ -586,10 +587,11 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 /* What the rules count on. A bridge that does not exist yet, or a kernel without bridge-nf for IPv6, is no reason to stop. */
 static void set_sysctls(struct network *n)
 {
-	CLEAN_FREE char *localnet = xasprintf("net/ipv4/conf/%s/route_localnet", n->c.bridge);
+	CLEAN_FREE char *localnet =
+		n->c.bridge ? xasprintf("net/ipv4/conf/%s/route_localnet", n->c.bridge) : NULL;
 	struct err err;
 
-	if (sysctl_set(localnet, "1", &err) < 0)
+	if (localnet && sysctl_set(localnet, "1", &err) < 0)
 		log_warn("network", "host ports do not answer on 127.0.0.1: %s", err.text);
 	if (sysctl_set("net.bridge.bridge-nf-call-ip6tables", "1", &err) < 0)
 		log_warn("network", "policies do not stop IPv6 between pods of this node: %s",

@@ -17,9 +17,11 @@ enum network_mode {
 	NETWORK_AUTO,   /* a route where the other node is on a link of ours, VXLAN elsewhere */
 	NETWORK_ROUTES, /* routes alone */
 	NETWORK_VXLAN,  /* VXLAN to all */
+	NETWORK_NONE,   /* others lead to pods of other nodes: no route, no link of ours */
 };
-int network_mode_parse(
-	const char *text, enum network_mode *ret, struct err *err); /* auto, routes, vxlan */
+/* auto, routes, vxlan; cni: CNI plugins attach pods and lead to other nodes, cni+auto and the like: they attach pods alone, with addresses of the node's
+ * spec.podCIDR. auto never becomes cni by itself: a configuration that lies about from another program (podman brings one) would be another network. */
+int network_mode_parse(const char *text, enum network_mode *ret, bool *ret_cni, struct err *err);
 /* What pods' links may carry: the MTU of the link with node_ip, less VXLAN's 50 unless the mode is routes. 0: unknown. */
 int network_pod_mtu(enum network_mode mode, const char *node_ip);
 
@@ -27,7 +29,8 @@ struct network_config {
 	struct client *client;
 	const char *node_name, *node_ip;
 	const char *pod_cidr; /* of this node */
-	const char *bridge;   /* that its pods are on */
+	const char *
+		bridge; /* that its pods are on; NULL: CNI plugins have them, and serve host ports */
 	const char *
 		dns_address; /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
 	enum network_mode mode;

@@ -36,19 +36,28 @@ int cidr_read(struct str text, uint32_t *ret_ip, int *ret_prefix)
 	return 0;
 }
 
-int network_mode_parse(const char *text, enum network_mode *ret, struct err *err)
+int network_mode_parse(const char *text, enum network_mode *ret, bool *ret_cni, struct err *err)
 {
 	static const char *const names[] = {
 		[NETWORK_AUTO] = "auto", [NETWORK_ROUTES] = "routes", [NETWORK_VXLAN] = "vxlan"
 	};
+	bool cni = !strcmp(text, "cni") || str_has_prefix(str_of(text), STR("cni+"));
+	const char *way = cni && text[3] ? text + 4 : text;
 
+	*ret_cni = cni;
+	if (!strcmp(text, "cni")) {
+		*ret = NETWORK_NONE;
+		return 0;
+	}
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		if (!strcmp(text, names[i])) {
+		if (!strcmp(way, names[i])) {
 			*ret = (enum network_mode)i;
 			return 0;
 		}
 	}
-	return err_set(err, -EINVAL, "--pod-network %s: expected auto, routes or vxlan", text);
+	return err_set(err, -EINVAL,
+		"--pod-network %s: expected auto, routes, vxlan, cni, or cni+ and one of the first three",
+		text);
 }
 
 static int link_mtu(struct netlink *n, uint32_t ip)
@@ -332,7 +341,7 @@ int routes_apply(struct netlink *n, const struct network_config *c, const struct
 	int link = 0, first = 0;
 	struct err e;
 
-	for (size_t i = 0; i < peers->len; i++) {
+	for (size_t i = 0; i < peers->len && c->mode != NETWORK_NONE; i++) {
 		const struct peer *q = &peers->items[i];
 		struct wanted *w = &p.items[p.len++];
 

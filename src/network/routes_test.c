@@ -67,11 +67,18 @@ static void modes(void **state)
 {
 	enum network_mode m;
 	struct err err;
+	bool cni;
 
-	assert_int_equal(network_mode_parse("vxlan", &m, &err), 0);
+	assert_int_equal(network_mode_parse("cni", &m, &cni, &err), 0);
+	assert_true(m == NETWORK_NONE && cni);
+	assert_int_equal(network_mode_parse("cni+routes", &m, &cni, &err), 0);
+	assert_true(m == NETWORK_ROUTES && cni);
+	assert_int_equal(network_mode_parse("cni+cni", &m, &cni, &err), -EINVAL);
+	assert_int_equal(network_mode_parse("vxlan", &m, &cni, &err), 0);
+	assert_false(cni);
 	assert_int_equal(m, NETWORK_VXLAN);
-	assert_int_equal(network_mode_parse("tunnel", &m, &err), -EINVAL);
-	assert_non_null(strstr(err.text, "auto, routes or vxlan"));
+	assert_int_equal(network_mode_parse("tunnel", &m, &cni, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "expected auto, routes, vxlan, cni, or cni+"));
 }
 
 /* ---- on a kernel ---- */
