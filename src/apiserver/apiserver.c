@@ -231,6 +231,7 @@ int apiserver_start(struct apiserver *s, struct err *err)
 		.n_loops = s->config.n_loops,
 		.address = s->config.address,
 		.port = s->config.port,
+		.listen_fd = s->config.listen_fd,
 		.tls = s->config.tls,
 		.handler = apiserver_handler(s),
 	};

@@ -14,6 +14,7 @@ struct apiserver_config {
 	size_t n_loops;
 	const char *address;
 	int port;
+	int listen_fd;           /* from http_listen, instead of these; 0: none */
 	struct tls_context *tls; /* with client_ca_pem set: certificates authenticate */
 	struct registry *registry;
 	/* keys of the service account issuer (PEM private key); tokens are ES256 JWTs with upstream's claims */

@@ -16,6 +16,7 @@
 #include "network/network.h"
 #include "proxy/proxy.h"
 
+#define NODE_API_ADDRESS "0.0.0.0"
 #define BRIDGE "skiff0"
 #define DNS_HOST_NUMBER 10 /* the cluster DNS is the tenth address of the service network */
 
@@ -33,7 +34,7 @@ struct agent {
 	struct dns *dns;
 	struct tls_context *tls[N_CREDENTIALS];
 	char dns_address[64], pod_cidr[64];
-	bool stopping;
+	int node_api_fd;
 };
 
 static int read_credential(
@@ -287,9 +288,24 @@ static void pod_off_network(void *arg, struct str uid)
 	network_pod_gone(arg, uid);
 }
 
+/* A predecessor's socket, or one of our own. */
+static int listen_node_api(struct agent *a, struct err *err)
+{
+	int fd = handover_fd("node-api"), port = (int)a->options.kubelet_port;
+
+	if (fd > 0 && http_listens_on(fd, NODE_API_ADDRESS, port)) {
+		a->node_api_fd = fd;
+		return 0;
+	}
+	if (fd > 0)
+		close(fd);
+	return http_listen(NODE_API_ADDRESS, port, &a->node_api_fd, err);
+}
+
 static int start_kubelet(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *root = xasprintf("%s/kubelet", a->options.data_dir);
+	int r = listen_node_api(a, err);
 	struct kubelet_config kc = { .client = a->node_client,
 		.engine = a->engine,
 		.loop = a->loop,
@@ -302,6 +318,7 @@ static int start_kubelet(struct agent *a, struct err *err)
 		.cluster_dns = a->dns_address,
 		.cluster_domain = a->options.cluster_domain,
 		.port = (int)a->options.kubelet_port,
+		.listen_fd = a->node_api_fd,
 		.lease_seconds = (int)a->options.node_lease,
 		.serving_tls = a->tls[CREDENTIAL_KUBELET],
 		.version = SKIFF_VERSION,
@@ -310,8 +327,9 @@ static int start_kubelet(struct agent *a, struct err *err)
 		.network_ready = pod_on_network,
 		.network_gone = pod_off_network,
 		.network_arg = a->network };
-	int r = dir_make(a->options.static_pod_dir, 0755, err);
 
+	if (r == 0)
+		r = dir_make(a->options.static_pod_dir, 0755, err);
 	if (r == 0)
 		r = kubelet_new(&kc, &a->kubelet, err);
 	return r < 0 ? r : kubelet_start(a->kubelet, err);
@@ -348,7 +366,9 @@ static int start_network(struct agent *a, struct err *err)
 		.address = a->dns_address,
 		.port = 53,
 		.domain = a->options.cluster_domain,
-		.upstreams = a->options.dns_upstreams };
+		.upstreams = a->options.dns_upstreams,
+		.udp_fd = handover_fd("dns-udp"),
+		.tcp_fd = handover_fd("dns-tcp") };
 	int r;
 
 	service_view_init(&a->view, a->network_client);
@@ -370,10 +390,29 @@ static void stop(void *arg)
 	loop_stop(a->main);
 }
 
+/* Nothing is stopped first: what an agent leaves behind at any moment is what its next one finds, and containers are not the agent's. */
+static void hand_over(void *arg)
+{
+	struct agent *a = arg;
+	struct handover h[] = { { "dns-udp" }, { "dns-tcp" }, { "node-api", a->node_api_fd } };
+	CLEAN_FREE char *version = NULL;
+	struct err err = { 0 };
+	int r = handover_check(&version, &err);
+
+	dns_sockets(a->dns, &h[0].number, &h[1].number);
+	if (r == 0) {
+		log_info("agent", "%s takes over; containers keep running", version);
+		r = handover_exec(h, ARRAY_LEN(h), &err);
+	}
+	log_error("agent", "no other build takes over: %s", err.text);
+}
+
 static int run(struct agent *a, struct err *err)
 {
-	struct signal_watch *term, *interrupt;
+	struct signal_watch *term, *interrupt, *hangup;
 	int r = loop_new("main", &a->main, err);
+
+	handover_reap();
 
 	if (r == 0)
 		r = loop_new("node", &a->loop, err);
@@ -399,6 +438,8 @@ static int run(struct agent *a, struct err *err)
 		r = signal_watch_new(a->main, SIGTERM, stop, a, &term, err);
 	if (r == 0)
 		r = signal_watch_new(a->main, SIGINT, stop, a, &interrupt, err);
+	if (r == 0)
+		r = signal_watch_new(a->main, SIGHUP, hand_over, a, &hangup, err);
 	if (r < 0)
 		return r;
 	log_info("agent", "node %s (%s) runs pods of %s", a->options.node_name, a->options.node_ip,

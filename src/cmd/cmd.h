@@ -103,6 +103,24 @@ int cmd_uninstall(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_migrate(int argc, char **argv); /* migrate.c: `skiff store migrate` */
 
+/* ---- another build takes over (handover.c) ---- */
+void handover_begin(char **argv); /* first of all; argv of the whole process */
+int handover_number(
+	const char *name);         /* what the predecessor handed over; 0: nothing of that name */
+int handover_fd(const char *name); /* a descriptor, closed on exec from now on; 0: none */
+void handover_reap(
+	void); /* waits for processes that the predecessor started, on a thread of its own */
+/* Whether what lies where this program was started from can be run, and the version that it tells. */
+int handover_check(char **ret_version, struct err *err);
+struct handover {
+	const char *name;
+	int number; /* a descriptor, or a process id; 0: left out */
+	bool is_pid;
+};
+/* Becomes that program. Comes back only when it cannot be started; then all is as before. */
+int handover_exec(const struct handover *h, size_t n, struct err *err);
+void handover_pass(const struct handover *h, size_t n); /* for an execv of the caller's own */
+
 /* ---- joining ---- */
 #define TOKEN_TEXT 24
 /* A new bootstrap token ID.SECRET; ttl_s 0: for ever. */

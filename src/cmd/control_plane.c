@@ -80,6 +80,7 @@ static int start_api(struct control_plane *cp, struct err *err)
 		.n_loops = N_LOOPS,
 		.address = cp->options.listen_host,
 		.port = cp->options.listen_port,
+		.listen_fd = handover_fd("api"),
 		.tls = cp->tls,
 		.registry = cp->registry,
 		.service_account_key = buf_str(&cp->pki.service_account_key),

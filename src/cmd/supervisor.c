@@ -4,6 +4,10 @@
  * 1. One supervisor a data directory: a lock file names the one that runs.
  * 2. Children die with it (PR_SET_PDEATHSIG); containers do not.
  * 3. A child that ends with EXIT_FINAL said why; starting it again cannot help, so the supervisor ends.
+ * 4. The API's socket is the supervisor's, so that connections wait while the control plane starts anew. A control plane that keeps dying has them
+ *    refused, and so has one of several: then clients turn to another server.
+ * 5. SIGHUP: the build that lies where this one came from takes over (handover.c). The control plane is ended and started, the agent becomes its
+ *    successor in place.
  * Keys are made in a short-lived child: what libraries allocate for it does not stay. */
 #include <fcntl.h>
 #include <grp.h>
@@ -12,6 +16,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,11 +24,14 @@
 #include "base/values.h"
 #include "cmd/cmd.h"
 #include "io/io.h"
+#include "net/net.h"
 
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS 5000
 #define STEADY_MS 30000 /* alive this long: the next death starts the back-off anew */
 #define STOP_MS 10000
+#define HANDOVER_MS 300 /* for an old control plane to end; what takes longer (a stream) is cut */
+#define REFUSE_MS 1000  /* away for so long: connections are refused rather than kept waiting */
 
 struct child {
 	const char *name;
@@ -32,8 +40,16 @@ struct child {
 	gid_t gid;
 	pid_t pid; /* 0: not running */
 	uint64_t started_ms, again_ms, backoff_ms;
+	uint64_t kill_ms; /* an older build's: killed then; 0: this build's */
+	int listen_fd;    /* it gets; 0: none */
 	bool wanted;
 };
+
+struct supervisor {
+	struct child children[2];
+	int lock;
+};
+enum { CONTROL_PLANE, AGENT };
 
 static uint64_t now_ms(void)
 {
@@ -43,9 +59,16 @@ static uint64_t now_ms(void)
 static int lock_data_dir(const struct options *o, struct err *err)
 {
 	CLEAN_FREE char *path = xasprintf("%s/server.lock", o->data_dir);
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	int fd = handover_fd("lock");
+	struct stat held, there;
 	char pid[32] = "";
 
+	if (fd > 0 && fstat(fd, &held) == 0 && stat(path, &there) == 0 &&
+		held.st_ino == there.st_ino && held.st_dev == there.st_dev)
+		return fd; /* of the same process: its predecessor's */
+	if (fd > 0)
+		close(fd); /* of another data directory */
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return err_errno(err, -errno, "cannot open %s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
@@ -147,6 +170,7 @@ static void child_main(struct child *c)
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (c->uid != 0)
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	handover_pass(&(struct handover){ "api", c->listen_fd, false }, 1);
 	execv("/proc/self/exe", c->argv);
 	fprintf(stderr, "skiff server: cannot start %s: %s\n", c->name, strerror(errno));
 	_exit(EXIT_FINAL);
@@ -173,6 +197,10 @@ static bool child_ended(struct child *c, int status)
 	c->pid = 0;
 	if (!c->wanted)
 		return false;
+	if (c->kill_ms) {
+		c->kill_ms = c->again_ms = 0;
+		return false;
+	}
 	if (is_final)
 		return true;
 	if (now_ms() - c->started_ms > STEADY_MS)
@@ -180,6 +208,8 @@ static bool child_ended(struct child *c, int status)
 	c->backoff_ms =
 		c->backoff_ms ? MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
 	c->again_ms = now_ms() + c->backoff_ms;
+	if (c->listen_fd && c->backoff_ms > REFUSE_MS)
+		shutdown(c->listen_fd, SHUT_RD);
 	log_warn("supervisor", "the %s ended by %s %d; started again in %llu ms", c->name,
 		WIFSIGNALED(status) ? "signal" : "status",
 		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
@@ -225,29 +255,95 @@ static void stop_all(struct child *children, size_t n, const sigset_t *signals)
 	}
 }
 
-static int supervise(struct child *children, size_t n)
+/* ---- another build takes over ---- */
+
+static void hand_over(struct supervisor *s)
 {
+	struct child *c = s->children;
+	const struct handover h[] = {
+		{ "lock", s->lock, false },
+		{ "api", c[CONTROL_PLANE].listen_fd, false },
+		{ "control-plane", c[CONTROL_PLANE].pid, true },
+		{ "agent", c[AGENT].pid, true },
+	};
+	CLEAN_FREE char *version = NULL;
+	struct err err = { 0 };
+	int r = handover_check(&version, &err);
+
+	if (r == 0) {
+		log_info("supervisor", "%s takes over", version);
+		r = handover_exec(h, ARRAY_LEN(h), &err);
+	}
+	log_error("supervisor", "no other build takes over: %s", err.text);
+}
+
+/* Whether a process was started as this one would be. */
+static bool same_argv(pid_t pid, char *const *argv)
+{
+	CLEAN_FREE char *path = xasprintf("/proc/%d/cmdline", pid);
+	CLEAN_BUF struct buf have = { 0 }, want = { 0 };
+	struct err err;
+
+	for (; *argv; argv++)
+		buf_add(&want, *argv, strlen(*argv) + 1);
+	return file_read(path, 1 << 20, &have, &err) == 0 && str_eq(buf_str(&have), buf_str(&want));
+}
+
+/* The predecessor's children run on until here, where all that theirs need is there. An agent takes its successor's place itself. */
+static void take_over(struct child *c, const char *name, bool in_place)
+{
+	pid_t pid = handover_number(name);
+
+	if (pid <= 0)
+		return;
+	c->pid = pid;
+	c->started_ms = now_ms();
+	if (in_place && c->wanted && same_argv(pid, c->argv)) {
+		kill(pid, SIGHUP);
+		return;
+	}
+	c->kill_ms = now_ms() + HANDOVER_MS;
+	kill(pid, SIGTERM);
+}
+
+/* When the next of them is to be started or killed; 0: nothing waits for its time. */
+static uint64_t start_due(struct child *children, size_t n)
+{
+	uint64_t next = 0, now = now_ms();
+
+	for (size_t i = 0; i < n; i++) {
+		struct child *c = &children[i];
+		uint64_t at;
+
+		if (!c->wanted)
+			continue;
+		if (!c->pid && c->again_ms <= now)
+			child_start(c);
+		if (c->pid && c->kill_ms && c->kill_ms <= now)
+			kill(c->pid, SIGKILL);
+		at = c->pid ? c->kill_ms : c->again_ms;
+		if (at && (!next || at < next))
+			next = at;
+	}
+	return next;
+}
+
+static int supervise(struct supervisor *s)
+{
+	struct child *children = s->children;
+	size_t n = ARRAY_LEN(s->children);
 	sigset_t signals;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	for (;;) {
-		uint64_t next = 0, now = now_ms();
+		uint64_t next = start_due(children, n), now = now_ms();
 		int got;
 
-		for (size_t i = 0; i < n; i++) {
-			struct child *c = &children[i];
-
-			if (!c->wanted || c->pid)
-				continue;
-			if (c->again_ms <= now)
-				child_start(c);
-			if (!c->pid && (!next || c->again_ms < next))
-				next = c->again_ms;
-		}
 		if (next) {
 			uint64_t ms = next > now ? next - now : 1;
 			struct timespec wait = { .tv_sec = (time_t)(ms / 1000),
@@ -262,6 +358,8 @@ static int supervise(struct child *children, size_t n)
 			stop_all(children, n, &signals);
 			return 0;
 		}
+		if (got == SIGHUP)
+			hand_over(s);
 		if (reap(children, n)) {
 			stop_all(children, n, &signals);
 			return EXIT_FINAL;
@@ -269,13 +367,32 @@ static int supervise(struct child *children, size_t n)
 	}
 }
 
+/* The API's socket, unless there are other servers to turn to. */
+static int open_door(const struct options *o, int *ret_fd, struct err *err)
+{
+	int fd = handover_fd("api");
+
+	if (fd > 0 && http_listens_on(fd, o->listen_host, o->listen_port)) {
+		*ret_fd = fd;
+		return 0;
+	}
+	if (fd > 0)
+		close(fd);
+	return str_has_prefix(str_of(o->store), STR("etcd="))
+		? 0
+		: http_listen(o->listen_host, o->listen_port, ret_fd, err);
+}
+
 int cmd_server(int argc, char **argv)
 {
 	struct options o;
 	struct err err = { 0 };
-	struct child children[2] = { { .name = "control plane", .wanted = true },
-		{ .name = "agent" } };
-	int lock, r = options_parse(&o, OPT_SERVER, argc, argv);
+	struct supervisor s = {
+		.children = { [CONTROL_PLANE] = { .name = "control plane", .wanted = true },
+			[AGENT] = { .name = "agent" } }
+	};
+	struct child *children = s.children;
+	int r = options_parse(&o, OPT_SERVER, argc, argv);
 
 	if (r)
 		return r > 0 ? 0 : 2;
@@ -285,9 +402,10 @@ int cmd_server(int argc, char **argv)
 	}
 	if (options_complete(&o, &err) < 0 || dir_make(o.data_dir, 0755, &err) < 0)
 		return cmd_fail("server", &err, EXIT_FINAL);
-	lock = lock_data_dir(&o, &err);
-	if (lock < 0 || find_user(&o, &children[0].uid, &children[0].gid, &err) < 0 ||
-		prepare_dirs(&o, children[0].uid, children[0].gid, &err) < 0)
+	s.lock = lock_data_dir(&o, &err);
+	if (s.lock < 0 || find_user(&o, &children[0].uid, &children[0].gid, &err) < 0 ||
+		prepare_dirs(&o, children[0].uid, children[0].gid, &err) < 0 ||
+		open_door(&o, &children[0].listen_fd, &err) < 0)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	if (make_credentials_apart(&o, children[0].uid, children[0].gid) < 0)
 		return EXIT_FINAL;
@@ -298,5 +416,7 @@ int cmd_server(int argc, char **argv)
 		children[1].wanted = true;
 	}
 	log_info("supervisor", "kubeconfig: %s", o.kubeconfig);
-	return supervise(children, ARRAY_LEN(children));
+	take_over(&children[CONTROL_PLANE], "control-plane", false);
+	take_over(&children[AGENT], "agent", true);
+	return supervise(&s);
 }

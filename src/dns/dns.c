@@ -485,6 +485,24 @@ static int listen_on(const struct dns *d, int type, int *ret_fd, struct err *err
 	return 0;
 }
 
+/* A predecessor's, when it is of the same address. */
+static int take_or_listen(
+	const struct dns *d, int inherited, int type, int *ret_fd, struct err *err)
+{
+	struct sockaddr_in at = { 0 };
+	socklen_t size = sizeof(at);
+
+	if (inherited <= 0)
+		return listen_on(d, type, ret_fd, err);
+	if (getsockname(inherited, (struct sockaddr *)&at, &size) == 0 &&
+		at.sin_addr.s_addr == inet_addr(d->c.address) && ntohs(at.sin_port) == d->c.port) {
+		*ret_fd = inherited;
+		return 0;
+	}
+	close(inherited);
+	return listen_on(d, type, ret_fd, err);
+}
+
 int dns_new(const struct dns_config *c, struct dns **ret, struct err *err)
 {
 	struct dns *d = xcalloc(1, sizeof(*d));
@@ -506,14 +524,31 @@ int dns_start(struct dns *d, struct err *err)
 	if (r == 0)
 		r = loop_new("dns", &d->loop, err);
 	if (r == 0)
-		r = listen_on(d, SOCK_DGRAM, &d->udp, err);
+		r = take_or_listen(d, d->c.udp_fd, SOCK_DGRAM, &d->udp, err);
 	if (r == 0)
-		r = listen_on(d, SOCK_STREAM, &d->tcp, err);
+		r = take_or_listen(d, d->c.tcp_fd, SOCK_STREAM, &d->tcp, err);
 	if (r == 0)
 		r = fd_watch_new(d->loop, d->udp, IO_READ, on_udp, d, &d->udp_watch, err);
 	if (r == 0)
 		r = fd_watch_new(d->loop, d->tcp, IO_READ, on_tcp, d, &d->tcp_watch, err);
 	return r < 0 ? r : loop_start(d->loop, err);
+}
+
+void dns_sockets(const struct dns *d, int *ret_udp, int *ret_tcp)
+{
+	*ret_udp = d->udp;
+	*ret_tcp = d->tcp;
+}
+
+static void close_sockets(struct dns *d)
+{
+	fd_watch_free(TAKE(d->udp_watch));
+	fd_watch_free(TAKE(d->tcp_watch));
+	if (d->udp >= 0)
+		close(d->udp);
+	if (d->tcp >= 0)
+		close(d->tcp);
+	d->udp = d->tcp = -1;
 }
 
 void dns_stop(struct dns *d)
@@ -522,6 +557,7 @@ void dns_stop(struct dns *d)
 		return;
 	loop_stop(d->loop);
 	loop_join(d->loop);
+	close_sockets(d);
 }
 
 void dns_free(struct dns *d)
@@ -532,12 +568,7 @@ void dns_free(struct dns *d)
 		forward_free(list_entry(it, struct forward, all));
 	list_for_each(it, &d->connections)
 		connection_close(list_entry(it, struct connection, all));
-	fd_watch_free(d->udp_watch);
-	fd_watch_free(d->tcp_watch);
-	if (d->udp >= 0)
-		close(d->udp);
-	if (d->tcp >= 0)
-		close(d->tcp);
+	close_sockets(d);
 	if (d->loop)
 		loop_free(d->loop);
 	free(d);

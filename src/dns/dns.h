@@ -12,10 +12,12 @@ struct dns_config {
 	int port;              /* 53 */
 	const char *domain;    /* cluster.local */
 	const char *upstreams; /* "1.1.1.1,8.8.8.8"; NULL: from /etc/resolv.conf */
+	int udp_fd, tcp_fd; /* of a predecessor (dns_sockets), with what waits in them; 0: none */
 };
 struct dns;
 int dns_new(const struct dns_config *c, struct dns **ret, struct err *err);
 int dns_start(struct dns *d, struct err *err);
-void dns_stop(struct dns *d);
+void dns_sockets(const struct dns *d, int *ret_udp, int *ret_tcp); /* once it was started */
+void dns_stop(struct dns *d); /* whoever asks from now on is refused at once */
 void dns_free(struct dns *d);
 #endif

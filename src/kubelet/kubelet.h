@@ -22,6 +22,7 @@ struct kubelet_config {
 	int lease_seconds;   /* that the node's lease lasts, renewed every quarter of it; 0: 40 */
 	const char *address; /* of the node API; NULL: 0.0.0.0 */
 	int port;            /* 0: 10250 */
+	int listen_fd;       /* from http_listen, instead of these; 0: none */
 	struct tls_context *serving_tls; /* with the cluster CA as client CA */
 	const char *version;             /* v1.36.3 */
 	const char *provider_id;         /* NULL: none */

@@ -283,6 +283,7 @@ int node_server_start(struct kubelet *k, struct err *err)
 		.n_loops = 1,
 		.address = k->c.address,
 		.port = k->c.port < 0 ? 0 : k->c.port,
+		.listen_fd = k->c.listen_fd,
 		.tls = k->c.serving_tls,
 		.handler = { .on_request = on_request, .arg = server },
 	};

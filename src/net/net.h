@@ -132,8 +132,9 @@ struct http_handler {
 struct http_server_config {
 	struct loop *const *loops; /* connections are spread over them */
 	size_t n_loops;
-	const char *address;     /* "0.0.0.0", "::", "127.0.0.1" */
-	int port;                /* 0: any free */
+	const char *address; /* "0.0.0.0", "::", "127.0.0.1" */
+	int port;            /* 0: any free */
+	int listen_fd; /* from http_listen, instead of address and port; becomes the server's. 0: it makes one */
 	struct tls_context *tls; /* NULL: plain HTTP */
 	struct http_handler handler;
 	unsigned idle_timeout_ms; /* between requests; 0: 5 minutes */
@@ -141,8 +142,12 @@ struct http_server_config {
 	size_t body_max;          /* 0: NET_BODY_MAX; larger bodies get 413 */
 	size_t bodies_max; /* of all requests that are there at a time, strangers' too; 0: 512 MiB. Past it: 503 */
 };
-int http_server_start(const struct http_server_config *c, struct http_server **ret,
+/* A socket bound and listening; a server that uses it may come, go, and come again. */
+int http_listen(const char *address, int port, int *ret_fd,
 	struct err *err); /* -EADDRINUSE named in words */
+bool http_listens_on(int fd, const char *address, int port);
+int http_server_start(
+	const struct http_server_config *c, struct http_server **ret, struct err *err);
 int http_server_port(const struct http_server *s);
 /* Closes the listener, then every connection after its running responses (at most 5 s); waits for that. The loops run meanwhile; not on one of them. */
 void http_server_stop(struct http_server *s);
@@ -270,6 +275,9 @@ struct grpc_client_config {
 int grpc_client_new(const struct grpc_client_config *c, struct grpc_client **ret, struct err *err);
 void grpc_client_free(struct grpc_client *
 		c); /* ends the thread; calls that still run end with GRPC_CANCELLED. NULL is fine */
+void grpc_client_hurry(struct grpc_client *c,
+	unsigned
+		within_ms); /* any thread: it is freed soon; no call lasts longer, and none waits for a connection */
 void grpc_client_post(
 	struct grpc_client *c, task_fn fn, void *arg); /* any thread: runs fn on the client's */
 void grpc_client_rotate(struct grpc_client *c,

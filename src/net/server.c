@@ -17,6 +17,7 @@
 #define BODIES_MAX ((size_t)512 * 1024 * 1024)
 #define ACCEPT_PAUSE_MS 100
 #define ACCEPT_BATCH 64
+#define BACKLOG 1024
 
 const char *net_loop_date(struct net_loop *nl)
 {
@@ -147,17 +148,37 @@ static void start_listening(void *arg)
 		s->config.loops[0], s->listen_fd, IO_READ, on_accept, s, &s->listen_watch, NULL);
 }
 
-static int bind_socket(const struct http_server_config *c, int *ret_fd, struct err *err)
+static struct addrinfo *address_of(const char *address, int port)
 {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
 		.ai_socktype = SOCK_STREAM },
 			*ai;
-	char port[16];
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", port);
+	return getaddrinfo(address, text, &hints, &ai) ? NULL : ai;
+}
+
+bool http_listens_on(int fd, const char *address, int port)
+{
+	struct addrinfo *ai = address_of(address, port);
+	struct sockaddr_storage ss = { 0 };
+	socklen_t n = sizeof(ss);
+	bool same = ai && getsockname(fd, (struct sockaddr *)&ss, &n) == 0 && n == ai->ai_addrlen &&
+		!memcmp(&ss, ai->ai_addr, n);
+
+	if (ai)
+		freeaddrinfo(ai);
+	return same;
+}
+
+int http_listen(const char *address, int port, int *ret_fd, struct err *err)
+{
+	struct addrinfo *ai = address_of(address, port);
 	int on = 1, off = 0;
 
-	snprintf(port, sizeof(port), "%d", c->port);
-	if (getaddrinfo(c->address, port, &hints, &ai))
-		return err_set(err, -EINVAL, "cannot listen on %s: not an IP address", c->address);
+	if (!ai)
+		return err_set(err, -EINVAL, "cannot listen on %s: not an IP address", address);
 	CLEAN_FD int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int r = 0;
 
@@ -166,15 +187,15 @@ static int bind_socket(const struct http_server_config *c, int *ret_fd, struct e
 		if (ai->ai_family == AF_INET6)
 			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
 	}
-	if (fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
+	if (fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
 		r = -errno;
 	freeaddrinfo(ai);
 	if (r == -EADDRINUSE)
 		return err_set(err, r,
 			"cannot listen on %s port %d: another process uses it; stop that or choose another port",
-			c->address, c->port);
+			address, port);
 	if (r < 0)
-		return err_errno(err, r, "cannot listen on %s port %d", c->address, c->port);
+		return err_errno(err, r, "cannot listen on %s port %d", address, port);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
@@ -224,10 +245,13 @@ struct http_server *server_new(const struct http_server_config *c)
 
 int http_server_start(const struct http_server_config *c, struct http_server **ret, struct err *err)
 {
-	int fd = -1, r = bind_socket(c, &fd, err);
+	int fd = c->listen_fd, r = fd ? 0 : http_listen(c->address, c->port, &fd, err);
 
 	if (r < 0)
 		return r;
+	/* One that was handed over may have been told to refuse for a while. */
+	if (c->listen_fd && listen(fd, BACKLOG) < 0)
+		return err_errno(err, -errno, "cannot listen on port %d", bound_port(fd));
 	struct http_server *s = server_new(c);
 
 	s->listen_fd = fd;

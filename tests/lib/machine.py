@@ -157,7 +157,7 @@ class Machine:
         self.command = command
         self.log = open(f"{self.dir}/skiff.log", "ab")
         self.server = subprocess.Popen(
-            self.enter(SKIFF, command[0], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs", "--node-name", self.name,
+            self.enter(self.binary or SKIFF, command[0], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs", "--node-name", self.name,
                        "--node-ip", self.ip, *command[1:], member=True),
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
