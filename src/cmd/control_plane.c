@@ -13,6 +13,7 @@
 #include "scheduler/scheduler.h"
 
 #define N_LOOPS 2
+#define STOP_MS 400 /* what is under way may take so long when the process is to end */
 
 struct control_plane {
 	struct options options;
@@ -30,7 +31,7 @@ struct control_plane {
 	struct masters *masters;
 	struct lease *lease;
 	char *identity;
-	_Atomic bool stopping;
+	_Atomic bool stopping, starting; /* starting: to lead */
 	/* what blocks, and is not urgent */
 	struct pool *background;
 	struct timer *snapshots, *renewal, *join_line;
@@ -155,7 +156,11 @@ static void lead(void *arg)
 	struct control_plane *cp = arg;
 	struct err err = { 0 };
 
-	if (start_controllers(cp, &err) == 0)
+	cp->starting = true;
+	int r = start_controllers(cp, &err);
+
+	cp->starting = false;
+	if (r == 0 || cp->stopping)
 		return;
 	log_error("control-plane",
 		"cannot start the controllers: %s. This process ends, so that another can lead",
@@ -359,9 +364,13 @@ static void stop(void *arg)
 static void deinit(struct control_plane *cp)
 {
 	cp->stopping = true;
+	store_hurry(cp->store.store, STOP_MS);
 	if (cp->background)
 		pool_free(cp->background); /* a snapshot that is being written is finished */
 	masters_stop(cp->masters);
+	/* One that has just come to lead waits for its caches, which fill no more. Its lease runs out by itself. */
+	if (cp->starting)
+		_exit(0);
 	lease_stop(cp->lease);
 	stop_controllers(cp);
 	informers_free(cp->informers); /* their watches end before what serves them does */
@@ -391,11 +400,12 @@ static int run(struct control_plane *cp, struct err *err)
 			r = loop_start(cp->loops[i], err);
 	}
 	if (r == 0)
+		r = cmd_store_open(&cp->options, &cp->store, err);
+	/* Up to here a signal ends the process as it is: opening may take long. */
+	if (r == 0)
 		r = signal_watch_new(cp->main, SIGTERM, stop, cp, &term, err);
 	if (r == 0)
 		r = signal_watch_new(cp->main, SIGINT, stop, cp, &interrupt, err);
-	if (r == 0)
-		r = cmd_store_open(&cp->options, &cp->store, err);
 	if (r == 0)
 		r = use_certificates(cp, &cp->pki, err);
 	if (r == 0)

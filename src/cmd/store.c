@@ -1,6 +1,7 @@
 /* Which store: sqlite, memory or etcd, by the text of --store. */
 #include <semaphore.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "cmd/cmd.h"
 #include "etcd/etcd.h"
@@ -8,6 +9,9 @@
 
 #define ETCD STR("etcd=")
 #define CATCH_UP_MS 30000
+#define AGAIN_S 2
+#define PATIENT_MS 3000
+#define TELL_S 30
 
 int cmd_etcd_open(
 	const struct options *o, struct str urls, bool remember, struct etcd **ret, struct err *err)
@@ -19,6 +23,7 @@ int cmd_etcd_open(
 		.cert_file = o->etcd_certfile,
 		.key_file = o->etcd_keyfile,
 		.id_file = remember ? id : NULL,
+		.timeout_ms = remember ? PATIENT_MS : 0,
 		.history = remember };
 
 	return etcd_open(&c, ret, err);
@@ -52,6 +57,29 @@ static int wait_until_now(struct store *s, struct err *err)
 		: 0;
 }
 
+/* A server waits for its etcd rather than to end and be started again. What the operator must mend is told at once, and again each half minute. */
+static int open_patiently(
+	const struct options *o, struct str urls, struct etcd **ret, struct err *err)
+{
+	uint64_t told_ns = 0;
+
+	for (;;) {
+		int r = cmd_etcd_open(o, urls, true, ret, err);
+		uint64_t now = mono_now_ns();
+
+		if (r != -EHOSTUNREACH) {
+			if (r == 0 && told_ns)
+				log_info("store", "etcd answers now");
+			return r;
+		}
+		if (!told_ns || now - told_ns >= (uint64_t)TELL_S * 1000000000) {
+			log_error("store", "%s. It is tried again every %d s", err->text, AGAIN_S);
+			told_ns = now;
+		}
+		sleep(AGAIN_S);
+	}
+}
+
 static int open_etcd(
 	const struct options *o, struct str urls, struct cmd_store *ret, struct err *err)
 {
@@ -60,7 +88,7 @@ static int open_etcd(
 	int r = registry_codec_new(&ret->shared.codec, err);
 
 	if (r == 0)
-		r = cmd_etcd_open(o, urls, true, &e, err);
+		r = open_patiently(o, urls, &e, err);
 	if (r < 0)
 		return r;
 	ret->shared.type = &etcd_remote;

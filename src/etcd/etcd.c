@@ -366,6 +366,7 @@ const struct store_remote_type etcd_remote = {
 	.follow = remote_follow,
 	.write = remote_write,
 	.ask = remote_ask,
+	.hurry = remote_hurry,
 	.size = size,
 	.close = close_remote,
 };

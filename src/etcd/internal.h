@@ -52,7 +52,7 @@ struct etcd {
 	bool history;     /* load begins in the past, once */
 	struct lease_pool leases;
 	struct watch watch;
-	atomic_bool closing;
+	atomic_bool closing; /* nothing is tried again */
 
 	int64_t put_lease, put_ttl_s; /* etcd_put's */
 	uint64_t put_until_ns;
@@ -96,6 +96,7 @@ void lease_forget(struct etcd *e, int64_t id); /* it is gone */
 void remote_follow(void *remote, struct store *s, uint64_t revision);
 void remote_write(void *remote, struct store *s, const struct store_remote_write *w);
 void remote_ask(void *remote, struct store *s);
+void remote_hurry(void *remote, unsigned within_ms);
 void compact_stop(struct etcd *e);
 
 #endif

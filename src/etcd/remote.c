@@ -321,6 +321,14 @@ static void follow(void *arg)
 	free(f);
 }
 
+/* Calls fail sooner, and none is sent again. */
+void remote_hurry(void *remote, unsigned within_ms)
+{
+	struct etcd *e = remote;
+	atomic_store(&e->closing, true);
+	grpc_client_hurry(e->client, within_ms);
+}
+
 void remote_follow(void *remote, struct store *s, uint64_t revision)
 {
 	struct follow *f = xcalloc(1, sizeof(*f));

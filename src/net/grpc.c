@@ -4,7 +4,8 @@
  * 2. A call ends exactly once. It ends as `sent` when its stream was opened and the server did not say that it ignored it: only
  *    then may the server have acted.
  * 3. nghttp2's functions are never called from its own callbacks: ended calls are collected and told afterwards.
- * 4. A server that says nothing for PING_MS while calls run is asked by a PING; one that does not answer is left. */
+ * 4. A server that says nothing for PING_MS while calls run is asked by a PING; one that does not answer is left.
+ * 5. A hurried client connects no more, so a call that finds no connection ends at once. */
 #include "net/client_internal.h"
 
 #include <nghttp2/nghttp2.h>
@@ -57,11 +58,13 @@ struct grpc_client {
 	struct list calls, posts;
 	bool stopping;
 	char *rotate;
+	uint64_t end_ns; /* no call lasts longer; 0: not hurried */
 
 	struct list waiting, running, ended;
 	struct heap due;
 	struct client_conn *conn;
 	nghttp2_session *session;
+	bool hurried;
 	bool draining;                /* the server wants no more calls on this connection */
 	uint64_t heard_ns, pinged_ns; /* pinged 0: none is out */
 	uint64_t retry_ns;
@@ -364,6 +367,15 @@ void grpc_client_rotate(struct grpc_client *c, const char *why)
 	wake(c);
 }
 
+void grpc_client_hurry(struct grpc_client *c, unsigned within_ms)
+{
+	pthread_mutex_lock(&c->lock);
+	c->end_ns = mono_now_ns() + ms(within_ms);
+	pthread_mutex_unlock(&c->lock);
+	eventfd_write(c->stop_fd, 1); /* nor is a connection waited for that is being made */
+	wake(c);
+}
+
 /* ---- the connection ---- */
 
 static void tell_state(struct grpc_client *c, bool up, const char *text)
@@ -486,6 +498,19 @@ static bool due_earlier(const struct heap_node *a, const struct heap_node *b)
 		container_of(b, struct grpc_call, due)->deadline_ns;
 }
 
+/* Calls with a deadline have this one at the latest. */
+static void shorten(struct grpc_client *c, struct list *calls, uint64_t end_ns)
+{
+	list_for_each(l, calls) {
+		struct grpc_call *call = list_entry(l, struct grpc_call, link);
+
+		if (call->deadline_ns <= end_ns)
+			continue;
+		call->deadline_ns = end_ns;
+		heap_update(&c->due, &call->due);
+	}
+}
+
 static void take_inbox(struct grpc_client *c, bool *ret_stop)
 {
 	struct list posts;
@@ -509,7 +534,14 @@ static void take_inbox(struct grpc_client *c, bool *ret_stop)
 	char *rotate CLEAN_FREE = TAKE(c->rotate);
 
 	*ret_stop = c->stopping;
+	uint64_t end_ns = c->end_ns;
+
 	pthread_mutex_unlock(&c->lock);
+	if (end_ns) {
+		shorten(c, &c->waiting, end_ns);
+		shorten(c, &c->running, end_ns);
+	}
+	c->hurried = end_ns != 0;
 	while (!list_empty(&posts)) {
 		struct post *p = list_entry(posts.next, struct post, link);
 
@@ -570,7 +602,7 @@ static int wait_ms(const struct grpc_client *c)
 
 	if (n)
 		until = container_of(n, struct grpc_call, due)->deadline_ns;
-	if (!c->session && (!list_empty(&c->waiting) || c->failures))
+	if (!c->session && !list_empty(&c->waiting))
 		until = MIN(until, c->retry_ns);
 	if (c->session && !list_empty(&c->running))
 		until = MIN(until,
@@ -586,6 +618,10 @@ static void turn(struct grpc_client *c)
 
 	if (c->session && c->draining && list_empty(&c->running))
 		conn_fail(c, "the server asked us to leave");
+	if (c->hurried && !c->session)
+		while (!list_empty(&c->waiting))
+			call_end(list_entry(c->waiting.next, struct grpc_call, link),
+				GRPC_UNAVAILABLE, "no server is connected, and the client ends");
 	if (!c->session && !list_empty(&c->waiting) && mono_now_ns() >= c->retry_ns)
 		try_connect(c);
 	while (c->session && !c->draining && !list_empty(&c->waiting))

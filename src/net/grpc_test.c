@@ -393,6 +393,39 @@ static void another_server(void **state)
 	server_stop(&two);
 }
 
+static void a_client_in_a_hurry(void **state)
+{
+	struct server sv = { 0 };
+	server_start(&sv);
+	CLEAN_FREE char *url = xasprintf("http://127.0.0.1:%d", sv.port);
+	struct grpc_client *g = client_of((const char *const[]){ url }, 1);
+	struct end silent = { 0 }, waiting = { 0 }, later = { 0 };
+	CLEAN_BUF struct buf out = { 0 };
+	struct err err = { 0 };
+	assert_int_equal(grpc_call_wait(g, "/Echo", STR("x"), 5000, &out, NULL, &err), 0);
+	grpc_call_start(g, "/Silent", STR("x"), 60000, false, &events, &silent);
+	uint64_t began = mono_now_ns();
+	grpc_client_hurry(g, 200);
+	assert_int_equal(grpc_call_wait(g, "/Echo", STR("x"), 5000, &out, NULL, &err), 0);
+	until(&silent.done, 1);
+	assert_int_equal(silent.status, GRPC_DEADLINE_EXCEEDED);
+	assert_true(silent.sent);
+	assert_true(mono_now_ns() - began < 5000000000);
+	grpc_client_free(g);
+	server_stop(&sv);
+	/* nobody there */
+	g = client_of((const char *const[]){ url }, 1);
+	grpc_call_start(g, "/Echo", STR("x"), 60000, false, &events, &waiting);
+	grpc_client_hurry(g, 60000);
+	until(&waiting.done, 1);
+	assert_int_equal(waiting.status, GRPC_UNAVAILABLE);
+	assert_false(waiting.sent);
+	grpc_call_start(g, "/Echo", STR("x"), 60000, false, &events, &later);
+	until(&later.done, 1);
+	assert_int_equal(later.status, GRPC_UNAVAILABLE);
+	grpc_client_free(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -400,6 +433,7 @@ int main(void)
 		cmocka_unit_test(streams),
 		cmocka_unit_test(a_dead_server),
 		cmocka_unit_test(another_server),
+		cmocka_unit_test(a_client_in_a_hurry),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
  *    refusal never names a version that the reader cannot see yet.
  * 3. A wait for "now" is answered after the remote named a revision that it was asked for after the wait began, and the index reached it.
  *    Waits that come while the remote is being asked are put together for the next question.
+ * 4. Nothing waits for ever: a write whose event does not come within SETTLE_MS of its answer is answered as one that may have been done.
  *
  * queue_lock guards the inbox; everything else in struct shared is the writer thread's. */
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "base/values.h"
 #include "store/internal.h"
 
-enum { EVENTS_MAX = 1024, EXIT_IO = 74 };
+enum { EVENTS_MAX = 1024, EXIT_IO = 74, SETTLE_MS = 10000 };
 
 struct op {
 	struct list link;    /* inflight, then settled */
@@ -27,7 +28,7 @@ struct op {
 	struct object *last;   /* DELETE: the last state, from the event that came */
 	struct buf key, value; /* as stored there */
 	int result;
-	uint64_t revision;
+	uint64_t revision, deadline_ns; /* deadline: once settled */
 	store_done_fn done;
 	void *arg;
 };
@@ -39,7 +40,7 @@ struct wait {
 	void *arg;
 };
 
-enum item_kind { ITEM_OP, ITEM_ANSWER, ITEM_EVENTS, ITEM_NOW, ITEM_WAIT, ITEM_LOST };
+enum item_kind { ITEM_OP, ITEM_ANSWER, ITEM_EVENTS, ITEM_NOW, ITEM_WAIT, ITEM_LOST, ITEM_HURRY };
 struct item {
 	struct item *next;
 	enum item_kind kind;
@@ -66,6 +67,7 @@ struct shared {
 	_Atomic bool unreachable;      /* the last question was not answered */
 	bool asking;
 	uint64_t asked_at; /* the index' revision when the remote was asked */
+	uint64_t end_ns;   /* nothing waits longer; UINT64_MAX: not hurried */
 	struct arena *scratch;
 };
 
@@ -109,6 +111,16 @@ void store_remote_now(struct store *s, int result, uint64_t revision)
 void store_remote_lost(struct store *s)
 {
 	push(s, item_new(ITEM_LOST));
+}
+
+void store_hurry(struct store *s, unsigned within_ms)
+{
+	if (!s || !s->shared)
+		return;
+	struct item *it = item_new(ITEM_HURRY);
+	it->revision = mono_now_ns() + (uint64_t)within_ms * 1000000;
+	push(s, it);
+	s->shared->type->hurry(s->shared->remote, within_ms);
 }
 
 /* One piece of memory for all of them. */
@@ -259,6 +271,7 @@ static void take_answer(struct store *s, const struct item *it)
 	op->result = it->result;
 	op->revision = it->revision;
 	op->answered = true;
+	op->deadline_ns = mono_now_ns() + (uint64_t)SETTLE_MS * 1000000;
 	list_remove(&op->link);
 	list_insert(&h->settled, &op->link);
 }
@@ -267,11 +280,14 @@ static void take_answer(struct store *s, const struct item *it)
 static void settle(struct store *s)
 {
 	struct shared *h = s->shared;
-	uint64_t now = store_revision(s);
+	uint64_t revision = store_revision(s);
 	list_for_each(l, &h->settled) {
 		struct op *op = list_entry(l, struct op, link);
-		if (op->result >= 0 && op->revision > now)
-			continue;
+		if (op->result >= 0 && op->revision > revision) {
+			if (mono_now_ns() < MIN(op->deadline_ns, h->end_ns))
+				continue;
+			op->result = -ETIMEDOUT;
+		}
 		forget_key(h, op);
 		finish(s, op);
 	}
@@ -362,7 +378,7 @@ static void end_waits(struct store *s)
 			now = now ? now : mono_now_ns();
 			if (w->revision && w->revision <= revision)
 				wait_end(w, 0);
-			else if (w->deadline_ns <= now)
+			else if (MIN(w->deadline_ns, h->end_ns) <= now)
 				wait_end(w, -ETIMEDOUT);
 		}
 	}
@@ -611,7 +627,9 @@ static uint64_t next_deadline(struct shared *h)
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
 		list_for_each(l, lists[i])
 			next = MIN(next, list_entry(l, struct wait, link)->deadline_ns);
-	return next;
+	list_for_each(l, &h->settled)
+		next = MIN(next, list_entry(l, struct op, link)->deadline_ns);
+	return next == UINT64_MAX ? next : MIN(next, h->end_ns);
 }
 
 /* NULL: something is due, or the store ends. */
@@ -661,6 +679,9 @@ static void take(struct store *s, struct batch *b, struct item *it)
 	case ITEM_LOST:
 		load_again(s, b);
 		break;
+	case ITEM_HURRY:
+		h->end_ns = it->revision;
+		break;
 	}
 }
 
@@ -696,6 +717,7 @@ int shared_open(struct store *s, const struct store_shared_config *c, struct err
 	h->codec = c->codec;
 	h->last = &h->first;
 	h->scratch = arena_new(0);
+	h->end_ns = UINT64_MAX;
 	list_init(&h->inflight);
 	list_init(&h->settled);
 	list_init(&h->waits);

@@ -75,10 +75,17 @@ static uint64_t remote_size(void *arg)
 	return 0;
 }
 
+static unsigned hurried_ms;
+
+static void remote_hurry(void *arg, unsigned within_ms)
+{
+	hurried_ms = within_ms;
+}
+
 static void remote_close(void *arg) {}
 
 static const struct store_remote_type type = { remote_load, remote_follow, remote_write, remote_ask,
-	remote_size, remote_close };
+	remote_hurry, remote_size, remote_close };
 
 /* "/a/x" <-> "/r/a/x"; the value is the JSON with "_" for the revision. */
 static int decoded;
@@ -439,6 +446,29 @@ static void one_revision_may_hold_several(void **state)
 	end(&r, s);
 }
 
+/* What the remote answered and does not show, and what it does not answer at all, when the store is about to close. */
+static void nothing_waits_in_a_hurry(void **state)
+{
+	struct remote r = { .load_revision = 10 };
+	struct store_shared_config shared;
+	struct store *s = open_on(&r, &shared);
+	struct outcome write = { 0 }, known = { 0 }, fresh = { 0 };
+	struct store_op create = op(STORE_CREATE, "/a/x", 0, ",1}");
+	store_submit(s, &create, done, &write);
+	store_remote_answer(s, r.writes[0].token, 0, 15);
+	store_wait(s, 15, 60000, waited, &known);
+	store_wait(s, 0, 60000, waited, &fresh);
+	store_hurry(s, 50);
+	assert_int_equal(hurried_ms, 50);
+	until_done(&write);
+	until_done(&known);
+	until_done(&fresh);
+	assert_int_equal(write.result, -ETIMEDOUT);
+	assert_int_equal(known.result, -ETIMEDOUT);
+	assert_int_equal(fresh.result, -ETIMEDOUT);
+	end(&r, s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -450,6 +480,7 @@ int main(void)
 		cmocka_unit_test(now_is_asked_for_after_the_question),
 		cmocka_unit_test(what_was_lost_is_loaded_anew),
 		cmocka_unit_test(one_revision_may_hold_several),
+		cmocka_unit_test(nothing_waits_in_a_hurry),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

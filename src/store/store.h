@@ -165,6 +165,10 @@ typedef void (*store_wait_fn)(void *arg, int result);
 void store_wait(
 	struct store *s, uint64_t revision, unsigned timeout_ms, store_wait_fn fn, void *arg);
 
+/* It is closed soon: from now on nothing waits longer than this for a remote that does not answer. Any thread; of a store that is not
+ * shared nothing. */
+void store_hurry(struct store *s, unsigned within_ms);
+
 /* Between our keys and JSON, and what is stored: the registry's. Any thread. */
 struct store_codec {
 	bool (*key_out)(
@@ -206,6 +210,8 @@ struct store_remote_type {
 	void (*ask)(void *remote,
 		struct store *
 			s); /* store_remote_now follows, with a revision not older than this call */
+	void (*hurry)(void *remote,
+		unsigned within_ms); /* it is closed soon: whatever waits is answered by then */
 	uint64_t (*size)(void *remote);
 	void (*close)(void *remote); /* afterwards nothing of the store is called any more */
 };

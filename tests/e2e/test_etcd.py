@@ -48,6 +48,25 @@ def master(things, wire, etcd, name="m0", ip="192.0.2.10", pki_of=None, flags=()
     return m
 
 
+def launch(m, etcd, *flags):
+    """Starts a server on etcd and does not wait for it."""
+    m.log = open(f"{m.dir}/skiff.log", "ab")
+    m.server = subprocess.Popen(
+        m.enter(SKIFF, "server", "--no-agent", "--data-dir", m.data, "--run-dir", m.run_dir, "--kubeconfig", m.kubeconfig, "--listen", f"0.0.0.0:{m.port}",
+                "--node-name", m.name, "--node-ip", m.ip, *etcd.flags(), *flags), stdin=subprocess.DEVNULL, stdout=m.log, stderr=m.log)
+
+
+class Ended:
+    """A process that ends with its test."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
 def config_map(name, **data):
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
 
@@ -379,3 +398,50 @@ def test_forgotten_meanwhile(things, wire):
     assert "everything is read anew" in m.log_text(200)
     eventually(lambda: [e for e in watcher.events if e[0] == "ERROR"], 10, "the watcher's 410")
     m.kubectl("delete", "configmap", "changed")
+
+
+@pytest.mark.parametrize("how", ["killed", "silent", "cut"])
+def test_stop_without_etcd(things, wire, how):
+    """A server whose etcd is gone stops as promptly as any, though requests, its lease and the leader's are waiting for etcd."""
+    need("3.6")
+    etcd = Etcd("3.6", 1, wire)
+    things.append(etcd)
+    m = master(things, wire, etcd)
+    if how == "cut":
+        wire.cut(etcd.machines[0])
+    else:
+        os.kill(etcd.pid(0), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    waiting = subprocess.Popen(m.enter(SKIFF, "status", "--kubeconfig", m.kubeconfig), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    things.append(Ended(waiting))
+    # the renewals of both leases have come to wait
+    eventually(lambda: "did not answer in time" in m.log_text(200) or "cannot be reached" in m.log_text(200) or "does not answer" in m.log_text(200), 30,
+               "signs of the missing etcd")
+    begin = time.monotonic()
+    m.stop()
+    took = time.monotonic() - begin
+    assert took < 1, f"{took:.2f} s\n{m.log_text()}"
+
+
+def test_etcd_comes_later(things, wire):
+    """Nothing at the URL: the cause is told, the process stays and waits, a stop is prompt, and it serves once etcd is there."""
+    need("3.6")
+    m = Machine("m0", "192.0.2.10", wire)
+    things.append(m)
+    etcd = Etcd("3.6", 1, wire)
+    things.append(etcd)
+    etcd.kill(0)
+    for last in (False, True):
+        launch(m, etcd)
+        eventually(lambda: "cannot be used; is etcd running there" in m.log_text(), 10, "the reason")
+        pid = m.skiff_pids()["control-plane"]
+        if not last:
+            begin = time.monotonic()
+            m.stop()
+            assert time.monotonic() - begin < 1
+            os.truncate(f"{m.dir}/skiff.log", 0)
+    time.sleep(3)  # it has tried again
+    assert "tried again every" in m.log_text() and "started again in" not in m.log_text() and m.skiff_pids()["control-plane"] == pid
+    assert m.log_text().count("is etcd running there") == 1, "told once, not with every try"
+    etcd.start(0)
+    eventually(m.ready, 20, "/readyz")
+    assert m.skiff_pids()["control-plane"] == pid

@@ -74,7 +74,8 @@ class Etcd:
 
     def kill(self, i, sig=signal.SIGKILL):
         os.kill(self.pid(i), sig)
-        self.processes[i].wait()
+        self.processes[i].send_signal(signal.SIGCONT)  # nsenter stops itself when its child is stopped
+        self.processes[i].wait(timeout=20)
         del self.processes[i]
 
     def ctl(self, *args, member=None, check=True):
