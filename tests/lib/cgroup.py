@@ -125,12 +125,12 @@ class Group:
             lines.append(f"mkdir -p {where} && mount -t {kind} {flag} cgroup {where}")
         return " && ".join(lines)
 
-    def memory_used(self):
-        for path in self.paths:
-            for file in ("memory.usage_in_bytes", "memory.current"):
-                if os.path.exists(f"{path}/{file}"):
-                    return int(_read(f"{path}/{file}"))
-        return 0
+    def memory_path(self):
+        """Its folder in the hierarchy that counts memory."""
+        for (_, option, _, _), path in zip(self.hierarchies, self.paths):
+            if self.v2_only or (option and "memory" in option.split(",")):
+                return path
+        return None
 
     def remove(self):
         _remove(self.paths)
