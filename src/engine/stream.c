@@ -160,8 +160,8 @@ static int collect(int pidfd, int out_fd, int64_t timeout_ms, struct buf *out)
 		if (p[1].revents && !read_some(out_fd, out))
 			p[1].fd = -1;
 		if (p[0].revents) {
-			/* A child left behind may hold the pipe: only what is there already. */
-			while (p[1].fd >= 0 && read_some(out_fd, out))
+			/* A child left behind may hold the pipe, or fill it without end: only what is there already, and no more than is kept. */
+			while (p[1].fd >= 0 && out->len < OUTPUT_MAX && read_some(out_fd, out))
 				;
 			return 0;
 		}

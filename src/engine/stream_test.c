@@ -10,6 +10,8 @@ static void test_exec(void **state)
 	const char *dash[] = { "echo", "-n", "--help-me", "-c", NULL };
 	const char *slow[] = { "/bin/sh", "-c", "echo begun; (sleep 777); echo over", NULL };
 	const char *none[] = { "/nope", NULL };
+	const char *endless[] = { "/bin/sh", "-c",
+		"for i in 1 2 3 4; do cat /dev/zero & done; exit 5", NULL };
 	const char *count[] = { "/bin/sh", "-c", "ps | grep -c '[s]leep 777'", NULL };
 	struct engine_env env = { STR("A"), STR("from env") };
 	CLEAN_BUF struct buf out = { 0 };
@@ -38,6 +40,11 @@ static void test_exec(void **state)
 	assert_string_equal(out.p, "0\n");
 	must(engine->v->exec_sync(engine, id, none, 10000, &out, &code, &err));
 	assert_int_not_equal(code, 0);
+	/* what it leaves behind may talk for ever: nobody listens */
+	alarm(20);
+	must(engine->v->exec_sync(engine, id, endless, 10000, &out, &code, &err));
+	alarm(0);
+	assert_int_equal(code, 5);
 	must(engine->v->container_stop(engine, id, 0, 0, &err));
 	assert_int_equal(engine->v->exec_sync(engine, id, talk, 10000, &out, &code, &err), -ESRCH);
 	remove_sandbox(&s);

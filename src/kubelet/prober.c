@@ -10,6 +10,7 @@
 #include "kubelet/internal.h"
 
 #define BODY_MAX 10240
+#define TIMEOUT_MAX_S 2000000 /* in milliseconds it is a number yet */
 
 int port_resolve(
 	const struct int_or_str *port, const struct core_v1_container *c, int *ret, struct err *err)
@@ -33,6 +34,23 @@ int port_resolve(
 }
 
 /* ---- httpGet ---- */
+
+/* As a URL has it: what would end the request's line is written as %XX. */
+static struct str escape_target(struct str path, struct arena *a)
+{
+	CLEAN_BUF struct buf b = { 0 };
+
+	if (!path.len || path.p[0] != '/')
+		buf_addc(&b, '/');
+	for (size_t i = 0; i < path.len; i++) {
+		unsigned char c = (unsigned char)path.p[i];
+		if (c <= ' ' || c >= 0x7f || c == '#')
+			buf_addf(&b, "%%%02X", c);
+		else
+			buf_addc(&b, (char)c);
+	}
+	return arena_str(a, buf_str(&b));
+}
 
 static int http_headers(
 	const struct core_v1_http_get_action *h, struct http_header *ret, size_t max)
@@ -70,12 +88,11 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 	if (r)
 		return r;
 	bool https = str_eqz(h->scheme, "HTTPS");
-	struct str host = h->host.len ? h->host : str_of(pod_ip),
-		   path = h->path.len ? h->path : STR("/");
+	struct str host = h->host.len ? h->host : str_of(pod_ip);
 	bool v6 = str_find(host, ':') >= 0;
 	struct str base = arena_fmt(a, "%s://%s" STR_FMT "%s:%d", https ? "https" : "http",
 		v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
-	struct str target = path.p[0] == '/' ? path : arena_fmt(a, "/" STR_FMT, STR_ARG(path));
+	struct str target = escape_target(h->path, a);
 	buf_addf(ret_url, STR_FMT STR_FMT, STR_ARG(base), STR_ARG(target));
 	if (https && (r = tls_client_new(&tc, &tls, err)))
 		return r;
@@ -88,7 +105,9 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 		.target = target,
 		.headers = headers,
 		.n_headers = (size_t)http_headers(h, headers, ARRAY_LEN(headers)),
-		.timeout_ms = timeout_ms };
+		.timeout_ms = timeout_ms,
+		.deadline_ms = timeout_ms,
+		.enough = BODY_MAX };
 	r = http_client_call(client, &call, a, &reply, err);
 	if (!r) {
 		*ret_status = reply.status;
@@ -233,7 +252,8 @@ enum probe_result probe_ask(struct kubelet *k, const struct core_v1_probe *p,
 	const struct core_v1_container *c, const char *container_id, const char *pod_ip,
 	struct buf *ret_output)
 {
-	unsigned timeout_ms = (unsigned)(p->timeout_seconds > 0 ? p->timeout_seconds : 1) * 1000;
+	unsigned timeout_ms =
+		(unsigned)MIN(MAX(p->timeout_seconds, 1), (int32_t)TIMEOUT_MAX_S) * 1000;
 
 	if (p->handler.exec)
 		return ask_exec(k, p->handler.exec, container_id, timeout_ms, ret_output);

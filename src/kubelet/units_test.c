@@ -481,6 +481,70 @@ static void test_http_probe(void **state)
 	loop_free(loop);
 }
 
+/* Answers one connection with a head, and then with bytes for as long as somebody takes them: a block at once, or one each 100 ms. */
+struct talker {
+	int listener, port;
+	bool slow;
+	char got[512];
+	pthread_t thread;
+};
+
+static void *talk(void *arg)
+{
+	struct talker *t = arg;
+	static const char head[] = "HTTP/1.1 200 OK\r\n", block[1 << 16] = "x: y\r\n";
+	CLEAN_FD int fd = accept4(t->listener, NULL, NULL, SOCK_CLOEXEC);
+	const char *p = t->slow ? "x" : block;
+	size_t n = t->slow ? 1 : sizeof(block);
+
+	if (read(fd, t->got, sizeof(t->got) - 1) <= 0 || write(fd, head, sizeof(head) - 1) < 0 ||
+		(!t->slow && write(fd, "\r\n", 2) < 0))
+		return NULL;
+	while (send(fd, p, n, MSG_NOSIGNAL) > 0)
+		if (t->slow)
+			usleep(100000);
+	return NULL;
+}
+
+static enum probe_result ask_talker(
+	struct arena *a, struct talker *t, const char *path, struct buf *out)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(at);
+
+	t->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(t->listener, (struct sockaddr *)&at, len), 0);
+	assert_int_equal(listen(t->listener, 1), 0);
+	assert_int_equal(getsockname(t->listener, (struct sockaddr *)&at, &len), 0);
+	assert_int_equal(pthread_create(&t->thread, NULL, talk, t), 0);
+	enum probe_result r = ask(a,
+		arena_fmt(a, "{\"httpGet\":{\"path\":\"%s\",\"port\":%d},\"timeoutSeconds\":1}",
+			path, ntohs(at.sin_port))
+			.p,
+		"127.0.0.1", out);
+	pthread_join(t->thread, NULL);
+	close(t->listener);
+	return r;
+}
+
+/* A server that is probed and means no good. */
+static void test_http_probe_of_others(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	CLEAN_BUF struct buf out = { 0 };
+	struct talker endless = { 0 }, drip = { .slow = true };
+
+	/* no more of a body without end is taken than is of use */
+	assert_int_equal(ask_talker(a, &endless, "/a b\\r\\nx: y#z", &out), PROBE_SUCCESS);
+	assert_non_null(strstr(endless.got, "GET /a%20b%0D%0Ax:%20y%23z HTTP/1.1\r\n"));
+	/* a byte now and then is no answer in time */
+	uint64_t begin = mono_now_ns();
+	assert_int_equal(ask_talker(a, &drip, "/", &out), PROBE_FAILURE);
+	assert_true(mono_now_ns() - begin < 3 * NS_PER_S);
+	assert_non_null(strstr(out.p, "context deadline exceeded"));
+}
+
 struct grpc {
 	int listener;
 	const uint8_t *answer;
@@ -563,6 +627,7 @@ int main(void)
 		cmocka_unit_test(test_qos),
 		cmocka_unit_test(test_static_parse),
 		cmocka_unit_test(test_http_probe),
+		cmocka_unit_test(test_http_probe_of_others),
 		cmocka_unit_test(test_grpc_probe),
 	};
 

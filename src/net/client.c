@@ -260,7 +260,6 @@ static int try_once(struct exchange *x, bool fresh, struct patience p, struct ar
 	return r;
 }
 
-/* Sends the request and reads the answer's head. */
 /* A target that leads out of its line would be headers, or requests, of its own. */
 static bool fits_a_line(struct str target)
 {
@@ -270,6 +269,17 @@ static bool fits_a_line(struct str target)
 	return true;
 }
 
+static bool headers_fit_lines(const struct http_call *call)
+{
+	for (size_t i = 0; i < call->n_headers; i++)
+		if (str_find(call->headers[i].value, '\n') >= 0 ||
+			str_find(call->headers[i].value, '\r') >= 0 ||
+			str_find(call->headers[i].name, '\n') >= 0)
+			return false;
+	return true;
+}
+
+/* Sends the request and reads the answer's head. */
 static int start_exchange(struct exchange *x, struct patience p, struct arena *a, struct err *err)
 {
 	bool again;
@@ -280,6 +290,8 @@ static int start_exchange(struct exchange *x, struct patience p, struct arena *a
 	if (!fits_a_line(x->call->target))
 		return err_set(err, -EINVAL,
 			"a request's path holds spaces or control characters: they need escaping");
+	if (!headers_fit_lines(x->call))
+		return err_set(err, -EINVAL, "a header of a request holds a line break");
 	for (int attempt = 0; attempt < 2; attempt++) {
 		http1_init(&x->h, true);
 		x->h.bodyless = str_eqz(x->call->method, "HEAD");
@@ -345,12 +357,13 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 	struct http_reply *ret, struct err *err)
 {
 	struct exchange x = { .client = c, .call = call };
-	struct patience p = { (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), -1 };
+	struct patience p = { (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), -1,
+		call->deadline_ms ? mono_now_ns() / 1000000 + call->deadline_ms : 0 };
 	int r = start_exchange(&x, p, a, err);
 
 	if (r < 0)
 		return r;
-	while (r == 0 && !x.h.done)
+	while (r == 0 && !x.h.done && (!call->enough || x.m.body_len < call->enough))
 		r = read_more(&x, p, err);
 	if (r >= 0)
 		fill_reply(&x, ret);

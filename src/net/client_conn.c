@@ -2,6 +2,7 @@
 #include "net/client_internal.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -22,7 +23,15 @@ static int wait_for(int fd, short events, struct patience p)
 	struct pollfd fds[2] = { { fd, events, 0 }, { p.cancel_fd, POLLIN, 0 } };
 
 	for (;;) {
-		int n = poll(fds, 2, p.timeout_ms);
+		uint64_t now = p.until_ms ? now_ms() : 0;
+		int left = p.until_ms ? (int)MIN(p.until_ms - now, (uint64_t)INT_MAX) : -1;
+
+		if (p.until_ms && now >= p.until_ms)
+			return -ETIMEDOUT;
+		int n = poll(fds, 2,
+			left < 0                   ? p.timeout_ms
+				: p.timeout_ms < 0 ? left
+						   : MIN(left, p.timeout_ms));
 
 		if (n < 0 && errno == EINTR)
 			continue;

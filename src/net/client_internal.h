@@ -37,8 +37,9 @@ struct client_conn {
 
 /* How long, and what ends the waiting early. */
 struct patience {
-	int timeout_ms; /* between bytes; -1: for ever */
-	int cancel_fd;  /* readable: -ECANCELED; -1: none */
+	int timeout_ms;    /* between bytes; -1: for ever */
+	int cancel_fd;     /* readable: -ECANCELED; -1: none */
+	uint64_t until_ms; /* mono_now_ns in ms: however steadily bytes come; 0: no end */
 };
 
 /* local.c */

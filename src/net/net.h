@@ -230,6 +230,9 @@ struct http_call {
 	size_t n_headers;
 	struct str body, content_type, accept;
 	unsigned timeout_ms; /* of connecting, and between bytes; 0: 30 s */
+	/* For servers that are not trusted (http_client_call alone). */
+	unsigned deadline_ms; /* of all of it, however steadily bytes come; 0: none */
+	size_t enough; /* of the answer's body: once there is so much, no more is read and the call is done; 0: all */
 };
 struct http_reply {
 	int status;
@@ -237,7 +240,8 @@ struct http_reply {
 	size_t n_headers;
 	struct str body;
 };
-/* < 0: no answer (connection refused, timeout, bad TLS), named in err with the URL. Retried once when a kept connection turned out dead. */
+/* < 0: no answer (connection refused, timeout, bad TLS; -EINVAL: the call's texts would end its lines), named in err with the URL.
+ * Retried once when a kept connection turned out dead. */
 int http_client_call(struct http_client *c, const struct http_call *call, struct arena *a,
 	struct http_reply *ret, struct err *err);
 /* A response read piece by piece (watch, logs). */
