@@ -4,8 +4,10 @@
  *    in them are never compared with ours.
  * 2. NoSchedule taints follow the conditions at once. NoExecute taints (which evict) are limited: one node each 10 s a zone; none when a small
  *    cluster's zone is mostly dead; none while no node at all was heard of lately: then we are the ones who are cut off. When all are dead, the
- *    taints there are taken back; when the first one is heard again, the others get a grace period to follow.
- * 3. Pods of a node that stops being ready are marked not ready: endpoints drop them.
+ *    taints there are taken back; when the first one is heard again, the others get a grace period to follow. The node beside this control plane
+ *    is heard over a cut link too, so where there are two others or more, its word does not count here. (Upstream knows no such node and evicts.)
+ * 3. Pods of a node that stops being ready are marked not ready: endpoints drop them. Not while we may be the ones who are cut off: those pods go on
+ *    serving, and a service would be empty for a moment when the link is back.
  * 4. An idle cluster wakes this once a grace period a node. */
 #include "controllers/internal.h"
 
@@ -236,36 +238,6 @@ static void record_node(
 	event_record_ref(r->events, &ref, type, reason, "%s", text.p);
 }
 
-static int follow_readiness(struct run *r, const struct core_v1_node *n, struct err *err)
-{
-	struct state *st = r->state;
-
-	pthread_mutex_lock(&st->lock);
-	struct health *h = health_of(st, n->metadata.name);
-	bool ready = has_status(n, "Ready", "True"), marked = h->pods_marked,
-	     was_ready = h->was_ready;
-
-	h->was_ready = ready;
-	pthread_mutex_unlock(&st->lock);
-
-	if (ready == !marked)
-		return 0;
-	if (!ready) {
-		int ret = mark_pods(r, n, err);
-
-		if (ret)
-			return ret;
-		if (was_ready)
-			record_node(r, n->metadata.name, "Normal", "NodeNotReady",
-				"Node " STR_FMT " status is now: NodeNotReady",
-				STR_ARG(n->metadata.name));
-	}
-	pthread_mutex_lock(&st->lock);
-	health_of(st, n->metadata.name)->pods_marked = !ready;
-	pthread_mutex_unlock(&st->lock);
-	return 0;
-}
-
 /* ---- zones ---- */
 static struct str zone_of(const struct core_v1_node *n, struct arena *a)
 {
@@ -277,9 +249,15 @@ static struct str zone_of(const struct core_v1_node *n, struct arena *a)
 struct zones {
 	size_t nodes, bad; /* of the zone asked for */
 	size_t total;
+	size_t others;  /* not beside this control plane */
 	bool any_ready; /* a node anywhere says so */
 	bool any_heard; /* and was heard of within half a grace period: what it says is true */
 };
+
+static bool is_own(const struct run *r, const struct core_v1_node *n)
+{
+	return r->config->own_node && str_eqz(n->metadata.name, r->config->own_node);
+}
 
 static struct zones count_zones(struct run *r, struct str zone)
 {
@@ -287,16 +265,19 @@ static struct zones count_zones(struct run *r, struct str zone)
 	struct state *st = r->state;
 	struct zones z = { .total = nodes.len };
 
+	OBJECT_EACH(const struct core_v1_node, n, nodes)
+		z.others += !is_own(r, n);
 	OBJECT_EACH(const struct core_v1_node, n, nodes) {
-		bool ready = has_status(n, "Ready", "True");
+		bool ready = has_status(n, "Ready", "True"),
+		     witness = ready && (z.others < 2 || !is_own(r, n));
 
-		if (ready && !z.any_heard) {
+		if (witness && !z.any_heard) {
 			pthread_mutex_lock(&st->lock);
 			uint64_t seen_ns = health_of(st, n->metadata.name)->seen_ns;
 			pthread_mutex_unlock(&st->lock);
 			z.any_heard = (mono(r) - seen_ns) / 1000000 < (uint64_t)grace_s(r, n) * 500;
 		}
-		z.any_ready |= ready;
+		z.any_ready |= witness;
 		if (!str_eq(zone_of(n, r->arena), zone))
 			continue;
 		z.nodes++;
@@ -321,6 +302,51 @@ static bool just_back(struct run *r, const struct core_v1_node *n)
 	if (since_ms < grace_ms)
 		requeue_within(r, grace_ms - since_ms + 1);
 	return since_ms < grace_ms;
+}
+
+/* Are we the ones who are cut off, or were until now? Two or more others, and none of them was heard of lately. Asked again soon. */
+static bool maybe_cut_off(struct run *r, const struct core_v1_node *n)
+{
+	struct zones z = count_zones(r, zone_of(n, r->arena));
+
+	if (!has_status(n, "Ready", "Unknown") || is_own(r, n) || z.others < 2)
+		return false;
+	if (z.any_heard)
+		return just_back(r, n);
+	requeue_within(r, z.any_ready ? DOUBT_MS : EVICT_EVERY_MS);
+	return true;
+}
+
+static int follow_readiness(struct run *r, const struct core_v1_node *n, struct err *err)
+{
+	struct state *st = r->state;
+
+	pthread_mutex_lock(&st->lock);
+	struct health *h = health_of(st, n->metadata.name);
+	bool ready = has_status(n, "Ready", "True"), marked = h->pods_marked,
+	     was_ready = h->was_ready;
+	pthread_mutex_unlock(&st->lock);
+
+	if (ready == !marked && ready == was_ready)
+		return 0;
+	if (!ready && maybe_cut_off(r, n))
+		return 0;
+	if (!ready) {
+		int ret = mark_pods(r, n, err);
+
+		if (ret)
+			return ret;
+		if (was_ready)
+			record_node(r, n->metadata.name, "Normal", "NodeNotReady",
+				"Node " STR_FMT " status is now: NodeNotReady",
+				STR_ARG(n->metadata.name));
+	}
+	pthread_mutex_lock(&st->lock);
+	h = health_of(st, n->metadata.name);
+	h->pods_marked = !ready;
+	h->was_ready = ready;
+	pthread_mutex_unlock(&st->lock);
+	return 0;
 }
 
 /* May this node's pods be evicted now? Asked for again later when not. */
