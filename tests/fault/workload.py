@@ -347,10 +347,10 @@ class Workload:
         return len(last) == 3 and set(last) <= names
 
     def silence(self, machine, since):
-        """(answers, misses, the longest time without an answer) since then."""
+        """(answers, when there was none, the longest time without one), in seconds since then."""
         seen = [(at, who) for at, who in self.answers(machine) if at >= since]
         good = [at for at, who in seen if who != "-"]
-        return len(good), len(seen) - len(good), max((b - a for a, b in zip(good, good[1:])), default=float("inf"))
+        return len(good), [round(at - since, 1) for at, who in seen if who == "-"], max((b - a for a, b in zip(good, good[1:])), default=float("inf"))
 
     # ---- the end ----
 
@@ -375,7 +375,8 @@ class Workload:
         assert set().union(*(x.names for x in creators)) <= told
         self.doubles.close()
         assert not self.doubles.found, self.doubles.found
-        answers, misses = (sum(x) for x in zip(*(self.silence(m, self.began)[:2] for m in self.c.machines)))
+        asked = [self.silence(m, self.began) for m in self.c.machines]
+        answers, misses = sum(a[0] for a in asked), sum(len(a[1]) for a in asked)
         return (f"{acknowledged} updates and {sum(len(x.names) for x in creators)} creates acknowledged, {unknown} and "
                 f"{sum(len(x.doubtful) for x in creators)} unanswered or refused; {len(seen[0])} events to each of 2 watchers; {self.doubles.looks} looks for "
                 f"doubles; the service answered {answers} times, {misses} not")
