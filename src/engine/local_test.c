@@ -333,6 +333,14 @@ static void test_sysctls(void **state)
 	sc.n_sysctls = 1;
 	assert_int_equal(engine->v->sandbox_run(engine, &sc, arena, &s, &err), -ENOENT);
 	assert_has(str_of(err.text), "net.ipv4.no_such_thing");
+	/* the machine's own are not within reach, nor those of a namespace that is shared with it */
+	__typeof__(*sc.sysctls) machine[] = { { "kernel.panic_on_oops", "1" } };
+	sc.sysctls = (void *)machine;
+	assert_int_equal(engine->v->sandbox_run(engine, &sc, arena, &s, &err), -EPERM);
+	sc.sysctls = (void *)list;
+	sc.host_network = true;
+	assert_int_equal(engine->v->sandbox_run(engine, &sc, arena, &s, &err), -EPERM);
+	assert_has(str_of(err.text), "net.ipv4.ip_unprivileged_port_start");
 }
 
 /* A neighbour's copy of the mounts does not keep a pod's network namespace alive. */

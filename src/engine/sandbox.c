@@ -73,6 +73,41 @@ struct making {
 	const struct engine_sandbox_config *c;
 };
 
+/* Is it the sandbox's own, or would it be the machine's? */
+static bool sysctl_is_inside(const struct sandbox *s, struct str name)
+{
+	static const char *const of_ipc[] = { "kernel?shm", "kernel?msg", "kernel?sem",
+		"fs?mqueue?" };
+
+	if (str_has_prefix(name, STR("net.")) || str_has_prefix(name, STR("net/")))
+		return !s->host_network;
+	for (size_t i = 0; i < ARRAY_LEN(of_ipc); i++) {
+		size_t k = 0;
+		while (k < name.len && of_ipc[i][k] &&
+			(of_ipc[i][k] == name.p[k] ||
+				(of_ipc[i][k] == '?' && memchr("./", name.p[k], 2))))
+			k++;
+		if (!of_ipc[i][k])
+			return !s->host_ipc;
+	}
+	return false;
+}
+
+static int set_sysctls(const struct making *m, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < m->c->n_sysctls && r == 0; i++) {
+		const char *name = m->c->sysctls[i].name;
+		r = sysctl_is_inside(m->s, str_of(name))
+			? sysctl_set(name, m->c->sysctls[i].value, err)
+			: err_set(err, -EPERM,
+				  "sysctl %s is the machine's, not of a namespace that the pod has for itself",
+				  name);
+	}
+	return r;
+}
+
 /* On the thread that just got the new namespaces. */
 static int inside(void *arg, struct err *err)
 {
@@ -85,9 +120,7 @@ static int inside(void *arg, struct err *err)
 				err, -errno, "cannot set the hostname \"%s\"", m->s->hostname);
 		r = network_attach(m->l, m->s, err);
 	}
-	for (size_t i = 0; i < m->c->n_sysctls && r == 0; i++)
-		r = sysctl_set(m->c->sysctls[i].name, m->c->sysctls[i].value, err);
-	return r;
+	return r < 0 ? r : set_sysctls(m, err);
 }
 
 static int make_namespaces(struct making *m, struct err *err)

@@ -1,68 +1,9 @@
-/* What the scheduler promised is checked again where it counts: pods, resources, node selector and affinity, host ports, taints that forbid running.
- * Reasons and messages are upstream's (lifecycle admission of the kubelet). A static pod is let in whatever it asks. */
+/* What the scheduler promised is checked again where it counts: pods, resources, node selector and affinity, host ports, taints that forbid running;
+ * and what only the node can say: is it under pressure, and does a sysctl stay inside the pod. Reasons and messages are upstream's (lifecycle
+ * admission of the kubelet). A static pod is let in whatever it asks. */
 #include "gen/types.h"
 #include "kubelet/internal.h"
-
-static bool in_list(const struct str_list *l, struct str v)
-{
-	return str_list_has(l, v);
-}
-
-static bool number_cmp(struct str a, const struct str_list *l, bool greater)
-{
-	int64_t x, y;
-
-	if (l->len != 1 || str_to_i64(a, &x) || str_to_i64(l->items[0], &y))
-		return false;
-	return greater ? x > y : x < y;
-}
-
-static bool requirement(const struct core_v1_node_selector_requirement *r, struct str value)
-{
-	bool there = value.p != NULL;
-
-	if (str_eqz(r->operator, "In"))
-		return there && in_list(&r->values, value);
-	if (str_eqz(r->operator, "NotIn"))
-		return !there || !in_list(&r->values, value);
-	if (str_eqz(r->operator, "Exists"))
-		return there;
-	if (str_eqz(r->operator, "DoesNotExist"))
-		return !there;
-	return there && number_cmp(value, &r->values, str_eqz(r->operator, "Gt"));
-}
-
-static bool term_matches(const struct core_v1_node_selector_term *t, const struct core_v1_node *n)
-{
-	if (!t->match_expressions.len && !t->match_fields.len)
-		return false;
-	LIST_EACH(r, &t->match_expressions)
-		if (!requirement(r, str_map_get(&n->metadata.labels, r->key)))
-			return false;
-	LIST_EACH(r, &t->match_fields)
-		if (!str_eqz(r->key, "metadata.name") || !requirement(r, n->metadata.name))
-			return false;
-	return true;
-}
-
-static bool affinity_matches(const struct core_v1_pod *pod, const struct core_v1_node *n)
-{
-	LIST_EACH(p, &pod->spec.node_selector)
-		if (!str_eq(str_map_get(&n->metadata.labels, p->key), p->value) ||
-			!str_map_has(&n->metadata.labels, p->key))
-			return false;
-	if (!pod->spec.affinity || !pod->spec.affinity->node_affinity)
-		return true;
-	const struct core_v1_node_selector *sel =
-		pod->spec.affinity->node_affinity
-			->required_during_scheduling_ignored_during_execution;
-	if (!sel)
-		return true;
-	LIST_EACH(t, &sel->node_selector_terms)
-		if (term_matches(t, n))
-			return true;
-	return false;
-}
+#include "model/placement.h"
 
 static bool same_port(
 	const struct core_v1_container_port *a, const struct core_v1_container_port *b)
@@ -120,6 +61,88 @@ static bool machine_fits(const struct core_v1_pod *pod, char **reason, char **me
 	return true;
 }
 
+/* ---- sysctls: those that a pod has for itself and that do no harm to others. Source: the task page on sysctls in a cluster ---- */
+
+static const struct {
+	const char *name;
+	bool ipc; /* else of the network namespace */
+} safe_sysctls[] = {
+	{ "kernel.shm_rmid_forced", true },
+	{ "net.ipv4.ip_local_port_range", false },
+	{ "net.ipv4.tcp_syncookies", false },
+	{ "net.ipv4.ping_group_range", false },
+	{ "net.ipv4.ip_unprivileged_port_start", false },
+	{ "net.ipv4.ip_local_reserved_ports", false },
+	{ "net.ipv4.tcp_keepalive_time", false },
+	{ "net.ipv4.tcp_fin_timeout", false },
+	{ "net.ipv4.tcp_keepalive_intvl", false },
+	{ "net.ipv4.tcp_keepalive_probes", false },
+	{ "net.ipv4.tcp_rmem", false },
+	{ "net.ipv4.tcp_wmem", false },
+};
+
+/* a/b.c is a.b/c */
+static struct str sysctl_name(struct str name, struct arena *a)
+{
+	struct str r = arena_str(a, name);
+	char *p = (char *)r.p;
+	bool slashes = p[strcspn(p, "./")] == '/';
+
+	for (size_t i = 0; slashes && i < r.len; i++)
+		p[i] = p[i] == '/' ? '.' : p[i] == '.' ? '/' : p[i];
+	return r;
+}
+
+static bool sysctls_fit(struct sync *s, char **reason, char **message)
+{
+	const struct core_v1_pod_spec *spec = &s->pod->spec;
+
+	if (!spec->security_context)
+		return true;
+	LIST_EACH(c, &spec->security_context->sysctls) {
+		struct str name = sysctl_name(c->name, s->a);
+		size_t i = 0;
+		while (i < ARRAY_LEN(safe_sysctls) && !str_eqz(name, safe_sysctls[i].name))
+			i++;
+		if (i == ARRAY_LEN(safe_sysctls))
+			return refuse(reason, message, "SysctlForbidden",
+				xasprintf("forbidden sysctl: \"" STR_FMT "\" not allowlisted",
+					STR_ARG(name)));
+		if (safe_sysctls[i].ipc ? spec->host_ipc : spec->host_network)
+			return refuse(reason, message, "SysctlForbidden",
+				xasprintf("forbidden sysctl: \"" STR_FMT
+					  "\" not allowed with host %s enabled",
+					STR_ARG(name), safe_sysctls[i].ipc ? "IPC" : "Net"));
+	}
+	return true;
+}
+
+/* ---- pressure: who could make it worse stays out ---- */
+
+static bool pressure_allows(struct sync *s, char **reason, char **message)
+{
+	static const char *const words[N_PRESSURES] = { "MemoryPressure", "DiskPressure",
+		"PIDPressure" };
+	const struct core_v1_taint memory = { .key = STR("node.kubernetes.io/memory-pressure"),
+		.effect = STR("NoSchedule") };
+	CLEAN_BUF struct buf b = { 0 };
+	bool only_memory = true, fits = kubelet_pod_qos(s->pod) != QOS_BEST_EFFORT;
+
+	for (int i = 0; i < N_PRESSURES; i++)
+		if (evictor_pressure(s->k, i)) {
+			buf_addf(&b, "%s%s", b.len ? " " : "", words[i]);
+			only_memory &= i == PRESSURE_MEMORY;
+		}
+	LIST_EACH(t, &s->pod->spec.tolerations)
+		fits |= toleration_tolerates(t, &memory);
+	if (!b.len || (only_memory && fits) || s->pod->spec.priority.value >= 2000000000)
+		return true;
+	return refuse(reason, message, "Evicted",
+		xasprintf("The node had condition: [" STR_FMT "]. ", STR_ARG(buf_str(&b))));
+}
+
+/* ---- room ---- */
+
 /* Is there room beside the pods that run? `others` and their number are given. */
 static bool resources_fit(
 	struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
@@ -173,9 +196,12 @@ static struct pod_object **living_pods(struct sync *s, size_t *ret_n)
 static bool check(
 	struct sync *s, struct pod_object **others, size_t n, char **reason, char **message)
 {
+	static const char *const no_execute[] = { "NoExecute", NULL };
 	struct cached *node;
 	bool ok = true;
 
+	if (!pressure_allows(s, reason, message) || !sysctls_fit(s, reason, message))
+		return false;
 	if (n >= (size_t)s->k->c.max_pods)
 		return refuse(reason, message, "OutOfpods",
 			xasprintf(
@@ -191,7 +217,13 @@ static bool check(
 					"the requested pod ports"));
 	if (s->w->is_static || !(node = node_cached(s->k)))
 		return true;
-	if (!affinity_matches(s->pod, node->obj))
+	const struct core_v1_node *here = node->obj;
+	if (taints_untolerated(&here->spec.taints, &s->pod->spec.tolerations, no_execute))
+		ok = refuse(reason, message, "TaintToleration",
+			xstrdup("Predicate TaintToleration failed: node(s) had taints that the pod "
+				"didn't tolerate"));
+	else if (!pod_node_affinity_matches(
+			 &s->pod->spec, &here->metadata.labels, here->metadata.name))
 		ok = refuse(reason, message, "NodeAffinity",
 			xstrdup("Predicate NodeAffinity failed: node(s) didn't match Pod's node "
 				"affinity/selector"));

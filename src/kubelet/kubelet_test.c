@@ -499,6 +499,46 @@ static void test_admission(void **state)
 	assert_string_equal(test_text(&v, "status.reason"), "NodePorts");
 }
 
+/* The node's own settings are no pod's to change. */
+static void test_sysctls(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *name, *host, *word;
+	} rows[] = {
+		{ "kernel.core_pattern", "", "\"kernel.core_pattern\" not allowlisted" },
+		{ "kernel/core_pattern", "", "\"kernel.core_pattern\" not allowlisted" },
+		{ "vm.panic_on_oom", "", "not allowlisted" },
+		{ "net.ipv4.ip_forward", "", "not allowlisted" },
+		{ "net.ipv4.tcp_syncookies", ",\"hostNetwork\":true",
+			"\"net.ipv4.tcp_syncookies\" not allowed with host Net enabled" },
+		{ "kernel.shm_rmid_forced", ",\"hostIPC\":true",
+			"not allowed with host IPC enabled" },
+	};
+	char name[8], path[80];
+
+	start_kubelet(f, true);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		snprintf(name, sizeof(name), "p%zu", i);
+		snprintf(path, sizeof(path), POD "%s", name);
+		test_put(&f->api, path,
+			pod_json(f, name,
+				arena_fmt(f->a,
+					",\"securityContext\":{\"sysctls\":[{\"name\":\"%s\",\"value\":\"1\"}]}%s",
+					rows[i].name, rows[i].host)
+					.p,
+				C1, ""));
+		struct value v = test_await(&f->api, path, is_phase, "Failed", f->a, "Failed");
+		assert_string_equal(test_text(&v, "status.reason"), "SysctlForbidden");
+		if (!strstr(test_text(&v, "status.message"), rows[i].word))
+			fail_msg("%s: %s", rows[i].name, test_text(&v, "status.message"));
+	}
+	run_pod(f, "q",
+		pod_json(f, "q",
+			",\"securityContext\":{\"sysctls\":[{\"name\":\"net/ipv4/tcp_syncookies\",\"value\":\"1\"}]}",
+			C1, ""));
+}
+
 static void test_deadline(void **state)
 {
 	struct fixture *f = *state;
@@ -726,6 +766,7 @@ int main(int argc, char **argv)
 		T(test_restart_of_the_kubelet),
 		T(test_lost_sandbox),
 		T(test_admission),
+		T(test_sysctls),
 		T(test_deadline),
 		T(test_static_pod),
 		T(test_static_pod_alone),
