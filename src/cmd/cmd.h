@@ -29,7 +29,8 @@ struct options {
 	const char *cni_conf_dir, *cni_bin_dir;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every;
-	bool no_agent;
+	bool no_agent, replace;
+	int64_t revision_jump;
 	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port, certificate_life;
 	const char *args[16]; /* what is no flag */
 	size_t n_args;
@@ -38,7 +39,7 @@ struct options {
 	int listen_port;
 };
 /* Flags that a command takes, as bits of the table's rows. */
-enum option_set { OPT_SERVER = 1, OPT_AGENT = 2, OPT_CLIENT = 4, OPT_STORE = 8 };
+enum option_set { OPT_SERVER = 1, OPT_AGENT = 2, OPT_CLIENT = 4, OPT_STORE = 8, OPT_SNAPSHOT = 16 };
 /* Prints the mistake, with the remedy, and returns -EINVAL; > 0 after --help was answered. Texts stay valid for the process' life. */
 int options_parse(struct options *o, enum option_set set, int argc, char **argv);
 /* Fills in what depends on the machine: node name and address, the default kubeconfig, the folder of static pods. */

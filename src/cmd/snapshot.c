@@ -1,13 +1,10 @@
 /* `skiff snapshot save FILE|- | restore FILE | inspect FILE | verify FILE`: everything that a cluster is, in one file: a tar archive of the store's objects at one
  * revision (store.jsonl), the keys and certificates (pki/…), and manifest.json with the SHA-256 of each, last.
  *
- * Saving asks the running server and disturbs nobody. Restoring makes a new data directory: the objects are written anew with revisions that begin
- * REVISION_JUMP after the saved one, so that nothing that a client remembers from after the snapshot is taken for current. */
+ * Saving asks the running server and disturbs nobody. Restoring is restore.c's. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
-#include <pthread.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -17,7 +14,6 @@
 #include "cmd/snapshot.h"
 #include "codec/codec.h"
 
-#define REVISION_JUMP 1000000
 #define BLOCK 512
 #define FILE_MAX ((size_t)4 << 30)
 #define FORMAT 1
@@ -326,25 +322,12 @@ static int save(const struct options *o, struct err *err)
 
 /* ---- reading ---- */
 
-struct entry {
-	struct str name, bytes;
-};
-struct contents {
-	struct buf file;
-	struct arena *a;
-	struct {
-		struct entry *items;
-		size_t len;
-	} entries;
-	struct value manifest;
-};
-
 static int bad_file(const char *path, struct err *err, const char *what)
 {
 	return err_set(err, -EBADMSG, "%s is damaged or no snapshot: %s", path, what);
 }
 
-static int split_entries(struct contents *c, const char *path, struct err *err)
+static int split_entries(struct snapshot_contents *c, const char *path, struct err *err)
 {
 	struct str rest = buf_str(&c->file);
 
@@ -354,15 +337,16 @@ static int split_entries(struct contents *c, const char *path, struct err *err)
 
 		if (memcmp(rest.p + 257, "ustar", 5) || rest.len - BLOCK < padded)
 			return bad_file(path, err, "it ends early");
-		*LIST_ADD(c->a, &c->entries) =
-			(struct entry){ arena_str(c->a, str_n(rest.p, strnlen(rest.p, 100))),
-				str_n(rest.p + BLOCK, size) };
+		*LIST_ADD(c->a, &c->entries) = (struct snapshot_entry){
+			arena_str(c->a, str_n(rest.p, strnlen(rest.p, 100))),
+			str_n(rest.p + BLOCK, size)
+		};
 		rest = str_from(rest, BLOCK + padded);
 	}
 	return c->entries.len ? 0 : bad_file(path, err, "there is nothing in it");
 }
 
-static const struct entry *find_entry(const struct contents *c, struct str name)
+const struct snapshot_entry *snapshot_find(const struct snapshot_contents *c, struct str name)
 {
 	for (size_t i = 0; i < c->entries.len; i++)
 		if (str_eq(c->entries.items[i].name, name))
@@ -370,12 +354,13 @@ static const struct entry *find_entry(const struct contents *c, struct str name)
 	return NULL;
 }
 
-static int check_entry(
-	const struct contents *c, const struct value *row, const char *path, struct err *err)
+static int check_entry(const struct snapshot_contents *c, const struct value *row, const char *path,
+	struct err *err)
 {
 	const struct value *name = value_get(row, STR("name")),
 			   *sum = value_get(row, STR("sha256"));
-	const struct entry *e = name && name->kind == VALUE_TEXT ? find_entry(c, name->text) : NULL;
+	const struct snapshot_entry *e =
+		name && name->kind == VALUE_TEXT ? snapshot_find(c, name->text) : NULL;
 	CLEAN_BUF struct buf hex = { 0 };
 	uint8_t digest[32];
 
@@ -390,19 +375,19 @@ static int check_entry(
 	return 0;
 }
 
-static int load(const char *path, struct contents *c, struct err *err)
+int snapshot_load(const char *path, struct snapshot_contents *c, struct err *err)
 {
-	const struct entry *m;
+	const struct snapshot_entry *m;
 	const struct value *files, *format;
 	int r;
 
-	*c = (struct contents){ .a = arena_new(0) };
+	*c = (struct snapshot_contents){ .a = arena_new(0) };
 	r = file_read(path, FILE_MAX, &c->file, err);
 	if (r == 0)
 		r = split_entries(c, path, err);
 	if (r < 0)
 		return r;
-	m = find_entry(c, STR("manifest.json"));
+	m = snapshot_find(c, STR("manifest.json"));
 	if (!m || json_parse(m->bytes, c->a, &c->manifest, err) < 0)
 		return bad_file(path, err, "it has no manifest");
 	format = value_get(&c->manifest, STR("format"));
@@ -416,10 +401,10 @@ static int load(const char *path, struct contents *c, struct err *err)
 		if (r < 0)
 			return r;
 	}
-	return find_entry(c, STR("store.jsonl")) ? 0 : bad_file(path, err, "it has no store");
+	return snapshot_find(c, STR("store.jsonl")) ? 0 : bad_file(path, err, "it has no store");
 }
 
-static void unload(struct contents *c)
+void snapshot_unload(struct snapshot_contents *c)
 {
 	buf_deinit(&c->file);
 	arena_free(c->a);
@@ -427,224 +412,30 @@ static void unload(struct contents *c)
 
 static int verify(const struct options *o, struct err *err)
 {
-	struct contents c;
-	int r = load(o->args[1], &c, err);
+	struct snapshot_contents c;
+	int r = snapshot_load(o->args[1], &c, err);
 
 	if (r == 0)
 		printf("%s is whole: %zu files\n", o->args[1], c.entries.len);
-	unload(&c);
+	snapshot_unload(&c);
 	return r;
 }
 
 static int inspect(const struct options *o, struct err *err)
 {
-	struct contents c;
-	int r = load(o->args[1], &c, err);
+	struct snapshot_contents c;
+	int r = snapshot_load(o->args[1], &c, err);
 
 	if (r == 0)
-		printf(STR_FMT, STR_ARG(find_entry(&c, STR("manifest.json"))->bytes));
-	unload(&c);
-	return r;
-}
-
-/* ---- restore ---- */
-
-static void add_pairs(
-	struct arena *a, const struct value *v, struct object_pair **ret, size_t *ret_n)
-{
-	*ret_n = v && v->kind == VALUE_OBJECT ? v->object.len : 0;
-	*ret = *ret_n ? arena_alloc(a, *ret_n * sizeof(**ret)) : NULL;
-	for (size_t i = 0; i < *ret_n; i++)
-		(*ret)[i] = (struct object_pair){ v->object.members[i].key,
-			v->object.members[i].value.text };
-}
-
-/* The object's own text stands behind its member, up to the line's last brace: it is kept to the byte, but for its revision. */
-static int restore_line(struct store *s, struct str line, struct arena *a, struct err *err)
-{
-	static const struct str mark = { ",\"object\":", 10 };
-	ssize_t at = str_find_str(line, mark), where;
-	struct object_pair *labels, *fields;
-	struct store_op op = { .verb = STORE_CREATE };
-	struct value head;
-	struct str json, old;
-	int r;
-
-	if (at < 0)
-		return err_set(err, -EBADMSG, "a line of the store has no object");
-	CLEAN_BUF struct buf front = { 0 };
-
-	buf_add_str(&front, str_n(line.p, (size_t)at));
-	buf_addc(&front, '}');
-	json = str_n(line.p + at + mark.len, line.len - (size_t)at - mark.len - 1);
-	r = json_parse(buf_str(&front), a, &head, err);
-	if (r < 0)
-		return r;
-	const struct value *key = value_get(&head, STR("key")),
-			   *revision = value_get(&head, STR("revision"));
-
-	if (!key || key->kind != VALUE_TEXT || !revision || revision->kind != VALUE_INT)
-		return err_set(err, -EBADMSG, "a line of the store has no key or revision");
-	old = arena_fmt(a, "\"resourceVersion\":\"%lld\"", (long long)revision->integer);
-	where = str_find_str(json, old);
-	if (where < 0)
-		return err_set(err, -EBADMSG, "object " STR_FMT " does not carry its revision",
-			STR_ARG(key->text));
-	op.key = key->text;
-	op.json_head = str_n(json.p, (size_t)where + strlen("\"resourceVersion\":\""));
-	op.json_tail = str_from(json, (size_t)where + old.len - 1);
-	add_pairs(a, value_get(&head, STR("labels")), &labels, &op.n_labels);
-	add_pairs(a, value_get(&head, STR("fields")), &fields, &op.n_fields);
-	op.labels = labels;
-	op.fields = fields;
-	r = store_write(s, &op, NULL);
-	return r ? err_set(err, -EIO, "object " STR_FMT " could not be written (%d)",
-			   STR_ARG(key->text), r)
-		 : 0;
-}
-
-/* As many writers as make a good group commit. */
-#define WRITERS 16
-struct restore_job {
-	struct store *s;
-	pthread_mutex_t lock;
-	struct str rest;
-	size_t written;
-	int result;
-	struct err err;
-};
-
-static void *restore_worker(void *arg)
-{
-	struct restore_job *j = arg;
-
-	for (;;) {
-		CLEAN_ARENA struct arena *a = arena_new(0);
-		struct err err = { 0 };
-		struct str line;
-		int r;
-
-		pthread_mutex_lock(&j->lock);
-		bool more = j->rest.len && j->result == 0;
-
-		if (more)
-			str_cut(j->rest, '\n', &line, &j->rest);
-		pthread_mutex_unlock(&j->lock);
-		if (!more)
-			return NULL;
-		if (!str_has_prefix(line, STR("{\"key\":")))
-			continue;
-		r = restore_line(j->s, line, a, &err);
-		pthread_mutex_lock(&j->lock);
-		if (r < 0 && j->result == 0) {
-			j->result = r;
-			j->err = err;
-		}
-		j->written += r == 0;
-		pthread_mutex_unlock(&j->lock);
-	}
-}
-
-static int restore_store(const struct contents *c, const char *path, size_t *ret_n, struct err *err)
-{
-	const struct value *revision = value_get(&c->manifest, STR("revision"));
-	struct store_config sc = { .backend = "sqlite", .path = path };
-	struct restore_job j = { .lock = PTHREAD_MUTEX_INITIALIZER,
-		.rest = find_entry(c, STR("store.jsonl"))->bytes };
-	pthread_t threads[WRITERS];
-	int r;
-
-	if (!revision || revision->kind != VALUE_INT)
-		return err_set(err, -EBADMSG, "the manifest has no revision");
-	sc.first_revision = (uint64_t)revision->integer + REVISION_JUMP;
-	r = store_open(&sc, &j.s, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < WRITERS; i++)
-		if (thread_start(&threads[i], "restore", restore_worker, &j) < 0)
-			abort();
-	for (size_t i = 0; i < WRITERS; i++)
-		pthread_join(threads[i], NULL);
-	store_close(j.s);
-	*ret_n = j.written;
-	if (j.result < 0)
-		*err = j.err;
-	return j.result;
-}
-
-static int give_to(const char *dir, const char *user)
-{
-	struct passwd *pw = getuid() == 0 ? getpwnam(user) : NULL;
-	DIR *d = opendir(dir);
-	struct dirent *e;
-	int r = 0;
-
-	if (pw && chown(dir, pw->pw_uid, pw->pw_gid) < 0)
-		r = -errno;
-	while (pw && d && (e = readdir(d)))
-		if (e->d_name[0] != '.' &&
-			fchownat(dirfd(d), e->d_name, pw->pw_uid, pw->pw_gid, AT_SYMLINK_NOFOLLOW) <
-				0)
-			r = -errno;
-	if (d)
-		closedir(d);
-	return r;
-}
-
-static int restore_files(const struct contents *c, const char *data_dir, struct err *err)
-{
-	for (size_t i = 0; i < c->entries.len; i++) {
-		const struct entry *e = &c->entries.items[i];
-		CLEAN_FREE char *path = xasprintf("%s/" STR_FMT, data_dir, STR_ARG(e->name));
-		int r;
-
-		if (!str_has_prefix(e->name, STR("pki/")) ||
-			str_find(str_from(e->name, 4), '/') >= 0)
-			continue;
-		r = file_write_atomic(path, e->bytes,
-			str_has_suffix(e->name, STR(".key")) ? 0600 : 0644, true, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int restore(const struct options *o, struct err *err)
-{
-	CLEAN_FREE char *store = xasprintf("%s/store", o->data_dir),
-			*pki = xasprintf("%s/pki", o->data_dir),
-			*db = xasprintf("%s/skiff.db", store);
-	struct contents c;
-	size_t n = 0;
-	int r;
-
-	if (access(store, F_OK) == 0)
-		return err_set(err, -EEXIST,
-			"%s holds a cluster already: restore into an empty data directory",
-			o->data_dir);
-	r = load(o->args[1], &c, err);
-	if (r == 0)
-		r = dir_make(store, 0700, err);
-	if (r == 0)
-		r = dir_make(pki, 0750, err);
-	if (r == 0)
-		r = restore_store(&c, db, &n, err);
-	if (r == 0)
-		r = restore_files(&c, o->data_dir, err);
-	if (r == 0 &&
-		(give_to(store, o->user ? o->user : "skiff") < 0 ||
-			give_to(pki, o->user ? o->user : "skiff") < 0))
-		r = err_set(err, -EPERM, "cannot give %s to the control plane's user", o->data_dir);
-	unload(&c);
-	if (r == 0)
-		printf("restored %zu objects into %s\n", n, o->data_dir);
+		printf(STR_FMT, STR_ARG(snapshot_find(&c, STR("manifest.json"))->bytes));
+	snapshot_unload(&c);
 	return r;
 }
 
 /* clang-format off */
 static const struct { const char *name; int (*run)(const struct options *o, struct err *err); } verbs[] = {
 	{ "save",    save },
-	{ "restore", restore },
+	{ "restore", snapshot_restore },
 	{ "inspect", inspect },
 	{ "verify",  verify },
 };
@@ -654,14 +445,14 @@ int cmd_snapshot(int argc, char **argv)
 {
 	struct options o;
 	struct err err = { 0 };
-	int r = options_parse(&o, OPT_CLIENT, argc, argv);
+	int r = options_parse(&o, OPT_SNAPSHOT, argc, argv);
 
 	if (r)
 		return r > 0 ? 0 : 2;
 	for (size_t i = 0; o.n_args == 2 && i < ARRAY_LEN(verbs); i++)
 		if (!strcmp(o.args[0], verbs[i].name))
 			return verbs[i].run(&o, &err) < 0 ? cmd_fail("snapshot", &err, 1) : 0;
-	fputs("usage: skiff snapshot save FILE|- | restore FILE [--data-dir DIR] | inspect FILE | verify FILE\n",
+	fputs("usage: skiff snapshot save FILE|- | restore FILE [--data-dir DIR] [--store etcd=URL,… [--replace]] | inspect FILE | verify FILE\n",
 		stderr);
 	return 2;
 }

@@ -208,8 +208,7 @@ void etcd_close(struct etcd *e)
 
 /* ---- reading everything ---- */
 
-/* The first key after all that begin with prefix; "" is none: it ends in 0xff alone. */
-static struct str prefix_end(struct arena *a, struct str prefix)
+struct str etcd_prefix_end(struct arena *a, struct str prefix)
 {
 	struct str end = arena_str(a, prefix);
 	while (end.len && (unsigned char)end.p[end.len - 1] == 0xff)
@@ -244,7 +243,7 @@ static int read_all(struct etcd *e, int64_t revision, store_remote_each_fn each,
 		struct etcd_v3_range_response *resp;
 		arena_reset(a);
 		struct etcd_v3_range_request req = { .key = buf_str(&from),
-			.range_end = prefix_end(a, STR(ETCD_PREFIX)),
+			.range_end = etcd_prefix_end(a, STR(ETCD_PREFIX)),
 			.limit = PAGE,
 			.revision = revision };
 		int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req,
@@ -298,7 +297,7 @@ static int count(
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct etcd_v3_range_request req = {
-		.key = prefix, .range_end = prefix_end(a, prefix), .count_only = true
+		.key = prefix, .range_end = etcd_prefix_end(a, prefix), .count_only = true
 	};
 	struct etcd_v3_range_response *resp;
 	int r = etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &req,

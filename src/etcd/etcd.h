@@ -35,4 +35,10 @@ int etcd_put(struct etcd *e, struct str key, struct str value, int64_t ttl_s, st
 int etcd_count(struct etcd *e, struct str prefix, uint64_t *ret, struct err *err);
 int etcd_revision(struct etcd *e, uint64_t *ret, struct err *err); /* the newest */
 
+/* ---- what restoring needs (restore.c); no server may run ---- */
+int etcd_clear(
+	struct etcd *e, struct str prefix, struct err *err); /* deletes all keys that begin so */
+/* Writes until etcd is at this revision, some 10,000 a second, and has it forget all before: a cursor or a cache of before finds nothing to go on with. */
+int etcd_advance(struct etcd *e, uint64_t revision, struct err *err);
+
 #endif

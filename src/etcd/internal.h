@@ -4,6 +4,7 @@
  *   remote.c    writes, the question for the newest revision, the watch
  *   lease.c     leases that keys with an end are put under
  *   compact.c   forgetting old revisions
+ *   restore.c   what restoring needs
  *
  * Answers arrive on the gRPC client's thread. */
 #ifndef SKIFF_ETCD_INTERNAL_H
@@ -71,6 +72,8 @@ int etcd_call(struct etcd *e, const char *path, const struct type *req_type, con
 bool etcd_header_fits(const struct etcd *e, const struct etcd_v3_response_header *h);
 /* etcd's words for failures. */
 bool etcd_no_leader(struct str text);
+/* The first key after all that begin with prefix; "" is none: it ends in 0xff alone. */
+struct str etcd_prefix_end(struct arena *a, struct str prefix);
 
 /* A transaction on its way. */
 struct txn {

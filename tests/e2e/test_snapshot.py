@@ -6,7 +6,10 @@ import os
 import pytest
 
 from api import Api
+from cluster import Wire
+from etcd import Etcd
 from machine import SKIFF, Machine, eventually
+from test_etcd import need
 
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -78,8 +81,13 @@ def test_damage_is_told(machine):
         r = snapshot(machine, verb, file, check=False)
         assert r.returncode == 1 and "damaged" in r.stderr and file in r.stderr
     os.truncate(file, 5000)
-    r = snapshot(machine, "verify", file, check=False)
-    assert r.returncode == 1 and "damaged" in r.stderr
+    for verb in ("verify", "restore"):
+        r = snapshot(machine, verb, file, check=False)
+        assert r.returncode == 1 and "damaged" in r.stderr
+    snapshot(machine, "save", file)
+    r = snapshot(machine, "restore", file, check=False)
+    assert r.returncode == 1 and "a server uses" in r.stderr
+    machine.stop()
     r = snapshot(machine, "restore", file, check=False)
     assert r.returncode == 1 and "empty data directory" in r.stderr
 
@@ -106,3 +114,80 @@ def test_schedule(machine):
     eventually(lambda: first not in files(), 20, "the first one's removal")
     assert len(files()) == 5
     assert "is whole" in snapshot(machine, "verify", f"{folder}/{files()[0]}").stdout
+
+
+@pytest.fixture
+def things():
+    made = []
+    yield made
+    for t in reversed(made):
+        t.close()
+
+
+def test_restore_into_etcd(machine, things):
+    need("3.6")
+    machine.start("--no-agent", "--snapshot-every", "0s")
+    machine.kubectl("create", "deployment", "web", "--image=none", "--replicas=2")
+    machine.kubectl("create", "namespace", "team")
+    eventually(lambda: len(machine.get("pods", "-l", "app=web")["items"]) == 2, 20, "the deployment's pods")
+    api = Api(machine)
+    for i in range(30):
+        api.post(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"c-{i}", "labels": {"n": str(i % 5)}},
+                              "data": {"text": f'{i} "quoted" \u00e9\n', "resourceVersion": "1"}})
+    file = f"{machine.dir}/cluster.tar"
+    snapshot(machine, "save", file)
+    kinds = ("configmaps", "deployments", "replicasets", "pods", "secrets", "services", "namespaces", "serviceaccounts", "clusterroles")
+
+    def everything(m):
+        items = [o for kind in kinds for o in m.get(kind, "-A")["items"]]
+        return {o["metadata"]["uid"]: o for o in items if o["metadata"]["name"] != "kube-root-ca.crt" and not o["metadata"]["name"].startswith("bootstrap-token")}
+
+    before = everything(machine)
+    for i in range(40):
+        late = int(api.post(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"late-{i}"}}).json["metadata"]["resourceVersion"])
+    api.close()
+    machine.stop()
+
+    wire = Wire()
+    things.append(wire)
+    etcd = Etcd("3.6", 1, wire)
+    things.append(etcd)
+    m = Machine("m0", "192.0.2.10", wire)
+    things.append(m)
+    m.run("mkdir", "-p", m.data)
+
+    def restore(*flags, check=True):
+        return m.run(SKIFF, "snapshot", "restore", file, "--data-dir", m.data, "--revision-jump", "3000", *etcd.flags(), *flags, check=check)
+
+    assert "read back and compared" in restore().stdout
+    assert len(etcd.keys()) > 100
+    m.start("--no-agent", *etcd.flags())
+    restored = everything(m)
+    assert restored.keys() == before.keys()
+    first = min(int(o["metadata"].pop("resourceVersion")) for o in restored.values())
+    assert first > late + 1000, "further on than anything that a client may remember"
+    for uid, o in restored.items():
+        before[uid]["metadata"].pop("resourceVersion")
+        assert o == before[uid]
+    api = Api(m)
+    for old in (int(late), int(late) - 60, 1):
+        r = api.get(f"{CONFIGMAPS}?watch=1&resourceVersion={old}&timeoutSeconds=1")
+        assert r.status == 410 or r.json["object"]["code"] == 410, f"a watch from {old}: {r}"
+    m.kubectl("delete", "deployment", "web")  # what was restored is alive
+    eventually(lambda: not m.get("pods", "-l", "app=web")["items"], 20, "the pods' end")
+    now = api.post(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extra"}}).json["metadata"]["resourceVersion"]
+    api.close()
+
+    # again, over what is there
+    assert "a server uses" in restore("--replace", check=False).stderr
+    m.stop()
+    r = restore(check=False)
+    assert r.returncode == 1 and "objects already" in r.stderr and "--replace" in r.stderr
+    assert etcd.keys("/registry/configmaps/default/extra"), "a refusal changes nothing"
+    assert "read back and compared" in restore("--replace").stdout
+    m.start("--no-agent", *etcd.flags())
+    assert everything(m).keys() == before.keys(), "neither more nor less"
+    api = Api(m)
+    r = api.get(f"{CONFIGMAPS}?watch=1&resourceVersion={now}&timeoutSeconds=1")
+    assert r.status == 410 or r.json["object"]["code"] == 410, r
+    api.close()
