@@ -122,6 +122,44 @@ const char *valid_ip(struct str s)
 	return "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 }
 
+/* Addresses by which traffic would end at the machine that carries it, or at what answers only there (a cloud's metadata). */
+const char *special_ip(struct str s)
+{
+	static const char *const
+		loopback = "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+		*const unspecified = "may not be unspecified (0.0.0.0 or ::)",
+		*const local = "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+		*const multicast =
+			"may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+	char z[INET6_ADDRSTRLEN];
+	struct in6_addr in;
+	uint32_t v4 = 0;
+	bool is_v4 = parse_ipv4(s, &v4);
+
+	if (!is_v4) {
+		if (s.len >= sizeof(z))
+			return NULL;
+		memcpy(z, s.p ? s.p : "", s.len);
+		z[s.len] = '\0';
+		if (inet_pton(AF_INET6, z, &in) != 1)
+			return NULL;
+		is_v4 = IN6_IS_ADDR_V4MAPPED(&in);
+		memcpy(&v4, in.s6_addr + 12, sizeof(v4));
+		v4 = ntohl(v4);
+	}
+	if (is_v4)
+		return v4 >> 24 == 127        ? loopback
+			: v4 == 0             ? unspecified
+			: v4 >> 16 == 0xa9fe  ? local
+			: v4 >> 8 == 0xe00000 ? multicast
+					      : NULL;
+	return IN6_IS_ADDR_LOOPBACK(&in)        ? loopback
+		: IN6_IS_ADDR_UNSPECIFIED(&in)  ? unspecified
+		: IN6_IS_ADDR_LINKLOCAL(&in)    ? local
+		: IN6_IS_ADDR_MC_LINKLOCAL(&in) ? multicast
+						: NULL;
+}
+
 bool text_among(struct str s, const char *const *values)
 {
 	for (; *values; values++)

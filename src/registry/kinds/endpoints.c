@@ -12,18 +12,10 @@ static void check_addresses(const struct core_v1_endpoint_address_items *list, c
 	LIST_EACH(a, list) {
 		const struct at *here = AT_I(at, name, i++);
 		const char *bad = valid_ip(a->ip);
-		uint32_t v4;
 		if (bad)
 			INVALID(cs, AT(here, "ip"), shown(a->ip), bad);
-		else if (parse_ipv4(a->ip, &v4) &&
-			(v4 >> 24 == 127 || v4 == 0 || v4 >> 16 == 0xa9fe || v4 >> 24 == 224))
-			INVALID(cs, AT(here, "ip"), a->ip,
-				v4 >> 24 == 127
-					? "may not be in the loopback range (127.0.0.0/8, ::1/128)"
-					: v4 == 0 ? "may not be unspecified (0.0.0.0 or ::)"
-					: v4 >> 24 == 224
-					? "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
-					: "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+		else if ((bad = special_ip(a->ip)))
+			INVALID(cs, AT(here, "ip"), a->ip, bad);
 		if (a->hostname.len && (bad = valid_dns_label(a->hostname)))
 			INVALID(cs, AT(here, "hostname"), a->hostname, bad);
 	}
@@ -68,6 +60,20 @@ static void slice_fill(struct write *w, void *obj)
 	}
 }
 
+/* NULL: one of the slice's sort, and one that traffic may be sent to. */
+static const char *bad_slice_address(struct str type, struct str a)
+{
+	uint32_t v4;
+	if (str_eqz(type, "FQDN"))
+		return valid_dns_subdomain(a);
+	if (valid_ip(a))
+		return valid_ip(a);
+	if (parse_ipv4(a, &v4) != str_eqz(type, "IPv4"))
+		return str_eqz(type, "IPv4") ? "must be a valid IPv4 address"
+					     : "must be a valid IPv6 address";
+	return special_ip(a);
+}
+
 static void slice_validate(struct write *w, struct causes *cs)
 {
 	struct discovery_v1_endpoint_slice *s = w->obj;
@@ -85,8 +91,7 @@ static void slice_validate(struct write *w, struct causes *cs)
 				SLICE_ADDRESSES_MAX);
 		for (size_t k = 0; k < e->addresses.len; k++) {
 			struct str a = e->addresses.items[k];
-			const char *bad = str_eqz(s->address_type, "FQDN") ? valid_dns_subdomain(a)
-									   : valid_ip(a);
+			const char *bad = bad_slice_address(s->address_type, a);
 			if (bad)
 				INVALID(cs, AT_I(at, "addresses", k), a, bad);
 		}

@@ -83,6 +83,8 @@ void selector_mismatch(const struct str_map *labels, struct causes *cs); /* of t
 const char *valid_config_key(struct str s); /* of a ConfigMap or Secret */
 const char *valid_port_name(struct str s);
 const char *valid_ip(struct str s);
+const char *special_ip(struct
+	str s); /* why nothing may be sent there on users' behalf; NULL: it may, or is no address */
 bool text_among(struct str s, const char *const *values); /* NULL-terminated */
 bool parse_ipv4(struct str s, uint32_t *ret);
 

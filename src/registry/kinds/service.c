@@ -271,7 +271,7 @@ static void validate(struct write *w, struct causes *cs)
 			"may only be set for externally-accessible services");
 	size_t i = 0;
 	LIST_EACH(ip, &s->spec.external_ips) {
-		if ((bad = valid_ip(*ip)))
+		if ((bad = valid_ip(*ip)) || (bad = special_ip(*ip)))
 			INVALID(cs, AT_I(&root, "externalIPs", i), *ip, bad);
 		i++;
 	}

@@ -68,12 +68,50 @@ static void refusals(void **state)
 			"spec.externalName: Required value" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"NodePort\",\"clusterIP\":\"None\",\"ports\":[{\"port\":1}]}}",
 			"spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services" },
+		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"externalIPs\":[\"127.0.0.1\"],\"ports\":[{\"port\":6443}]}}",
+			"spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)" },
+		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"externalIPs\":[\"169.254.169.254\"],\"ports\":[{\"port\":80}]}}",
+			"spec.externalIPs[0]: Invalid value: \"169.254.169.254\": may not be in the link-local range" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		req(e, CREATE, "services", "default", rows[i].body);
 		assert_refused(e, 422, rows[i].message);
 	}
+}
+
+/* What a slice written by hand may send traffic to. */
+static void slice_addresses(void **state)
+{
+	static const struct {
+		const char *type, *address, *message;
+	} rows[] = {
+		{ "IPv4", "127.0.0.1", "may not be in the loopback range" },
+		{ "IPv4", "0.0.0.0", "may not be unspecified" },
+		{ "IPv4", "169.254.169.254", "may not be in the link-local range" },
+		{ "IPv4", "224.0.0.1", "may not be in the link-local multicast range" },
+		{ "IPv4", "fd00::1", "must be a valid IPv4 address" },
+		{ "IPv4", "1.2.3.4 }", "must be a valid IP address" },
+		{ "IPv6", "10.0.0.1", "must be a valid IPv6 address" },
+		{ "IPv6", "::1", "may not be in the loopback range" },
+		{ "IPv6", "::ffff:127.0.0.1", "may not be in the loopback range" },
+		{ "IPv6", "fe80::1", "may not be in the link-local range" },
+	};
+	struct env *e = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		req(e, CREATE, "discovery.k8s.io/v1:endpointslices", "default",
+			arena_fmt(e->a,
+				"{\"metadata\":{\"name\":\"s\"},\"addressType\":\"%s\",\"endpoints\":[{\"addresses\":[\"%s\"]}]}",
+				rows[i].type, rows[i].address)
+				.p);
+		assert_refused(e, 422,
+			arena_fmt(e->a, "endpoints[0].addresses[0]: Invalid value: \"%s\": %s",
+				rows[i].address, rows[i].message)
+				.p);
+	}
+	OK(e, CREATE, "discovery.k8s.io/v1:endpointslices", "default",
+		"{\"metadata\":{\"name\":\"s\"},\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"10.0.0.1\"]}]}");
 }
 
 static void addresses(void **state)
@@ -227,6 +265,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(defaults),
 		T(refusals),
+		T(slice_addresses),
 		T(addresses),
 		T(range_is_full),
 		T(node_ports),
