@@ -5,13 +5,14 @@
  * it first. The lock guards the bits. */
 #include "registry/kinds/claims.h"
 
-enum { MAX_ADDRESSES = 65536, PROTOCOLS = 3 };
+enum { MAX_ADDRESSES = 65536, PROTOCOLS = 3, DNS_OFFSET = 10 };
 
 struct range {
 	uint64_t *bits;
 	uint64_t *
 		under_way; /* of a shared store: claims of writes that are not stored yet; NULL: in bits too */
 	uint32_t size, reserved; /* offsets 0 … size - 1; those below reserved are chosen last */
+	uint32_t never;          /* chosen; 0: none */
 };
 struct service_claims {
 	pthread_mutex_t lock;
@@ -51,7 +52,7 @@ static bool choose_in(struct range *r, uint32_t from, uint32_t to, uint32_t star
 {
 	for (uint32_t k = 0; k < to - from; k++) {
 		uint32_t i = from + (start + k) % (to - from);
-		if (take(r, i)) {
+		if (!(r->never && i == r->never) && take(r, i)) {
 			*ret = i;
 			return true;
 		}
@@ -97,6 +98,7 @@ int claims_new(const char *cidr, int port_first, int port_last, struct service_c
 		c->network >> 16 & 255, c->network >> 8 & 255, c->network & 255, c->mask_len);
 	/* neither the network's own address nor the last one */
 	range_init(&c->addresses, hosts - 1, MIN(MAX(16, hosts / 16), 256) + 1);
+	c->addresses.never = DNS_OFFSET;
 	c->port_first = port_first;
 	c->port_last = port_last;
 	uint32_t n = (uint32_t)(port_last - port_first + 1);
@@ -138,6 +140,12 @@ static bool offset_of(const struct service_claims *c, struct str ip, uint32_t *r
 		return false;
 	*ret = v - c->network;
 	return true;
+}
+
+bool claims_is_dns(const struct service_claims *c, struct str ip)
+{
+	uint32_t i;
+	return offset_of(c, ip, &i) && i == DNS_OFFSET;
 }
 
 int claims_take_address(struct service_claims *c, struct str ip)

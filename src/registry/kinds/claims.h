@@ -11,6 +11,8 @@ int claims_new(const char *cidr, int port_first, int port_last, struct service_c
 void claims_free(struct service_claims *c);
 const char *claims_cidr(const struct service_claims *c);
 struct str claims_first_address(const struct service_claims *c, struct arena *a);
+/* The tenth address: nodes answer DNS there, whatever services say. It is never chosen for a client. */
+bool claims_is_dns(const struct service_claims *c, struct str ip);
 int claims_take_address(struct service_claims *c, struct str ip);
 int claims_choose_address(struct service_claims *c, struct arena *a, struct str *ret);
 void claims_drop_address(struct service_claims *c, struct str ip);

@@ -387,6 +387,12 @@ static struct meta_v1_status *claim_address(struct write *w, struct core_v1_serv
 			return status_new(a, REASON_INTERNAL,
 				"Internal error occurred: failed to allocate a serviceIP: range is full");
 		set_address(w, s, ip);
+	} else if (claims_is_dns(c, ip) && !str_eqz(s->metadata.namespace, "kube-system")) {
+		return invalid(w, AT_I(&root, "clusterIPs", 0), ip,
+			arena_fmt(a,
+				"failed to allocate IP " STR_FMT
+				": the address of the cluster's DNS is for services of kube-system",
+				STR_ARG(ip)));
 	} else {
 		int rc = claims_take_address(c, ip);
 		if (rc)

@@ -143,20 +143,31 @@ static void addresses(void **state)
 	OK(e, CREATE, "services", "default", service(e, "f", "\"clusterIP\":\"10.43.0.7\""));
 }
 
+static void dns_keeps_its_address(void **state)
+{
+	struct env *e = *state;
+
+	req(e, CREATE, "services", "default", service(e, "a", "\"clusterIP\":\"10.43.0.10\""));
+	assert_refused(e, 422,
+		"spec.clusterIPs[0]: Invalid value: \"10.43.0.10\": failed to allocate IP 10.43.0.10: the address of the cluster's DNS");
+	OK(e, CREATE, "namespaces", "", "{\"metadata\":{\"name\":\"kube-system\"}}");
+	OK(e, CREATE, "services", "kube-system", service(e, "dns", "\"clusterIP\":\"10.43.0.10\""));
+}
+
 static void range_is_full(void **state)
 {
 	struct env *e = *state;
 	bool seen[256] = { 0 };
 	int i;
-	for (i = 0; i < 254; i++) {
+	for (i = 0; i < 253; i++) {
 		OK(e, CREATE, "services", "default", service(e, arena_fmt(e->a, "s%d", i).p, ""));
 		int last = atoi(strrchr(at(e, "spec.clusterIP"), '.') + 1);
 		assert_false(seen[last]);
 		seen[last] = true;
 		/* the low part is left to those who ask for a certain one */
-		assert_true(i >= 254 - 16 || last > 16);
+		assert_true(i >= 253 - 15 || last > 16);
 	}
-	assert_false(seen[0] || seen[255]);
+	assert_false(seen[0] || seen[10] || seen[255]); /* .10 is the DNS' */
 	req(e, CREATE, "services", "default", service(e, "more", ""));
 	assert_refused(
 		e, 500, "Internal error occurred: failed to allocate a serviceIP: range is full");
@@ -267,6 +278,7 @@ int main(void)
 		T(refusals),
 		T(slice_addresses),
 		T(addresses),
+		T(dns_keeps_its_address),
 		T(range_is_full),
 		T(node_ports),
 		T(found_again_at_start),
