@@ -142,6 +142,13 @@ struct str arena_fmt(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 struct str arena_vfmt(struct arena *a, const char *fmt, va_list ap);
 void *arena_grow(struct arena *a, void *p, size_t old_n,
 	size_t new_n); /* like realloc; in place when p came last */
+/* One more zeroed item at the end of an array in the arena that has `n` of them; the array has room for a power of two, so that thousands of additions
+ * copy each item twice at most. Arrays begun otherwise must not be grown by it. */
+#define ARENA_ADD(a, items, n) \
+	((((n) & ((n)-1)) == 0 ? (void)((items) = arena_grow((a), (items), (n) * sizeof(*(items)), \
+						((n) ? (n)*2 : 1) * sizeof(*(items)))) \
+			       : (void)0), \
+		&(items)[(n)++])
 size_t arena_used(const struct arena *a);
 void arena_freep(struct arena **a);
 #define CLEAN_ARENA CLEANUP(arena_freep)

@@ -361,7 +361,8 @@ static int start_network(struct agent *a, struct err *err)
 		.node_name = a->options.node_name,
 		.node_ip = a->options.node_ip,
 		.cluster_cidr = a->options.pod_cidr,
-		.service_cidr = a->options.service_cidr };
+		.service_cidr = a->options.service_cidr,
+		.dns_address = a->dns_address };
 	struct dns_config dc = { .view = &a->view,
 		.address = a->dns_address,
 		.port = 53,

@@ -16,14 +16,29 @@
 struct element {
 	const char *set;       /* name of the map or set */
 	struct str key, value; /* value empty: a set's element */
+	size_t front;          /* of the rules; NO_FRONT: it clashes with nobody's */
+};
+#define NO_FRONT SIZE_MAX
+/* Address, protocol and port at which a service is reached; several may want one, the first of this order has it (claims.c). */
+enum front_rank { FRONT_API_SERVER, FRONT_CLUSTER_IP, FRONT_OTHER };
+struct front {
+	struct str key; /* "10.43.0.1 . tcp . 443"; a node port: "tcp . 30080" */
+	enum front_rank rank;
+	bool held; /* only the elements of held ones are the kernel's */
 };
 struct rules { /* of one service; texts live in the arena */
 	struct arena *arena;
+	struct timestamp created;
 	struct element *items;
 	size_t len;
-	uint32_t *counts; /* numbers of endpoints that need a chain, with the kind's bit */
+	struct front *fronts;
+	size_t n_fronts;
+	struct map *known; /* keys of fronts, while they are built */
+	uint32_t *counts;  /* numbers of endpoints that need a chain, with the kind's bit */
 	size_t n_counts;
+	bool cut; /* it wants more than RULES_MOST elements, and gets no more */
 };
+#define RULES_MOST 200000
 /* Chains are one for each number of endpoints, never for a service; these bits tell them apart. */
 enum {
 	CHAIN_STICKY = 1U << 24,
@@ -37,7 +52,18 @@ void rules_build(struct rules *r, const struct core_v1_service *s,
 	const char *node_name);
 void chain_name(uint32_t count, struct buf *out);
 void chain_write(uint32_t count, struct buf *out); /* add chain + its rules */
-void table_write(struct buf *out);                 /* the empty table with all its maps and hooks */
+void table_write(const char *dns_address,
+	struct
+	buf *out); /* the empty table with all its maps and hooks; dns_address NULL: none to keep */
+
+/* ---- who has a front, of the services that want it (claims.c): by rank, then the older service, so that nobody takes another's by naming it ---- */
+struct claims {
+	struct map fronts;
+};
+/* Service key's wishes change from was to now (either may be NULL): sets held of now's, and tells who else got or lost one, once for each. */
+void claims_change(struct claims *c, struct str key, const struct rules *was, struct rules *now,
+	void (*moved)(void *arg, struct str key), void *arg);
+void claims_deinit(struct claims *c);
 
 /* What the kernel has: "set key" -> value and how many services put it there. */
 struct applied {

@@ -1,12 +1,18 @@
 /* Life of the proxy: informers name services that changed, one thread builds their rules and gives the difference to the kernel in one
- * transaction. The first transaction makes the table anew with everything in it, so that a restart leaves no gap. */
+ * transaction. The first transaction makes the table anew with everything in it, so that a restart leaves no gap. Another thread hears from the kernel
+ * that tables were removed (nft flush ruleset, as a firewall's reload does): then, too, all is written anew; and after a failure, until it succeeds. */
 #include "proxy/internal.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 
 #include "linux/linux.h"
+
+#define LOOK STR("") /* in place of a service's key: look whether the table is there */
+#define AGAIN_MS 2000
 
 struct proxy {
 	struct proxy_config c;
@@ -14,7 +20,11 @@ struct proxy {
 	struct workqueue *dirty; /* keys of services */
 	struct applied applied;
 	struct map rules; /* service key -> struct rules as the kernel has them */
-	pthread_t thread;
+	struct claims claims;
+	bool look,
+		stale; /* whether the table is there is to be asked; the kernel lacks what `applied` says */
+	int monitor, wake; /* news of nftables; an eventfd that ends the watch */
+	pthread_t thread, watch;
 	bool started;
 	_Atomic bool stopping;
 };
@@ -80,10 +90,41 @@ static struct rules *wanted(struct proxy *p, struct str key)
 	return r;
 }
 
+static void moved(void *arg, struct str key)
+{
+	struct proxy *p = arg;
+
+	workqueue_add(p->dirty, key);
+}
+
+/* Once for each change of what it may have. */
+static void tell_losses(struct str key, const struct rules *was, const struct rules *now)
+{
+	size_t lost = 0, before = 0;
+	struct str first = STR_NONE;
+
+	for (size_t i = 0; was && i < was->n_fronts; i++)
+		before += !was->fronts[i].held;
+	for (size_t i = 0; now && i < now->n_fronts; i++)
+		if (!now->fronts[i].held && !lost++)
+			first = now->fronts[i].key;
+	if (lost > before)
+		log_warn("proxy",
+			"service " STR_FMT " does not get %zu of its addresses (" STR_FMT
+			"): another's, or an API server's",
+			STR_ARG(key), lost, STR_ARG(first));
+	if (now && now->cut && !(was && was->cut))
+		log_warn("proxy",
+			"service " STR_FMT " wants more than %d rules: the rest is left out",
+			STR_ARG(key), RULES_MOST);
+}
+
 static void replace(struct proxy *p, struct str key, struct buf *out)
 {
 	struct rules *now = wanted(p, key), *was = map_get(&p->rules, key);
 
+	claims_change(&p->claims, key, was, now, moved, p);
+	tell_losses(key, was, now);
 	rules_change(&p->applied, was, now, out);
 	if (now)
 		map_set(&p->rules, key, now);
@@ -100,40 +141,89 @@ static int apply_all(struct proxy *p, struct err *err)
 
 	applied_deinit(&p->applied);
 	map_deinit(&p->rules, rules_free);
+	claims_deinit(&p->claims);
 	p->applied = (struct applied){ 0 };
 	p->rules = (struct map){ 0 };
+	p->claims = (struct claims){ 0 };
 	buf_addz(&text, "table " PROXY_TABLE "\ndelete table " PROXY_TABLE "\n");
-	table_write(&text);
+	table_write(p->c.dns_address, &text);
 	informer_list(p->view->services, STR_NONE, &all);
 	for (size_t i = 0; i < all.len; i++)
 		replace(p, all.items[i]->key, &text);
 	cached_list_deinit(&all);
-	return nft_apply(text.p, err);
+	int r = nft_apply(text.p, err);
+
+	p->look = false;
+	p->stale = r < 0;
+	if (p->stale) {
+		log_error("proxy", "service rules cannot be written: %s; again in %d s", err->text,
+			AGAIN_MS / 1000);
+		workqueue_add_after(p->dirty, LOOK, AGAIN_MS);
+	}
+	return r;
 }
 
-/* Takes all services that wait, so that a burst is one transaction. */
-static void *worker(void *arg)
+static bool table_there(void)
 {
-	struct proxy *p = arg;
+	CLEAN_BUF struct buf all = { 0 };
+
+	return nft_read("list tables", false, &all, NULL) == 0 && all.p &&
+		strstr(all.p, "table " PROXY_TABLE "\n");
+}
+
+/* Takes all services that wait, so that a burst is one transaction. key is the first of it. */
+static void take_burst(struct proxy *p, char *key, struct buf *text)
+{
+	for (;;) {
+		if (*key)
+			replace(p, str_of(key), text);
+		else
+			p->look = true;
+		workqueue_done(p->dirty, key);
+		free(key);
+		if (!workqueue_len(p->dirty) || !(key = workqueue_get(p->dirty)))
+			return;
+	}
+}
+
+static void *worker(struct proxy *p)
+{
 	char *key;
 
 	while ((key = workqueue_get(p->dirty))) {
 		CLEAN_BUF struct buf text = { 0 };
 		struct err err = { 0 };
+		bool gone;
 
-		for (;;) {
-			replace(p, str_of(key), &text);
-			workqueue_done(p->dirty, key);
-			free(key);
-			if (!workqueue_len(p->dirty) || !(key = workqueue_get(p->dirty)))
-				break;
+		take_burst(p, key, &text);
+		gone = p->look && !p->stale && !table_there();
+		if (gone)
+			log_warn("proxy",
+				"somebody removed the table of services (nft flush ruleset?), writing it again");
+		if (gone || p->stale) {
+			apply_all(p, &err);
+			continue;
 		}
+		p->look = false;
 		if (!text.len || nft_apply(text.p, &err) == 0)
 			continue;
-		/* The kernel and our picture of it differ (somebody removed the table): start over. */
+		/* The kernel and our picture of it differ: start over. */
 		log_warn("proxy", "rules were refused, writing all anew: %s", err.text);
-		if (apply_all(p, &err) < 0)
-			log_error("proxy", "service rules cannot be written: %s", err.text);
+		apply_all(p, &err);
+	}
+	return NULL;
+}
+
+static void *watch_thread(void *arg)
+{
+	struct proxy *p = arg;
+	struct pollfd fds[] = { { .fd = p->wake, .events = POLLIN },
+		{ .fd = p->monitor, .events = POLLIN } };
+
+	while (!atomic_load(&p->stopping)) {
+		poll(fds, ARRAY_LEN(fds), -1);
+		if (nft_monitor_lost(p->monitor))
+			workqueue_add(p->dirty, LOOK);
 	}
 	return NULL;
 }
@@ -145,6 +235,7 @@ int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err)
 	p->c = *c;
 	p->view = c->view;
 	p->dirty = workqueue_new("proxy");
+	p->monitor = p->wake = -1;
 	informer_add_handler(p->view->services, on_service, p);
 	informer_add_handler(p->view->slices, on_slice, p);
 	*ret = p;
@@ -160,8 +251,7 @@ static void *start_then_work(void *arg)
 	while (!service_view_wait_synced(p->view, 1000))
 		if (atomic_load(&p->stopping))
 			return NULL;
-	if (apply_all(p, &err) < 0)
-		log_error("proxy", "service rules cannot be written: %s", err.text);
+	apply_all(p, &err);
 	return worker(p);
 }
 
@@ -169,10 +259,20 @@ int proxy_start(struct proxy *p, struct err *err)
 {
 	int r = sysctl_set("net.ipv4.ip_forward", "1", err);
 
-	if (r == 0) {
-		r = thread_start(&p->thread, "proxy", start_then_work, p);
-		p->started = r == 0;
+	if (r == 0)
+		r = nft_monitor(&p->monitor, err);
+	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r == 0 && p->wake < 0)
+		r = err_errno(err, -errno, "cannot make an eventfd");
+	if (r == 0)
+		r = thread_start(&p->watch, "proxy-watch", watch_thread, p);
+	if (r == 0 && thread_start(&p->thread, "proxy", start_then_work, p) < 0) {
+		r = err_set(err, -EAGAIN, "cannot start the proxy's thread");
+		atomic_store(&p->stopping, true);
+		eventfd_write(p->wake, 1);
+		pthread_join(p->watch, NULL);
 	}
+	p->started = r == 0;
 	return r;
 }
 
@@ -180,8 +280,11 @@ void proxy_stop(struct proxy *p)
 {
 	atomic_store(&p->stopping, true);
 	workqueue_stop(p->dirty);
-	if (p->started)
+	if (p->started) {
+		eventfd_write(p->wake, 1);
+		pthread_join(p->watch, NULL);
 		pthread_join(p->thread, NULL);
+	}
 	p->started = false;
 }
 
@@ -192,6 +295,11 @@ void proxy_free(struct proxy *p)
 	workqueue_free(p->dirty);
 	map_deinit(&p->rules, rules_free);
 	applied_deinit(&p->applied);
+	claims_deinit(&p->claims);
+	if (p->monitor >= 0)
+		close(p->monitor);
+	if (p->wake >= 0)
+		close(p->wake);
 	free(p);
 }
 

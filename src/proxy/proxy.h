@@ -9,6 +9,8 @@ struct proxy_config {
 		*view; /* shared; the owner starts it after this part was made, and stops it last */
 	const char *node_name, *node_ip;
 	const char *cluster_cidr, *service_cidr;
+	const char *
+		dns_address; /* of the cluster DNS, on the node itself: no service takes it; NULL: none */
 };
 struct proxy;
 int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err);

@@ -2,6 +2,7 @@
  * draws a number there, and finds the endpoint of that number in a second map: two look-ups, whatever the number of services. */
 #include "proxy/internal.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 
 static const char *protocol_text(struct str p)
@@ -9,21 +10,31 @@ static const char *protocol_text(struct str p)
 	return str_eqz(p, "UDP") ? "udp" : str_eqz(p, "SCTP") ? "sctp" : "tcp";
 }
 
-static void add(struct rules *r, const char *set, struct str key, struct str value)
+static void add(struct rules *r, size_t front, const char *set, struct str key, struct str value)
 {
-	if ((r->len & (r->len - 1)) == 0)
-		r->items = arena_grow(r->arena, r->items, r->len * sizeof(*r->items),
-			(r->len ? r->len * 2 : 1) * sizeof(*r->items));
-	r->items[r->len++] = (struct element){ set, key, value };
+	*ARENA_ADD(r->arena, r->items, r->len) = (struct element){ set, key, value, front };
+}
+
+/* false: there already, or more than a service may have. */
+static bool add_front(
+	struct rules *r, struct str key, enum front_rank rank, size_t n_elements, size_t *ret_front)
+{
+	if (map_set(r->known, key, r))
+		return false;
+	if (r->len + r->n_fronts + n_elements > RULES_MOST) {
+		r->cut = true;
+		return false;
+	}
+	*ret_front = r->n_fronts;
+	*ARENA_ADD(r->arena, r->fronts, r->n_fronts) = (struct front){ key, rank, true };
+	return true;
 }
 
 static struct str need_chain(struct rules *r, uint32_t count)
 {
 	CLEAN_BUF struct buf name = { 0 };
 
-	r->counts = arena_grow(r->arena, r->counts, r->n_counts * sizeof(*r->counts),
-		(r->n_counts + 1) * sizeof(*r->counts));
-	r->counts[r->n_counts++] = count;
+	*ARENA_ADD(r->arena, r->counts, r->n_counts) = count;
 	buf_addz(&name, "goto ");
 	chain_name(count, &name);
 	return arena_str(r->arena, buf_str(&name));
@@ -53,8 +64,11 @@ void chain_write(uint32_t count, struct buf *out)
 		node ? "node_port_endpoints" : "endpoints");
 }
 
-void table_write(struct buf *out)
+void table_write(const char *dns_address, struct buf *out)
 {
+	CLEAN_FREE char *keep_dns =
+		dns_address ? xasprintf("ip daddr %s return\n", dns_address) : xstrdup("");
+
 	buf_addz(out,
 		"table " PROXY_TABLE " {\n"
 		"map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
@@ -64,7 +78,9 @@ void table_write(struct buf *out)
 		"set no_endpoints { type ipv4_addr . inet_proto . inet_service; }\n"
 		"set no_endpoints_node_ports { type inet_proto . inet_service; }\n"
 		"set hairpin { type ipv4_addr . ipv4_addr; }\n"
-		"chain dispatch {\n"
+		"chain dispatch {\n");
+	buf_addz(out, keep_dns);
+	buf_addz(out,
 		"ip daddr . meta l4proto . th dport vmap @services\n"
 		"ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports\n"
 		"}\n"
@@ -75,7 +91,9 @@ void table_write(struct buf *out)
 		"ip saddr . ip daddr @hairpin masquerade\n"
 		"meta mark & 0x10000 != 0 masquerade\n"
 		"}\n"
-		"chain refuse {\n"
+		"chain refuse {\n");
+	buf_addz(out, keep_dns);
+	buf_addz(out,
 		"ip daddr . meta l4proto . th dport @no_endpoints reject\n"
 		"fib daddr type local meta l4proto . th dport @no_endpoints_node_ports reject\n"
 		"}\n"
@@ -120,28 +138,45 @@ static int32_t port_of(
 	return 0;
 }
 
+/* Slices are written by hand too, and the API server may be of another make: one element that nftables refuses would be the end of all rules, and a
+ * packet sent to a loopback address ends at what listens on the node alone. */
+static bool may_be_sent_to(struct str ip, uint32_t *ret)
+{
+	char z[INET_ADDRSTRLEN];
+	struct in_addr in;
+
+	if (!ip.len || ip.len >= sizeof(z))
+		return false;
+	memcpy(z, ip.p, ip.len);
+	z[ip.len] = 0;
+	if (inet_pton(AF_INET, z, &in) != 1)
+		return false;
+	*ret = ntohl(in.s_addr);
+	return *ret >> 24 != 0 && *ret >> 24 != 127 && *ret >> 16 != 0xa9fe && *ret >> 28 < 14;
+}
+
+/* known: which are among them already. */
 static void collect(struct rules *r, const struct discovery_v1_endpoint_slice *s,
 	const struct core_v1_service_port *p, enum readiness want, const char *node_name,
-	struct targets *to)
+	struct map *known, struct targets *to)
 {
 	int32_t port = port_of(s, p);
 
-	if (!port || !str_eqz(s->address_type, "IPv4"))
+	if (port <= 0 || port > 65535 || !str_eqz(s->address_type, "IPv4"))
 		return;
 	LIST_EACH(e, &s->endpoints) {
-		bool known = false;
+		struct {
+			uint32_t ip;
+			int32_t port;
+		} key = { .port = port };
 
-		if (!e->addresses.len || !counts_as(e, want))
+		if (!e->addresses.len || !counts_as(e, want) ||
+			!may_be_sent_to(e->addresses.items[0], &key.ip) ||
+			map_set(known, str_n((char *)&key, sizeof(key)), to))
 			continue;
-		for (size_t i = 0; i < to->len; i++)
-			known |= str_eq(to->items[i].ip, e->addresses.items[0]) &&
-				to->items[i].port == port;
-		if (known)
-			continue;
-		to->items = arena_grow(r->arena, to->items, to->len * sizeof(*to->items),
-			(to->len + 1) * sizeof(*to->items));
-		to->items[to->len++] = (struct target){ arena_str(r->arena, e->addresses.items[0]),
-			port, str_eqz(e->node_name, node_name) };
+		*ARENA_ADD(r->arena, to->items, to->len) =
+			(struct target){ arena_str(r->arena, e->addresses.items[0]), port,
+				str_eqz(e->node_name, node_name) };
 	}
 }
 
@@ -151,9 +186,13 @@ static struct targets find_targets(struct rules *r,
 {
 	struct targets t = { 0 };
 
-	for (int want = READY; want <= SERVING_TERMINATING && !t.len; want++)
+	for (int want = READY; want <= SERVING_TERMINATING && !t.len; want++) {
+		struct map known = { 0 };
+
 		for (size_t i = 0; i < n; i++)
-			collect(r, slices[i], p, (enum readiness)want, node_name, &t);
+			collect(r, slices[i], p, (enum readiness)want, node_name, &known, &t);
+		map_deinit(&known, NULL);
+	}
 	return t;
 }
 
@@ -169,19 +208,23 @@ static struct targets only_local(struct rules *r, struct targets all)
 
 /* ---- elements ---- */
 
-static void add_address(struct rules *r, struct str ip, const struct core_v1_service_port *p,
-	struct targets t, bool sticky)
+static void add_address(struct rules *r, struct str ip, enum front_rank rank,
+	const struct core_v1_service_port *p, struct targets t, bool sticky)
 {
 	struct str key = arena_fmt(
 		r->arena, STR_FMT " . %s . %d", STR_ARG(ip), protocol_text(p->protocol), p->port);
+	size_t front;
 
+	if (!add_front(r, key, rank, t.len + 1, &front))
+		return;
 	if (!t.len) {
-		add(r, "no_endpoints", key, STR_NONE);
+		add(r, front, "no_endpoints", key, STR_NONE);
 		return;
 	}
-	add(r, "services", key, need_chain(r, (uint32_t)t.len | (sticky ? CHAIN_STICKY : 0)));
+	add(r, front, "services", key,
+		need_chain(r, (uint32_t)t.len | (sticky ? CHAIN_STICKY : 0)));
 	for (size_t i = 0; i < t.len; i++)
-		add(r, "endpoints", arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key), i),
+		add(r, front, "endpoints", arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key), i),
 			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip),
 				t.items[i].port));
 }
@@ -191,25 +234,29 @@ static void add_node_port(struct rules *r, const struct core_v1_service_port *p,
 {
 	struct str key = arena_fmt(r->arena, "%s . %d", protocol_text(p->protocol), p->node_port);
 	uint32_t kind = (local ? CHAIN_NODE_LOCAL : CHAIN_NODE) | (sticky ? CHAIN_STICKY : 0);
+	size_t front;
 
+	if (!add_front(r, key, FRONT_OTHER, t.len + 1, &front))
+		return;
 	if (!t.len) {
-		add(r, "no_endpoints_node_ports", key, STR_NONE);
+		add(r, front, "no_endpoints_node_ports", key, STR_NONE);
 		return;
 	}
-	add(r, "node_ports", key, need_chain(r, (uint32_t)t.len | kind));
+	add(r, front, "node_ports", key, need_chain(r, (uint32_t)t.len | kind));
 	for (size_t i = 0; i < t.len; i++)
-		add(r, "node_port_endpoints",
+		add(r, front, "node_port_endpoints",
 			arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key),
 				i + (local ? 0 : MARK_MASQUERADE)),
 			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip),
 				t.items[i].port));
 }
 
-static void add_hairpin(struct rules *r, struct targets t)
+/* known: of the service's other ports. */
+static void add_hairpin(struct rules *r, struct targets t, struct map *known)
 {
 	for (size_t i = 0; i < t.len; i++)
-		if (t.items[i].local)
-			add(r, "hairpin",
+		if (t.items[i].local && !map_set(known, t.items[i].ip, known))
+			add(r, NO_FRONT, "hairpin",
 				arena_fmt(r->arena, STR_FMT " . " STR_FMT, STR_ARG(t.items[i].ip),
 					STR_ARG(t.items[i].ip)),
 				STR_NONE);
@@ -217,7 +264,9 @@ static void add_hairpin(struct rules *r, struct targets t)
 
 static bool is_ipv4(struct str ip)
 {
-	return ip.len && str_find(ip, '.') > 0 && str_find(ip, ':') < 0;
+	uint32_t v4;
+
+	return may_be_sent_to(ip, &v4);
 }
 
 static void add_port(struct rules *r, const struct core_v1_service *s,
@@ -230,18 +279,30 @@ static void add_port(struct rules *r, const struct core_v1_service *s,
 	struct targets outside = external_local ? only_local(r, all) : all;
 
 	if (is_ipv4(s->spec.cluster_ip))
-		add_address(r, s->spec.cluster_ip, p, inside, sticky);
+		add_address(r, s->spec.cluster_ip, FRONT_CLUSTER_IP, p, inside, sticky);
 	LIST_EACH(ip, &s->spec.external_ips) {
 		if (is_ipv4(*ip))
-			add_address(r, *ip, p, outside, sticky);
+			add_address(r, *ip, FRONT_OTHER, p, outside, sticky);
 	}
 	LIST_EACH(in, &s->status.load_balancer.ingress) {
 		if (is_ipv4(in->ip))
-			add_address(r, in->ip, p, outside, sticky);
+			add_address(r, in->ip, FRONT_OTHER, p, outside, sticky);
 	}
 	if (p->node_port)
 		add_node_port(r, p, outside, sticky, external_local);
-	add_hairpin(r, all);
+}
+
+/* Nobody takes the API servers' own addresses from those who ask them. */
+static void keep_api_servers(
+	struct rules *r, const struct core_v1_service_port *p, struct targets all)
+{
+	size_t front;
+
+	for (size_t i = 0; i < all.len; i++)
+		add_front(r,
+			arena_fmt(r->arena, STR_FMT " . %s . %d", STR_ARG(all.items[i].ip),
+				protocol_text(p->protocol), all.items[i].port),
+			FRONT_API_SERVER, 0, &front);
 }
 
 void rules_build(struct rules *r, const struct core_v1_service *s,
@@ -253,8 +314,23 @@ void rules_build(struct rules *r, const struct core_v1_service *s,
 		return;
 	if (str_map_has(&s->metadata.annotations, STR(PROXY_SKIP_ANNOTATION)))
 		return;
-	LIST_EACH(p, &s->spec.ports)
-		add_port(r, s, p, find_targets(r, slices, n_slices, p, node_name));
+	bool api = str_eqz(s->metadata.namespace, "default") &&
+		str_eqz(s->metadata.name, "kubernetes");
+	struct map local = { 0 }, known = { 0 };
+
+	r->known = &known;
+	r->created = s->metadata.creation_timestamp;
+	LIST_EACH(p, &s->spec.ports) {
+		struct targets all = find_targets(r, slices, n_slices, p, node_name);
+
+		add_port(r, s, p, all);
+		add_hairpin(r, all, &local);
+		if (api)
+			keep_api_servers(r, p, all);
+	}
+	map_deinit(&local, NULL);
+	map_deinit(&known, NULL);
+	r->known = NULL;
 }
 
 /* ---- the difference ---- */
@@ -269,6 +345,11 @@ static struct str name_of(const struct element *e, struct buf *b)
 	buf_clear(b);
 	buf_addf(b, "%s " STR_FMT, e->set, STR_ARG(e->key));
 	return buf_str(b);
+}
+
+static bool is_held(const struct rules *r, const struct element *e)
+{
+	return e->front == NO_FRONT || r->fronts[e->front].held;
 }
 
 static void write_element(
@@ -314,34 +395,53 @@ static void element_put(
 	write_element(out, "add", e, true);
 }
 
-static bool has_element(const struct rules *r, const struct element *e)
+/* The elements that are the kernel's, by name. */
+static struct map index_of(const struct rules *r, struct buf *name)
 {
+	struct map m = { 0 };
+
 	for (size_t i = 0; r && i < r->len; i++)
-		if (!strcmp(r->items[i].set, e->set) && str_eq(r->items[i].key, e->key) &&
-			str_eq(r->items[i].value, e->value))
-			return true;
-	return false;
+		if (is_held(r, &r->items[i]))
+			map_set(&m, name_of(&r->items[i], name), &r->items[i]);
+	return m;
+}
+
+static bool has_element(const struct map *index, const struct element *e, struct buf *name)
+{
+	const struct element *there = map_get(index, name_of(e, name));
+
+	return there && str_eq(there->value, e->value);
+}
+
+static void put_chains(struct applied *a, const struct rules *r, struct buf *name, struct buf *out)
+{
+	for (size_t i = 0; i < r->n_counts; i++) {
+		buf_clear(name);
+		chain_name(r->counts[i], name);
+		if (!map_get(&a->chains, buf_str(name))) {
+			map_set(&a->chains, buf_str(name), a);
+			chain_write(r->counts[i], out);
+		}
+	}
 }
 
 void rules_change(
 	struct applied *a, const struct rules *was, const struct rules *now, struct buf *out)
 {
 	CLEAN_BUF struct buf name = { 0 };
+	struct map before = index_of(now ? was : NULL, &name),
+		   after = index_of(was ? now : NULL, &name);
 
-	for (size_t i = 0; now && i < now->n_counts; i++) {
-		buf_clear(&name);
-		chain_name(now->counts[i], &name);
-		if (!map_get(&a->chains, buf_str(&name))) {
-			map_set(&a->chains, buf_str(&name), a);
-			chain_write(now->counts[i], out);
-		}
-	}
+	if (now)
+		put_chains(a, now, &name, out);
 	for (size_t i = 0; was && i < was->len; i++)
-		if (!has_element(now, &was->items[i]))
+		if (is_held(was, &was->items[i]) && !has_element(&after, &was->items[i], &name))
 			element_drop(a, &was->items[i], &name, out);
 	for (size_t i = 0; now && i < now->len; i++)
-		if (!has_element(was, &now->items[i]))
+		if (is_held(now, &now->items[i]) && !has_element(&before, &now->items[i], &name))
 			element_put(a, &now->items[i], &name, out);
+	map_deinit(&before, NULL);
+	map_deinit(&after, NULL);
 }
 
 static void element_free(void *v)

@@ -191,6 +191,154 @@ static void shared_elements_are_counted(void **state)
 		strstr(out.p, "delete element " PROXY_TABLE " hairpin { 10.42.0.5 . 10.42.0.5 }"));
 }
 
+/* Nor may anything else of a slice end up in the text of rules. */
+static void odd_endpoints_are_left_out(void **state)
+{
+	static const char *const bad[] = { "127.0.0.1", "0.0.0.0", "0.1.2.3", "169.254.169.254",
+		"224.0.0.1", "255.255.255.255", "fd00::1", "", "1.2.3", "host.example",
+		"10.42.0.9 . 80 }\nflush ruleset\n" };
+	static const int32_t ports[] = { 0, -1, 65536, INT32_MAX };
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		add_endpoint(f, bad[i], "here");
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("127.0.0.1");
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("1.2.3.4 . tcp . 1 }");
+	assert_int_equal(build(f)->len, 1);
+	assert_true(has(build(f), "no_endpoints", "10.43.0.20 . tcp . 80", ""));
+	add_endpoint(f, "10.42.0.5", "here");
+	for (size_t i = 0; i < ARRAY_LEN(ports); i++) {
+		f->slice->ports.items[0].port = (struct opt_int32)SOME(ports[i]);
+		assert_true(has(build(f), "no_endpoints", "10.43.0.20 . tcp . 80", ""));
+	}
+}
+
+/* Pods behind several ports, and one address named twice: what goes in goes out. */
+static void nothing_is_left_behind(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf out = { 0 };
+	struct core_v1_service_port *second;
+	struct rules *one, *two;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("192.0.2.1");
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("192.0.2.1");
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("10.43.0.20");
+	second = LIST_ADD(f->a, &f->service->spec.ports);
+	second->name = STR("http");
+	second->port = 81;
+	one = build(f);
+	rules_change(&f->applied, NULL, one, &out);
+	f->service->spec.ports.len = 1;
+	f->service->spec.external_ips.len = 1;
+	two = build(f);
+	rules_change(&f->applied, one, two, &out);
+	rules_change(&f->applied, two, NULL, &out);
+	assert_int_equal(f->applied.elements.len, 0);
+}
+
+static size_t n_moved;
+static char last_moved[64];
+
+static void on_moved(void *arg, struct str key)
+{
+	n_moved++;
+	snprintf(last_moved, sizeof(last_moved), STR_FMT, STR_ARG(key));
+}
+
+/* A user's service names another's address as an external one. */
+static void addresses_stay_with_their_services(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf out = { 0 };
+	struct claims claims = { 0 };
+	struct rules *theft, *right, *later;
+
+	f->service->metadata.creation_timestamp.sec = 1000; /* the thief was there first */
+	f->service->spec.cluster_ip = STR("10.43.0.99");
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("10.43.0.20");
+	add_endpoint(f, "10.42.6.6", "there");
+	theft = build(f);
+	claims_change(&claims, STR("foe/thief"), NULL, theft, on_moved, NULL);
+	rules_change(&f->applied, NULL, theft, &out);
+	assert_non_null(strstr(out.p, "services { 10.43.0.20 . tcp . 80 :"));
+
+	f->service->metadata.creation_timestamp.sec = 2000;
+	f->service->spec.cluster_ip = STR("10.43.0.20");
+	f->service->spec.external_ips.len = 0;
+	f->slice->endpoints.items[0].addresses.items[0] = STR("10.42.0.5");
+	right = build(f);
+	n_moved = 0;
+	claims_change(&claims, STR("shop/web"), NULL, right, on_moved, NULL);
+	assert_int_equal(n_moved, 1);
+	assert_string_equal(last_moved, "foe/thief");
+	rules_change(&f->applied, NULL, right, &out);
+
+	/* As the proxy does it now: the loser is built anew. */
+	f->service->metadata.creation_timestamp.sec = 1000;
+	f->service->spec.cluster_ip = STR("10.43.0.99");
+	f->service->spec.external_ips.len = 1;
+	later = build(f);
+	claims_change(&claims, STR("foe/thief"), theft, later, on_moved, NULL);
+	rules_change(&f->applied, theft, later, &out);
+	assert_int_equal(n_moved, 1);
+	buf_clear(&out);
+	/* And its end changes nothing of the other's. */
+	claims_change(&claims, STR("foe/thief"), later, NULL, on_moved, NULL);
+	rules_change(&f->applied, later, NULL, &out);
+	assert_null(strstr(out.p, "10.43.0.20"));
+	assert_int_equal(n_moved, 1);
+	assert_non_null(map_get(&f->applied.elements, STR("endpoints 10.43.0.20 . tcp . 80 . 0")));
+	claims_change(&claims, STR("shop/web"), right, NULL, on_moved, NULL);
+	rules_change(&f->applied, right, NULL, &out);
+	assert_int_equal(f->applied.elements.len, 0);
+	assert_int_equal(claims.fronts.len, 0);
+	claims_deinit(&claims);
+}
+
+static void api_servers_keep_theirs(void **state)
+{
+	struct fixture *f = *state;
+	struct claims claims = { 0 };
+	struct rules *api, *theft;
+
+	f->service->metadata.namespace = STR("default");
+	f->service->metadata.name = STR("kubernetes");
+	add_endpoint(f, "192.0.2.7", "");
+	api = build(f);
+	claims_change(&claims, STR("default/kubernetes"), NULL, api, on_moved, NULL);
+	f->service->metadata.namespace = STR("foe");
+	f->service->spec.cluster_ip = STR("10.43.0.99");
+	f->service->spec.ports.items[0].port = 8080;
+	*LIST_ADD(f->a, &f->service->spec.external_ips) = STR("192.0.2.7");
+	theft = build(f);
+	claims_change(&claims, STR("foe/kubernetes"), NULL, theft, on_moved, NULL);
+	assert_int_equal(theft->n_fronts, 2);
+	assert_true(theft->fronts[0].held);
+	assert_false(theft->fronts[1].held);
+	claims_deinit(&claims);
+}
+
+/* The time of a large service grows with its size. */
+static void large_ones_are_quick(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf out = { 0 };
+	struct rules *one, *two;
+	uint64_t began = mono_now_ns();
+
+	for (int i = 0; i < 20000; i++)
+		add_endpoint(f, arena_fmt(f->a, "10.42.%d.%d", i / 250, i % 250 + 1).p, "there");
+	one = build(f);
+	rules_change(&f->applied, NULL, one, &out);
+	f->slice->endpoints.len--;
+	two = build(f);
+	rules_change(&f->applied, one, two, &out);
+	assert_true(arena_used(f->a) < 40 << 20);
+	assert_true(mono_now_ns() - began < 5000000000ull); /* each with each: minutes */
+}
+
 /* In a network namespace of this process alone. */
 static void the_kernel_takes_them(void **state)
 {
@@ -206,7 +354,10 @@ static void the_kernel_takes_them(void **state)
 	add_endpoint(f, "10.42.0.5", "here");
 	add_endpoint(f, "10.42.1.6", "there");
 	one = build(f);
-	table_write(&text);
+	table_write("10.43.0.10", &text);
+	/* Before any look-up, where connections are led and where they are refused. */
+	assert_non_null(strstr(text.p, "chain dispatch {\nip daddr 10.43.0.10 return\n"));
+	assert_non_null(strstr(text.p, "chain refuse {\nip daddr 10.43.0.10 return\n"));
 	rules_change(&f->applied, NULL, one, &text);
 	if (nft_apply(text.p, &err) < 0)
 		fail_msg("%s", err.text);
@@ -231,6 +382,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(headless_and_foreign_have_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(change_is_only_the_difference, setup, teardown),
 		cmocka_unit_test_setup_teardown(shared_elements_are_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(odd_endpoints_are_left_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_is_left_behind, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			addresses_stay_with_their_services, setup, teardown),
+		cmocka_unit_test_setup_teardown(api_servers_keep_theirs, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_ones_are_quick, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_kernel_takes_them, setup, teardown),
 	};
 

@@ -125,6 +125,42 @@ def test_pod_reaches_the_api(cluster, ns, client):
     assert client("nc -w 2 10.43.0.1 443 < /dev/null && echo connected").strip() == "connected"
 
 
+def test_addresses_are_not_taken(cluster, ns, client):
+    """A service that names the API's or the DNS' address as an external one: both stay whose they are, also when it goes."""
+    cluster.apply(f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: thief, namespace: {ns}}}
+spec:
+  externalIPs: [10.43.0.1, 10.43.0.10]
+  ports: [{{name: api, port: 443, targetPort: 8080}}, {{name: dns, port: 53, protocol: UDP}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: thief-1, namespace: {ns}, labels: {{kubernetes.io/service-name: thief}}}}
+addressType: IPv4
+ports: [{{name: api, port: 1}}, {{name: dns, port: 1, protocol: UDP}}]
+endpoints: [{{addresses: [10.42.9.9]}}]
+""")
+    ip = cluster.get("service", "thief", "-n", ns)["spec"]["clusterIP"]
+    eventually(lambda: ip in cluster.run("nft", "list", "map", "inet", "skiff_proxy", "services").stdout, 10, "the thief's own address")
+
+    def works():
+        assert "10.43.0.1" in client("nslookup kubernetes.default.svc.cluster.local", check=False)[1]
+        client("nc -w 3 10.43.0.1 443 </dev/null")
+    works()
+    assert cluster.kubectl("create", "service", "clusterip", "dns", "--clusterip", "10.43.0.10", "--tcp", "53", "-n", ns, check=False)[0] != 0
+    cluster.kubectl("delete", "service", "thief", "-n", ns)
+    eventually(lambda: ip not in cluster.run("nft", "list", "map", "inet", "skiff_proxy", "services").stdout, 10, "the thief's end")
+    works()
+
+
+def test_rules_come_back(cluster, ns, client):
+    """Somebody removes the table of services; no service changes."""
+    cluster.run("nft", "delete", "table", "inet", "skiff_proxy")
+    eventually(lambda: client("nc -w 1 10.43.0.1 443 </dev/null", check=False)[0] == 0, 10, "the service rules")
+
+
 def test_memory_limit_kills(cluster, ns):
     cluster.apply(f"""
 apiVersion: v1
