@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds upstream's own programs from the Go module of its release into build/upstream, each once: kube-apiserver (what our stored bytes and answers are held
-# against) and e2e.test (its conformance suite). `fetch-upstream.sh [apiserver|conformance|images|all]`; all is the default.
-# Takes about 15 minutes and 2 GB of Go's caches on two cores. Needs go and Go's module proxy; see tests/conformance/README.md for the images.
+# against), e2e.test (its conformance suite) with the ginkgo and kubectl that it runs with, and the images of its pods. `fetch-upstream.sh [apiserver|conformance|images|all]`; all is the default.
+# Takes about 15 minutes and 2 GB of Go's caches on two cores. Needs go and Go's module proxy, for the images
+# Debian's packages too; tests/conformance/README.md tells what the images are substitutes of.
 set -eu
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -46,13 +47,20 @@ apiserver() {
 	GO_VERB=build go_build "$out/kube-apiserver" ./cmd/kube-apiserver
 	"$out/kube-apiserver" --version
 }
-# e2e.test is a test program; its pods' images are built by tests/conformance/images.sh.
+# ginkgo runs the cases of e2e.test several at a time; some cases run kubectl.
 conformance() {
-	[ -x "$out/e2e.test" ] && return 0
+	[ -x "$out/e2e.test" ] && [ -x "$out/ginkgo" ] && [ -x "$out/kubectl" ] && return 0
 	copy_tree
-	GO_VERB="test -c" go_build "$out/e2e.test" ./test/e2e
+	GO_VERB=build go_build "$out/kubectl" ./cmd/kubectl
+	GO_VERB=build go_build "$out/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
+	GO_VERB="test -c -vet=off" go_build "$out/e2e.test" ./test/e2e
 	"$out/e2e.test" --version
+}
+images() {
+	copy_tree
+	tests/conformance/images.py "$tree"
 }
 case $want in apiserver | all) apiserver ;; esac
 case $want in conformance | all) conformance ;; esac
+case $want in images | all) images ;; esac
 ls "$out"
