@@ -1,11 +1,13 @@
-/* Bytes between a descriptor and a channel of an upgraded connection, both ways, on the connection's loop. Reading stops while the client is behind;
- * what a descriptor does not take waits in a buffer. */
+/* Bytes between a descriptor and a channel of an upgraded connection, both ways, on the connection's loop.
+ * 1. A descriptor is read while the client keeps up; when it went away, no more: the writer waits, as for any reader who is slow.
+ * 2. What a descriptor does not take waits in a buffer; when that holds WAITING_MAX, the client waits too. */
 #include <fcntl.h>
 
 #include "kubelet/pump.h"
 
 #define BLOCK (32 * 1024)
 #define PENDING_MAX (256 * 1024)
+#define WAITING_MAX (256 * 1024)
 
 static void on_readable(void *arg, int events)
 {
@@ -43,16 +45,15 @@ void pump_out_run(struct pump_out *p)
 	char block[BLOCK];
 
 	while (p->fd >= 0) {
-		if (*p->conn && channel_pending(*p->conn) > PENDING_MAX) {
+		if (!*p->conn || channel_pending(*p->conn) > PENDING_MAX) {
 			if (p->watch)
 				fd_watch_free(p->watch);
 			p->watch = NULL;
-			return; /* until pump_out_resume */
+			return; /* until pump_out_resume, or for good */
 		}
 		ssize_t n = read(p->fd, block, sizeof(block));
 		if (n > 0) {
-			if (*p->conn)
-				channel_write(*p->conn, p->channel, str_n(block, (size_t)n));
+			channel_write(*p->conn, p->channel, str_n(block, (size_t)n));
 		} else if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 			watch(p);
 			return;
@@ -86,6 +87,19 @@ static void on_writable(void *arg, int events)
 	pump_in_run(arg);
 }
 
+/* Is there more than should wait here? Then the client waits. */
+static void pace(struct pump_in *p)
+{
+	bool hold = p->waiting.len > WAITING_MAX;
+
+	if (hold == p->holds)
+		return;
+	p->holds = hold;
+	*p->n_holds += hold ? 1 : -1;
+	if (*p->conn)
+		channel_hold(*p->conn, *p->n_holds > 0);
+}
+
 void pump_in_start(struct pump_in *p, int fd)
 {
 	p->fd = fd;
@@ -101,6 +115,7 @@ void pump_in_add(struct pump_in *p, struct str bytes)
 		return;
 	buf_add_str(&p->waiting, bytes);
 	pump_in_run(p);
+	pace(p); /* also before the start */
 }
 
 void pump_in_finish(struct pump_in *p)
@@ -138,6 +153,7 @@ void pump_in_run(struct pump_in *p)
 	if (done) /* the buffer may be none at all */
 		memmove(p->waiting.p, p->waiting.p + done, p->waiting.len - done);
 	p->waiting.len -= done;
+	pace(p);
 	if (p->waiting.len)
 		return;
 	if (p->watch)
@@ -162,4 +178,5 @@ void pump_in_close(struct pump_in *p)
 	p->fd = -1;
 	p->started = true;
 	buf_deinit(&p->waiting);
+	pace(p);
 }

@@ -8,7 +8,7 @@
 
 struct pump_out { /* descriptor -> channel */
 	struct loop *loop;
-	struct channel_conn **conn; /* the owner's; *conn NULL: read and dropped */
+	struct channel_conn **conn; /* the owner's; *conn NULL: nobody listens, nothing is read */
 	int channel, fd;
 	void (*on_end)(void *arg); /* the descriptor's end was reached; it is closed */
 	void *arg;
@@ -23,9 +23,12 @@ struct pump_in { /* bytes -> descriptor */
 	struct loop *loop;
 	bool is_socket; /* finishing shuts it down for writing and leaves it open to its owner */
 	int fd;         /* owned unless a socket */
-	bool started, finish;
+	bool started, finish, holds;
 	struct buf waiting;
 	struct fd_watch *watch;
+	/* The owner's. While one of its descriptors takes too little, the client is held. */
+	struct channel_conn **conn;
+	unsigned *n_holds;
 };
 void pump_in_start(struct pump_in *p, int fd);
 void pump_in_add(struct pump_in *p, struct str bytes); /* before the start: kept */

@@ -3,7 +3,8 @@
  *
  * 1. The session belongs to its loop; the engine is asked on the slow pool (`busy` counts that, and keeps the session).
  * 2. Over SPDY the command starts when every stream that the query names is open.
- * 3. The end: the process's, then what its pipes still hold, then the status on the error channel, then the connection's. */
+ * 3. The end: the process's, then what its pipes still hold, then the status on the error channel, then the connection's.
+ * 4. A size of the terminal is written only while the session is up: the engine owns its descriptors before and after. */
 #include <stdio.h>
 
 #include "gen/types.h"
@@ -19,14 +20,14 @@ struct session {
 	struct arena *a;
 	const char *protocol;
 	char id[ENGINE_ID], name[256];
-	bool attach, tty, want[N_CHANNELS], started, ended, settled, draining;
+	bool attach, tty, want[N_CHANNELS], started, up, ended, settled, draining;
 	int channel[N_CHANNELS]; /* -1: not open */
 	const char **argv;
 	struct engine_session engine;
 	struct pump_out out, err_out;
 	struct pump_in in;
 	struct fd_watch *pid_watch;
-	unsigned busy;
+	unsigned busy, n_holds;
 	int code, r;
 	struct err err;
 };
@@ -162,6 +163,7 @@ static void running(void *arg)
 		session_free(x);
 		return;
 	}
+	x->up = true;
 	x->out.fd = x->engine.out;
 	x->err_out.fd = x->engine.err;
 	int in = x->engine.in;
@@ -230,7 +232,9 @@ static void resize(struct session *x, struct str bytes)
 	struct value v;
 	struct err err;
 
-	if (json_parse(str_trim(bytes), a, &v, &err) || x->engine.control < 0 || !x->started)
+	/* The descriptor is the slow pool's before the start and when the end is waited for. */
+	if (!x->up || x->draining || x->engine.control < 0 ||
+		json_parse(str_trim(bytes), a, &v, &err))
 		return;
 	const struct value *w = value_get(&v, STR("Width")), *h = value_get(&v, STR("Height"));
 	if (w && h && w->kind == VALUE_INT && h->kind == VALUE_INT)
@@ -272,9 +276,10 @@ static void on_conn_close(void *arg)
 
 	x->conn = NULL;
 	pump_in_close(&x->in);
-	if (!x->attach) {
-		pump_out_resume(&x->out);
-		pump_out_resume(&x->err_out);
+	if (!x->attach && !x->ended) {
+		/* It goes on, as upstream's does, but nobody reads what it says. */
+		pump_out_run(&x->out);
+		pump_out_run(&x->err_out);
 	} else {
 		pump_out_close(&x->out);
 		pump_out_close(&x->err_out);
@@ -371,7 +376,9 @@ void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 		.loop = k->c.loop, .conn = &x->conn, .fd = -1, .on_end = on_output_end, .arg = x
 	};
 	x->err_out = x->out;
-	x->in = (struct pump_in){ .loop = k->c.loop, .fd = -1 };
+	x->in = (struct pump_in){
+		.loop = k->c.loop, .fd = -1, .conn = &x->conn, .n_holds = &x->n_holds
+	};
 	if (!attach && !x->argv) {
 		respond_error(s, 400, "you must specify a command for the container");
 		session_free(x);

@@ -28,7 +28,7 @@ struct forwarding {
 	struct channel_conn *conn;
 	char sandbox[ENGINE_ID], name[256];
 	struct list links;
-	unsigned busy;
+	unsigned busy, n_holds;
 	int ports[PORTS_MAX];
 	size_t n_ports;
 };
@@ -136,7 +136,11 @@ static struct link *link_new(struct forwarding *f, struct str request_id, int po
 	l->out = (struct pump_out){
 		.loop = f->k->c.loop, .conn = &f->conn, .fd = -1, .on_end = on_output_end, .arg = l
 	};
-	l->in = (struct pump_in){ .loop = f->k->c.loop, .fd = -1, .is_socket = true };
+	l->in = (struct pump_in){ .loop = f->k->c.loop,
+		.fd = -1,
+		.is_socket = true,
+		.conn = &f->conn,
+		.n_holds = &f->n_holds };
 	list_insert(&f->links, &l->node);
 	return l;
 }
