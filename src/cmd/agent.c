@@ -278,9 +278,10 @@ static int start_pod_network(struct agent *a, struct err *err)
 	return r < 0 ? r : network_start(a->network, err);
 }
 
-static int pod_on_network(void *arg, const struct core_v1_pod *pod, const char *ip, struct err *err)
+static int pod_on_network(void *arg, const struct core_v1_pod *pod, const char *ip,
+	const char *second_ip, struct err *err)
 {
-	return network_pod_ready(arg, pod, ip, err);
+	return network_pod_ready(arg, pod, ip, second_ip, err);
 }
 
 static void pod_off_network(void *arg, struct str uid)

@@ -202,7 +202,8 @@ static int prepare(const struct cni *cni, const struct sandbox *s, struct arena 
 	if (ports.kind == VALUE_LIST && ports.list.len &&
 		!takes_port_mappings(cni_list(&list, "plugins")))
 		return err_set(err, -EOPNOTSUPP,
-			"the pod wants host ports, but no plugin of CNI configuration %s has the capability portMappings: add {\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}",
+			"the pod wants host ports, but no plugin of CNI configuration %s has the capability portMappings: "
+			"add {\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}",
 			path);
 	for (size_t i = 0; cni->bin_dirs[i]; i++)
 		*value_append(a, &dirs) = (struct value){ .kind = VALUE_TEXT,
@@ -280,6 +281,17 @@ static struct str find_address(const struct value *result, int family, struct ar
 						: STR_NONE;
 }
 
+/* All links that it names are the pod's: nothing of it is on the host, whose rules it never meets. */
+static bool bypasses_host(const struct value *result)
+{
+	const struct value *links = cni_list(result, "interfaces");
+
+	for (size_t i = 0; links && i < links->list.len; i++)
+		if (!cni_text(&links->list.items[i], "sandbox").len)
+			return false;
+	return links && links->list.len;
+}
+
 static int take_addresses(
 	struct sandbox *s, const struct value *result, struct arena *a, struct err *err)
 {
@@ -291,6 +303,7 @@ static int take_addresses(
 	free(s->ip);
 	free(s->second_ip);
 	s->ip = str_dup(ip.len ? ip : ip6);
+	s->bypasses_host = bypasses_host(result);
 	s->second_ip = ip.len && ip6.len ? str_dup(ip6) : NULL;
 	return 0;
 }

@@ -97,6 +97,7 @@ static void test_chain(void **state)
 	/* The bridge's own address, and the order of families, do not matter. */
 	assert_string_equal(s.ip.p, "10.1.2.3");
 	assert_string_equal(s.second_ip.p, "fd00::7");
+	assert_false(s.bypasses_host);
 	assert_string_equal(calls().p, "ADD first, ADD second, ADD third");
 	assert_has(get("log"),
 		arena_fmt(arena,
@@ -303,6 +304,12 @@ static void test_status(void **state)
 	wait_news(before);
 	must(engine->v->network_status(engine, &err));
 	s = run_sandbox("single");
+	assert_false(s.bypasses_host);
+	remove_sandbox(&s);
+	put("first.result",
+		"{\"interfaces\": [{\"name\": \"eth0\", \"sandbox\": \"/x\"}], \"ip4\": {\"ip\": \"10.1.2.9/24\"}}");
+	s = run_sandbox("past the host");
+	assert_true(s.bypasses_host);
 	assert_string_equal(s.ip.p, "10.1.2.9");
 	assert_string_equal(s.second_ip.p, "");
 	put("log", "");

@@ -70,6 +70,7 @@ struct engine_sandbox {
 	struct str second_ip;  /* of the other family; empty: none */
 	struct str netns_path; /* empty under host network */
 	bool host_network;
+	bool bypasses_host; /* a CNI plugin (macvlan, ipvlan, …) leads its packets past this node's rules */
 };
 
 /* ---- container ---- */

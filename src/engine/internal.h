@@ -116,7 +116,7 @@ struct sandbox {
 	char *id, *name, *namespace_, *uid, *hostname, *log_directory, *cgroup, *boot_id, *ip,
 		*second_ip, *annotations, *port_mappings;
 	int64_t attempt, created_s, created_ns, pause_pid, pause_start;
-	bool host_network, host_pid, host_ipc, share_pid, ready, made;
+	bool host_network, host_pid, host_ipc, share_pid, ready, made, bypasses_host;
 };
 struct container {
 	/* record */

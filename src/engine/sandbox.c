@@ -35,6 +35,7 @@ static const struct record_row rows[] = {
 	{ "hostIpc", RECORD_BOOL, offsetof(struct sandbox, host_ipc) },
 	{ "sharePid", RECORD_BOOL, offsetof(struct sandbox, share_pid) },
 	{ "ready", RECORD_BOOL, offsetof(struct sandbox, ready) },
+	{ "bypassesHost", RECORD_BOOL, offsetof(struct sandbox, bypasses_host) },
 	{ "made", RECORD_BOOL, offsetof(struct sandbox, made) },
 };
 const struct record_type sandbox_record_type = { rows, ARRAY_LEN(rows) };
@@ -273,6 +274,7 @@ static void export_sandbox(
 		.ip = arena_strz(a, s->ip ? s->ip : ""),
 		.second_ip = arena_strz(a, s->second_ip ? s->second_ip : ""),
 		.host_network = s->host_network,
+		.bypasses_host = s->bypasses_host,
 	};
 	memcpy(ret->id, s->id, ENGINE_ID);
 	sandbox_ns_path(l, s, NS_NET, path);

@@ -32,8 +32,8 @@ struct kubelet_config {
 		services; /* of all namespaces, started by whoever shares it; NULL: one of its own */
 	/* The pod network. network_ready is called for a pod that is on it, with its sandbox made, before any of its containers starts; none starts until it
 	 * returns 0. network_gone: its sandbox is gone. NULL: nobody wants to know. */
-	int (*network_ready)(
-		void *arg, const struct core_v1_pod *pod, const char *ip, struct err *err);
+	int (*network_ready)(void *arg, const struct core_v1_pod *pod, const char *ip,
+		const char *second_ip, struct err *err);
 	void (*network_gone)(void *arg, struct str uid);
 	void *network_arg;
 };

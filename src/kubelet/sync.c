@@ -259,6 +259,9 @@ static int sandbox_create(struct sync *s, struct err *err)
 		return r < 0 ? r : -EEXIST;
 	sandbox_put(w, &made);
 	pods_adopt_sandbox(w, made.id);
+	if (made.bypasses_host)
+		worker_event(w, s->pod, "Warning", "NetworkPolicyNotEnforced",
+			"the pod's CNI plugins lead its packets past this node's rules: network policies are not in force for it, and services may not answer it");
 	for (size_t i = 0; i < s->view.len; i++)
 		s->view.items[i].current_sandbox = false;
 	return 0;
@@ -459,7 +462,7 @@ static bool network_is_ready(struct sync *s, const struct pod_plan *p)
 		starts |= p->items[i].what != ACT_KILL;
 	if (!starts || !s->k->c.network_ready || s->pod->spec.host_network || !b || !b->ready)
 		return true;
-	if (s->k->c.network_ready(s->k->c.network_arg, s->pod, b->ip, &err) == 0)
+	if (s->k->c.network_ready(s->k->c.network_arg, s->pod, b->ip, b->second_ip, &err) == 0)
 		return true;
 	worker_event(
 		s->w, s->pod, "Warning", "NetworkNotReady", "network is not ready: %s", err.text);

@@ -48,8 +48,9 @@ void policies_put_policy(struct policies *p, const struct networking_v1_network_
 void policies_remove_policy(struct policies *p, struct str key); /* "ns/name" */
 void policies_put_namespace(struct policies *p, struct str name, const struct str_map *labels);
 void policies_remove_namespace(struct policies *p, struct str name);
-/* ip empty: not on the pod network (now). local: runs here, so that policies are put in force for it. */
-void policies_put_pod(struct policies *p, const struct core_v1_pod *pod, struct str ip, bool local);
+/* ip empty: not on the pod network (now); second: its address of the other family, or empty. local: runs here, so that policies are put in force for it. */
+void policies_put_pod(struct policies *p, const struct core_v1_pod *pod, struct str ip,
+	struct str second, bool local);
 void policies_remove_pod(struct policies *p, struct str key);
 bool policies_need_pods(const struct policies *p); /* some policy names pods of other nodes */
 void policies_change(

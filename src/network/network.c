@@ -22,7 +22,7 @@
 struct hooked { /* a pod whose address the kubelet told and the API does not show yet */
 	struct arena *arena;
 	struct core_v1_pod *pod;
-	struct str ip;
+	struct str ip, second;
 };
 struct waiter { /* a call of network_pod_ready that waits until the worker came to its pod */
 	struct list node;
@@ -119,9 +119,19 @@ static bool has_ended(const struct core_v1_pod *pod)
 	return str_eqz(pod->status.phase, "Succeeded") || str_eqz(pod->status.phase, "Failed");
 }
 
-static void put_own(struct network *n, const struct core_v1_pod *pod, struct str ip)
+static struct str second_of(const struct core_v1_pod *pod)
 {
-	policies_put_pod(n->policies, pod, ip, true);
+	LIST_EACH(p, &pod->status.pod_ips) {
+		if (!str_eq(p->ip, pod->status.pod_ip))
+			return p->ip;
+	}
+	return STR_NONE;
+}
+
+static void put_own(
+	struct network *n, const struct core_v1_pod *pod, struct str ip, struct str second)
+{
+	policies_put_pod(n->policies, pod, ip, ip.len ? second : STR_NONE, true);
 	if (n->c.bridge)
 		host_ports_put(n->ports, pod, ip);
 }
@@ -152,7 +162,7 @@ static void own_changed(struct network *n, struct str key)
 		policies_remove_pod(n->policies, key);
 		host_ports_remove(n->ports, key);
 	} else if (!newer || !h) {
-		put_own(n, pod, h ? h->ip : address_of(pod));
+		put_own(n, pod, h ? h->ip : address_of(pod), h ? h->second : second_of(pod));
 	}
 	cached_unref(c);
 }
@@ -162,7 +172,7 @@ static void hooked_came(struct network *n, struct str key)
 	struct hooked *h = map_get(&n->hooked, key);
 
 	if (h)
-		put_own(n, h->pod, h->ip);
+		put_own(n, h->pod, h->ip, h->second);
 	own_changed(n, key);
 	list_for_each(it, &n->waiters) {
 		struct waiter *w = list_entry(it, struct waiter, node);
@@ -181,7 +191,7 @@ static void pod_changed(struct network *n, struct str key)
 		return; /* the informer of this node's pods tells about it */
 	}
 	if (pod && address_of(pod).len) {
-		policies_put_pod(n->policies, pod, address_of(pod), false);
+		policies_put_pod(n->policies, pod, address_of(pod), second_of(pod), false);
 	} else {
 		struct cached *own = informer_get(n->own, key);
 
@@ -392,21 +402,22 @@ static void *work_thread(void *arg)
 
 /* ---- what the kubelet tells ---- */
 
-static void hook(struct network *n, const struct core_v1_pod *pod, const char *ip, struct arena *a,
-	struct str *ret_key)
+static void hook(struct network *n, const struct core_v1_pod *pod, const char *ip,
+	const char *second, struct arena *a, struct str *ret_key)
 {
 	struct hooked *h = xcalloc(1, sizeof(*h));
 
 	h->arena = arena_new(0);
 	h->pod = model_copy(&core_v1_pod_type, pod, h->arena);
 	h->ip = arena_strz(h->arena, ip);
+	h->second = arena_strz(h->arena, second ? second : "");
 	*ret_key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(pod->metadata.namespace),
 		STR_ARG(pod->metadata.name));
 	hooked_free(map_set(&n->hooked, *ret_key, h));
 }
 
-int network_pod_ready(
-	struct network *n, const struct core_v1_pod *pod, const char *ip, struct err *err)
+int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const char *ip,
+	const char *second_ip, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(256);
 	struct waiter w = { 0 };
@@ -418,7 +429,7 @@ int network_pod_ready(
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += READY_WAIT_S;
 	pthread_mutex_lock(&n->lock);
-	hook(n, pod, ip, a, &w.key);
+	hook(n, pod, ip, second_ip, a, &w.key);
 	list_insert(&n->waiters, &w.node);
 	/* Behind all that waits, so that a policy which came before the pod is in force with it. */
 	mark(n, 'h', w.key);

@@ -48,8 +48,9 @@ void network_stop(struct network *n);
 void network_free(struct network *n);
 /* Puts the policies that select the pod, and its host ports, in force for its address. Waits until the policies are known; an error when they are not
  * within 10 s. Safe to repeat. From any thread. */
-int network_pod_ready(
-	struct network *n, const struct core_v1_pod *pod, const char *ip, struct err *err);
+int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const char *ip,
+	const char *second_ip,
+	struct err *err); /* second_ip: of the other family; empty or NULL: none */
 void network_pod_gone(
 	struct network *n, struct str uid); /* its sandbox is gone; unknown: nothing */
 int network_cleanup(struct err *err);       /* removes routes, link and tables of ours */

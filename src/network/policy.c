@@ -51,7 +51,7 @@ struct profile { /* the policies of one direction that select a pod */
 };
 struct pod {
 	struct arena *arena;
-	struct str key, ns, ip; /* ip empty: none */
+	struct str key, ns, ip, ip6; /* empty: none of that family */
 	struct str_map labels;
 	struct pod_port {
 		struct str name;
@@ -76,6 +76,11 @@ struct policies {
 	struct buf steps[STEPS];   /* of the change being made */
 	struct buf changes;        /* of whole changes, in order */
 };
+
+static struct str address_of(const struct pod *pod)
+{
+	return pod->ip.len ? pod->ip : pod->ip6;
+}
 
 static struct str key_of(struct arena *a, struct str ns, struct str name)
 {
@@ -366,7 +371,7 @@ static struct profile *profile_ref(struct policies *p, const struct pod *pod, en
 	size_t n = 0, i = 0;
 	void *v;
 
-	while (pod->local && pod->ip.len && map_next(&p->policies, &i, NULL, &v)) {
+	while (pod->local && address_of(pod).len && map_next(&p->policies, &i, NULL, &v)) {
 		const struct policy *o = v;
 
 		if (o->isolates[d] && str_eq(o->ns, pod->ns) &&
@@ -404,7 +409,8 @@ static void profile_unref(struct policies *p, struct profile *f)
 	profile_free(f);
 }
 
-/* Packets of IPv6 are dropped by the pod's hardware address, which the engine makes of its IPv4 address: policies say nothing that would let them pass. */
+/* Packets of IPv6 are dropped, since policies say nothing that would let them pass: by the pod's IPv6 address where a CNI plugin gave it one, and by its
+ * hardware address, which the engine makes of its IPv4 address. */
 static void mac_text(struct str ip, char ret[24])
 {
 	uint32_t a = 0;
@@ -420,6 +426,11 @@ static void isolation_write(
 	bool with_value = verb[0] == 'a';
 	char mac[24];
 
+	if (pod->ip6.len)
+		buf_addf(out, "%s element " POLICY_TABLE " %s_ip6 { " STR_FMT " }\n", verb,
+			direction_names[d], STR_ARG(pod->ip6));
+	if (!pod->ip.len)
+		return;
 	mac_text(pod->ip, mac);
 	buf_addf(out, "%s element " POLICY_TABLE " %s { " STR_FMT "%s%s }\n", verb,
 		direction_names[d], STR_ARG(pod->ip), with_value ? " : jump " : "",
@@ -430,8 +441,9 @@ static void isolation_write(
 
 static void self_write(const struct pod *pod, const char *verb, struct buf *out)
 {
-	buf_addf(out, "%s element " POLICY_TABLE " self { " STR_FMT " . " STR_FMT " }\n", verb,
-		STR_ARG(pod->ip), STR_ARG(pod->ip));
+	if (pod->ip.len)
+		buf_addf(out, "%s element " POLICY_TABLE " self { " STR_FMT " . " STR_FMT " }\n",
+			verb, STR_ARG(pod->ip), STR_ARG(pod->ip));
 }
 
 static bool is_isolated(const struct pod *pod)
@@ -442,7 +454,7 @@ static bool is_isolated(const struct pod *pod)
 /* Brings the pod under the policies that select it now; `none`: under none. Only who owns the address writes. */
 static void isolate(struct policies *p, struct pod *pod, bool none)
 {
-	bool owns = map_get(&p->owners, pod->ip) == pod, was = is_isolated(pod);
+	bool owns = map_get(&p->owners, address_of(pod)) == pod, was = is_isolated(pod);
 
 	for (int d = 0; d < DIRECTIONS; d++) {
 		struct profile *now = none || !owns ? NULL : profile_ref(p, pod, (enum direction)d),
@@ -506,8 +518,8 @@ static void pod_take_out(struct policies *p, struct pod *pod)
 {
 	isolate(p, pod, true);
 	leave_all(p, pod);
-	if (map_get(&p->owners, pod->ip) == pod)
-		map_remove(&p->owners, pod->ip);
+	if (map_get(&p->owners, address_of(pod)) == pod)
+		map_remove(&p->owners, address_of(pod));
 	map_remove(&p->pods, pod->key);
 	pod_free(pod);
 }
@@ -518,20 +530,20 @@ static void pod_take_in(struct policies *p, struct pod *pod)
 
 	map_set(&p->pods, pod->key, pod);
 	enter_all(p, pod);
-	if (!pod->local || !pod->ip.len)
+	if (!pod->local || !address_of(pod).len)
 		return;
 	/* An address that was another's: the former holder is on its way out. */
-	before = map_get(&p->owners, pod->ip);
+	before = map_get(&p->owners, address_of(pod));
 	if (before)
 		isolate(p, before, true);
-	map_set(&p->owners, pod->ip, pod);
+	map_set(&p->owners, address_of(pod), pod);
 	isolate(p, pod, false);
 }
 
 static bool pods_equal(const struct pod *a, const struct pod *b)
 {
-	if (!str_eq(a->ip, b->ip) || a->local != b->local || a->n_ports != b->n_ports ||
-		a->labels.len != b->labels.len)
+	if (!str_eq(a->ip, b->ip) || !str_eq(a->ip6, b->ip6) || a->local != b->local ||
+		a->n_ports != b->n_ports || a->labels.len != b->labels.len)
 		return false;
 	for (size_t i = 0; i < a->labels.len; i++)
 		if (!str_eq(a->labels.items[i].key, b->labels.items[i].key) ||
@@ -545,10 +557,15 @@ static bool pods_equal(const struct pod *a, const struct pod *b)
 	return true;
 }
 
-void policies_put_pod(struct policies *p, const struct core_v1_pod *o, struct str ip, bool local)
+void policies_put_pod(struct policies *p, const struct core_v1_pod *o, struct str ip,
+	struct str second, bool local)
 {
-	struct pod *now = pod_new(o->metadata.namespace, o->metadata.name, ip, local), *old;
+	bool six = str_find(ip, ':') >= 0;
+	struct pod *now = pod_new(
+			   o->metadata.namespace, o->metadata.name, six ? second : ip, local),
+		   *old;
 
+	now->ip6 = arena_str(now->arena, six ? ip : second);
 	copy_labels(now->arena, &o->metadata.labels, &now->labels);
 	add_ports(now, &o->spec.containers, true);
 	add_ports(now, &o->spec.init_containers, false);
@@ -743,6 +760,11 @@ bool policies_need_pods(const struct policies *p)
 
 /* ---- as commands ---- */
 
+static const char *side(enum direction d)
+{
+	return d == EGRESS ? "saddr" : "daddr";
+}
+
 static void table_begin(struct buf *out)
 {
 	static const struct {
@@ -759,8 +781,8 @@ static void table_begin(struct buf *out)
 		"set self { type ipv4_addr . ipv4_addr; }\n");
 	for (int d = 0; d < DIRECTIONS; d++)
 		buf_addf(out,
-			"map %s { type ipv4_addr : verdict; }\nset %s_macs { type ether_addr; }\n",
-			direction_names[d], direction_names[d]);
+			"map %s { type ipv4_addr : verdict; }\nset %s_macs { type ether_addr; }\nset %s_ip6 { type ipv6_addr; }\n",
+			direction_names[d], direction_names[d], direction_names[d]);
 	/* The node itself reaches its pods whatever policies say: its packets pass the output hook, where nothing is. */
 	for (size_t i = 0; i < ARRAY_LEN(hooks); i++)
 		buf_addf(out,
@@ -768,10 +790,11 @@ static void table_begin(struct buf *out)
 			"ct state established,related accept\n"
 			"ip saddr . ip daddr @self accept\n"
 			"meta nfproto ipv6 ether %s @%s_macs drop\n"
+			"ip6 %s @%s_ip6 drop\n"
 			"ip %s vmap @%s\n}\n",
-			hooks[i].name, hooks[i].hook, hooks[i].priority,
-			hooks[i].d == EGRESS ? "saddr" : "daddr", direction_names[hooks[i].d],
-			hooks[i].d == EGRESS ? "saddr" : "daddr", direction_names[hooks[i].d]);
+			hooks[i].name, hooks[i].hook, hooks[i].priority, side(hooks[i].d),
+			direction_names[hooks[i].d], side(hooks[i].d), direction_names[hooks[i].d],
+			side(hooks[i].d), direction_names[hooks[i].d]);
 	buf_addz(out, "}\n");
 }
 

@@ -69,7 +69,7 @@ static void pod(struct fixture *f, const char *ns, const char *name, const char 
 		"{\"containers\":[{\"name\":\"c\",\"ports\":[{\"name\":\"http\",\"containerPort\":8080}]}]}}",
 		name, ns, name);
 
-	policies_put_pod(f->p, read_json(f, &core_v1_pod_type, json), str_of(ip), local);
+	policies_put_pod(f->p, read_json(f, &core_v1_pod_type, json), str_of(ip), STR_NONE, local);
 }
 
 static void namespace_(struct fixture *f, const char *name, const char *team)
@@ -128,6 +128,29 @@ static void default_deny_isolates_local_pods(void **state)
 	assert_true(strstr(text, "delete element") < strstr(text, "delete chain " T " pods_2"));
 	assert_true(strstr(text, "delete chain " T " pods_2") <
 		strstr(text, "delete chain " T " policy_1_in"));
+}
+
+/* Policies are of IPv4: an isolated pod has no IPv6 at all, also when that is all it has. */
+static void isolated_pods_have_no_ipv6(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *both = read_json(
+		f, &core_v1_pod_type, "{\"metadata\":{\"name\":\"a\",\"namespace\":\"web\"}}");
+	struct core_v1_pod *six = read_json(
+		f, &core_v1_pod_type, "{\"metadata\":{\"name\":\"b\",\"namespace\":\"web\"}}");
+	const char *text;
+
+	policies_put_pod(f->p, both, STR("10.42.0.5"), STR("fd00::5"), true);
+	policies_put_pod(f->p, six, STR("fd00::6"), STR_NONE, true);
+	policy(f, "deny", "{\"podSelector\":{},\"policyTypes\":[\"Egress\"]}");
+	text = change(f);
+	assert_has(text, "add element " T " egress_ip6 { fd00::5 }\n");
+	assert_has(text, "add element " T " egress_ip6 { fd00::6 }\n");
+	assert_has(text, "add element " T " egress { 10.42.0.5 : jump pods_2 }\n");
+	assert_not(text, "{ fd00::6 :");
+	assert_not(text, "fd00::6 . ");
+	policies_remove_pod(f->p, STR("web/b"));
+	assert_has(change(f), "delete element " T " egress_ip6 { fd00::6 }\n");
 }
 
 static void peers_are_sets_and_a_pod_is_an_element(void **state)
@@ -324,6 +347,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(without_policies_nothing_is_said, setup, teardown),
 		cmocka_unit_test_setup_teardown(default_deny_isolates_local_pods, setup, teardown),
+		cmocka_unit_test_setup_teardown(isolated_pods_have_no_ipv6, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			peers_are_sets_and_a_pod_is_an_element, setup, teardown),
 		cmocka_unit_test_setup_teardown(blocks_lose_their_exceptions, setup, teardown),

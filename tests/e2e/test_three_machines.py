@@ -57,7 +57,7 @@ class Place:
         self.c.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name, "namespace": self.ns}, "spec": spec})
 
     def drop(self):
-        self.c.kubectl("delete", "namespace", self.ns, "--wait=false")
+        self.c.kubectl("delete", "namespace", self.ns, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture(scope="module")
