@@ -8,6 +8,8 @@
 
 #define BACKOFF_FIRST_NS (5 * 1000000ull)
 #define BACKOFF_MOST_NS (1000 * 1000000000ull)
+#define AFTER_MOST_MS \
+	(366 * 86400 * 1000ull) /* what is later would be a small number again, in nanoseconds */
 
 struct item {
 	struct list in_queue; /* empty: not in it */
@@ -116,7 +118,8 @@ void workqueue_add_after(struct workqueue *q, struct str key, uint64_t after_ms)
 		struct item *it = item_of(q, key);
 
 		if (after_ms)
-			add_later_locked(q, it, mono_now_ns() + after_ms * 1000000);
+			add_later_locked(
+				q, it, mono_now_ns() + MIN(after_ms, AFTER_MOST_MS) * 1000000);
 		else
 			add_locked(q, it);
 	}

@@ -1,6 +1,9 @@
 /* What a user of one namespace writes must neither reach others nor hold up the controllers. */
 #include "cmd/cluster_fixture.h"
 
+#include <sys/resource.h>
+#include <time.h>
+
 #define MAP &core_v1_config_map_type
 
 static const struct core_v1_config_map *make_map(
@@ -92,12 +95,70 @@ static void test_foreign_dependent(void **state)
 	patch(MAP, "foe", "anchor", "{\"metadata\":{\"finalizers\":null}}");
 }
 
+/* ---- numbers that nobody can mean ---- */
+#define POD \
+	"\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}"
+#define SPEC(app, more) \
+	"{\"metadata\":{\"name\":\"" app "\",\"namespace\":\"foe\"},\"spec\":{" more "}}"
+
+static bool pod_of(void *prefix)
+{
+	struct cached_list l;
+	bool found = false;
+
+	informer_list(informers_get(the.informers, &core_v1_pod_type), STR("foe"), &l);
+	for (size_t i = 0; i < l.len; i++)
+		found |= str_has_prefix(l.items[i]->meta->name, str_of(prefix));
+	cached_list_deinit(&l);
+	return found;
+}
+
+/* Memory and time go with the pods that there are. */
+static void test_large_numbers(void **state)
+{
+	struct rlimit old, most;
+	struct timespec before, after;
+
+	getrlimit(RLIMIT_AS, &old);
+	most = old;
+	most.rlim_cur = 6ull << 30; /* a machine that is not taken down by a failure */
+#ifndef __SANITIZE_ADDRESS__
+	setrlimit(RLIMIT_AS, &most);
+#endif
+	make(&apps_v1_stateful_set_type,
+		SPEC("huge",
+			"\"replicas\":2147483647,\"serviceName\":\"s\",\"selector\":{\"matchLabels\":{\"app\":\"huge\"}}," TEMPLATE(
+				"huge", "i")));
+	make(&batch_v1_job_type,
+		SPEC("indexed",
+			"\"completionMode\":\"Indexed\",\"completions\":2147483647,\"parallelism\":2,\"successPolicy\":{\"rules\":"
+			"[{\"succeededIndexes\":\"0-2147483646\"}]},\"template\":{" POD "}"));
+	make(&batch_v1_job_type,
+		SPEC("patient",
+			"\"activeDeadlineSeconds\":9223372036854775807,\"template\":{" POD "}"));
+	wait_for("the first pod of a huge set", pod_of, "huge-0");
+	wait_for("of an indexed job", pod_of, "indexed-1");
+	wait_for("of a patient one", pod_of, "patient-");
+	/* Nothing is left to do: nobody is busy. */
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	usleep(1000000);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	assert_true(
+		(after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000 <
+		500);
+	delete (&apps_v1_stateful_set_type, "foe", "huge", "Background");
+	delete (&batch_v1_job_type, "foe", "indexed", "Background");
+	delete (&batch_v1_job_type, "foe", "patient", "Background");
+	setrlimit(RLIMIT_AS, &old);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_owner_names),
 		cmocka_unit_test(test_foreign_owner),
 		cmocka_unit_test(test_foreign_dependent),
+		cmocka_unit_test(test_large_numbers),
 	};
 
 	memory = arena_new(0);

@@ -131,7 +131,7 @@ static int clean(struct run *r, struct str key, struct err *err)
 		if (ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT)
 			ret = 0;
 	} else if (left > 0) {
-		requeue_within(r, (uint64_t)(left * 1000) + 1);
+		requeue_within(r, ms_of(left) + 1);
 	}
 	cached_unref(c);
 	return ret;

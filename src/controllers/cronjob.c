@@ -174,12 +174,17 @@ static int make_job(struct cronjob *x, int64_t at, struct err *err)
 	return 0;
 }
 
+/* Any number may be named. */
+static int64_t deadline_s(const struct cronjob *x)
+{
+	return MIN(MAX(x->c->spec.starting_deadline_seconds.value, (int64_t)0), (int64_t)INT32_MAX);
+}
+
 static int run_due(struct cronjob *x, int64_t at, struct err *err)
 {
 	int64_t now = x->r->now.sec;
 
-	if (x->c->spec.starting_deadline_seconds.set &&
-		at + x->c->spec.starting_deadline_seconds.value < now) {
+	if (x->c->spec.starting_deadline_seconds.set && at < now - deadline_s(x)) {
 		char text[TIME_TEXT_MAX];
 
 		time_format((struct timestamp){ at, 0 }, text);
@@ -235,7 +240,7 @@ static int schedule(struct cronjob *x, struct err *err)
 	if (!from)
 		from = x->c->metadata.creation_timestamp.sec;
 	if (x->c->spec.starting_deadline_seconds.set)
-		from = MAX(from, now - x->c->spec.starting_deadline_seconds.value - 1);
+		from = MAX(from, now - deadline_s(x) - 1);
 	int64_t due = cron_last(&x->schedule, from, now);
 	int ret = due ? run_due(x, due, err) : 0;
 	int64_t next = cron_next(&x->schedule, x->schedule.every_s ? MAX(from, due) : now);
@@ -255,7 +260,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 		return 0;
 	struct cronjob x = { .r = r, .c = model_copy(&batch_v1_cron_job_type, cached, r->arena) };
 
-	x.jobs = cache_indexed(r, &batch_v1_job_type, "uid:", x.c->metadata.uid);
+	x.jobs = cache_owned(r, &batch_v1_job_type, &x.c->metadata);
 	int ret = follow_jobs(&x, err);
 
 	if (!ret)

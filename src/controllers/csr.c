@@ -190,7 +190,7 @@ static int clean(
 	const struct client_delete d = { .grace_seconds = -1, .uid = o->metadata.uid };
 
 	if (left > 0) {
-		requeue_within(r, (uint64_t)(left * 1000) + 1000);
+		requeue_within(r, ms_of(left) + 1000);
 		return 0;
 	}
 	int ret = client_delete(r->client, &certificates_v1_certificate_signing_request_type,

@@ -223,16 +223,24 @@ static void test_indexes(void **state)
 	static const char *const want[] = { "5", "1,5", "1,3,5", "1,3-5", "0,1,3-5", "0,1,3-5,9",
 		"0,1,3-5,8,9", "0-5,8,9", "0-5,8,9" };
 	struct arena *a CLEAN_ARENA = arena_new(0);
-	struct str text = STR_NONE;
+	struct index_set s = { 0 }, odd, some;
 
 	for (size_t i = 0; i < ARRAY_LEN(add); i++) {
-		text = indexes_add(text, add[i], a);
-		assert_string_equal(text.p, want[i]);
-		assert_true(indexes_have(text, add[i]));
+		s = indexes_with(&s, &add[i], 1, a);
+		assert_string_equal(indexes_text(&s, a).p, want[i]);
+		assert_true(indexes_have(&s, add[i]));
+		s = indexes_parse(indexes_text(&s, a), a);
 	}
-	assert_int_equal(indexes_count(text), 8);
-	assert_false(indexes_have(text, 6));
-	assert_int_equal(indexes_count(STR_NONE), 0);
+	assert_int_equal(indexes_count(&s), 8);
+	assert_false(indexes_have(&s, 6));
+	some = indexes_parse(STR("1-2,5-8,100-2147483647"), a);
+	assert_int_equal(indexes_common(&s, &some, 6), 3);
+	assert_int_equal(indexes_common(&s, &some, INT32_MAX), 4);
+	/* As people may write a status: what is no index ends it. */
+	odd = indexes_parse(STR("7,3-4,2,9999999999,1"), a);
+	assert_string_equal(indexes_text(&odd, a).p, "2-4,7");
+	odd = indexes_parse(STR_NONE, a);
+	assert_int_equal(indexes_count(&odd), 0);
 }
 
 /* ---- owners ---- */

@@ -394,8 +394,7 @@ static bool old_pods_run(struct rollout *o)
 			continue;
 		if ((*s)->status.replicas > 0)
 			return true;
-		struct objects pods =
-			cache_indexed(o->r, &core_v1_pod_type, "uid:", (*s)->metadata.uid);
+		struct objects pods = cache_owned(o->r, &core_v1_pod_type, &(*s)->metadata);
 
 		OBJECT_EACH(const struct core_v1_pod, p, pods)
 			if (!pod_ended(p))

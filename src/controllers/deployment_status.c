@@ -219,7 +219,7 @@ static void come_back_at_deadline(struct rollout *o, const struct apps_v1_deploy
 	double left = o->d->spec.progress_deadline_seconds.value -
 		time_diff_s(o->r->now, c->last_update_time);
 
-	requeue_within(o->r, (uint64_t)(MAX(left, 0.0) * 1000) + 1000);
+	requeue_within(o->r, ms_of(left) + 1000);
 }
 
 int sync_rollout_status(struct rollout *o, struct err *err)

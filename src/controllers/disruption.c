@@ -152,10 +152,8 @@ static void count(
 
 			d->key = p->metadata.name;
 			d->value = since;
-			requeue_within(r,
-				(uint64_t)(MAX(DISRUPTED_FOR_S - time_diff_s(r->now, since), 0.0) *
-					1000) +
-					1000);
+			requeue_within(
+				r, ms_of(DISRUPTED_FOR_S - time_diff_s(r->now, since)) + 1000);
 		} else {
 			healthy += pod_ready(p);
 		}

@@ -52,6 +52,8 @@ struct run {
 void enqueue(struct run *r, struct str key);
 void enqueue_after(struct run *r, struct str key, uint64_t ms);
 void requeue_within(struct run *r, uint64_t ms); /* the smallest one asked for wins */
+/* Of seconds that users name: nothing below none, and a month at most, after which one looks again. */
+uint64_t ms_of(double seconds);
 
 /* ---- reading caches ---- */
 struct objects {
@@ -65,6 +67,9 @@ const void *cache_object(struct run *r, const struct type *t, struct str key); /
 struct objects cache_objects(struct run *r, const struct type *t, struct str ns);
 struct objects cache_indexed(struct run *r, const struct type *t, const char *prefix,
 	struct str value); /* "uid:", "node:" */
+/* Those that this object controls; what names it from another namespace is not among them. */
+struct objects cache_owned(
+	struct run *r, const struct type *t, const struct meta_v1_object_meta *owner);
 struct informer *run_informer(struct run *r, const struct type *t);
 /* As cache_objects, outside of a reconcile: the caller deinits the list. */
 

@@ -47,7 +47,7 @@ static bool past_deadline(struct job *x)
 		time_diff_s(x->r->now, x->j->status.start_time);
 
 	if (left > 0)
-		requeue_within(x->r, (uint64_t)(left * 1000) + 1);
+		requeue_within(x->r, ms_of(left) + 1);
 	return left <= 0;
 }
 
@@ -78,7 +78,7 @@ static bool succeeded(const struct job *x)
 /* Every index ended, some of them badly; or more failed than may. */
 static const char *indexes_failed(const struct job *x, const char **ret_message)
 {
-	int failed = indexes_count(x->j->status.failed_indexes);
+	int failed = indexes_count(&x->failed_indexes);
 
 	if (!x->j->spec.backoff_limit_per_index.set || !failed)
 		return NULL;
@@ -87,8 +87,7 @@ static const char *indexes_failed(const struct job *x, const char **ret_message)
 		return "MaxFailedIndexesExceeded";
 	}
 	*ret_message = "Job has failed indexes";
-	return failed + indexes_count(x->j->status.completed_indexes) >=
-			int32_or(&x->j->spec.completions, 1)
+	return failed + indexes_count(&x->completed) >= int32_or(&x->j->spec.completions, 1)
 		? "FailedIndexes"
 		: NULL;
 }
@@ -96,7 +95,7 @@ static const char *indexes_failed(const struct job *x, const char **ret_message)
 static void judge(struct job *x)
 {
 	const char *message = "", *indexes = indexes_failed(x, &message);
-	int rule = job_success_rule(x->j);
+	int rule = job_success_rule(x->j, &x->completed, x->r->arena);
 
 	if (job_condition(x->j, "SuccessCriteriaMet") || job_condition(x->j, "FailureTarget"))
 		return;
@@ -130,7 +129,8 @@ static void finish(struct job *x)
 	const struct batch_v1_job_condition *failure = job_condition(x->j, "FailureTarget"),
 					    *success;
 
-	if (!over(x) || x->n_active || x->terminating || (u && (u->succeeded.len || u->failed.len)))
+	if (!over(x) || x->n_active || x->terminating || x->more ||
+		(u && (u->succeeded.len || u->failed.len)))
 		return;
 	if (failure) {
 		set_condition(x, "Failed", "True", failure->reason.p, failure->message);
@@ -215,9 +215,28 @@ static int delete_one(void *arg, size_t i, struct err *err)
 	return r == CLIENT_NOT_FOUND ? 0 : r;
 }
 
+struct victim {
+	const struct core_v1_pod *pod;
+	struct timestamp
+		now; /* one moment for all: an order that changes while it is made is none */
+};
+
 static int victim_first(const void *pa, const void *pb)
 {
-	return pod_victim_cmp(*(void *const *)pa, 0, *(void *const *)pb, 0, time_now());
+	const struct victim *a = pa, *b = pb;
+
+	return pod_victim_cmp(a->pod, 0, b->pod, 0, a->now);
+}
+
+static void sort_victims(struct job *x)
+{
+	struct victim *v = arena_alloc(x->r->arena, (x->n_active + 1) * sizeof(*v));
+
+	for (size_t i = 0; i < x->n_active; i++)
+		v[i] = (struct victim){ x->active[i], x->r->now };
+	qsort(v, x->n_active, sizeof(*v), victim_first);
+	for (size_t i = 0; i < x->n_active; i++)
+		x->active[i] = v[i].pod;
 }
 
 static int delete_active(struct job *x, size_t n, struct err *err)
@@ -226,7 +245,7 @@ static int delete_active(struct job *x, size_t n, struct err *err)
 	int failure;
 
 	if (n < x->n_active)
-		qsort(x->active, x->n_active, sizeof(*x->active), victim_first);
+		sort_victims(x);
 	for (size_t i = 0; i < n; i++)
 		expect_deletion(x->r->state, x->key, x->active[i]->metadata.uid);
 	run_parallel(x->r, n, delete_one, &c, &failure, err);
@@ -246,23 +265,39 @@ static bool rests(struct job *x, int index)
 	return wait > 0;
 }
 
-/* The lowest indexes that neither succeeded nor run. */
+static int cmp_int(const void *pa, const void *pb)
+{
+	return *(const int *)pa < *(const int *)pb ? -1 : *(const int *)pa > *(const int *)pb;
+}
+
+/* The lowest indexes that neither succeeded nor run. completions may be any number: what is taken is stepped over, never looked at one by one. */
 static size_t free_indexes(struct job *x, int *ret, size_t most)
 {
-	int completions = int32_or(&x->j->spec.completions, 1);
-	uint8_t *busy = arena_alloc(x->r->arena, (size_t)completions + 1);
-	size_t n = 0;
+	int64_t completions = int32_or(&x->j->spec.completions, 1);
+	int *busy = arena_alloc(x->r->arena, (x->n_active + 1) * sizeof(int));
+	struct index_set taken = indexes_with(&x->completed, NULL, 0, x->r->arena);
+	size_t n = 0, at;
 
-	for (size_t i = 0; i < x->n_active; i++) {
-		int k = pod_index(x->active[i]);
+	for (size_t i = 0; i < x->n_active; i++)
+		busy[i] = pod_index(x->active[i]);
+	if (x->n_active)
+		qsort(busy, x->n_active, sizeof(int), cmp_int);
+	for (at = 0; at < x->n_active && busy[at] < 0; at++)
+		;
+	taken = indexes_with(&taken, busy + at, x->n_active - at, x->r->arena);
+	for (int64_t k = 0; k < completions && n < most;) {
+		size_t i = indexes_find(&taken, k), f = indexes_find(&x->failed_indexes, k);
 
-		if (k >= 0 && k < completions)
-			busy[k] = 1;
+		if (i < taken.n && taken.items[i].from <= k) {
+			k = taken.items[i].to + 1;
+		} else if (f < x->failed_indexes.n && x->failed_indexes.items[f].from <= k) {
+			k = x->failed_indexes.items[f].to + 1;
+		} else {
+			if (!rests(x, (int)k))
+				ret[n++] = (int)k;
+			k++;
+		}
 	}
-	for (int k = 0; k < completions && n < most; k++)
-		if (!busy[k] && !indexes_have(x->j->status.completed_indexes, k) &&
-			!indexes_have(x->j->status.failed_indexes, k) && !rests(x, k))
-			ret[n++] = k;
 	return n;
 }
 
@@ -377,10 +412,10 @@ static int write_status(struct job *x, const struct batch_v1_job *cached, struct
 /* A finished Job's pods may still carry the finalizer, when taking it off met a conflict. */
 static int release_leftovers(struct run *r, const struct batch_v1_job *j, struct err *err)
 {
-	struct job x = { .r = r,
-		.pods = cache_indexed(r, &core_v1_pod_type, "uid:", j->metadata.uid) };
+	struct objects pods = cache_indexed(r, &core_v1_pod_type, "uid:", j->metadata.uid);
+	struct job x = { .r = r };
 
-	return job_release_pods(&x, true, err);
+	return job_release_pods(&x, &pods, err);
 }
 
 static int reconcile_job(struct run *r, struct str key, struct err *err)
@@ -417,7 +452,9 @@ static int reconcile_job(struct run *r, struct str key, struct err *err)
 	finish(&x);
 	ret = write_status(&x, cached, failure ? NULL : err);
 	if (!ret)
-		ret = job_release_pods(&x, false, failure ? NULL : err);
+		ret = job_release_pods(&x, &x.noted, failure ? NULL : err);
+	if (!ret && x.more)
+		requeue_within(r, 1);
 	return failure ? failure : ret;
 }
 

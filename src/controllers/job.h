@@ -9,6 +9,14 @@
 #define INDEX_KEY "batch.kubernetes.io/job-completion-index"
 #define INDEX_FAILURES_KEY "batch.kubernetes.io/job-index-failure-count"
 
+struct index_range {
+	int64_t from, to;
+};
+struct index_set { /* of completion indexes: ascending, apart (job_indexes.c) */
+	struct index_range *items;
+	size_t n;
+};
+
 struct job {
 	struct run *r;
 	struct batch_v1_job *j; /* a copy; its status is written back */
@@ -17,6 +25,10 @@ struct job {
 	const struct core_v1_pod **active; /* neither ended nor going */
 	size_t n_active;
 	int ready, terminating;
+	struct index_set completed, failed_indexes; /* as the status will say */
+	struct objects by_index; /* all pods with an index, by it (job_pods_of_index) */
+	struct objects noted; /* ended, and in the status that is written: their finalizer may go */
+	bool more;            /* ended ones that had no room in this status */
 	int succeeded, failed;   /* as the status will say once all is counted */
 	const char *fail_reason; /* of a podFailurePolicy's FailJob; NULL: none */
 	struct str fail_message;
@@ -30,13 +42,17 @@ const struct batch_v1_job_condition *job_condition(
 
 /* Notes pods that ended in status.uncountedTerminatedPods, and counts those whose finalizer is gone. */
 void job_count(struct job *x);
-/* Takes the finalizer off pods that the stored status has noted. */
-int job_release_pods(struct job *x, bool all, struct err *err);
+struct objects job_pods_of_index(const struct job *x, int index); /* a part of by_index */
+/* Takes the finalizer off these pods. */
+int job_release_pods(struct job *x, const struct objects *pods, struct err *err);
 int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *err);
-/* Index sets as text: "0-2,4". */
-bool indexes_have(struct str text, int index);
-struct str indexes_add(struct str text, int index, struct arena *a);
-int indexes_count(struct str text);
+struct index_set indexes_parse(struct str text, struct arena *a); /* up to what is no index */
+struct index_set indexes_with(const struct index_set *s, const int *add, size_t n, struct arena *a);
+size_t indexes_find(const struct index_set *s, int64_t index);
+bool indexes_have(const struct index_set *s, int64_t index);
+int indexes_count(const struct index_set *s);
+int indexes_common(const struct index_set *a, const struct index_set *b, int below);
+struct str indexes_text(const struct index_set *s, struct arena *a);
 /* When may pods be made again after failures (of one index; -1: of any): milliseconds to wait, 0: now. */
 uint64_t job_backoff_ms(const struct job *x, int index);
 
@@ -45,7 +61,7 @@ enum failure_action { FAILURE_COUNTS, FAILURE_IGNORED, FAILURE_OF_INDEX, FAILURE
 enum failure_action job_failure_action(const struct batch_v1_job *j, const struct core_v1_pod *p);
 int job_index_failures(const struct job *x, int index); /* how often it failed so far */
 void job_find_failed_indexes(struct job *x);            /* into status.failedIndexes */
-int job_success_rule(
-	const struct batch_v1_job *j); /* the first rule of successPolicy that is met; -1: none */
+int job_success_rule(const struct batch_v1_job *j, const struct index_set *completed,
+	struct arena *a); /* the first rule of successPolicy that is met; -1: none */
 
 #endif

@@ -1,8 +1,12 @@
 /* Which pods of a Job ended. Upstream: job's tracking with finalizers.
  *
  * A pod carries a finalizer until its end is in the Job's status: first its uid is noted (uncountedTerminatedPods), then the finalizer goes, then
- * the uid becomes part of the counter. Whatever breaks in between, nothing is counted twice or lost. */
+ * the uid becomes part of the counter. Whatever breaks in between, nothing is counted twice or lost. A status holds so many at most: the rest
+ * has its turn when those are counted. */
+#include "base/map.h"
 #include "controllers/job.h"
+
+#define NOTED_MOST 500 /* upstream's too */
 
 #define BACKOFF_FIRST_S 10
 #define BACKOFF_MOST_S 600
@@ -53,22 +57,14 @@ static struct batch_v1_uncounted_terminated_pods *uncounted(struct job *x)
 	return x->j->status.uncounted_terminated_pods;
 }
 
-static bool still_tracked(const struct job *x, struct str uid)
-{
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
-		if (str_eq(p->metadata.uid, uid))
-			return tracked(p);
-	return false;
-}
-
-/* uids whose pods lost their finalizer leave the list and are counted. */
-static int settle(struct job *x, struct str_list *uids)
+/* uids whose pods lost their finalizer leave the list and are counted. tracked: uid -> pod that has it. */
+static int settle(struct str_list *uids, const struct map *tracked)
 {
 	size_t n = 0;
 	int counted = 0;
 
 	for (size_t i = 0; i < uids->len; i++) {
-		if (still_tracked(x, uids->items[i]))
+		if (map_get(tracked, uids->items[i]))
 			uids->items[n++] = uids->items[i];
 		else
 			counted++;
@@ -84,21 +80,28 @@ static int max_index(const struct job *x)
 	return int32_or(&x->j->spec.completions, 1);
 }
 
-static void note(struct job *x, const struct core_v1_pod *p)
+/* What one round of noting has found. */
+struct noting {
+	struct job *x;
+	struct map known; /* uids in the status' lists */
+	int *done;        /* indexes that succeeded */
+	size_t n_done;
+};
+
+static void note(struct noting *n, const struct core_v1_pod *p)
 {
 	bool succeeded = str_eqz(p->status.phase, "Succeeded");
+	struct job *x = n->x;
 	struct batch_v1_uncounted_terminated_pods *u = uncounted(x);
-	struct str_list *l = succeeded ? &u->succeeded : &u->failed;
 
-	if (str_list_has(&u->succeeded, p->metadata.uid) ||
-		str_list_has(&u->failed, p->metadata.uid))
+	*ARENA_ADD(x->r->arena, x->noted.items, x->noted.len) = p;
+	if (map_get(&n->known, p->metadata.uid))
 		return;
 	if (succeeded && job_indexed(x->j)) { /* the index is what counts; one is done once */
 		int i = pod_index(p);
 
 		if (i >= 0 && i < max_index(x))
-			x->j->status.completed_indexes =
-				indexes_add(x->j->status.completed_indexes, i, x->r->arena);
+			*ARENA_ADD(x->r->arena, n->done, n->n_done) = i;
 		return;
 	}
 	if (!succeeded && job_failure_action(x->j, p) == FAILURE_IGNORED)
@@ -109,23 +112,86 @@ static void note(struct job *x, const struct core_v1_pod *p)
 			"Pod " STR_FMT "/" STR_FMT " has failed matching a FailJob rule",
 			STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name));
 	}
-	*LIST_ADD(x->r->arena, l) = p->metadata.uid;
+	*LIST_ADD(x->r->arena, succeeded ? &u->succeeded : &u->failed) = p->metadata.uid;
+}
+
+static int by_index(const void *pa, const void *pb)
+{
+	int a = pod_index(*(void *const *)pa), b = pod_index(*(void *const *)pb);
+
+	return a < b ? -1 : a > b;
+}
+
+static void sort_by_index(struct job *x)
+{
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
+		if (pod_index(p) >= 0)
+			*ARENA_ADD(x->r->arena, x->by_index.items, x->by_index.len) = p;
+	if (x->by_index.len)
+		qsort(x->by_index.items, x->by_index.len, sizeof(void *), by_index);
+}
+
+struct objects job_pods_of_index(const struct job *x, int index)
+{
+	size_t low = 0, high = x->by_index.len, end;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (pod_index(x->by_index.items[middle]) < index)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (end = low; end < x->by_index.len && pod_index(x->by_index.items[end]) == index; end++)
+		;
+	return (struct objects){ x->by_index.items + low, end - low };
+}
+
+static void note_ended(struct noting *n)
+{
+	struct job *x = n->x;
+	struct batch_v1_uncounted_terminated_pods *u = uncounted(x);
+
+	LIST_EACH(uid, &u->succeeded)
+		map_set(&n->known, *uid, n);
+	LIST_EACH(uid, &u->failed)
+		map_set(&n->known, *uid, n);
+	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
+		if (!tracked(p) ||
+			(!str_eqz(p->status.phase, "Succeeded") && !job_counts_as_failed(x->j, p)))
+			continue;
+		if (x->noted.len >= NOTED_MOST && !map_get(&n->known, p->metadata.uid))
+			x->more = true;
+		else
+			note(n, p);
+	}
 }
 
 void job_count(struct job *x)
 {
 	struct batch_v1_uncounted_terminated_pods *u = uncounted(x);
-	int succeeded = settle(x, &u->succeeded), failed = settle(x, &u->failed);
+	struct noting n = { .x = x };
+	struct map have = { 0 };
 
-	x->j->status.failed += failed;
-	x->j->status.succeeded += succeeded;
 	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
-		if (tracked(p) &&
-			(str_eqz(p->status.phase, "Succeeded") || job_counts_as_failed(x->j, p)))
-			note(x, p);
+		if (tracked(p))
+			map_set(&have, p->metadata.uid, x);
+	x->j->status.succeeded += settle(&u->succeeded, &have);
+	x->j->status.failed += settle(&u->failed, &have);
+	map_deinit(&have, NULL);
+	sort_by_index(x);
+	x->completed = indexes_parse(x->j->status.completed_indexes, x->r->arena);
+	x->failed_indexes = indexes_parse(x->j->status.failed_indexes, x->r->arena);
+	note_ended(&n);
+	map_deinit(&n.known, NULL);
+	if (n.n_done) {
+		x->completed = indexes_with(&x->completed, n.done, n.n_done, x->r->arena);
+		x->j->status.completed_indexes = indexes_text(&x->completed, x->r->arena);
+	}
 	job_find_failed_indexes(x);
 	if (job_indexed(x->j))
-		x->j->status.succeeded = indexes_count(x->j->status.completed_indexes);
+		x->j->status.succeeded = indexes_count(&x->completed);
 	x->succeeded = x->j->status.succeeded + (int)u->succeeded.len;
 	x->failed = x->j->status.failed + (int)u->failed.len;
 }
@@ -154,14 +220,10 @@ int pod_drop_tracking(struct run *r, const struct core_v1_pod *p, struct err *er
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
-int job_release_pods(struct job *x, bool all, struct err *err)
+int job_release_pods(struct job *x, const struct objects *pods, struct err *err)
 {
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
-		if (!tracked(p) ||
-			(!all && !str_eqz(p->status.phase, "Succeeded") &&
-				!job_counts_as_failed(x->j, p)))
-			continue;
-		int ret = pod_drop_tracking(x->r, p, err);
+	OBJECT_EACH(const struct core_v1_pod, p, *pods) {
+		int ret = tracked(p) ? pod_drop_tracking(x->r, p, err) : 0;
 
 		if (ret)
 			return ret;
@@ -186,14 +248,15 @@ static struct timestamp ended_at(const struct core_v1_pod *p)
 uint64_t job_backoff_ms(const struct job *x, int index)
 {
 	struct timestamp last_success = { 0 }, last_failure = { 0 };
+	struct objects pods = index < 0 ? x->pods : job_pods_of_index(x, index);
 	int n = 0;
 
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
+	OBJECT_EACH(const struct core_v1_pod, p, pods)
 		if (index < 0 && str_eqz(p->status.phase, "Succeeded") &&
 			time_cmp(ended_at(p), last_success) > 0)
 			last_success = ended_at(p);
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
-		if ((index >= 0 && pod_index(p) != index) || !str_eqz(p->status.phase, "Failed") ||
+	OBJECT_EACH(const struct core_v1_pod, p, pods) {
+		if (!str_eqz(p->status.phase, "Failed") ||
 			time_cmp(ended_at(p), last_success) < 0 ||
 			job_failure_action(x->j, p) == FAILURE_IGNORED)
 			continue;
@@ -207,5 +270,5 @@ uint64_t job_backoff_ms(const struct job *x, int index)
 			       : MIN((int64_t)BACKOFF_FIRST_S << (n - 1), (int64_t)BACKOFF_MOST_S);
 	double left = (double)wait_s - time_diff_s(x->r->now, last_failure);
 
-	return left > 0 ? (uint64_t)(left * 1000) + 1 : 0;
+	return left > 0 ? ms_of(left) + 1 : 0;
 }

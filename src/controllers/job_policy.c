@@ -64,10 +64,11 @@ static int64_t noted_failures(const struct core_v1_pod *p)
 
 int job_index_failures(const struct job *x, int index)
 {
+	struct objects pods = job_pods_of_index(x, index);
 	int64_t most = 0;
 
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods)
-		if (pod_index(p) == index && job_counts_as_failed(x->j, p))
+	OBJECT_EACH(const struct core_v1_pod, p, pods)
+		if (job_counts_as_failed(x->j, p))
 			most = MAX(most,
 				noted_failures(p) +
 					(job_failure_action(x->j, p) != FAILURE_IGNORED));
@@ -76,47 +77,40 @@ int job_index_failures(const struct job *x, int index)
 
 void job_find_failed_indexes(struct job *x)
 {
+	int *found = NULL;
+	size_t n = 0;
+
 	if (!job_indexed(x->j) || !x->j->spec.backoff_limit_per_index.set)
 		return;
-	if (!x->j->status.failed_indexes.p)
-		x->j->status.failed_indexes = STR("");
-	OBJECT_EACH(const struct core_v1_pod, p, x->pods) {
+	OBJECT_EACH(const struct core_v1_pod, p, x->by_index) {
 		int i = pod_index(p);
 
-		if (i < 0 || i >= int32_or(&x->j->spec.completions, 1) ||
-			!job_counts_as_failed(x->j, p) ||
-			indexes_have(x->j->status.completed_indexes, i))
+		if (i >= int32_or(&x->j->spec.completions, 1) || !job_counts_as_failed(x->j, p) ||
+			indexes_have(&x->completed, i) || (n && found[n - 1] == i))
 			continue;
 		if (job_failure_action(x->j, p) == FAILURE_OF_INDEX ||
 			job_index_failures(x, i) > x->j->spec.backoff_limit_per_index.value)
-			x->j->status.failed_indexes =
-				indexes_add(x->j->status.failed_indexes, i, x->r->arena);
+			*ARENA_ADD(x->r->arena, found, n) = i;
 	}
+	x->failed_indexes = indexes_with(&x->failed_indexes, found, n, x->r->arena);
+	x->j->status.failed_indexes = indexes_text(&x->failed_indexes, x->r->arena);
 }
 
 /* ---- successPolicy ---- */
-static int count_common(struct str completed, struct str wanted, int completions)
-{
-	int n = 0;
-
-	for (int i = 0; i < completions; i++)
-		n += indexes_have(completed, i) && indexes_have(wanted, i);
-	return n;
-}
-
-int job_success_rule(const struct batch_v1_job *j)
+int job_success_rule(
+	const struct batch_v1_job *j, const struct index_set *completed, struct arena *a)
 {
 	int completions = int32_or(&j->spec.completions, 1);
 
 	if (!j->spec.success_policy || !job_indexed(j))
 		return -1;
 	LIST_EACH(rule, &j->spec.success_policy->rules) {
+		struct index_set wanted = indexes_parse(rule->succeeded_indexes, a);
 		int has = rule->succeeded_indexes.len
-			? count_common(
-				  j->status.completed_indexes, rule->succeeded_indexes, completions)
-			: indexes_count(j->status.completed_indexes);
+			? indexes_common(completed, &wanted, completions)
+			: indexes_count(completed);
 		int needs = rule->succeeded_count.set ? rule->succeeded_count.value
-			: rule->succeeded_indexes.len ? indexes_count(rule->succeeded_indexes)
+			: rule->succeeded_indexes.len ? indexes_count(&wanted)
 						      : completions;
 
 		if (has >= needs)

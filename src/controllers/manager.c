@@ -85,6 +85,11 @@ void requeue_within(struct run *r, uint64_t ms)
 		r->requeue_ms = MAX(ms, (uint64_t)1);
 }
 
+uint64_t ms_of(double seconds)
+{
+	return seconds > 0 ? (uint64_t)(MIN(seconds, 30 * 86400.0) * 1000) : 0;
+}
+
 /* ---- caches ---- */
 struct informer *run_informer(struct run *r, const struct type *t)
 {
@@ -145,6 +150,19 @@ struct objects cache_indexed(
 	informer_by_index(
 		run_informer(r, t), arena_fmt(r->arena, "%s" STR_FMT, prefix, STR_ARG(value)), &l);
 	return hold_list(r, l);
+}
+
+struct objects cache_owned(
+	struct run *r, const struct type *t, const struct meta_v1_object_meta *owner)
+{
+	struct objects os = cache_indexed(r, t, "uid:", owner->uid);
+	size_t n = 0;
+
+	for (size_t i = 0; i < os.len; i++)
+		if (str_eq(model_meta(t, os.items[i])->namespace, owner->namespace))
+			os.items[n++] = os.items[i];
+	os.len = n;
+	return os;
 }
 
 /* ---- workers ---- */

@@ -47,7 +47,7 @@ bool pod_available(const struct core_v1_pod *p, int64_t min_ready_s, struct time
 	if (left <= 0)
 		return true;
 	if (ret_wait_ms)
-		*ret_wait_ms = (uint64_t)(left * 1000) + 1;
+		*ret_wait_ms = ms_of(left) + 1;
 	return false;
 }
 

@@ -35,15 +35,16 @@ void rollout_bounds(const struct apps_v1_deployment *d, int *ret_surge, int *ret
 	if (!*ret_surge && !*ret_unavailable)
 		*ret_unavailable = 1; /* both rounded to nothing: something has to give */
 	*ret_unavailable = MIN(*ret_unavailable, replicas);
+	*ret_surge = MIN(*ret_surge, INT_MAX - replicas); /* their sum is a number of pods too */
 }
 
 int rollout_total(const struct rollout *o, bool old_only)
 {
-	int n = 0;
+	int64_t n = 0;
 
 	SET_EACH(s, o)
 		n += old_only && *s == o->new_set ? 0 : set_replicas(*s);
-	return n;
+	return (int)MIN(n, (int64_t)INT_MAX);
 }
 
 int rollout_available(const struct rollout *o)

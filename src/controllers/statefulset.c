@@ -5,13 +5,15 @@
  * 2. OrderedReady: one step at a time, each only when all before it are ready and available; scaling down from the highest ordinal.
  * 3. Rolling update goes from the highest ordinal down to the partition, one (maxUnavailable) at a time, and waits for health.
  * 4. Pods below the partition, and all while an update runs, are made again in the revision that they had.
- * 5. Claims are never deleted here; with a retention policy they get an owner, and garbage collection does it. */
+ * 5. Claims are never deleted here; with a retention policy they get an owner, and garbage collection does it.
+ * 6. replicas may be any number: what a reconcile takes, of memory and time, is bounded by the pods that there are. */
 #include "controllers/history.h"
 
 #include <stdio.h>
 
 #include "controllers/table.h"
 
+#define BURST 500
 #define NAME_LABEL "statefulset.kubernetes.io/pod-name"
 #define INDEX_LABEL "apps.kubernetes.io/pod-index"
 
@@ -23,9 +25,12 @@ struct stateful {
 	struct apps_v1_controller_revision *current, *update;
 	struct core_v1_pod_template_spec *current_template;
 	int start, replicas;
-	const struct core_v1_pod **pods;      /* by ordinal - start; NULL: not there */
+	int window; /* how many of the replicas are looked at: as many as there are pods, and BURST more (rule 6) */
+	const struct core_v1_pod **pods; /* by ordinal - start, `window` of them; NULL: not there */
+	const struct core_v1_pod **others;    /* replicas too, behind the window */
 	const struct core_v1_pod **condemned; /* ordinals beyond, ascending */
-	size_t n_condemned;
+	size_t n_others, n_condemned;
+	int created; /* in this reconcile */
 	const struct core_v1_pod *first_sick;
 };
 
@@ -112,8 +117,8 @@ static bool wants_current(const struct stateful *x, int ordinal)
 	if (!rolling(x) || x->current == x->update)
 		return false;
 	if (x->s->spec.update_strategy.rolling_update)
-		return ordinal < x->start + partition(x);
-	return ordinal < x->start + x->s->status.current_replicas;
+		return ordinal - x->start < partition(x);
+	return ordinal - x->start < x->s->status.current_replicas;
 }
 
 static void set_claims(struct stateful *x, struct core_v1_pod *p, int ordinal)
@@ -232,6 +237,7 @@ static int create_pod(struct stateful *x, int ordinal, struct err *err)
 	if (r == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
 		return 0;
 	say(x, "create", "Pod", p->metadata.name, r, err);
+	x->created++;
 	return r;
 }
 
@@ -338,12 +344,15 @@ static int step_update(struct stateful *x, struct err *err)
 {
 	const struct apps_v1_rolling_update_stateful_set_strategy *u =
 		x->s->spec.update_strategy.rolling_update;
-	int most = u ? scaled_value(&u->max_unavailable, x->replicas, false, 1) : 1, sick = 0;
+	int most = u ? scaled_value(&u->max_unavailable, x->replicas, false, 1) : 1,
+	    sick = x->replicas;
 
 	most = MAX(most, 1);
-	for (int i = 0; i < x->replicas; i++)
-		sick += !healthy(x, x->pods[i]);
-	for (int i = x->replicas - 1; i >= MAX(partition(x), 0); i--) {
+	for (int i = 0; i < x->window; i++)
+		sick -= healthy(x, x->pods[i]);
+	for (size_t i = 0; i < x->n_others; i++)
+		sick -= healthy(x, x->others[i]);
+	for (int i = x->window - 1; i >= MAX(partition(x), 0); i--) {
 		const struct core_v1_pod *p = x->pods[i];
 
 		if (!p || terminating(p) || str_eq(revision_of(p), x->update->metadata.name)) {
@@ -366,11 +375,15 @@ static int step(struct stateful *x, struct err *err)
 {
 	bool stop;
 
-	for (int i = 0; i < x->replicas; i++) {
+	for (int i = 0; i < x->window; i++) {
 		int r = step_replica(x, i, &stop, err);
 
 		if (r || (stop && ordered(x)))
 			return r;
+		if (x->created >= BURST) {
+			requeue_within(x->r, 1); /* others have their turn between */
+			return 0;
+		}
 	}
 	for (size_t i = x->n_condemned; i-- > 0;) {
 		int r = step_condemned(x, x->condemned[i], &stop, err);
@@ -406,19 +419,23 @@ static int survey(struct stateful *x, const struct selector *selector, struct er
 		return r;
 	x->start = x->s->spec.ordinals ? x->s->spec.ordinals->start : 0;
 	x->replicas = int32_or(&x->s->spec.replicas, 1);
-	x->pods = arena_alloc(x->r->arena, ((size_t)x->replicas + 1) * sizeof(*x->pods));
+	x->window = (int)MIN((size_t)x->replicas, os.len + BURST);
+	x->pods = arena_alloc(x->r->arena, ((size_t)x->window + 1) * sizeof(*x->pods));
+	x->others = arena_alloc(x->r->arena, (os.len + 1) * sizeof(*x->others));
 	x->condemned = arena_alloc(x->r->arena, (os.len + 1) * sizeof(*x->condemned));
 	OBJECT_EACH(const struct core_v1_pod, p, os) {
 		int n = ordinal_of(x->s, p->metadata.name);
 
-		if (n >= x->start && n < x->start + x->replicas)
+		if (n >= x->start && n - x->start < x->window)
 			x->pods[n - x->start] = p;
+		else if (n >= x->start && n - x->start < x->replicas)
+			x->others[x->n_others++] = p;
 		else if (n >= 0)
 			x->condemned[x->n_condemned++] = p;
 	}
 	if (x->n_condemned)
 		qsort(x->condemned, x->n_condemned, sizeof(*x->condemned), by_ordinal);
-	for (int i = 0; i < x->replicas && !x->first_sick; i++)
+	for (int i = 0; i < x->window && !x->first_sick; i++)
 		x->first_sick = x->pods[i] && !healthy(x, x->pods[i]) ? x->pods[i] : NULL;
 	for (size_t i = 0; i < x->n_condemned && !x->first_sick; i++)
 		x->first_sick = !healthy(x, x->condemned[i]) ? x->condemned[i] : NULL;
@@ -450,8 +467,10 @@ static void count(struct stateful *x, struct apps_v1_stateful_set_status *st)
 		.conditions = x->s->status.conditions,
 		.current_revision = x->current->metadata.name,
 		.update_revision = x->update->metadata.name };
-	for (int i = 0; i < x->replicas; i++)
+	for (int i = 0; i < x->window; i++)
 		count_pod(x, x->pods[i], st);
+	for (size_t i = 0; i < x->n_others; i++)
+		count_pod(x, x->others[i], st);
 	for (size_t i = 0; i < x->n_condemned; i++)
 		count_pod(x, x->condemned[i], st);
 	if (!st->collision_count.set)
@@ -488,7 +507,10 @@ static bool revision_in_use(void *arg, const struct apps_v1_controller_revision 
 
 	if (c == x->current || c == x->update)
 		return true;
-	for (int i = 0; i < x->replicas; i++)
+	for (size_t i = 0; i < x->n_others; i++)
+		if (str_eq(revision_of(x->others[i]), c->metadata.name))
+			return true;
+	for (int i = 0; i < x->window; i++)
 		if (x->pods[i] && str_eq(revision_of(x->pods[i]), c->metadata.name))
 			return true;
 	for (size_t i = 0; i < x->n_condemned; i++)

@@ -144,7 +144,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	}
 	if (left <= 0)
 		return evict(r, p, err);
-	requeue_within(r, (uint64_t)(left * 1000) + 1);
+	requeue_within(r, ms_of(left) + 1);
 	return 0;
 }
 

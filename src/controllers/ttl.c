@@ -20,7 +20,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 		time_diff_s(r->now, end->last_transition_time);
 
 	if (left > 0) {
-		requeue_within(r, (uint64_t)(left * 1000) + 1);
+		requeue_within(r, ms_of(left) + 1);
 		return 0;
 	}
 	/* The time to live may have been raised meanwhile. */

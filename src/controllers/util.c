@@ -88,7 +88,10 @@ int scaled_value(const struct int_or_str *v, int total, bool round_up, int fallb
 		return v->num;
 	if (!str_has_suffix(text, STR("%")) || str_to_i64(str_n(text.p, text.len - 1), &percent))
 		return fallback;
-	return (int)(round_up ? (percent * total + 99) / 100 : percent * total / 100);
+	percent =
+		MIN(MAX(percent, (int64_t)0), (int64_t)1000000); /* as far as anybody can mean it */
+	return (int)MIN((int64_t)INT32_MAX,
+		round_up ? (percent * total + 99) / 100 : percent * total / 100);
 }
 
 struct str template_hash(const struct core_v1_pod_template_spec *tpl,
