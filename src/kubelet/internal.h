@@ -105,6 +105,7 @@ struct probe {
 	enum probe_type type;
 	struct wake wake;
 	bool active, running;
+	bool missed;                  /* its time came while an answer of the last run was out */
 	char container_id[ENGINE_ID]; /* of the run that it looks at */
 	enum probe_result result;     /* what holds after thresholds */
 	enum probe_result last;       /* last answer */
@@ -240,7 +241,8 @@ struct kubelet {
 	struct pool *pool; /* pod workers */
 	struct pool
 		*talk; /* what only asks the API: a server that does not answer holds up no pod */
-	struct pool *slow; /* what may take long: pulls, hooks, kills, probes, streams */
+	struct pool *slow;           /* what the node does for itself, and the node API */
+	struct pool *tasks, *asking; /* what pods can make long: pulls, hooks and kills; probes */
 	struct wakes wakes;
 	struct informer *pods, *services, *node;
 	struct event_recorder *events;

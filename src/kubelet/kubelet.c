@@ -8,6 +8,9 @@
 
 #define POD_THREADS 8
 #define SLOW_THREADS 256
+/* Pods decide how long these take: far more than a node's pods have on a good day, and apart, so that who hangs holds up nobody's end. */
+#define TASK_THREADS 2048
+#define ASK_THREADS 2048
 
 static const char *copy(const char *s)
 {
@@ -99,6 +102,8 @@ int kubelet_start(struct kubelet *k, struct err *err)
 	k->pool = pool_new("kubelet", POD_THREADS);
 	k->talk = pool_new("kubelet-talk", POD_THREADS);
 	k->slow = pool_new("kubelet-slow", SLOW_THREADS);
+	k->tasks = pool_new("kubelet-task", TASK_THREADS);
+	k->asking = pool_new("kubelet-probe", ASK_THREADS);
 	if (k->c.client)
 		k->events = event_recorder_new(k->c.client, "kubelet", k->c.node_name);
 	int r = dir_make(k->c.root_dir, 0750, err);
@@ -212,6 +217,8 @@ void kubelet_free(struct kubelet *k)
 	if (!k)
 		return;
 	kubelet_stop(k);
+	pool_free(k->asking);
+	pool_free(k->tasks);
 	if (k->slow)
 		pool_free(k->slow);
 	if (k->pool)

@@ -430,6 +430,100 @@ static void test_probes(void **state)
 		test_int(&v, "status.containerStatuses[0].lastState.terminated.exitCode"), 143);
 }
 
+/* Answers once it is let, but for containers other than the first that asked. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	char first[ENGINE_ID];
+	unsigned waiting;
+	bool only_first, let;
+} hang = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER };
+
+static int exec_hangs(void *arg, const char *container_id, const char *const *argv,
+	struct buf *ret_output, int *ret_code, struct err *err)
+{
+	pthread_mutex_lock(&hang.lock);
+	if (!hang.first[0])
+		memcpy(hang.first, container_id, ENGINE_ID);
+	hang.waiting++;
+	pthread_cond_broadcast(&hang.changed);
+	while (!hang.let && (!hang.only_first || !strcmp(hang.first, container_id)))
+		pthread_cond_wait(&hang.changed, &hang.lock);
+	hang.waiting--;
+	pthread_mutex_unlock(&hang.lock);
+	*ret_code = 0;
+	return 0;
+}
+
+static void hang_begin(struct fixture *f, bool only_first)
+{
+	hang.first[0] = 0;
+	hang.waiting = 0;
+	hang.let = false;
+	hang.only_first = only_first;
+	engine_fake_set_exec(f->engine, exec_hangs, NULL);
+}
+
+static void hang_await(unsigned n)
+{
+	pthread_mutex_lock(&hang.lock);
+	while (hang.waiting < n)
+		pthread_cond_wait(&hang.changed, &hang.lock);
+	pthread_mutex_unlock(&hang.lock);
+}
+
+static void hang_end(void)
+{
+	pthread_mutex_lock(&hang.lock);
+	hang.let = true;
+	pthread_cond_broadcast(&hang.changed);
+	pthread_mutex_unlock(&hang.lock);
+}
+
+#define ASKED \
+	"\"image\":\"busybox:1\",\"readinessProbe\":{\"exec\":{\"command\":[\"x\"]},\"timeoutSeconds\":3600}}"
+
+/* The answer for a container that is no more comes late: the next one is asked all the same. */
+static void test_probe_of_the_last_run(void **state)
+{
+	struct fixture *f = *state;
+	int one = 1;
+
+	hang_begin(f, true);
+	start_kubelet(f, true);
+	struct value v = run_pod(f, "p", pod_json(f, "p", "", "{\"name\":\"c\"," ASKED, ""));
+	hang_await(1);
+	CLEAN_FREE char *id = container_of_pod(f, &v);
+	engine_fake_exit(f->engine, id, 1, false);
+	test_await(&f->api, POD "p", restarted, &one, f->a, "another run");
+	hang_end();
+	for (int i = 0; i < 40; i++) {
+		advance(f, 10);
+		usleep(5000);
+	}
+	test_await(&f->api, POD "p", is_ready, NULL, f->a, "ready");
+}
+
+/* Hundreds of probes that hang are their pods' trouble alone. */
+static void test_probes_hang(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf many = { 0 };
+
+	hang_begin(f, false);
+	start_kubelet(f, true);
+	for (int i = 0; i < 300; i++)
+		buf_addf(&many, "%s{\"name\":\"c%d\"," ASKED, i ? "," : "", i);
+	run_pod(f, "p", pod_json(f, "p", "", many.p, ""));
+	hang_await(290);
+	run_pod(f, "q", pod_json(f, "q", "", C1, ""));
+	test_put(&f->api, POD "q",
+		pod_json(f, "q", "", C1,
+			",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"deletionGracePeriodSeconds\":1"));
+	test_await(&f->api, POD "q", NULL, NULL, f->a, "gone");
+	hang_end();
+}
+
 static void test_restart_of_the_kubelet(void **state)
 {
 	struct fixture *f = *state;
@@ -763,6 +857,8 @@ int main(int argc, char **argv)
 		T(test_sidecar),
 		T(test_pull),
 		T(test_probes),
+		T(test_probe_of_the_last_run),
+		T(test_probes_hang),
 		T(test_restart_of_the_kubelet),
 		T(test_lost_sandbox),
 		T(test_admission),

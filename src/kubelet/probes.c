@@ -1,4 +1,4 @@
-/* When probes run and what their answers come to. A probe is a timer while it waits and a slow thread while it asks; a container without probes has
+/* When probes run and what their answers come to. A probe is a timer while it waits and a thread of its pool while it asks; a container without probes has
  * neither. Its fields are guarded by worker.lock. Source: the concept page on probes; thresholds, holding and events are upstream's.
  *
  * 1. Liveness and readiness wait for the startup probe. A liveness or startup probe that failed says no more until the container is another.
@@ -59,10 +59,8 @@ static bool take_answer(
 	if (n)
 		memcpy(p->last_output, output.p, n);
 	p->last_output[n] = 0;
-	if (r == PROBE_UNKNOWN) {
-		p->last = r;
+	if (r == PROBE_UNKNOWN) /* no answer at all: what came in a row still did */
 		return false;
-	}
 	p->streak = p->last == r ? p->streak + 1 : 1;
 	p->last = r;
 	if (p->streak < need || p->result == r)
@@ -102,6 +100,8 @@ static void run(void *arg)
 	bool hold = live && r->p->type != PROBE_READINESS && r->p->result == PROBE_FAILURE;
 	bool through = live && r->p->type == PROBE_STARTUP && r->p->result == PROBE_SUCCESS;
 	r->p->running = false;
+	bool missed = r->p->missed && r->p->active;
+	r->p->missed = false;
 	pthread_mutex_unlock(&w->lock);
 	if (live && answer == PROBE_FAILURE)
 		worker_container_event(w, o->pod, spec->c->name, "Warning", "Unhealthy",
@@ -113,6 +113,8 @@ static void run(void *arg)
 			probe_type_text[r->p->type], STR_ARG(buf_str(&output)));
 	if (live && !hold && !through)
 		schedule(r->p, now_ns(k) + period_ns(probe));
+	else if (missed)
+		schedule(r->p, now_ns(k));
 	if (changed || !live)
 		worker_wake(w);
 	pod_object_unref(o);
@@ -128,6 +130,7 @@ static void on_time(void *arg)
 
 	pthread_mutex_lock(&w->lock);
 	bool go = p->active && !p->running && !w->k->stopping;
+	p->missed |= p->active && p->running;
 	struct run *r = NULL;
 	if (go) {
 		p->running = true;
@@ -137,7 +140,7 @@ static void on_time(void *arg)
 	}
 	pthread_mutex_unlock(&w->lock);
 	if (go)
-		pool_submit(w->k->slow, run, r);
+		pool_submit(w->k->asking, run, r);
 	else
 		worker_unref(w);
 }

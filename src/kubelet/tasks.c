@@ -1,4 +1,4 @@
-/* Slow work for a pod, each on a thread of the slow pool: pulls, postStart hooks, and taking a container down (preStop hook, signal,
+/* Slow work for a pod, each on a thread of the pool of tasks: pulls, postStart hooks, and taking a container down (preStop hook, signal,
  * grace). The outcome is left in the slot under worker.lock and the worker is woken. The task holds the worker and the object that it was
  * given. */
 #include "gen/types.h"
@@ -92,7 +92,7 @@ void task_pull(struct sync *s, struct slot *slot, struct str image)
 	struct task *t = task_new(s, slot, TASK_PULL, NULL);
 
 	t->image = str_dup(image);
-	pool_submit(s->k->slow, run_pull, t);
+	pool_submit(s->k->tasks, run_pull, t);
 }
 
 /* ---- hooks ---- */
@@ -133,7 +133,7 @@ static void run_post_start(void *arg)
 void task_post_start(
 	struct sync *s, struct slot *slot, const struct container_spec *spec, const char *id)
 {
-	pool_submit(s->k->slow, run_post_start, task_new(s, slot, TASK_POST_START, id));
+	pool_submit(s->k->tasks, run_post_start, task_new(s, slot, TASK_POST_START, id));
 }
 
 /* ---- down ---- */
@@ -192,7 +192,7 @@ void task_kill(struct sync *s, struct slot *slot, const struct container_spec *s
 	t->grace_s = grace_s;
 	t->hook = hook;
 	slot->tasks[TASK_KILL].deadline_ns = now_ns(s->k) + (uint64_t)grace_s * NS_PER_S;
-	pool_submit(s->k->slow, run_kill, t);
+	pool_submit(s->k->tasks, run_kill, t);
 }
 
 struct force {
