@@ -191,8 +191,8 @@ int nft_monitor(int *ret_fd, struct err *err);
 bool nft_monitor_lost(int fd);
 
 /* ---- sysctls of the calling thread's namespaces; names with dots or slashes ---- */
-int sysctl_set(const char *name, const char *value,
-	struct err *err); /* -ENOENT names the module that would bring it, where one is known */
+/* Loads the module that brings the sysctl, where one is known; -ENOENT names it when that did not help. */
+int sysctl_set(const char *name, const char *value, struct err *err);
 int sysctl_get(const char *name, struct buf *ret, struct err *err);
 
 /* ---- processes ---- */

@@ -6,20 +6,25 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define TREE_DEPTH 32
 
-/* Which module or setting brings a sysctl that is not there: prefix, remedy. */
-static const struct {
-	const char *prefix, *remedy;
+#define MODPROBE "/sbin/modprobe"
+
+/* What brings a sysctl that is not there: a module, which no use of the kernel loads by itself, or a setting. */
+static const struct remedy {
+	const char *prefix, *module, *remedy;
 } sysctl_remedies[] = {
-	{ "net/bridge/", "load the module br_netfilter (modprobe br_netfilter)" },
-	{ "net/netfilter/", "load the module nf_conntrack (modprobe nf_conntrack)" },
-	{ "net/ipv6/", "IPv6 is switched off in this kernel" },
+	{ "net/bridge/", "br_netfilter", "load the module br_netfilter (modprobe br_netfilter)" },
+	{ "net/netfilter/", "nf_conntrack",
+		"load the module nf_conntrack (modprobe nf_conntrack)" },
+	{ "net/ipv6/", NULL, "IPv6 is switched off in this kernel" },
 };
 
 static int sysctl_path(const char *name, char path[PATH_MAX], struct err *err)
@@ -35,6 +40,27 @@ static int sysctl_path(const char *name, char path[PATH_MAX], struct err *err)
 	return 0;
 }
 
+static const struct remedy *sysctl_remedy(const char *path)
+{
+	for (size_t i = 0; i < ARRAY_LEN(sysctl_remedies); i++)
+		if (str_has_prefix(
+			    str_of(path + strlen("/proc/sys/")), str_of(sysctl_remedies[i].prefix)))
+			return &sysctl_remedies[i];
+	return NULL;
+}
+
+/* Whether it worked shows in what the module brings; without kmod or the right to load, nothing happens. */
+static void load_module(const char *name)
+{
+	char *argv[] = { (char *)MODPROBE, (char *)"-q", (char *)"--", (char *)name, NULL };
+	pid_t pid;
+
+	if (posix_spawn(&pid, MODPROBE, NULL, NULL, argv, environ) != 0)
+		return;
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 static int sysctl_open(const char *name, int flags, int *ret_fd, struct err *err)
 {
 	char path[PATH_MAX];
@@ -46,11 +72,16 @@ static int sysctl_open(const char *name, int flags, int *ret_fd, struct err *err
 	if (*ret_fd >= 0)
 		return 0;
 	r = -errno;
-	for (size_t i = 0; r == -ENOENT && i < ARRAY_LEN(sysctl_remedies); i++)
-		if (str_has_prefix(
-			    str_of(path + strlen("/proc/sys/")), str_of(sysctl_remedies[i].prefix)))
-			return err_set(err, r, "sysctl %s is not there: %s", name,
-				sysctl_remedies[i].remedy);
+	const struct remedy *rem = r == -ENOENT ? sysctl_remedy(path) : NULL;
+	/* Only who sets it needs it: asking changes nothing about the machine. */
+	if (rem && rem->module && (flags & O_ACCMODE) == O_WRONLY) {
+		load_module(rem->module);
+		*ret_fd = open(path, flags | O_CLOEXEC);
+		if (*ret_fd >= 0)
+			return 0;
+	}
+	if (rem)
+		return err_set(err, r, "sysctl %s is not there: %s", name, rem->remedy);
 	return err_errno(err, r, "cannot open sysctl %s", name);
 }
 
