@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "linux/linux.h"
+#include "linux/internal.h"
 
 #define DIR "/tmp/skiff linux-test" /* the space: mountinfo escapes it */
 
@@ -286,6 +286,36 @@ static void test_links(void **state)
 	netlink_close(n);
 }
 
+static int give_up(const struct nlmsghdr *h, void *arg)
+{
+	errno = EINTR; /* as libmnl does for a list that changed while it was read */
+	return MNL_CB_ERROR;
+}
+
+/* One question that fails half-way is not the end of all others. */
+static void test_given_up(void **state)
+{
+	struct netlink *n;
+	struct request q;
+	char name[16];
+	int index;
+
+	must(netlink_open(&n, &err));
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "given-up%d", i);
+		must(link_add_bridge(
+			n, name, 1400, (const uint8_t[6]){ 2, 0, 0, 0, 0, (uint8_t)i }, &err));
+	}
+	link_request(&q, RTM_GETLINK, NLM_F_DUMP, 0);
+	assert_int_equal(request_run(n, &q, give_up, NULL), -EINTR);
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "given-up%d", i);
+		must(link_find(n, name, &index));
+		must(link_delete(n, name, &err));
+	}
+	netlink_close(n);
+}
+
 static void test_nftables(void **state)
 {
 	CLEAN_BUF struct buf out = { 0 };
@@ -432,6 +462,7 @@ int main(void)
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_cgroups),
 		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_nftables),
 		cmocka_unit_test(test_sysctls),
 		cmocka_unit_test(test_processes),

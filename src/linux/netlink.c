@@ -1,4 +1,4 @@
-/* Links, addresses, routes and neighbors over rtnetlink (libmnl). One request, one acknowledgement. */
+/* Links, addresses, routes and neighbors over rtnetlink (libmnl). One request, one acknowledgement; a request that failed leaves the socket usable. */
 #include "linux/internal.h"
 
 #include <arpa/inet.h>
@@ -68,6 +68,12 @@ int request_run(struct netlink *n, struct request *q, mnl_cb_t cb, void *arg)
 		len = mnl_socket_recvfrom(n->socket, answer, sizeof(answer));
 		if (len < 0)
 			return -errno;
+		/* Of a question that was given up half-way (a list that changed meanwhile, an overrun): what is left of its answer is read past. */
+		if ((size_t)len >= sizeof(struct nlmsghdr) &&
+			((const struct nlmsghdr *)answer)->nlmsg_seq != n->seq) {
+			r = MNL_CB_STOP + 1;
+			continue;
+		}
 		r = mnl_cb_run(
 			answer, (size_t)len, n->seq, mnl_socket_get_portid(n->socket), cb, arg);
 	} while (r > MNL_CB_STOP);
