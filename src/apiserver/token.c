@@ -235,7 +235,7 @@ static int check_times(const struct claims *c, struct err *err)
 	if (now >= c->expires)
 		return err_set(err, -EACCES, "the token expired %lld s ago",
 			(long long)(now - c->expires));
-	if (c->not_before && now + 60 < c->not_before)
+	if (c->not_before && now + CLOCK_TOLERANCE_S < c->not_before)
 		return err_set(err, -EACCES, "the token is not valid yet; compare the clocks");
 	return 0;
 }

@@ -79,8 +79,8 @@ static int request_certificate(struct client *c, const struct credential *row, c
 	struct certificates_v1_certificate_signing_request
 		*q = model_new(&certificates_v1_certificate_signing_request_type, a),
 		*made;
-	struct csr_wait w = { .lock = PTHREAD_MUTEX_INITIALIZER,
-		.changed = PTHREAD_COND_INITIALIZER };
+	struct csr_wait w = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	pthread_condattr_t monotonic;
 	struct timespec until;
 	struct informer *i;
 	int r;
@@ -100,10 +100,14 @@ static int request_certificate(struct client *c, const struct credential *row, c
 		.field_selector =
 			arena_fmt(a, "metadata.name=" STR_FMT, STR_ARG(made->metadata.name)).p };
 
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&w.changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	i = informer_new(&ic);
 	informer_add_handler(i, on_csr, &w);
 	r = informer_start(i, err);
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += WAIT_S;
 	pthread_mutex_lock(&w.lock);
 	while (r == 0 && !w.certificate && !w.refusal)

@@ -71,7 +71,13 @@ static uint64_t renew_one(struct renewal *n, enum agent_credential which)
 		r = n->c.on_renewed(n->c.arg, which, &err);
 	if (r == 0) {
 		log_info("agent", "certificate %s.crt was renewed", name);
-		return MAX(due_ms(n, which), (uint64_t)AGAIN_LEAST_MS);
+		due = due_ms(n, which);
+		if (due)
+			return due;
+		log_warn("agent",
+			"by the clock of this machine the new certificate %s.crt is due already: compare it with the server's",
+			name);
+		return AGAIN_MOST_MS;
 	}
 	due = again_ms(left_s(n, which));
 	log_warn("agent", "certificate %s.crt is not renewed yet: %s; tried again in %llu s", name,

@@ -8,7 +8,7 @@
 
 struct since {
 	char *uid;
-	struct timestamp at;
+	uint64_t at_ns; /* monotonic */
 };
 struct state {
 	pthread_mutex_t lock;
@@ -24,9 +24,11 @@ static void since_free(void *arg)
 	free(s);
 }
 
-static struct timestamp first_seen(struct run *r, struct str key, struct str uid)
+/* Seconds since the pod was first seen under the taint, by this process. */
+static double seen_s(struct run *r, struct str key, struct str uid)
 {
 	struct state *st = r->state;
+	uint64_t now = r->config->clock->mono_ns(r->config->clock);
 
 	pthread_mutex_lock(&st->lock);
 	struct since *s = map_get(&st->since, key);
@@ -34,13 +36,13 @@ static struct timestamp first_seen(struct run *r, struct str key, struct str uid
 	if (!s || !str_eqz(uid, s->uid)) {
 		since_free(map_remove(&st->since, key));
 		s = xcalloc(1, sizeof(*s));
-		*s = (struct since){ str_dup(uid), r->now };
+		*s = (struct since){ str_dup(uid), now };
 		map_set(&st->since, key, s);
 	}
-	struct timestamp at = s->at;
+	double seconds = (double)(now - s->at_ns) / 1e9;
 
 	pthread_mutex_unlock(&st->lock);
-	return at;
+	return seconds;
 }
 
 static void forget(struct run *r, struct str key)
@@ -58,6 +60,16 @@ static bool has_no_execute(const struct core_v1_node *n)
 		if (str_eqz(t->effect, "NoExecute"))
 			return true;
 	return false;
+}
+
+/* The taint says since when; where it does not, or says a time to come because the clock was set back, what this process saw counts. */
+static double under_taint_s(struct run *r, struct str key, const struct core_v1_pod *p,
+	const struct core_v1_taint *taint)
+{
+	double seen = seen_s(r, key, p->metadata.uid),
+	       said = time_is_zero(taint->time_added) ? -1 : time_diff_s(r->now, taint->time_added);
+
+	return said < 0 ? seen : said;
 }
 
 /* false: never. *ret_left_s: seconds until the pod must go, <= 0: now. */
@@ -84,11 +96,7 @@ static bool must_go(struct run *r, struct str key, const struct core_v1_pod *p,
 		double left = 0;
 
 		if (tolerated)
-			left = (double)least -
-				time_diff_s(r->now,
-					time_is_zero(taint->time_added)
-						? first_seen(r, key, p->metadata.uid)
-						: taint->time_added);
+			left = (double)least - under_taint_s(r, key, p, taint);
 		if (!any || left < *ret_left_s)
 			*ret_left_s = left;
 		any = true;

@@ -45,15 +45,19 @@ static enum start_outcome again_in(struct sync *s, struct slot *slot, uint64_t n
 }
 
 /* When an exited container ended, on the clock that never goes back. */
-static uint64_t ended_ns(struct sync *s, const struct engine_container *c)
+static uint64_t ended_ns(struct sync *s, struct slot *slot, const struct engine_container *c)
 {
 	struct timestamp at = time_is_zero(c->finished_at) ? c->created_at : c->finished_at;
 	double ago = time_diff_s(now_wall(s->k), at);
 	uint64_t now = now_ns(s->k);
 
-	if (ago <= 0)
-		return now;
-	return ago * 1e9 > (double)now ? 0 : now - (uint64_t)(ago * 1e9);
+	if (strcmp(slot->ended, c->id)) {
+		memcpy(slot->ended, c->id, sizeof(slot->ended));
+		slot->ended_ns = ago <= 0         ? now
+			: ago * 1e9 > (double)now ? 0
+						  : now - (uint64_t)(ago * 1e9);
+	}
+	return slot->ended_ns;
 }
 
 static bool backing_off(struct sync *s, struct slot *slot, const struct container_spec *spec,
@@ -63,7 +67,7 @@ static bool backing_off(struct sync *s, struct slot *slot, const struct containe
 
 	if (!last || last->state == CONTAINER_RUNNING)
 		return false;
-	uint64_t until = backoff_until(&slot->restart, ended_ns(s, last));
+	uint64_t until = backoff_until(&slot->restart, ended_ns(s, slot, last));
 	if (until <= now_ns(s->k)) {
 		slot->restart_at_ns = 0;
 		return false;
@@ -342,7 +346,7 @@ enum start_outcome container_start(struct sync *s, const struct container_spec *
 		return failed(s, slot, spec, "CreateContainerError", err.text);
 	worker_container_event(w, s->pod, spec->c->name, "Normal", "Created", "Container created");
 	if (last && last->state == CONTAINER_EXITED)
-		backoff_next(&slot->restart, ended_ns(s, last));
+		backoff_next(&slot->restart, ended_ns(s, slot, last));
 	slot_restart(slot, w, id);
 	if (e->v->container_start(e, id, &err)) {
 		if (!slot->restart.delay_ns)

@@ -130,7 +130,9 @@ struct slot {
 	char *waiting_reason, *waiting_message; /* why it does not run; NULL: none */
 	struct backoff restart, pull;
 	uint64_t restart_at_ns; /* when the back-off ends; 0: none */
-	uint64_t retry_ns;      /* a start that failed is not tried before; 0: none */
+	char ended[ENGINE_ID];  /* the run whose end was last seen, */
+	uint64_t ended_ns; /* and when that was; reckoned once, since civil time may be moved */
+	uint64_t retry_ns; /* a start that failed is not tried before; 0: none */
 	struct slot_task tasks[N_TASKS];
 	bool hook_failed;             /* postStart failed: the container is being killed for it */
 	char hook_pending[ENGINE_ID]; /* container whose postStart hook has not ended */
@@ -186,6 +188,8 @@ struct pod_worker {
 	uint64_t mount_retry_ns;
 	bool volumes_set; /* by this life of the kubelet */
 	uint64_t volumes_due_ns, volumes_hash;
+	struct map
+		tokens; /* volume/path of a projected token -> uint64_t *: when the next one is asked for */
 	uint64_t sandbox_retry_ns;
 	unsigned sandbox_failures, mount_failures, sync_failures;
 	struct wake wake; /* the next thing that time brings */

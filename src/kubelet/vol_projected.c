@@ -30,15 +30,32 @@ static int64_t issued_at(struct str token, struct arena *a)
 	return iat && iat->kind == VALUE_INT ? iat->integer : 0;
 }
 
-static void renew_in(struct volume_ctx *c, int64_t seconds)
+static uint64_t *due_of(struct volume_ctx *c, struct str path)
 {
-	uint64_t at = now_ns(c->s->k) + (uint64_t)seconds * NS_PER_S;
+	struct str key =
+		arena_fmt(c->s->a, STR_FMT "/" STR_FMT, STR_ARG(c->v->name), STR_ARG(path));
+	uint64_t *due = map_get(&c->s->w->tokens, key);
 
+	if (!due) {
+		due = xcalloc(1, sizeof(*due));
+		map_set(&c->s->w->tokens, key, due);
+	}
+	return due;
+}
+
+static void renew_at(struct volume_ctx *c, uint64_t at)
+{
 	if (!c->s->w->volumes_due_ns || at < c->s->w->volumes_due_ns)
 		c->s->w->volumes_due_ns = at;
 }
 
-/* The token that is there already, when it is young enough; asks to be woken when it no longer is. */
+static uint64_t in_seconds(struct volume_ctx *c, int64_t seconds)
+{
+	return now_ns(c->s->k) + (uint64_t)seconds * NS_PER_S;
+}
+
+/* The token that is there already, when it is young enough; asks to be woken when it no longer is. Its age is reckoned once, at the first look of this life
+ * of the kubelet, and never again: the clocks of machines differ, and may be moved. */
 static bool token_is_young(struct volume_ctx *c,
 	const struct core_v1_service_account_token_projection *t, int64_t expires_s,
 	struct str *ret)
@@ -53,11 +70,14 @@ static bool token_is_young(struct volume_ctx *c,
 	if (n <= 0)
 		return false;
 	struct str token = str_n(text, (size_t)n);
-	int64_t left =
-		issued_at(token, c->s->a) + MIN(expires_s * 4 / 5, DAY_S) - now_wall(c->s->k).sec;
-	if (left <= 0)
+	int64_t whole = MIN(expires_s * 4 / 5, DAY_S),
+		left = issued_at(token, c->s->a) + whole - now_wall(c->s->k).sec;
+	uint64_t *due = due_of(c, t->path);
+	if (!*due)
+		*due = in_seconds(c, MAX(MIN(left, whole), (int64_t)0));
+	if (*due <= now_ns(c->s->k))
 		return false;
-	renew_in(c, left);
+	renew_at(c, *due);
 	*ret = token;
 	return true;
 }
@@ -98,7 +118,8 @@ static int token_file(struct volume_ctx *c,
 				"failed to fetch token of service account \"" STR_FMT "\"",
 				STR_ARG(account));
 		token = made->status.token;
-		renew_in(c, MIN(expires * 4 / 5, DAY_S));
+		*due_of(c, t->path) = in_seconds(c, MIN(expires * 4 / 5, DAY_S));
+		renew_at(c, *due_of(c, t->path));
 	}
 	/* A token is for whoever runs in the pod: readable by the group when there is one, by its only user otherwise. */
 	const struct core_v1_pod_security_context *sc = s->pod->spec.security_context;

@@ -135,6 +135,7 @@ void worker_unref(struct pod_worker *w)
 	free(w->evict_reason);
 	free(w->evict_message);
 	free(w->mount_error);
+	map_deinit(&w->tokens, free);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
 }

@@ -8,8 +8,6 @@
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
-#define BACKDATE_SECONDS 3600
-
 static void free_key(EVP_PKEY **k)
 {
 	EVP_PKEY_free(*k);
@@ -184,7 +182,7 @@ static bool set_frame(
 	ok = number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(x));
 	BN_free(number);
 	return ok && X509_set_version(x, X509_VERSION_3) &&
-		X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_SECONDS) &&
+		X509_gmtime_adj(X509_getm_notBefore(x), -CLOCK_TOLERANCE_S) &&
 		X509_time_adj_ex(X509_getm_notAfter(x), (int)(valid_seconds / 86400),
 			valid_seconds % 86400, NULL) &&
 		X509_set_subject_name(x, subject) && X509_set_issuer_name(x, issuer) &&
@@ -315,6 +313,12 @@ static bool seconds_of(const ASN1_TIME *t, int64_t *ret)
 	return ok;
 }
 
+bool cert_seconds(const X509 *x, int64_t *ret_begin, int64_t *ret_end)
+{
+	return seconds_of(X509_get0_notBefore(x), ret_begin) &&
+		seconds_of(X509_get0_notAfter(x), ret_end);
+}
+
 int cert_life(
 	struct str cert_pem, struct timestamp *ret_made, struct timestamp *ret_end, struct err *err)
 {
@@ -323,10 +327,10 @@ int cert_life(
 
 	if (!x)
 		return failed(err, -EINVAL, "cannot read the certificate");
-	if (!seconds_of(X509_get0_notBefore(x), &begin) || !seconds_of(X509_get0_notAfter(x), &end))
+	if (!cert_seconds(x, &begin, &end))
 		return failed(err, -EINVAL, "cannot read the certificate's begin and end");
-	if (end - begin > BACKDATE_SECONDS)
-		begin += BACKDATE_SECONDS;
+	if (end - begin > CLOCK_TOLERANCE_S)
+		begin += CLOCK_TOLERANCE_S;
 	*ret_made = (struct timestamp){ begin, 0 };
 	*ret_end = (struct timestamp){ end, 0 };
 	return 0;

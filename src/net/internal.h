@@ -41,9 +41,11 @@ void sendq_take(struct sendq *q, size_t n);   /* n <= what peek showed */
 /* ---- tls.c: a TLS session over memory ---- */
 struct tls_conn {
 	SSL *ssl;
-	struct str in;   /* ciphertext that is there to be read; lives as long as the call */
-	struct buf *out; /* where ciphertext goes */
+	struct str in;          /* ciphertext that is there to be read; lives as long as the call */
+	struct buf *out;        /* where ciphertext goes */
+	int64_t begin_s, end_s; /* of a certificate of the peer that was refused for its time */
 };
+bool cert_seconds(const X509 *x, int64_t *ret_begin, int64_t *ret_end); /* since the epoch */
 int tls_conn_init(struct tls_conn *t, struct tls_context *ctx, bool server, struct err *err);
 int tls_conn_set_peer(struct tls_conn *t, struct tls_context *ctx, const char *host,
 	struct err *err); /* client: the name to verify */

@@ -118,6 +118,10 @@ int url_decode(struct str s, bool plus_is_space, struct arena *a, struct str *re
 bool url_query_next(struct str *rest, struct arena *a, struct str *ret_key, struct str *ret_value);
 void url_encode(struct buf *out, struct str s); /* for a query value or a path segment */
 
+/* Clocks of machines differ, and are moved. By so much, in seconds, may the clock of one that judges what is not valid yet be behind that of the one that
+ * signed it: certificates begin so long before they are made. */
+#define CLOCK_TOLERANCE_S 7200
+
 /* ---- server ---- */
 struct http_stream; /* one request and its response */
 struct http_server;

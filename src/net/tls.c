@@ -147,6 +147,20 @@ static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
 	return SSL_TLSEXT_ERR_OK;
 }
 
+/* Of a server's certificate that is refused for its time, what that time is. */
+static int note_time(int ok, X509_STORE_CTX *store)
+{
+	int why = X509_STORE_CTX_get_error(store);
+
+	if (!ok && (why == X509_V_ERR_CERT_NOT_YET_VALID || why == X509_V_ERR_CERT_HAS_EXPIRED)) {
+		SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+		struct tls_conn *t = BIO_get_data(SSL_get_rbio(ssl));
+
+		cert_seconds(X509_STORE_CTX_get_current_cert(store), &t->begin_s, &t->end_s);
+	}
+	return ok;
+}
+
 static int accept_stranger(int ok, X509_STORE_CTX *store)
 {
 	return 1;
@@ -232,7 +246,8 @@ static int make_client_ctx(const struct tls_client_config *c, SSL_CTX **ret, str
 		SSL_CTX_free(ctx);
 		return r;
 	}
-	SSL_CTX_set_verify(ctx, c->insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+	SSL_CTX_set_verify(
+		ctx, c->insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, note_time);
 	if (c->http2)
 		SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)"\x02h2", 3);
 	else
@@ -306,6 +321,7 @@ int tls_conn_init(struct tls_conn *t, struct tls_context *ctx, bool server, stru
 		SSL_set_connect_state(ssl);
 	t->ssl = ssl;
 	t->in = STR_NONE;
+	t->begin_s = t->end_s = 0;
 	return 0;
 }
 
@@ -345,6 +361,23 @@ static int session_error(struct tls_conn *t, int r, struct err *err)
 	}
 }
 
+/* A certificate that is not valid yet, or no longer, may well be: then it is a clock that is wrong. */
+static int certificate_refused(struct tls_conn *t, long verdict, struct err *err)
+{
+	char begin[TIME_TEXT_MAX], end[TIME_TEXT_MAX], now[TIME_TEXT_MAX];
+
+	if (!t->end_s)
+		return err_set(err, -EACCES, "the server's certificate is not trusted: %s",
+			X509_verify_cert_error_string(verdict));
+	time_format((struct timestamp){ .sec = t->begin_s }, begin);
+	time_format((struct timestamp){ .sec = t->end_s }, end);
+	time_format(time_now(), now);
+	return err_set(err, -EACCES,
+		"the server's certificate is not trusted: %s: it is valid from %s to %s, and the clock of this machine says %s; compare the clocks of "
+		"both machines",
+		X509_verify_cert_error_string(verdict), begin, end, now);
+}
+
 int tls_handshake(struct tls_conn *t, struct err *err)
 {
 	ERR_clear_error();
@@ -357,8 +390,7 @@ int tls_handshake(struct tls_conn *t, struct err *err)
 	if (verdict != X509_V_OK && SSL_get_verify_mode(t->ssl) != SSL_VERIFY_NONE &&
 		!SSL_is_server(t->ssl) && SSL_get_error(t->ssl, r) == SSL_ERROR_SSL) {
 		ERR_clear_error();
-		return err_set(err, -EACCES, "the server's certificate is not trusted: %s",
-			X509_verify_cert_error_string(verdict));
+		return certificate_refused(t, verdict, err);
 	}
 	return session_error(t, r, err);
 }

@@ -26,7 +26,12 @@ struct retry_queue *retry_new(struct registry *r)
 	struct retry_queue *q = xcalloc(1, sizeof(*q));
 	q->r = r;
 	pthread_mutex_init(&q->lock, NULL);
-	pthread_cond_init(&q->wake, NULL);
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&q->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	q->last = &q->first;
 	return q;
 }
@@ -35,7 +40,7 @@ struct retry_queue *retry_new(struct registry *r)
 static bool wait_for_work(struct retry_queue *q)
 {
 	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += AGE_PERIOD_S;
 	while (!q->first && !q->stop) {
 		if (!q->ages)

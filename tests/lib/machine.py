@@ -85,6 +85,7 @@ class Machine:
         self.data, self.run_dir = f"{self.dir}/data", f"{self.dir}/run"
         self.kubeconfig = f"{self.dir}/kubeconfig"
         self.binary = None  # the program of this machine, when it is not everybody's
+        self.prefix = []  # of its command line, as in env A=B
         self.server = None
         self.port = 6443
         self.holder = self.group = None
@@ -157,7 +158,7 @@ class Machine:
         self.command = command
         self.log = open(f"{self.dir}/skiff.log", "ab")
         self.server = subprocess.Popen(
-            self.enter(self.binary or SKIFF, command[0], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs", "--node-name", self.name,
+            self.enter(*self.prefix, self.binary or SKIFF, command[0], "--data-dir", self.data, "--run-dir", self.run_dir, "--pod-log-dir", f"{self.dir}/podlogs", "--node-name", self.name,
                        "--node-ip", self.ip, *command[1:], member=True),
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
