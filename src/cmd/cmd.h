@@ -25,7 +25,7 @@ struct options {
 		*advertise;
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams,
 		*node_labels;
-	const char *output, *namespace_, *ttl;
+	const char *output, *namespace_, *ttl, *role;
 	const char *cni_conf_dir, *cni_bin_dir;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every;
@@ -128,6 +128,20 @@ void handover_pass(const struct handover *h, size_t n); /* for an execv of the c
 int token_make(struct client *c, int64_t ttl_s, char ret[TOKEN_TEXT], struct err *err);
 /* The join line's token, ID.SECRET: one that is good for a while (or a new one), marked by a label. *ret_left_s: how long it may be given out. */
 int token_standing(struct client *c, char ret[TOKEN_TEXT], int64_t *ret_left_s, struct err *err);
+/* A client with a token, of the server whose CA has this pin; ret_ca may be NULL. -EACCES: another cluster's. */
+int join_connect(const char *server, struct str bearer, struct str pin, struct buf *ret_ca,
+	struct client **ret, struct err *err);
+/* ---- a further server (server_join.c) ---- */
+struct core_v1_secret;
+/* Puts DATA/pki, sealed with the key, where the holder of this bootstrap token finds it. */
+int server_keys_publish(struct client *c, const char *data_dir, const struct core_v1_secret *token,
+	struct str id, struct str key, struct err *err);
+int server_keys_seal(struct str key, struct str id, struct str plain, struct buf *ret);
+int server_keys_open(struct str key, struct str id, struct str sealed,
+	struct buf *ret); /* -EBADMSG: another key or ID, or damaged */
+/* With --server and --token: DATA/pki, unless it is there. Blocking. -EACCES: refused, with the reason. */
+int server_join(const struct options *o, uid_t uid, gid_t gid, struct err *err);
+
 /* What an agent shows: as node (the kubelet), as the node's network (proxy, DNS, routes, policies), and as the server of the node API. */
 enum agent_credential { CREDENTIAL_NODE, CREDENTIAL_NETWORK, CREDENTIAL_KUBELET, N_CREDENTIALS };
 /* DATA/agent/{ca.crt,node.crt,node.key}: there already, or got with --token. Blocking. -EACCES: refused, with the reason. */

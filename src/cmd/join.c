@@ -253,41 +253,56 @@ static int obtain(const struct options *o, struct client *c, enum agent_credenti
 static int split_token(
 	const struct options *o, struct str *ret_bearer, struct str *ret_pin, struct err *err)
 {
+	struct str id, rest;
+
+	if (str_cut(str_of(o->token), ':', ret_bearer, ret_pin) &&
+		str_cut(*ret_bearer, '.', &id, &rest) && str_find(rest, '.') >= 0)
+		return err_set(err, -EINVAL,
+			"--token: this one lets a server join; `skiff token create` without --role prints the line for an agent");
 	if (!str_cut(str_of(o->token), ':', ret_bearer, ret_pin) || ret_pin->len != 64)
 		return err_set(err, -EINVAL,
 			"--token: expected ID.SECRET:PIN, as `skiff token create` on the server prints it");
 	return 0;
 }
 
-static int token_client(const struct options *o, struct client **ret, struct err *err)
+int join_connect(const char *server, struct str bearer, struct str pin, struct buf *ret_ca,
+	struct client **ret, struct err *err)
 {
 	CLEAN_BUF struct buf ca = { 0 };
 	struct client_config cc = { .user_agent = "skiff/" SKIFF_VERSION " join" };
 	struct tls_client_config tc;
 	struct tls_context *tls;
-	struct str bearer, pin;
-	int r = split_token(o, &bearer, &pin, err);
+	int r = tls_fetch_ca(server, pin, 10000, &ca, err);
 
-	if (r == 0)
-		r = tls_fetch_ca(o->server, pin, 10000, &ca, err);
 	if (r == -EACCES)
 		return err_set(err, r,
 			"%s belongs to another cluster: its CA is not the one that --token names; take --server and --token from one line of "
 			"`skiff token create`",
-			o->server);
-	if (r == 0)
-		r = put(o, "ca.crt", buf_str(&ca), err);
+			server);
 	if (r < 0)
 		return r;
 	tc = (struct tls_client_config){ .ca_pem = buf_str(&ca) };
 	r = tls_client_new(&tc, &tls, err);
 	if (r == 0)
-		r = http_client_new(o->server, tls, &cc.http, err);
+		r = http_client_new(server, tls, &cc.http, err);
 	if (r < 0)
 		return r;
 	http_client_set_bearer(cc.http, bearer);
 	*ret = client_new(&cc);
+	if (ret_ca)
+		buf_add_str(ret_ca, buf_str(&ca));
 	return 0;
+}
+
+static int token_client(const struct options *o, struct client **ret, struct err *err)
+{
+	CLEAN_BUF struct buf ca = { 0 };
+	struct str bearer, pin;
+	int r = split_token(o, &bearer, &pin, err);
+
+	if (r == 0)
+		r = join_connect(o->server, bearer, pin, &ca, ret, err);
+	return r < 0 ? r : put(o, "ca.crt", buf_str(&ca), err);
 }
 
 /* The server tells a stranger nothing of its tokens, so these three look the same from here. */

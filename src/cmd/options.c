@@ -47,8 +47,8 @@ static const struct option_row rows[] = {
 	{ "node-monitor-grace", NULL, OPT_SERVER, OPTION_INT, O(node_monitor_grace), "50", "seconds without a sign of a node until it counts as lost" },
 	{ "node-lease",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(node_lease), "40", "seconds that a sign of this node lasts, given four times as often: below the grace" },
 	{ "certificate-life", NULL, OPT_SERVER, OPTION_INT, O(certificate_life), "31536000", NULL },
-	{ "server",         NULL, OPT_AGENT, OPTION_TEXT, O(server), NULL, "URL of the API server" },
-	{ "token",          NULL, OPT_AGENT, OPTION_TEXT, O(token), NULL, "join token" },
+	{ "server",         NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(server), NULL, "URL of the API server; for a server: of the one that it joins" },
+	{ "token",          NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(token), NULL, "join token" },
 	{ "node-name",      NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_name), NULL, "name of the node; default: the host's" },
 	{ "node-ip",        NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_ip), NULL, "address of the node; default: the one of the default route" },
 	{ "node-labels",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_labels), NULL, "k=v,k=v put on the node when it registers" },
@@ -57,7 +57,8 @@ static const struct option_row rows[] = {
 	{ "pod-log-dir",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_log_dir), "/var/log/pods", "logs of containers" },
 	{ "dns-upstreams",  NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(dns_upstreams), NULL, "servers for names outside the cluster; default: /etc/resolv.conf" },
 	{ "output",         "o",  OPT_CLIENT, OPTION_TEXT, O(output), NULL, "json for programs" },
-	{ "ttl",            NULL, OPT_CLIENT, OPTION_TEXT, O(ttl), "24h", "how long a token lets machines join" },
+	{ "ttl",            NULL, OPT_CLIENT, OPTION_TEXT, O(ttl), NULL, "how long a token lets machines join (24h; a server 1h)" },
+	{ "role",           NULL, OPT_CLIENT, OPTION_TEXT, O(role), "agent", "what a token is for: agent, or a further server" },
 	{ "namespace",      "n",  OPT_CLIENT, OPTION_TEXT, O(namespace_), "default", "namespace of the pod" },
 };
 /* clang-format on */

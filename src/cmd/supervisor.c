@@ -128,7 +128,10 @@ static int make_credentials(const struct options *o, uid_t uid, gid_t gid, struc
 										  : "127.0.0.1",
 		o->listen_port);
 	struct pki p = { 0 };
-	int r = pki_prepare(o, uid, gid, &p, err);
+	int r = server_join(o, uid, gid, err);
+
+	if (r == 0)
+		r = pki_prepare(o, uid, gid, &p, err);
 
 	if (r == 0 && !o->no_agent)
 		r = pki_prepare_agent(o, &p, err);
@@ -409,6 +412,7 @@ int cmd_server(int argc, char **argv)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	if (make_credentials_apart(&o, children[0].uid, children[0].gid) < 0)
 		return EXIT_FINAL;
+	o.server = o.token = NULL; /* used, and nobody's business */
 	children[0].argv = options_argv(&o, OPT_SERVER, "control-plane");
 	if (!o.no_agent) {
 		o.server = xasprintf("https://127.0.0.1:%d", o.listen_port);
