@@ -342,6 +342,13 @@ static void test_init(void **state)
 	CLEAN_FREE char *bad = init_id(&v);
 	engine_fake_exit(f->engine, bad, 2, false);
 	test_await(&f->api, POD "q", is_phase, "Failed", f->a, "failed init fails the pod");
+
+	const char *two =
+		",\"initContainers\":[{\"name\":\"i\",\"image\":\"busybox:1\"},{\"name\":\"j\",\"image\":\"busybox:1\"}]";
+	test_put(&f->api, POD "r", pod_json(f, "r", two, C1, ""));
+	v = test_await(&f->api, POD "r", init_runs, NULL, f->a, "the first of two");
+	assert_string_equal(test_text(&v, "status.initContainerStatuses[1].state.waiting.reason"),
+		"PodInitializing");
 }
 
 static void test_sidecar(void **state)

@@ -63,6 +63,8 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 	pthread_mutex_unlock(&k->lock);
 	struct container_specs specs = pod_containers(o->pod, a);
 	bool known = container_specs_find(&specs, container);
+	const char *not_yet =
+		o->pod->spec.init_containers.len ? "PodInitializing" : "ContainerCreating";
 	pod_object_unref(o);
 	if (!known)
 		return err_set(err, 404,
@@ -78,7 +80,7 @@ int server_find_container(struct kubelet *k, struct str ns, struct str pod, stru
 			if (str_eqz(container, w->slots[i]->name))
 				slot = w->slots[i];
 		const char *reason = waiting_words(
-			slot && slot->waiting_reason ? slot->waiting_reason : "ContainerCreating");
+			slot && slot->waiting_reason ? slot->waiting_reason : not_yet);
 		r = previous ? err_set(err, 400,
 				       "previous terminated container \"" STR_FMT
 				       "\" in pod \"" STR_FMT "\" not found",

@@ -126,13 +126,14 @@ static void copy_mounts(
 }
 
 static void container_status(struct sync *s, const struct container_spec *spec,
-	struct core_v1_container_status *st, bool initialized, struct arena *a)
+	struct core_v1_container_status *st, struct arena *a)
 {
 	const struct engine_container *c = view_latest(&s->view, spec->c->name);
 	const struct slot *slot = worker_slot(s->w, spec->c->name);
-	const char *reason = slot->waiting_reason        ? slot->waiting_reason
-		: spec->kind == KIND_APP && !initialized ? "PodInitializing"
-							 : "ContainerCreating";
+	/* As upstream says it: of every container of a pod with init containers, these included. */
+	const char *reason = slot->waiting_reason  ? slot->waiting_reason
+		: s->pod->spec.init_containers.len ? "PodInitializing"
+						   : "ContainerCreating";
 	const struct engine_container *before = c ? view_previous(&s->view, c) : NULL;
 
 	st->name = arena_str(a, spec->c->name);
@@ -441,7 +442,6 @@ struct core_v1_pod_status *status_make(struct sync *s, struct arena *out)
 {
 	struct core_v1_pod_status *st = arena_alloc(out, sizeof(*st));
 	const struct core_v1_pod_status *old = s->w->status ? s->w->status : &s->pod->status;
-	bool initialized = true;
 
 	for (size_t i = 0; i < s->specs.len; i++) {
 		const struct container_spec *spec = &s->specs.items[i];
@@ -450,9 +450,7 @@ struct core_v1_pod_status *status_make(struct sync *s, struct arena *out)
 			: spec->kind == KIND_APP ? &st->container_statuses
 						 : &st->ephemeral_container_statuses;
 		struct core_v1_container_status *own = LIST_ADD(out, list);
-		container_status(s, spec, own, initialized, out);
-		if (spec->kind == KIND_INIT && !init_done(spec, own))
-			initialized = false;
+		container_status(s, spec, own, out);
 	}
 	if (st->container_statuses.len)
 		qsort(st->container_statuses.items, st->container_statuses.len,
