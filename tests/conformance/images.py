@@ -50,8 +50,8 @@ def skeleton(root):
     write(f"{root}/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
 
 
-def debian(root, packages):
-    """Unpacks packages and what they depend on, as apt would install them where nothing is."""
+def debian(root, packages, alone=False):
+    """Unpacks packages and what they depend on (not that when alone), as apt would install them where nothing is."""
     with tempfile.TemporaryDirectory() as tmp:
         os.chmod(tmp, 0o755)
         os.makedirs(f"{tmp}/debs/partial")
@@ -59,6 +59,8 @@ def debian(root, packages):
         run("apt-get", "-qq", "-y", "-o", f"Dir::State::status={tmp}/status", "-o", f"Dir::Cache::archives={tmp}/debs", "-o", "Debug::NoLocking=1",
             "-o", "APT::Install-Recommends=0", "-o", "APT::Sandbox::User=root", "install", "--download-only", *packages, stdout=subprocess.DEVNULL)
         for deb in sorted(glob.glob(f"{tmp}/debs/*.deb")):
+            if alone and os.path.basename(deb).split("_")[0] not in packages:
+                continue
             run("dpkg-deb", "-x", deb, root)
     merge_usr(root)
     for d in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl5", "usr/lib/x86_64-linux-gnu/perl-base"):
@@ -128,9 +130,10 @@ def agnhost(root, tree):
 
 def busybox(root, tree):
     skeleton(root)
-    os.rmdir(f"{root}/usr/lib64")
-    os.remove(f"{root}/lib64")
-    shutil.copy("/bin/busybox", f"{root}/usr/bin/busybox")
+    debian(root, ["busybox-static", "bash-static"], alone=True)
+    # Debian's busybox shell prefers applets to programs and drops variables whose names are not identifiers: upstream's does neither.
+    for sh in ("sh", "ash"):
+        os.symlink("bash-static", f"{root}/usr/bin/{sh}")
     busybox_applets(root)
 
 
