@@ -122,23 +122,31 @@ static int64_t amount_in(const struct str_map *m, struct str resource, int64_t m
 	return q.p ? resource_amount(resource, q) : missing;
 }
 
+/* Sums of many stay numbers: nobody has more than 2^50 of anything, and who asks for more gets no more than who asks for that. */
+#define REQUEST_MOST ((int64_t)1 << 50)
+
+static int64_t capped_sum(int64_t a, int64_t b)
+{
+	return MIN(MIN(a, REQUEST_MOST) + MIN(b, REQUEST_MOST), REQUEST_MOST);
+}
+
 int64_t pod_request(const struct core_v1_pod_spec *spec, struct str resource, int64_t missing)
 {
 	int64_t sum = 0, sidecars = 0, init_peak = 0;
 
 	LIST_EACH(c, &spec->containers)
-		sum += amount_in(&c->resources.requests, resource, missing);
+		sum = capped_sum(sum, amount_in(&c->resources.requests, resource, missing));
 	LIST_EACH(c, &spec->init_containers) {
 		int64_t n = amount_in(&c->resources.requests, resource, missing);
 
 		if (str_eqz(c->restart_policy, "Always"))
-			sidecars += n, n = 0;
-		init_peak = MAX(init_peak, n + sidecars);
+			sidecars = capped_sum(sidecars, n), n = 0;
+		init_peak = MAX(init_peak, capped_sum(n, sidecars));
 	}
-	sum = MAX(sum + sidecars, init_peak);
+	sum = MAX(capped_sum(sum, sidecars), init_peak);
 	if (spec->resources)
 		sum = amount_in(&spec->resources->requests, resource, sum);
-	return sum + amount_in(&spec->overhead, resource, 0);
+	return capped_sum(sum, amount_in(&spec->overhead, resource, 0));
 }
 
 void pod_each_resource(

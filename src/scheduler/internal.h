@@ -21,6 +21,7 @@ enum { RES_CPU, RES_MEMORY, RES_EPHEMERAL, RES_FIXED, RES_MAX = 16 };
 
 struct requests {
 	int64_t amount[RES_MAX];
+	bool lacks; /* it asks for something that no node has */
 	int64_t scored_cpu,
 		scored_memory; /* with 100m and 200 MiB for containers that ask for nothing, as upstream scores */
 };
@@ -34,7 +35,8 @@ struct host_port {
 /* ---- nodes ---- */
 struct nodes {
 	size_t n, cap;
-	struct map by_name; /* -> index + 1 */
+	struct map by_name;       /* -> index + 1 */
+	size_t *vacant, n_vacant; /* indexes that are no node's now: the next ones take them */
 	char **name;
 	struct cached **object; /* NULL: pods stand on it, its Node is not there (yet) */
 	int64_t *allocatable[RES_MAX], *used[RES_MAX];
@@ -51,9 +53,13 @@ struct nodes {
 	} * placed;
 	int32_t *lowest; /* no pod there has a priority below this; may be too low */
 	/* what pods say of other pods: matchers.c */
-	struct topology *topologies;
+	struct topology *topologies; /* those without users have no key, and are used again */
 	size_t n_topologies;
+	struct map topology_ids;       /* key -> index + 1 */
 	struct map matchers, holdings; /* text -> struct matcher, struct holding */
+	struct map
+		by_namespace; /* -> struct sayings: what speaks of pods of this namespace alone */
+	struct sayings *everywhere; /* the rest */
 	/* Labels of a namespace into an arena; NULL: terms that choose namespaces by label choose none. */
 	bool (*namespace_labels)(void *arg, struct str ns, struct arena *a, struct str_map *ret);
 	void *namespace_arg;
@@ -71,7 +77,7 @@ size_t nodes_find(const struct nodes *t, struct str name); /* NO_NODE */
 size_t nodes_find_or_add(struct nodes *t, struct str name);
 void nodes_set(struct nodes *t, size_t i,
 	struct cached *object); /* takes the reference; NULL: the Node went */
-/* Column of a resource, -1 when there are RES_MAX already. */
+/* Column of a resource; -1: no node has it, or there are RES_MAX already. What pods ask for makes no column. */
 int nodes_resource(struct nodes *t, struct str name);
 void nodes_requests(struct nodes *t, const struct core_v1_pod *pod, struct requests *ret);
 
@@ -88,6 +94,7 @@ struct sched_pod {
 	uint64_t queued_at, ready_at_ns; /* order within a priority; end of the back-off */
 	uint32_t attempts;
 	uint32_t refused_by;     /* bits of plugins, of the last try */
+	uint32_t woken_by;       /* the events that may help it then */
 	size_t node;             /* ASSUMED, PLACED */
 	size_t slot;             /* in the node's `placed` */
 	struct pod_terms *terms; /* NULL: it says nothing of other pods */
@@ -101,15 +108,20 @@ void nodes_place(struct nodes *t, struct sched_pod *p, size_t node,
 
 /* ---- what pods say of other pods: matchers.c ---- */
 struct topology {
-	char *key;
+	char *key; /* NULL: not in use */
+	size_t refs;
 	int32_t *domain, n; /* by node: which of the n values of the label; -1: none */
 	struct map ids;
 };
 struct matcher;
 #define HOLDING_FORBIDS INT32_MIN /* weights of holdings: a required anti-affinity, */
 #define REQUIRED_WEIGHT INT32_MAX /* a required affinity; else a preference's */
+struct sayings {
+	struct list matchers, holdings;
+};
 struct holding {
 	char *text;
+	struct list among; /* sayings.holdings */
 	struct matcher *matcher;
 	size_t topology, refs;
 	int weight;
@@ -122,7 +134,9 @@ struct spread {
 	int32_t max_skew, min_domains;
 	bool hard, any_affinity, heed_taints, self; /* self: the pod matches its own selector */
 };
+#define TERMS_MOST 256 /* of one pod: each takes memory by the node */
 struct pod_terms {
+	bool too_many; /* more than TERMS_MOST: none was taken, and the pod goes nowhere */
 	struct matcher *affinity; /* of all required affinity terms together; NULL: none */
 	bool affinity_self;
 	size_t *near, n_near; /* their topologies */
@@ -136,7 +150,19 @@ void terms_drop(struct nodes *t, struct pod_terms *p); /* after the pod was take
 bool matcher_matches(const struct nodes *t, const struct matcher *m, const struct core_v1_pod *pod);
 const int32_t *matcher_counts(const struct matcher *m); /* by node: pods there that match */
 int64_t matcher_total(const struct matcher *m);
-size_t topology_of(struct nodes *t, struct str key); /* index in topologies */
+/* Those that may speak of a pod of this namespace: its own and those of everywhere, [0] and [1]. */
+struct both_sayings {
+	const struct sayings *s[2];
+};
+struct both_sayings sayings_of(const struct nodes *t, struct str ns);
+#define EACH_HOLDING(h, both) \
+	for (size_t h##_k = 0; h##_k < 2; h##_k++) \
+		list_for_each(h##_it, &(both).s[h##_k]->holdings) \
+			for (struct holding *h = list_entry(h##_it, struct holding, among), \
+					    *h##_once = h; \
+				h##_once; h##_once = NULL)
+/* The labels of a namespace changed: who is chosen by them is counted anew. */
+void matchers_namespace_changed(struct nodes *t);
 /* Counts by domain, of the nodes in `of` (NULL: all); owned. */
 int32_t *topology_sums(
 	const struct nodes *t, size_t topology, const int32_t *count, const uint64_t *of);
@@ -164,9 +190,13 @@ static inline void bit_clear(uint64_t *set, size_t i)
 {
 	set[i / 64] &= ~(1ULL << (i % 64));
 }
+/* By words: few nodes among thousands cost little. The body may clear the bit of its node. */
 #define EACH_FIT(i, st) \
-	for (size_t i = 0; i < (st)->nodes->n; i++) \
-		if (bit_test((st)->fits, i))
+	for (size_t i##_word = 0; i##_word < (st)->words; i##_word++) \
+		for (uint64_t i##_bits = (st)->fits[i##_word]; i##_bits; i##_bits &= i##_bits - 1) \
+			for (size_t i = i##_word * 64 + (size_t)__builtin_ctzll(i##_bits), \
+				    i##_once = 1; \
+				i##_once; i##_once = 0)
 
 enum cluster_event {               /* what can make a refused pod fit */
 	EVENT_NODE = 1 << 0,       /* added; allocatable, labels, taints or unschedulable changed */

@@ -3,9 +3,12 @@
  * 1. A matcher is a selector (or several that must all match) with its namespaces, a holding a matcher with a topology key, a weight or a
  *    refusal. Both are shared by all pods that say the same, counted by reference, and gone with the last of them.
  * 2. Counts follow nodes_place: a decision reads numbers, and never looks at a pod.
- * 3. A topology is, for each node, the number of the value of one label key; -1: the node lacks it. */
+ * 3. A topology is, for each node, the number of the value of one label key; -1: the node lacks it. Counted by reference too: pods name any key.
+ * 4. What speaks of one namespace alone, as most does, stands under it: a pod of another never meets it. */
 #include "codec/codec.h"
 #include "scheduler/internal.h"
+
+static struct sayings nothing = { LIST_INIT(nothing.matchers), LIST_INIT(nothing.holdings) };
 
 struct one {
 	struct selector *labels,
@@ -15,6 +18,7 @@ struct one {
 };
 struct matcher {
 	char *text;
+	struct list among; /* sayings.matchers */
 	struct arena *a;
 	struct one *all;
 	size_t n, refs;
@@ -39,20 +43,92 @@ static void topology_set(struct nodes *t, struct topology *to, size_t i)
 	to->domain[i] = (int32_t)(uintptr_t)id - 1;
 }
 
-size_t topology_of(struct nodes *t, struct str key)
+static size_t topology_of(struct nodes *t, struct str key)
 {
+	size_t at = (size_t)(uintptr_t)map_get(&t->topology_ids, key);
 	struct topology *to;
 
-	for (size_t i = 0; i < t->n_topologies; i++)
-		if (str_eqz(key, t->topologies[i].key))
-			return i;
-	t->topologies = xrealloc(t->topologies, (t->n_topologies + 1) * sizeof(*t->topologies));
-	to = &t->topologies[t->n_topologies];
+	if (at) {
+		t->topologies[at - 1].refs++;
+		return at - 1;
+	}
+	for (at = 0; at < t->n_topologies && t->topologies[at].key; at++)
+		;
+	if (at == t->n_topologies)
+		t->topologies = xrealloc(t->topologies, ++t->n_topologies * sizeof(*t->topologies));
+	to = &t->topologies[at];
 	*to = (struct topology){ .key = str_dup(key),
+		.refs = 1,
 		.domain = xcalloc(MAX(t->cap, (size_t)1), sizeof(int32_t)) };
 	for (size_t i = 0; i < t->n; i++)
 		topology_set(t, to, i);
-	return t->n_topologies++;
+	map_set(&t->topology_ids, key, (void *)(uintptr_t)(at + 1));
+	return at;
+}
+
+static void topology_drop(struct nodes *t, size_t at)
+{
+	struct topology *to = &t->topologies[at];
+
+	if (--to->refs)
+		return;
+	map_remove(&t->topology_ids, str_of(to->key));
+	map_deinit(&to->ids, NULL);
+	free(TAKE(to->key));
+	free(TAKE(to->domain));
+}
+
+/* ---- by namespace ---- */
+
+/* The namespace that it speaks of alone; STR_NONE: of several, or of others. */
+static struct str namespace_of(const struct matcher *m)
+{
+	for (size_t i = 0; i < m->n; i++)
+		if (m->all[i].everywhere || m->all[i].namespaces || m->all[i].names.len != 1 ||
+			!str_eq(m->all[i].names.items[0], m->all[0].names.items[0]))
+			return STR_NONE;
+	return m->n ? m->all[0].names.items[0] : STR_NONE;
+}
+
+static struct sayings *sayings_new(void)
+{
+	struct sayings *s = xcalloc(1, sizeof(*s));
+
+	list_init(&s->matchers);
+	list_init(&s->holdings);
+	return s;
+}
+
+static struct sayings *sayings_for(struct nodes *t, const struct matcher *m)
+{
+	struct str ns = namespace_of(m);
+	struct sayings *s = ns.len ? map_get(&t->by_namespace, ns) : t->everywhere;
+
+	if (s)
+		return s;
+	s = sayings_new();
+	if (ns.len)
+		map_set(&t->by_namespace, ns, s);
+	else
+		t->everywhere = s;
+	return s;
+}
+
+static void drop_if_silent(struct nodes *t, const struct matcher *m)
+{
+	struct str ns = namespace_of(m);
+	struct sayings *s = ns.len ? map_get(&t->by_namespace, ns) : NULL;
+
+	if (s && list_empty(&s->matchers) && list_empty(&s->holdings))
+		free(map_remove(&t->by_namespace, ns));
+}
+
+struct both_sayings sayings_of(const struct nodes *t, struct str ns)
+{
+	const struct sayings *own = map_get(&t->by_namespace, ns);
+
+	return (struct both_sayings){ { own ? own : &nothing,
+		t->everywhere ? t->everywhere : &nothing } };
 }
 
 int32_t *topology_sums(
@@ -108,6 +184,33 @@ static void matcher_count(struct matcher *m, size_t node, int by)
 {
 	m->count[node] += by;
 	m->total += by;
+}
+
+static void count_all(struct nodes *t, struct matcher *m)
+{
+	for (size_t i = 0; i < t->n; i++)
+		for (size_t k = 0; k < t->placed[i].len; k++)
+			if (matcher_matches(t, m, t->placed[i].items[k]->object->obj))
+				matcher_count(m, i, 1);
+}
+
+/* Pods that it chose by the labels that their namespace had when they came would be taken off by those that it has when they go. */
+void matchers_namespace_changed(struct nodes *t)
+{
+	if (!t->everywhere)
+		return;
+	list_for_each(it, &t->everywhere->matchers) {
+		struct matcher *m = list_entry(it, struct matcher, among);
+		bool chooses = false;
+
+		for (size_t i = 0; i < m->n; i++)
+			chooses |= m->all[i].namespaces && !m->all[i].everywhere;
+		if (!chooses)
+			continue;
+		memset(m->count, 0, t->cap * sizeof(*m->count));
+		m->total = 0;
+		count_all(t, m);
+	}
 }
 
 /* The selector with the pod's own values of these labels added to it. */
@@ -178,10 +281,8 @@ static struct matcher *matcher_take(struct nodes *t, const struct core_v1_pod_af
 			m->n = 0; /* the API refuses such a selector; if one is there, it matches nothing */
 	}
 	map_set(&t->matchers, str_of(m->text), m);
-	for (size_t i = 0; i < t->n; i++)
-		for (size_t k = 0; k < t->placed[i].len; k++)
-			if (matcher_matches(t, m, t->placed[i].items[k]->object->obj))
-				matcher_count(m, i, 1);
+	list_insert(&sayings_for(t, m)->matchers, &m->among);
+	count_all(t, m);
 	return m;
 }
 
@@ -200,6 +301,8 @@ static void matcher_drop(struct nodes *t, struct matcher *m)
 	if (!m || --m->refs)
 		return;
 	map_remove(&t->matchers, str_of(m->text));
+	list_remove(&m->among);
+	drop_if_silent(t, m);
 	matcher_free(m);
 }
 
@@ -215,6 +318,7 @@ static struct holding *holding_take(struct nodes *t, const struct core_v1_pod_af
 
 	if (h) {
 		h->refs++;
+		topology_drop(t, topology);
 		matcher_drop(t, m);
 		free(text);
 		return h;
@@ -227,6 +331,7 @@ static struct holding *holding_take(struct nodes *t, const struct core_v1_pod_af
 		.refs = 1,
 		.count = xcalloc(MAX(t->cap, (size_t)1), sizeof(int32_t)) };
 	map_set(&t->holdings, str_of(text), h);
+	list_insert(&sayings_for(t, m)->holdings, &h->among);
 	return h;
 }
 
@@ -244,6 +349,8 @@ static void holding_drop(struct nodes *t, struct holding *h)
 	if (--h->refs)
 		return;
 	map_remove(&t->holdings, str_of(h->text));
+	list_remove(&h->among);
+	topology_drop(t, h->topology);
 	matcher_drop(t, h->matcher);
 	holding_free(h);
 }
@@ -276,6 +383,21 @@ static void take_spread(struct nodes *t, struct pod_terms *p,
 	s->self = matcher_matches(t, s->matcher, pod);
 }
 
+static size_t count_terms(const struct core_v1_pod_spec *s)
+{
+	const struct core_v1_affinity *a = s->affinity;
+	size_t n = s->topology_spread_constraints.len;
+
+	if (a && a->pod_affinity)
+		n += a->pod_affinity->required_during_scheduling_ignored_during_execution.len +
+			a->pod_affinity->preferred_during_scheduling_ignored_during_execution.len;
+	if (a && a->pod_anti_affinity)
+		n += a->pod_anti_affinity->required_during_scheduling_ignored_during_execution.len +
+			a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution
+				.len;
+	return n;
+}
+
 struct pod_terms *terms_take(struct nodes *t, const struct core_v1_pod *pod)
 {
 	const struct core_v1_affinity *a = pod->spec.affinity;
@@ -285,6 +407,9 @@ struct pod_terms *terms_take(struct nodes *t, const struct core_v1_pod *pod)
 		!pod->spec.topology_spread_constraints.len)
 		return NULL;
 	p = xcalloc(1, sizeof(*p));
+	p->too_many = count_terms(&pod->spec) > TERMS_MOST;
+	if (p->too_many)
+		return p;
 	if (a && a->pod_affinity) {
 		const struct core_v1_pod_affinity_term_items *need =
 			&a->pod_affinity->required_during_scheduling_ignored_during_execution;
@@ -320,8 +445,12 @@ void terms_drop(struct nodes *t, struct pod_terms *p)
 		return;
 	for (size_t i = 0; i < p->n_holds; i++)
 		holding_drop(t, p->holds[i]);
-	for (size_t i = 0; i < p->n_spreads; i++)
+	for (size_t i = 0; i < p->n_spreads; i++) {
+		topology_drop(t, p->spreads[i].topology);
 		matcher_drop(t, p->spreads[i].matcher);
+	}
+	for (size_t i = 0; i < p->n_near; i++)
+		topology_drop(t, p->near[i]);
 	matcher_drop(t, p->affinity);
 	free(p->holds);
 	free(p->spreads);
@@ -333,11 +462,16 @@ void terms_drop(struct nodes *t, struct pod_terms *p)
 
 void matchers_place(struct nodes *t, const struct sched_pod *p, size_t node, int sign)
 {
-	void *v;
+	struct both_sayings both =
+		sayings_of(t, ((const struct core_v1_pod *)p->object->obj)->metadata.namespace);
 
-	for (size_t i = 0; map_next(&t->matchers, &i, NULL, &v);)
-		if (matcher_matches(t, v, p->object->obj))
-			matcher_count(v, node, sign);
+	for (size_t k = 0; k < ARRAY_LEN(both.s); k++)
+		list_for_each(it, &both.s[k]->matchers) {
+			struct matcher *m = list_entry(it, struct matcher, among);
+
+			if (matcher_matches(t, m, p->object->obj))
+				matcher_count(m, node, sign);
+		}
 	for (size_t i = 0; p->terms && i < p->terms->n_holds; i++) {
 		p->terms->holds[i]->count[node] += sign;
 		p->terms->holds[i]->total += sign;
@@ -347,7 +481,8 @@ void matchers_place(struct nodes *t, const struct sched_pod *p, size_t node, int
 void matchers_node(struct nodes *t, size_t node)
 {
 	for (size_t i = 0; i < t->n_topologies; i++)
-		topology_set(t, &t->topologies[i], node);
+		if (t->topologies[i].key)
+			topology_set(t, &t->topologies[i], node);
 }
 
 static int32_t *grown(int32_t *array, size_t old_cap, size_t cap)
@@ -366,7 +501,8 @@ void matchers_grow(struct nodes *t, size_t old_cap, size_t cap)
 	for (size_t i = 0; map_next(&t->holdings, &i, NULL, &v);)
 		((struct holding *)v)->count = grown(((struct holding *)v)->count, old_cap, cap);
 	for (size_t i = 0; i < t->n_topologies; i++)
-		t->topologies[i].domain = grown(t->topologies[i].domain, old_cap, cap);
+		if (t->topologies[i].key)
+			t->topologies[i].domain = grown(t->topologies[i].domain, old_cap, cap);
 }
 
 void matchers_deinit(struct nodes *t)
@@ -377,6 +513,9 @@ void matchers_deinit(struct nodes *t)
 		map_deinit(&t->topologies[i].ids, NULL);
 	}
 	free(t->topologies);
+	map_deinit(&t->topology_ids, NULL);
+	map_deinit(&t->by_namespace, free);
+	free(t->everywhere);
 	map_deinit(&t->holdings, holding_free);
 	map_deinit(&t->matchers, matcher_free);
 }

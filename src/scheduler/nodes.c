@@ -1,4 +1,5 @@
-/* Nodes as arrays of numbers. An index stays a node's for as long as the node, or a pod on it, is there; the last node moves into a gap. */
+/* Nodes as arrays of numbers. An index stays a node's for as long as the node, or a pod on it, is there; then the next newcomer gets it. (Pods may
+ * name any node; what they name must not stay.) */
 #include "scheduler/internal.h"
 
 #define SCORED_CPU_MILLI 100
@@ -64,6 +65,7 @@ void nodes_deinit(struct nodes *t)
 	free(t->placed);
 	free(t->lowest);
 	matchers_deinit(t);
+	free(t->vacant);
 	map_deinit(&t->by_name, NULL);
 }
 
@@ -80,9 +82,13 @@ size_t nodes_find_or_add(struct nodes *t, struct str name)
 
 	if (i != NO_NODE)
 		return i;
-	if (t->n == t->cap)
-		grow(t);
-	i = t->n++;
+	if (t->n_vacant) {
+		i = t->vacant[--t->n_vacant];
+	} else {
+		if (t->n == t->cap)
+			grow(t);
+		i = t->n++;
+	}
 	t->name[i] = str_dup(name);
 	t->object[i] = NULL;
 	t->scored_cpu[i] = t->scored_memory[i] = 0;
@@ -99,12 +105,49 @@ size_t nodes_find_or_add(struct nodes *t, struct str name)
 	return i;
 }
 
+/* Neither a Node nor a pod is there any more. */
+static void vacate(struct nodes *t, size_t i)
+{
+	map_remove(&t->by_name, str_of(t->name[i]));
+	free(TAKE(t->name[i]));
+	free(TAKE(t->ports[i].items));
+	free(TAKE(t->placed[i].items));
+	t->vacant = xrealloc(t->vacant, (t->n_vacant + 1) * sizeof(*t->vacant));
+	t->vacant[t->n_vacant++] = i;
+}
+
+/* Pods that were placed before the column was there are counted now. */
+static void count_placed(struct nodes *t, size_t r)
+{
+	struct str name = str_of(t->resource_name[r]);
+
+	for (size_t i = 0; i < t->n; i++)
+		for (size_t k = 0; k < t->placed[i].len; k++) {
+			struct sched_pod *p = t->placed[i].items[k];
+			const struct core_v1_pod *pod = p->object->obj;
+
+			p->requests.amount[r] = pod_request(&pod->spec, name, 0);
+			t->used[r][i] += p->requests.amount[r];
+		}
+}
+
+static bool some_node_has(const struct nodes *t, struct str resource)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (t->object[i] &&
+			str_map_has(&((const struct core_v1_node *)t->object[i]->obj)
+					     ->status.allocatable,
+				resource))
+			return true;
+	return false;
+}
+
 int nodes_resource(struct nodes *t, struct str name)
 {
 	for (size_t r = 0; r < t->n_resources; r++)
 		if (str_eqz(name, t->resource_name[r]))
 			return (int)r;
-	if (t->n_resources == RES_MAX)
+	if (t->n_resources == RES_MAX || !some_node_has(t, name))
 		return -1;
 	size_t r = t->n_resources++;
 
@@ -118,6 +161,7 @@ int nodes_resource(struct nodes *t, struct str name)
 
 			t->allocatable[r][i] = q.p ? resource_amount(name, q) : 0;
 		}
+	count_placed(t, r);
 	return (int)r;
 }
 
@@ -139,9 +183,12 @@ void nodes_set(struct nodes *t, size_t i, struct cached *object)
 	if (node) {
 		struct str q = str_map_get(&node->status.allocatable, STR("pods"));
 
-		t->max_pods[i] = q.p ? (int32_t)resource_amount(STR("pods"), q) : 0;
+		t->max_pods[i] =
+			q.p ? (int32_t)MIN(resource_amount(STR("pods"), q), (int64_t)INT32_MAX) : 0;
 	}
 	matchers_node(t, i);
+	if (!node && !t->placed[i].len)
+		vacate(t, i);
 }
 
 struct request_fill {
@@ -157,6 +204,8 @@ static void fill_one(void *arg, struct str resource)
 
 	if (r >= 0)
 		f->to->amount[r] = pod_request(f->spec, resource, 0);
+	else
+		f->to->lacks |= pod_request(f->spec, resource, 0) > 0;
 }
 
 void nodes_requests(struct nodes *t, const struct core_v1_pod *pod, struct requests *ret)
@@ -196,6 +245,20 @@ static void ports_remove(struct nodes *t, size_t node, const struct core_v1_cont
 	}
 }
 
+/* all: not only those that run beside the others. */
+static void place_ports(struct nodes *t, const struct core_v1_container_items *containers, bool all,
+	size_t node, int sign)
+{
+	LIST_EACH(c, containers) {
+		if (!all && !str_eqz(c->restart_policy, "Always"))
+			continue;
+		LIST_EACH(port, &c->ports) {
+			if (port->host_port > 0)
+				(sign > 0 ? ports_add : ports_remove)(t, node, port);
+		}
+	}
+}
+
 static void list_placed(struct nodes *t, struct sched_pod *p, size_t node, int sign)
 {
 	if (sign < 0) {
@@ -226,10 +289,8 @@ void nodes_place(struct nodes *t, struct sched_pod *p, size_t node, int sign)
 	t->scored_memory[node] += sign * p->requests.scored_memory;
 	for (size_t r = 0; r < t->n_resources; r++)
 		t->used[r][node] += sign * p->requests.amount[r];
-	LIST_EACH(c, &pod->spec.containers) {
-		LIST_EACH(port, &c->ports) {
-			if (port->host_port > 0)
-				(sign > 0 ? ports_add : ports_remove)(t, node, port);
-		}
-	}
+	place_ports(t, &pod->spec.containers, true, node, sign);
+	place_ports(t, &pod->spec.init_containers, false, node, sign);
+	if (sign < 0 && !t->placed[node].len && !t->object[node])
+		vacate(t, node);
 }

@@ -69,20 +69,16 @@ void queue_park(struct queue *q, struct sched_pod *p, uint32_t refused_by)
 {
 	p->place = POD_UNSCHEDULABLE;
 	p->refused_by = refused_by;
-	list_insert(&q->parked, &p->parked);
-}
-
-static bool helps(const struct sched_pod *p, uint32_t events)
-{
+	p->woken_by = refused_by ? 0 : ~0U; /* failed for another reason, as in a lost binding */
 	for (size_t i = 0; i < n_plugins; i++)
-		if ((p->refused_by >> i & 1) && (plugins[i]->events & events))
-			return true;
-	return p->refused_by == 0; /* failed for another reason, as in a lost binding */
+		if (refused_by >> i & 1)
+			p->woken_by |= plugins[i]->events;
+	list_insert(&q->parked, &p->parked);
 }
 
 void queue_wake(struct queue *q, struct sched_pod *p, uint32_t events, uint64_t now_ns)
 {
-	if (p->place != POD_UNSCHEDULABLE || !helps(p, events))
+	if (p->place != POD_UNSCHEDULABLE || (p->refused_by && !(p->woken_by & events)))
 		return;
 	if (p->ready_at_ns <= now_ns) {
 		queue_add(q, p);

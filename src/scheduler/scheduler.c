@@ -575,6 +575,20 @@ static void on_volume(
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Terms may choose namespaces by their labels. */
+static void on_namespace(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct scheduler *s = arg;
+
+	if (old && now && same_labels(old->meta, now->meta))
+		return;
+	pthread_mutex_lock(&s->lock);
+	matchers_namespace_changed(&s->nodes);
+	wake_refused(s, EVENT_POD_PLACED);
+	pthread_mutex_unlock(&s->lock);
+}
+
 static bool namespace_labels(void *arg, struct str ns, struct arena *a, struct str_map *ret)
 {
 	struct cached *c = informer_get(((struct scheduler *)arg)->namespace_informer, ns);
@@ -617,6 +631,7 @@ int scheduler_new(const struct scheduler_config *c, struct scheduler **ret, stru
 	}
 	s->budget_informer = informers_get(c->informers, &policy_v1_pod_disruption_budget_type);
 	s->namespace_informer = informers_get(c->informers, &core_v1_namespace_type);
+	informer_add_handler(s->namespace_informer, on_namespace, s);
 	s->last_flush_ns = now_ns(s);
 	s->pod_informer = informers_get(c->informers, &core_v1_pod_type);
 	s->node_informer = informers_get(c->informers, &core_v1_node_type);

@@ -478,6 +478,157 @@ static void backoff_doubles_to_ten_seconds(void **state)
 	assert_int_equal(backoff_ns(50), 10000000000);
 }
 
+static bool refused(struct fixture *f, const struct core_v1_pod *p)
+{
+	struct verdict v = try(f, p);
+
+	free(v.message);
+	return v.node == NO_NODE;
+}
+
+/* ---- what users write must not stay, nor spoil what others get ---- */
+
+static void ask(struct fixture *f, struct core_v1_pod *p, const char *resource, const char *n)
+{
+	str_map_set(f->a, &p->spec.containers.items[0].resources.requests,
+		arena_strz(f->a, resource), str_of(n));
+}
+
+/* Names of resources that nobody has use nothing up, and are never there. */
+static void bogus_resources(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_node *n = add_node(f, "a", "8", "8Gi");
+	struct core_v1_pod *gpu = new_pod(f, "1"), *other = new_pod(f, "1");
+
+	for (int i = 0; i < 100; i++) {
+		struct core_v1_pod *p = new_pod(f, "1");
+
+		ask(f, p, arena_fmt(f->a, "foe.example/r%d", i).p, "1");
+		assert_true(refused(f, p));
+	}
+	ask(f, gpu, "example.com/gpu", "1");
+	place_pod(f, gpu, "a", 0); /* by somebody, before the node told of it */
+	str_map_set(f->a, &n->status.allocatable, STR("example.com/gpu"), STR("1"));
+	refresh(f, "a");
+	ask(f, other, "example.com/gpu", "1");
+	expect_refusal(f, other,
+		"0/1 nodes are available: 1 Insufficient example.com/gpu. Refused by NodeResourcesFit: 1.");
+	ask(f, other, "example.com/gpu", "0");
+	expect_node(f, other, "a");
+}
+
+/* Two containers that each ask for nearly all that a number holds do not ask for less than nothing. */
+static void large_requests(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *p = new_pod(f, "1");
+
+	add_node(f, "a", "8", "8Gi");
+	for (int i = 0; i < 3; i++)
+		str_map_set(f->a, &LIST_ADD(f->a, &p->spec.containers)->resources.requests,
+			STR("memory"), STR("7Ei"));
+	assert_true(refused(f, p));
+	place_pod(f, p, "a", 0);
+	assert_true(f->nodes.used[RES_MEMORY][0] > 0);
+	expect_refusal(f, new_pod(f, "100"),
+		"0/1 nodes are available: 1 Insufficient cpu. Refused by NodeResourcesFit: 1.");
+}
+
+/* Pods bound by hand may name any node. */
+static void names_of_nodes_go(void **state)
+{
+	struct fixture *f = *state;
+
+	add_node(f, "a", "8", "8Gi");
+	for (int i = 0; i < 1000; i++) {
+		const char *name = arena_fmt(f->a, "nowhere-%d", i).p;
+
+		nodes_find_or_add(&f->nodes, str_of(name));
+		struct sched_pod *p = place_pod(f, new_pod(f, "1"), name, 0);
+
+		unplace_pod(f, p, name);
+	}
+	assert_int_equal(f->nodes.n, 2);
+	add_node(f, "b", "8", "8Gi");
+	assert_int_equal(f->nodes.n, 2);
+	nodes_set(&f->nodes, nodes_find(&f->nodes, STR("a")), NULL);
+	assert_true(nodes_find(&f->nodes, STR("a")) == NO_NODE);
+	expect_node(f, new_pod(f, "1"), "b");
+}
+
+static void keys_of_topologies_go(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *many = app_pod(f, "many", "1");
+
+	add_node(f, "a", "8", "8Gi");
+	for (int i = 0; i < 1000; i++) {
+		struct core_v1_pod *p = app_pod(f, "web", "1");
+
+		require(f, p, false, "web", arena_fmt(f->a, "key-%d", i).p);
+		expect_node(f, p, "a");
+		require(f, many, false, "web", arena_fmt(f->a, "key-%d", i).p);
+	}
+	assert_int_equal(f->nodes.n_topologies, 1);
+	assert_int_equal(f->nodes.topology_ids.len, 0);
+	assert_int_equal(f->nodes.by_namespace.len, 0);
+	expect_refusal(f, many,
+		"0/1 nodes are available: 1 Pod has too many affinity terms and spread constraints. Refused by InterPodAffinity: 1.");
+}
+
+static const char *tier;
+
+static bool labels_of_tier(void *arg, struct str ns, struct arena *a, struct str_map *ret)
+{
+	str_map_set(a, ret, STR("tier"), str_of(tier));
+	return true;
+}
+
+/* A namespace that gets other labels while its pods run. */
+static void namespaces_change(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *shy = app_pod(f, "shy", "1");
+	struct core_v1_pod_affinity_term *t;
+	struct sched_pod *db, *held;
+
+	f->nodes.namespace_labels = labels_of_tier;
+	add_node(f, "a", "8", "8Gi");
+	label_node(f, "a", "zone", "x");
+	t = require(f, shy, false, "db", "zone");
+	t->namespace_selector = model_new(&meta_v1_label_selector_type, f->a);
+	str_map_set(f->a, &t->namespace_selector->match_labels, STR("tier"), STR("data"));
+	tier = "data";
+	held = place_pod(f, shy, "a", 0); /* its term is counted from here on */
+	db = place_pod(f, app_pod(f, "db", "1"), "a", 0);
+	assert_true(refused(f, shy));
+	tier = "other";
+	matchers_namespace_changed(&f->nodes);
+	expect_node(f, shy, "a");
+	unplace_pod(f, db, "a");
+	tier = "data";
+	matchers_namespace_changed(&f->nodes);
+	expect_node(f, shy, "a");
+	unplace_pod(f, held, "a");
+}
+
+/* One that runs beside the others holds its ports as they do. */
+static void host_ports_of_sidecars(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_pod *p = new_pod(f, "1"), *q = new_pod(f, "1");
+	struct core_v1_container *c = LIST_ADD(f->a, &p->spec.init_containers);
+
+	add_node(f, "a", "8", "8Gi");
+	c->restart_policy = STR("Always");
+	LIST_ADD(f->a, &c->ports)->host_port = 80;
+	LIST_ADD(f->a, &q->spec.containers.items[0].ports)->host_port = 80;
+	place_pod(f, p, "a", 0);
+	assert_true(refused(f, q));
+	assert_true(refused(f, p));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -493,6 +644,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pods_near_and_far, setup, teardown),
 		cmocka_unit_test_setup_teardown(spread_over_zones, setup, teardown),
 		cmocka_unit_test_setup_teardown(lower_priorities_make_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(bogus_resources, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_requests, setup, teardown),
+		cmocka_unit_test_setup_teardown(names_of_nodes_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(keys_of_topologies_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(namespaces_change, setup, teardown),
+		cmocka_unit_test_setup_teardown(host_ports_of_sidecars, setup, teardown),
 		cmocka_unit_test(queue_order_and_waking),
 		cmocka_unit_test(backoff_doubles_to_ten_seconds),
 	};

@@ -26,9 +26,12 @@ static bool port_clashes(
 	return false;
 }
 
-static void ports_filter(struct state *st, struct refusals *r)
+static void filter_ports_of(struct state *st, struct refusals *r,
+	const struct core_v1_container_items *containers, bool all)
 {
-	LIST_EACH(c, &st->pod->spec.containers) {
+	LIST_EACH(c, containers) {
+		if (!all && !str_eqz(c->restart_policy, "Always"))
+			continue;
 		LIST_EACH(port, &c->ports) {
 			if (port->host_port <= 0)
 				continue;
@@ -43,14 +46,49 @@ static void ports_filter(struct state *st, struct refusals *r)
 	}
 }
 
+static void ports_filter(struct state *st, struct refusals *r)
+{
+	filter_ports_of(st, r, &st->pod->spec.containers, true);
+	filter_ports_of(st, r, &st->pod->spec.init_containers, false);
+}
+
 const struct plugin node_ports = { .name = "NodePorts",
 	.events = EVENT_NODE | EVENT_POD_GONE,
 	.filter = ports_filter,
 	.preemptable = true };
 
+struct lacking {
+	struct state *st;
+	char text[128];
+};
+
+static void find_lacking(void *arg, struct str resource)
+{
+	struct lacking *l = arg;
+
+	if (!l->text[0] && nodes_resource(l->st->nodes, resource) < 0 &&
+		pod_request(&l->st->pod->spec, resource, 0) > 0)
+		snprintf(l->text, sizeof(l->text), "Insufficient " STR_FMT, STR_ARG(resource));
+}
+
+/* What no node has, none has enough of. */
+static void refuse_all(struct state *st, struct refusals *r)
+{
+	struct lacking l = { .st = st };
+
+	pod_each_resource(&st->pod->spec, find_lacking, &l);
+	EACH_FIT(i, st) {
+		bit_clear(st->fits, i);
+		refuse(r, l.text);
+	}
+}
+
 static void fit_filter(struct state *st, struct refusals *r)
 {
 	struct nodes *t = st->nodes;
+
+	if (st->requests->lacks)
+		return refuse_all(st, r);
 
 	EACH_FIT(i, st) {
 		bool short_of = false;

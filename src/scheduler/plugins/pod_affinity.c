@@ -45,8 +45,15 @@ static void keep_away(struct state *st, struct refusals *r, size_t topology, con
 static void filter(struct state *st, struct refusals *r)
 {
 	const struct pod_terms *p = st->terms;
-	void *v;
+	struct both_sayings both = sayings_of(st->nodes, st->pod->metadata.namespace);
 
+	if (p && p->too_many) {
+		EACH_FIT(i, st) {
+			bit_clear(st->fits, i);
+			refuse(r, "Pod has too many affinity terms and spread constraints");
+		}
+		return;
+	}
 	if (p && p->affinity)
 		near_filter(st, r);
 	for (size_t i = 0; p && i < p->n_holds; i++) {
@@ -56,9 +63,8 @@ static void filter(struct state *st, struct refusals *r)
 			keep_away(st, r, h->topology, matcher_counts(h->matcher),
 				"node(s) didn't match pod anti-affinity rules");
 	}
-	for (size_t i = 0; map_next(&st->nodes->holdings, &i, NULL, &v);) {
-		const struct holding *h = v;
-
+	EACH_HOLDING(h, both)
+	{
 		if (h->weight == HOLDING_FORBIDS && h->total &&
 			matcher_matches(st->nodes, h->matcher, st->pod))
 			keep_away(st, r, h->topology, h->count,
@@ -81,7 +87,7 @@ static void add(struct state *st, size_t topology, const int32_t *count, double 
 static void score(struct state *st)
 {
 	const struct pod_terms *p = st->terms;
-	void *v;
+	struct both_sayings both = sayings_of(st->nodes, st->pod->metadata.namespace);
 
 	EACH_FIT(i, st)
 		st->raw[i] = 0;
@@ -92,8 +98,8 @@ static void score(struct state *st)
 			matcher_total(h->matcher))
 			add(st, h->topology, matcher_counts(h->matcher), h->weight);
 	}
-	for (size_t i = 0; map_next(&st->nodes->holdings, &i, NULL, &v);) {
-		const struct holding *h = v;
+	EACH_HOLDING(h, both)
+	{
 		/* what is required of others draws with the weight 1 */
 		if (h->weight != HOLDING_FORBIDS && h->total &&
 			matcher_matches(st->nodes, h->matcher, st->pod))
