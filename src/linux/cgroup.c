@@ -1,4 +1,5 @@
 /* cgroups v1, v2 and hybrid behind one name. Under hybrid the controllers sit in the v1 hierarchies, and the unified one is left alone. */
+#include "base/values.h"
 #include "linux/linux.h"
 
 #include <dirent.h>
@@ -14,12 +15,15 @@ static const char *const controller_names[CONTROLLERS] = { "cpu", "cpuacct", "me
 	"cpuset" };
 
 #define MAX_HIERARCHIES 16
+#define KILL_NS 10000000000ull
+#define FREEZE_TRIES 500      /* of a millisecond each */
 #define NO_LIMIT (1ull << 62) /* v1 has no word for it, but a number that no machine has */
 struct cgroups {
 	enum cgroup_mode mode;
 	char *mounts[MAX_HIERARCHIES]; /* every hierarchy that groups are made in */
 	size_t n_mounts;
 	const char *by_controller[CONTROLLERS]; /* one of mounts, or NULL */
+	const char *freezer;                    /* v1: one of mounts, or NULL */
 	bool swap;
 };
 
@@ -42,10 +46,13 @@ static void note_v1(struct cgroups *c, const char *point, char *options)
 	if (c->n_mounts == MAX_HIERARCHIES)
 		return;
 	char *mount = c->mounts[c->n_mounts++] = xstrdup(point);
-	for (char *o = strtok_r(options, ",\n", &save); o; o = strtok_r(NULL, ",\n", &save))
+	for (char *o = strtok_r(options, ",\n", &save); o; o = strtok_r(NULL, ",\n", &save)) {
+		if (!strcmp(o, "freezer"))
+			c->freezer = mount;
 		for (int k = 0; k < CONTROLLERS; k++)
 			if (!strcmp(o, controller_names[k]) && !c->by_controller[k])
 				c->by_controller[k] = mount;
+	}
 }
 
 static int read_file(const char *dir, const char *name, const char *file, char *out, size_t cap)
@@ -414,8 +421,8 @@ uint64_t cgroup_oom_kills(struct cgroups *c, const char *name)
 }
 
 /* ---- ending ---- */
-/* Sends SIGKILL to each process of this group and those below, waits for them; returns how many there were. */
-static size_t kill_once(const char *dir)
+/* The processes of this group and those below: signalled all, or waited for all, up to a moment; returns how many there were. */
+static size_t each_process(const char *dir, bool wait, uint64_t until_ns)
 {
 	char path[PATH_MAX + 32], line[32];
 	size_t n = 0;
@@ -428,8 +435,11 @@ static size_t kill_once(const char *dir)
 			continue;
 		n++;
 		CLEAN_FD int fd = pidfd_of(pid);
-		if (fd >= 0 && pidfd_signal(fd, SIGKILL) == 0)
-			pidfd_wait(fd, 2000);
+		uint64_t now = mono_now_ns();
+		if (fd >= 0 && !wait)
+			pidfd_signal(fd, SIGKILL);
+		else if (fd >= 0)
+			pidfd_wait(fd, until_ns > now ? (int64_t)((until_ns - now) / 1000000) : 0);
 	}
 	if (f)
 		fclose(f);
@@ -437,27 +447,63 @@ static size_t kill_once(const char *dir)
 	for (struct dirent *e; d && (e = readdir(d));)
 		if (e->d_type == DT_DIR && e->d_name[0] != '.' &&
 			snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < PATH_MAX)
-			n += kill_once(path);
+			n += each_process(path, wait, until_ns);
 	if (d)
 		closedir(d);
 	return n;
 }
 
-int cgroup_kill(struct cgroups *c, const char *name, struct err *err)
+/* v1: nobody forks, or makes room for a fork, while all are signalled; they die before they do another step. */
+static void freeze(struct cgroups *c, const char *name, bool on)
+{
+	char text[32];
+
+	if (!c->freezer ||
+		write_file(c->freezer, name, "freezer.state", on ? "FROZEN" : "THAWED") < 0)
+		return;
+	for (int tries = 0; on && tries < FREEZE_TRIES; tries++) {
+		if (read_file(c->freezer, name, "freezer.state", text, sizeof(text)) < 0 ||
+			!strncmp(text, "FROZEN", 6))
+			return;
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+}
+
+/* How many processes were there. All of them at once: a group that forks faster than it is killed one by one would never end. */
+static size_t kill_once(struct cgroups *c, const char *name, uint64_t until_ns)
 {
 	char dir[PATH_MAX];
+	size_t n = 0;
+
+	if (c->mode == CGROUP_V2 && write_file(c->mounts[0], name, "cgroup.kill", "1") == 0) {
+		path_fmt(dir, "%s/%s", c->mounts[0], name);
+		return each_process(dir, true, until_ns);
+	}
+	freeze(c, name, true);
+	for (size_t i = 0; i < c->n_mounts; i++) {
+		path_fmt(dir, "%s/%s", c->mounts[i], name);
+		n += each_process(dir, false, 0);
+	}
+	freeze(c, name, false);
+	for (size_t i = 0; n && i < c->n_mounts; i++) {
+		path_fmt(dir, "%s/%s", c->mounts[i], name);
+		each_process(dir, true, until_ns);
+	}
+	return n;
+}
+
+int cgroup_kill(struct cgroups *c, const char *name, struct err *err)
+{
+	uint64_t until = mono_now_ns() + KILL_NS;
 	int r = check_name(&name, err);
 
 	if (r < 0)
 		return r;
-	/* Processes may fork while they are counted: again until none is left. */
-	for (size_t i = 0; i < c->n_mounts; i++) {
-		path_fmt(dir, "%s/%s", c->mounts[i], name);
-		for (int round = 0; kill_once(dir) > 0; round++)
-			if (round == 100)
-				return err_set(err, -EBUSY,
-					"processes in the cgroup \"/%s\" do not die", name);
-	}
+	/* Without a freezer processes may fork while they are counted: again until none is left. */
+	while (kill_once(c, name, until) > 0)
+		if (mono_now_ns() > until)
+			return err_set(
+				err, -EBUSY, "processes in the cgroup \"/%s\" do not die", name);
 	return 0;
 }
 

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/values.h"
 #include "linux/internal.h"
 
 #define DIR "/tmp/skiff linux-test" /* the space: mountinfo escapes it */
@@ -234,6 +235,53 @@ static void test_cgroups(void **state)
 	assert_int_equal(cgroup_create(c, "../escape", &err), -EINVAL);
 	assert_int_equal(cgroup_create(c, "", &err), -EINVAL);
 	cgroup_close(c);
+}
+
+/* Whoever dies makes room for another. */
+static void run_away(int go)
+{
+	char c;
+
+	signal(SIGCHLD, SIG_IGN);
+	if (read(go, &c, 1) == 1)
+		for (;;)
+			fork();
+}
+
+static void test_runaways(void **state)
+{
+	struct cgroup_limits l = CGROUP_LIMITS_NONE;
+	struct cgroups *c;
+	int go[2];
+
+	must(cgroup_open(&c, &err));
+	must(cgroup_create(c, one, &err));
+	l.pids = 300;
+	must(cgroup_set(c, one, &l, &err));
+	assert_int_equal(pipe(go), 0);
+	/* of a process between, so that the kernel buries them */
+	pid_t between = fork();
+	if (between == 0) {
+		signal(SIGCHLD, SIG_IGN);
+		for (int i = 0; i < 20; i++) {
+			pid_t p = fork();
+			if (p == 0)
+				run_away(go[0]);
+			if (cgroup_add(c, one, p, &err) < 0)
+				_exit(1);
+		}
+		_exit(write(go[1], "xxxxxxxxxxxxxxxxxxxx", 20) != 20);
+	}
+	int status;
+	waitpid(between, &status, 0);
+	assert_int_equal(status, 0);
+	uint64_t begin = mono_now_ns();
+	must(cgroup_kill(c, one, &err));
+	assert_true(mono_now_ns() - begin < 5000000000);
+	must(cgroup_remove(c, cgroup, &err));
+	cgroup_close(c);
+	close(go[0]);
+	close(go[1]);
 }
 
 /* ---- network ---- */
@@ -461,6 +509,7 @@ int main(void)
 		cmocka_unit_test(test_mounts),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_cgroups),
+		cmocka_unit_test(test_runaways),
 		cmocka_unit_test(test_links),
 		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_nftables),
