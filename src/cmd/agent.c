@@ -358,7 +358,9 @@ static void on_slice(
 
 static int start_network(struct agent *a, struct err *err)
 {
-	struct proxy_config pc = { .view = &a->view,
+	struct proxy_config pc = { .client = a->network_client,
+		.loop = a->loop,
+		.view = &a->view,
 		.node_name = a->options.node_name,
 		.node_ip = a->options.node_ip,
 		.cluster_cidr = a->options.pod_cidr,

@@ -190,6 +190,18 @@ int nft_read(const char *command, bool json, struct buf *ret,
 int nft_monitor(int *ret_fd, struct err *err);
 bool nft_monitor_lost(int fd);
 
+/* ---- connections that the kernel remembers: addresses in host order ---- */
+struct conntrack_end {
+	uint32_t ip;
+	uint16_t port;
+};
+struct conntrack_flow {
+	struct conntrack_end client, asked, answers; /* answers: who really does, after DNAT */
+};
+/* Forgets the flows of UDP over IPv4 for which stale says so; how many. */
+int conntrack_forget_udp(bool (*stale)(void *arg, const struct conntrack_flow *flow), void *arg,
+	size_t *ret_n, struct err *err);
+
 /* ---- sysctls of the calling thread's namespaces; names with dots or slashes ---- */
 /* Loads the module that brings the sysctl, where one is known; -ENOENT names it when that did not help. */
 int sysctl_set(const char *name, const char *value, struct err *err);

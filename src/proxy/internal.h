@@ -4,11 +4,15 @@
 
 #include "base/map.h"
 #include "gen/types.h"
+#include "io/io.h"
 #include "proxy/proxy.h"
 
 #define PROXY_TABLE "inet skiff_proxy"
-/* Marks from here on are of flows through a node port to any node: their source is hidden so that answers come back this way. */
+/* A mark is the number of the endpoint that was drawn, and what else is to be done. From here on: flows from outside that may go to any node; their source is
+ * hidden so that answers come back this way. */
 #define MARK_MASQUERADE 0x10000
+/* Of flows from outside that stay on this node and keep their source. */
+#define MARK_LOCAL 0x20000
 
 /* Services with this annotation are answered by something on the node itself (cluster DNS): not ours. */
 #define PROXY_SKIP_ANNOTATION "skiff.dev/served-by-node"
@@ -36,25 +40,82 @@ struct rules { /* of one service; texts live in the arena */
 	struct map *known; /* keys of fronts, while they are built */
 	uint32_t *counts;  /* numbers of endpoints that need a chain, with the kind's bit */
 	size_t n_counts;
+	struct source_chain { /* loadBalancerSourceRanges, by content */
+		struct str name, text;
+	} * sources;
+	size_t n_sources;
+	int health_port; /* 0: none */
+	size_t ready_local;
 	bool cut; /* it wants more than RULES_MOST elements, and gets no more */
 };
 #define RULES_MOST 200000
 /* Chains are one for each number of endpoints, never for a service; these bits tell them apart. */
 enum {
 	CHAIN_STICKY = 1U << 24,
-	CHAIN_NODE = 1U << 25,
-	CHAIN_NODE_LOCAL = 1U << 26,
+	CHAIN_NODE = 1U << 25,  /* at a port of any address of the node */
+	CHAIN_OUT = 1U << 26,   /* MARK_MASQUERADE */
+	CHAIN_LOCAL = 1U << 27, /* MARK_LOCAL */
 	CHAIN_COUNT = CHAIN_STICKY - 1
 };
 
+struct proxy_node { /* this one */
+	const char *name;
+	struct str zone; /* empty: unknown */
+};
+
+/* ---- endpoints of one port (targets.c) ---- */
+struct target {
+	struct str ip;
+	uint32_t address;
+	int32_t port;
+	unsigned hints;
+	bool local;
+};
+struct targets {
+	struct target *items;
+	size_t len;
+};
+#define TARGETS_MOST MARK_MASQUERADE /* numbers of endpoints are below the marks' bits */
+struct port_targets {
+	struct targets everywhere, /* all that may be asked */
+		cluster,           /* of them, those that are for this node */
+		local;             /* of this node */
+	size_t ready_local;
+};
+struct port_targets targets_find(struct arena *a,
+	const struct discovery_v1_endpoint_slice *const *slices, size_t n,
+	const struct core_v1_service_port *p, const struct proxy_node *node);
+const char *protocol_text(struct str p);
+/* Slices are written by hand too, and the API server may be of another make: one element that nftables refuses would be the end of all rules, and a
+ * packet sent to a loopback address ends at what listens on the node alone. */
+bool may_be_sent_to(struct str ip, uint32_t *ret);
+
 void rules_build(struct rules *r, const struct core_v1_service *s,
 	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
-	const char *node_name);
+	const struct proxy_node *node);
 void chain_name(uint32_t count, struct buf *out);
 void chain_write(uint32_t count, struct buf *out); /* add chain + its rules */
-void table_write(const char *dns_address,
-	struct
-	buf *out); /* the empty table with all its maps and hooks; dns_address NULL: none to keep */
+struct table_config {
+	const char *dns_address;                 /* NULL: none to keep */
+	const char *cluster_cidr, *service_cidr; /* NULL: unknown */
+};
+void table_write(const struct table_config *c,
+	struct buf *out); /* the empty table with all its maps and hooks */
+
+/* ---- healthCheckNodePort (health.c); lives as long as the loop ---- */
+struct health;
+struct health *health_new(struct loop *l);
+/* port 0: none (any more). local: how many ready endpoints of the service are here. From any thread. */
+void health_set(struct health *h, struct str key, int port, size_t local);
+
+/* ---- UDP flows that lead nowhere any more (flows.c) ---- */
+struct flows { /* of services that changed: where they are asked, and who may answer there */
+	struct map places, answers;
+};
+void flows_add(
+	struct flows *f, const struct rules *was, const struct rules *now); /* either may be NULL */
+void flows_forget(struct flows *f); /* those that nobody right answers; empties f */
+void flows_deinit(struct flows *f);
 
 /* ---- who has a front, of the services that want it (claims.c): by rank, then the older service, so that nobody takes another's by naming it ---- */
 struct claims {
@@ -65,10 +126,14 @@ void claims_change(struct claims *c, struct str key, const struct rules *was, st
 	void (*moved)(void *arg, struct str key), void *arg);
 void claims_deinit(struct claims *c);
 
+#define N_COSTLY 2
+
 /* What the kernel has: "set key" -> value and how many services put it there. */
 struct applied {
 	struct map elements; /* -> struct applied_element */
 	struct map chains;   /* by name; never removed: there is one a number, not one a service */
+	struct map sources;  /* chains of source ranges, by name -> how many services use it */
+	size_t costly[N_COSTLY]; /* elements for which chains are needed that see every packet */
 };
 /* Turns `was` into `now` (either may be NULL): nft commands are appended to out, `a` is brought up to date. */
 void rules_change(

@@ -17,6 +17,9 @@
 struct proxy {
 	struct proxy_config c;
 	struct service_view *view;
+	struct informer *node;   /* this one's; NULL: its zone does not matter */
+	struct health *health;   /* NULL: nobody asks */
+	struct flows flows;      /* to be looked at when the rules are the kernel's */
 	struct workqueue *dirty; /* keys of services */
 	struct applied applied;
 	struct map rules; /* service key -> struct rules as the kernel has them */
@@ -52,6 +55,25 @@ static void on_slice(
 	}
 }
 
+static struct str zone_of(const struct cached *c)
+{
+	return c ? str_map_get(&c->meta->labels, STR("topology.kubernetes.io/zone")) : STR_NONE;
+}
+
+static void on_node(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct proxy *p = arg;
+	struct cached_list all;
+
+	if (str_eq(zone_of(old), zone_of(now)))
+		return;
+	informer_list(p->view->services, STR_NONE, &all);
+	for (size_t i = 0; i < all.len; i++)
+		workqueue_add(p->dirty, all.items[i]->key);
+	cached_list_deinit(&all);
+}
+
 static struct rules *rules_new(void)
 {
 	struct arena *a = arena_new(1024);
@@ -84,7 +106,11 @@ static struct rules *wanted(struct proxy *p, struct str key)
 	slices = arena_alloc(r->arena, (list.len + 1) * sizeof(*slices));
 	for (size_t i = 0; i < list.len; i++)
 		slices[i] = list.items[i]->obj;
-	rules_build(r, service->obj, slices, list.len, p->c.node_name);
+	struct cached *node = p->node ? informer_get(p->node, str_of(p->c.node_name)) : NULL;
+	struct proxy_node here = { p->c.node_name, zone_of(node) };
+
+	rules_build(r, service->obj, slices, list.len, &here);
+	cached_unref(node);
 	cached_list_deinit(&list);
 	cached_unref(service);
 	return r;
@@ -126,6 +152,9 @@ static void replace(struct proxy *p, struct str key, struct buf *out)
 	claims_change(&p->claims, key, was, now, moved, p);
 	tell_losses(key, was, now);
 	rules_change(&p->applied, was, now, out);
+	flows_add(&p->flows, was, now);
+	if (p->health && ((was && was->health_port) || (now && now->health_port)))
+		health_set(p->health, key, now ? now->health_port : 0, now ? now->ready_local : 0);
 	if (now)
 		map_set(&p->rules, key, now);
 	else
@@ -146,7 +175,9 @@ static int apply_all(struct proxy *p, struct err *err)
 	p->rules = (struct map){ 0 };
 	p->claims = (struct claims){ 0 };
 	buf_addz(&text, "table " PROXY_TABLE "\ndelete table " PROXY_TABLE "\n");
-	table_write(p->c.dns_address, &text);
+	table_write(
+		&(struct table_config){ p->c.dns_address, p->c.cluster_cidr, p->c.service_cidr },
+		&text);
 	informer_list(p->view->services, STR_NONE, &all);
 	for (size_t i = 0; i < all.len; i++)
 		replace(p, all.items[i]->key, &text);
@@ -155,7 +186,9 @@ static int apply_all(struct proxy *p, struct err *err)
 
 	p->look = false;
 	p->stale = r < 0;
-	if (p->stale) {
+	if (!p->stale) {
+		flows_forget(&p->flows);
+	} else {
 		log_error("proxy", "service rules cannot be written: %s; again in %d s", err->text,
 			AGAIN_MS / 1000);
 		workqueue_add_after(p->dirty, LOOK, AGAIN_MS);
@@ -205,8 +238,10 @@ static void *worker(struct proxy *p)
 			continue;
 		}
 		p->look = false;
-		if (!text.len || nft_apply(text.p, &err) == 0)
+		if (!text.len || nft_apply(text.p, &err) == 0) {
+			flows_forget(&p->flows);
 			continue;
+		}
 		/* The kernel and our picture of it differ: start over. */
 		log_warn("proxy", "rules were refused, writing all anew: %s", err.text);
 		apply_all(p, &err);
@@ -238,6 +273,17 @@ int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err)
 	p->monitor = p->wake = -1;
 	informer_add_handler(p->view->services, on_service, p);
 	informer_add_handler(p->view->slices, on_slice, p);
+	if (c->client) {
+		CLEAN_FREE char *own = xasprintf("metadata.name=%s", c->node_name);
+		struct informer_config ic = {
+			.client = c->client, .type = &core_v1_node_type, .field_selector = own
+		};
+
+		p->node = informer_new(&ic);
+		informer_add_handler(p->node, on_node, p);
+	}
+	if (c->loop)
+		p->health = health_new(c->loop);
 	*ret = p;
 	return 0;
 }
@@ -259,6 +305,8 @@ int proxy_start(struct proxy *p, struct err *err)
 {
 	int r = sysctl_set("net.ipv4.ip_forward", "1", err);
 
+	if (r == 0 && p->node)
+		r = informer_start(p->node, err);
 	if (r == 0)
 		r = nft_monitor(&p->monitor, err);
 	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -285,6 +333,8 @@ void proxy_stop(struct proxy *p)
 		pthread_join(p->watch, NULL);
 		pthread_join(p->thread, NULL);
 	}
+	if (p->node)
+		informer_stop(p->node);
 	p->started = false;
 }
 
@@ -292,6 +342,9 @@ void proxy_free(struct proxy *p)
 {
 	if (!p)
 		return;
+	if (p->node)
+		informer_free(p->node);
+	flows_deinit(&p->flows);
 	workqueue_free(p->dirty);
 	map_deinit(&p->rules, rules_free);
 	applied_deinit(&p->applied);

@@ -5,10 +5,12 @@
 #include "client/services.h"
 
 struct proxy_config {
+	struct client *client; /* for this node's zone; NULL: it has none */
+	struct loop *loop;     /* answers at healthCheckNodePort; NULL: nobody does */
 	struct service_view
 		*view; /* shared; the owner starts it after this part was made, and stops it last */
 	const char *node_name, *node_ip;
-	const char *cluster_cidr, *service_cidr;
+	const char *cluster_cidr, *service_cidr; /* pods of all nodes; services. NULL: unknown */
 	const char *
 		dns_address; /* of the cluster DNS, on the node itself: no service takes it; NULL: none */
 };

@@ -2,13 +2,7 @@
  * draws a number there, and finds the endpoint of that number in a second map: two look-ups, whatever the number of services. */
 #include "proxy/internal.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
-
-static const char *protocol_text(struct str p)
-{
-	return str_eqz(p, "UDP") ? "udp" : str_eqz(p, "SCTP") ? "sctp" : "tcp";
-}
 
 static void add(struct rules *r, size_t front, const char *set, struct str key, struct str value)
 {
@@ -42,213 +36,282 @@ static struct str need_chain(struct rules *r, uint32_t count)
 
 void chain_name(uint32_t count, struct buf *out)
 {
-	buf_addf(out, "%s%s%u",
-		count & CHAIN_NODE                 ? "node_"
-			: count & CHAIN_NODE_LOCAL ? "local_"
-						   : "",
+	buf_addf(out, "%s%s%s%u", count & CHAIN_NODE ? "node_" : "",
+		count & CHAIN_OUT             ? "out_"
+			: count & CHAIN_LOCAL ? "local_"
+					      : "",
 		count & CHAIN_STICKY ? "sticky_" : "pick_", count & CHAIN_COUNT);
 }
 
+static uint32_t mark_of(uint32_t kind)
+{
+	return kind & CHAIN_OUT ? MARK_MASQUERADE : kind & CHAIN_LOCAL ? MARK_LOCAL : 0;
+}
+
+/* The hash's seed is part of what a client's affinity is: the same at every node, in every life. */
 void chain_write(uint32_t count, struct buf *out)
 {
-	bool node = count & (CHAIN_NODE | CHAIN_NODE_LOCAL);
+	bool node = count & CHAIN_NODE, sticky = count & CHAIN_STICKY;
 	CLEAN_BUF struct buf name = { 0 };
 
 	chain_name(count, &name);
 	buf_addf(out, "add chain " PROXY_TABLE " %s\n", name.p);
-	buf_addf(out, "add rule " PROXY_TABLE " %s meta mark set %s mod %u offset %u\n", name.p,
-		count & CHAIN_STICKY ? "jhash ip saddr" : "numgen random", count & CHAIN_COUNT,
-		count & CHAIN_NODE ? MARK_MASQUERADE : 0);
+	buf_addf(out, "add rule " PROXY_TABLE " %s meta mark set %s mod %u%s offset %u\n", name.p,
+		sticky ? "jhash ip saddr" : "numgen random", count & CHAIN_COUNT,
+		sticky ? " seed 0x736b6966" : "", mark_of(count));
 	buf_addf(out, "add rule " PROXY_TABLE " %s dnat ip to %s . th dport . meta mark map @%s\n",
 		name.p, node ? "meta l4proto" : "ip daddr . meta l4proto",
 		node ? "node_port_endpoints" : "endpoints");
 }
 
-void table_write(const char *dns_address, struct buf *out)
+/* Who is of the cluster comes to all endpoints also where a policy keeps those from outside on this node. */
+static void write_hooks(const struct table_config *c, struct buf *out)
+{
+	buf_addz(out,
+		"chain prerouting { type nat hook prerouting priority dstnat; policy accept;\n");
+	if (c->cluster_cidr)
+		buf_addf(out, "ip saddr %s jump dispatch_inside\n", c->cluster_cidr);
+	buf_addz(out,
+		"jump dispatch\n}\n"
+		"chain output { type nat hook output priority -100; policy accept;\n"
+		"jump dispatch_inside\njump dispatch\n}\n"
+		"chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
+		"ct status & dnat == 0 return\n"
+		"ip saddr . ip daddr @hairpin masquerade\n"
+		"meta mark & 0x10000 != 0 masquerade\n");
+	/* A machine outside that has a route to service addresses. */
+	if (c->cluster_cidr && c->service_cidr)
+		buf_addf(out,
+			"ct original ip daddr %s ip saddr != %s fib saddr type != local masquerade\n",
+			c->service_cidr, c->cluster_cidr);
+	buf_addz(out, "}\n");
+}
+
+void table_write(const struct table_config *c, struct buf *out)
 {
 	CLEAN_FREE char *keep_dns =
-		dns_address ? xasprintf("ip daddr %s return\n", dns_address) : xstrdup("");
+		c->dns_address ? xasprintf("ip daddr %s return\n", c->dns_address) : xstrdup("");
 
-	buf_addz(out,
+	buf_addf(out,
 		"table " PROXY_TABLE " {\n"
 		"map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
+		"map services_inside { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
 		"map node_ports { type inet_proto . inet_service : verdict; }\n"
+		"map node_ports_inside { type inet_proto . inet_service : verdict; }\n"
+		"map restricted { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
 		"map endpoints { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
 		"map node_port_endpoints { type inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
 		"set no_endpoints { type ipv4_addr . inet_proto . inet_service; }\n"
 		"set no_endpoints_node_ports { type inet_proto . inet_service; }\n"
 		"set hairpin { type ipv4_addr . ipv4_addr; }\n"
-		"chain dispatch {\n");
-	buf_addz(out, keep_dns);
-	buf_addz(out,
+		"chain dispatch {\n%s"
 		"ip daddr . meta l4proto . th dport vmap @services\n"
 		"ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports\n"
 		"}\n"
-		"chain prerouting { type nat hook prerouting priority dstnat; policy accept; jump dispatch; }\n"
-		"chain output { type nat hook output priority -100; policy accept; jump dispatch; }\n"
-		"chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
-		"ct status & dnat == 0 return\n"
-		"ip saddr . ip daddr @hairpin masquerade\n"
-		"meta mark & 0x10000 != 0 masquerade\n"
-		"}\n"
-		"chain refuse {\n");
-	buf_addz(out, keep_dns);
-	buf_addz(out,
+		"chain dispatch_inside {\n%s"
+		"ip daddr . meta l4proto . th dport vmap @services_inside\n"
+		"ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports_inside\n"
+		"}\n",
+		keep_dns, keep_dns);
+	write_hooks(c, out);
+	buf_addf(out,
+		"chain refuse {\n%s"
 		"ip daddr . meta l4proto . th dport @no_endpoints reject\n"
 		"fib daddr type local meta l4proto . th dport @no_endpoints_node_ports reject\n"
 		"}\n"
 		"chain input { type filter hook input priority filter - 1; policy accept; ct state new jump refuse; }\n"
-		"chain forward { type filter hook forward priority filter - 1; policy accept; ct state new jump refuse; }\n"
 		"chain filter_output { type filter hook output priority filter - 1; policy accept; ct state new jump refuse; }\n"
-		"}\n");
-}
-
-/* ---- endpoints of one port ---- */
-
-struct target {
-	struct str ip;
-	int32_t port;
-	bool local;
-};
-struct targets {
-	struct target *items;
-	size_t len;
-};
-
-enum readiness { READY, SERVING_TERMINATING };
-
-static bool counts_as(const struct discovery_v1_endpoint *e, enum readiness want)
-{
-	const struct discovery_v1_endpoint_conditions *c = &e->conditions;
-
-	if (want == READY)
-		return !c->ready.set || c->ready.value;
-	return c->serving.set && c->serving.value && c->terminating.set && c->terminating.value;
-}
-
-static int32_t port_of(
-	const struct discovery_v1_endpoint_slice *s, const struct core_v1_service_port *want)
-{
-	LIST_EACH(p, &s->ports) {
-		if (str_eq(p->name, want->name) &&
-			!strcmp(protocol_text(p->protocol), protocol_text(want->protocol)) &&
-			p->port.set)
-			return p->port.value;
-	}
-	return 0;
-}
-
-/* Slices are written by hand too, and the API server may be of another make: one element that nftables refuses would be the end of all rules, and a
- * packet sent to a loopback address ends at what listens on the node alone. */
-static bool may_be_sent_to(struct str ip, uint32_t *ret)
-{
-	char z[INET_ADDRSTRLEN];
-	struct in_addr in;
-
-	if (!ip.len || ip.len >= sizeof(z))
-		return false;
-	memcpy(z, ip.p, ip.len);
-	z[ip.len] = 0;
-	if (inet_pton(AF_INET, z, &in) != 1)
-		return false;
-	*ret = ntohl(in.s_addr);
-	return *ret >> 24 != 0 && *ret >> 24 != 127 && *ret >> 16 != 0xa9fe && *ret >> 28 < 14;
-}
-
-/* known: which are among them already. */
-static void collect(struct rules *r, const struct discovery_v1_endpoint_slice *s,
-	const struct core_v1_service_port *p, enum readiness want, const char *node_name,
-	struct map *known, struct targets *to)
-{
-	int32_t port = port_of(s, p);
-
-	if (port <= 0 || port > 65535 || !str_eqz(s->address_type, "IPv4"))
-		return;
-	LIST_EACH(e, &s->endpoints) {
-		struct {
-			uint32_t ip;
-			int32_t port;
-		} key = { .port = port };
-
-		if (!e->addresses.len || !counts_as(e, want) ||
-			!may_be_sent_to(e->addresses.items[0], &key.ip) ||
-			map_set(known, str_n((char *)&key, sizeof(key)), to))
-			continue;
-		*ARENA_ADD(r->arena, to->items, to->len) =
-			(struct target){ arena_str(r->arena, e->addresses.items[0]), port,
-				str_eqz(e->node_name, node_name) };
-	}
-}
-
-static struct targets find_targets(struct rules *r,
-	const struct discovery_v1_endpoint_slice *const *slices, size_t n,
-	const struct core_v1_service_port *p, const char *node_name)
-{
-	struct targets t = { 0 };
-
-	for (int want = READY; want <= SERVING_TERMINATING && !t.len; want++) {
-		struct map known = { 0 };
-
-		for (size_t i = 0; i < n; i++)
-			collect(r, slices[i], p, (enum readiness)want, node_name, &known, &t);
-		map_deinit(&known, NULL);
-	}
-	return t;
-}
-
-static struct targets only_local(struct rules *r, struct targets all)
-{
-	struct targets t = { arena_alloc(r->arena, (all.len + 1) * sizeof(*t.items)), 0 };
-
-	for (size_t i = 0; i < all.len; i++)
-		if (all.items[i].local)
-			t.items[t.len++] = all.items[i];
-	return t;
+		"}\n",
+		keep_dns);
 }
 
 /* ---- elements ---- */
 
-static void add_address(struct rules *r, struct str ip, enum front_rank rank,
-	const struct core_v1_service_port *p, struct targets t, bool sticky)
-{
-	struct str key = arena_fmt(
-		r->arena, STR_FMT " . %s . %d", STR_ARG(ip), protocol_text(p->protocol), p->port);
-	size_t front;
+/* A client's number is drawn by its address, so that it comes to the same endpoint each time. With a number for each endpoint nearly all clients would
+ * move when one comes or goes; so there are more numbers than endpoints, and each belongs to the endpoint that ranks highest for it. */
+#define SLOTS_LEAST 256
 
-	if (!add_front(r, key, rank, t.len + 1, &front))
-		return;
-	if (!t.len) {
-		add(r, front, "no_endpoints", key, STR_NONE);
-		return;
-	}
-	add(r, front, "services", key,
-		need_chain(r, (uint32_t)t.len | (sticky ? CHAIN_STICKY : 0)));
-	for (size_t i = 0; i < t.len; i++)
-		add(r, front, "endpoints", arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key), i),
-			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip),
-				t.items[i].port));
+static size_t numbers_for(struct targets t, bool sticky)
+{
+	size_t n = SLOTS_LEAST;
+
+	if (!sticky || !t.len)
+		return t.len;
+	while (n < t.len * 4 && n < TARGETS_MOST)
+		n *= 2;
+	return n;
 }
 
-static void add_node_port(struct rules *r, const struct core_v1_service_port *p, struct targets t,
-	bool sticky, bool local)
+static const struct target *owner_of(struct targets t, uint64_t number)
 {
-	struct str key = arena_fmt(r->arena, "%s . %d", protocol_text(p->protocol), p->node_port);
-	uint32_t kind = (local ? CHAIN_NODE_LOCAL : CHAIN_NODE) | (sticky ? CHAIN_STICKY : 0);
-	size_t front;
+	const struct target *best = NULL;
+	uint64_t most = 0;
 
-	if (!add_front(r, key, FRONT_OTHER, t.len + 1, &front))
-		return;
-	if (!t.len) {
-		add(r, front, "no_endpoints_node_ports", key, STR_NONE);
+	for (size_t i = 0; i < t.len; i++) {
+		uint32_t of[2] = { t.items[i].address, (uint32_t)t.items[i].port };
+		uint64_t rank = hash_bytes(of, sizeof(of), number);
+
+		if (!best || rank > most || (rank == most && t.items[i].address < best->address)) {
+			best = &t.items[i];
+			most = rank;
+		}
+	}
+	return best;
+}
+
+/* How one place (address or node port) leads to endpoints. */
+struct way {
+	const char *verdicts; /* the map that leads to the chain */
+	uint32_t kind;        /* CHAIN_… */
+	struct targets to;    /* none: packets vanish, since other nodes have some */
+};
+struct place {
+	struct str key;
+	enum front_rank rank;
+	bool node_port, sticky;
+};
+
+static void add_way(struct rules *r, size_t front, const struct place *p, const struct way *w)
+{
+	size_t n = numbers_for(w->to, p->sticky);
+	uint32_t kind = w->kind | (p->sticky ? CHAIN_STICKY : 0) | (p->node_port ? CHAIN_NODE : 0);
+
+	if (!n) {
+		add(r, front, w->verdicts, p->key, STR("drop"));
 		return;
 	}
-	add(r, front, "node_ports", key, need_chain(r, (uint32_t)t.len | kind));
-	for (size_t i = 0; i < t.len; i++)
-		add(r, front, "node_port_endpoints",
-			arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(key),
-				i + (local ? 0 : MARK_MASQUERADE)),
-			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t.items[i].ip),
-				t.items[i].port));
+	add(r, front, w->verdicts, p->key, need_chain(r, (uint32_t)n | kind));
+	for (size_t i = 0; i < n; i++) {
+		const struct target *t = p->sticky ? owner_of(w->to, i) : &w->to.items[i];
+
+		add(r, front, p->node_port ? "node_port_endpoints" : "endpoints",
+			arena_fmt(
+				r->arena, STR_FMT " . %zu", STR_ARG(p->key), i + mark_of(w->kind)),
+			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t->ip), t->port));
+	}
+}
+
+/* false: it is not this service's, or has nowhere to lead to. */
+static bool add_place(struct rules *r, const struct place *p, const struct port_targets *t,
+	const struct way *ways, size_t n_ways, size_t *ret_front)
+{
+	size_t n = 1;
+
+	for (size_t i = 0; i < n_ways; i++)
+		n += 1 + numbers_for(ways[i].to, p->sticky);
+	if (!add_front(r, p->key, p->rank, n, ret_front))
+		return false;
+	if (!t->everywhere.len)
+		add(r, *ret_front, p->node_port ? "no_endpoints_node_ports" : "no_endpoints",
+			p->key, STR_NONE);
+	for (size_t i = 0; i < n_ways && t->everywhere.len; i++)
+		add_way(r, *ret_front, p, &ways[i]);
+	return true;
+}
+
+struct port {
+	struct rules *r;
+	const struct core_v1_service *s;
+	const struct core_v1_service_port *p;
+	struct port_targets t;
+	bool sticky;
+};
+
+static struct str key_of(const struct port *x, struct str ip)
+{
+	return arena_fmt(x->r->arena, STR_FMT " . %s . %d", STR_ARG(ip),
+		protocol_text(x->p->protocol), x->p->port);
+}
+
+static void add_cluster_ip(const struct port *x, struct str ip)
+{
+	bool local = str_eqz(x->s->spec.internal_traffic_policy, "Local");
+	struct place p = { key_of(x, ip), FRONT_CLUSTER_IP, false, x->sticky };
+	struct way w = { "services", 0, local ? x->t.local : x->t.cluster };
+	size_t front;
+
+	add_place(x->r, &p, &x->t, &w, 1, &front);
+}
+
+/* A place at which the world outside asks. */
+static bool add_outside(const struct port *x, const struct place *p, size_t *ret_front)
+{
+	const char *verdicts = p->node_port ? "node_ports" : "services",
+		   *inside = p->node_port ? "node_ports_inside" : "services_inside";
+	struct way any[] = { { verdicts, CHAIN_OUT, x->t.cluster } },
+		   local[] = { { verdicts, CHAIN_LOCAL, x->t.local }, { inside, 0, x->t.cluster } };
+
+	return str_eqz(x->s->spec.external_traffic_policy, "Local")
+		? add_place(x->r, p, &x->t, local, ARRAY_LEN(local), ret_front)
+		: add_place(x->r, p, &x->t, any, ARRAY_LEN(any), ret_front);
+}
+
+static void add_external(const struct port *x, struct str ip, struct str sources)
+{
+	struct place p = { key_of(x, ip), FRONT_OTHER, false, x->sticky };
+	size_t front;
+
+	if (add_outside(x, &p, &front) && sources.len)
+		add(x->r, front, "restricted", p.key,
+			arena_fmt(x->r->arena, "jump " STR_FMT, STR_ARG(sources)));
+}
+
+static void add_node_port(const struct port *x)
+{
+	struct place p = { arena_fmt(x->r->arena, "%s . %d", protocol_text(x->p->protocol),
+				   x->p->node_port),
+		FRONT_OTHER, true, x->sticky };
+	size_t front;
+
+	add_outside(x, &p, &front);
+}
+
+/* ---- loadBalancerSourceRanges ---- */
+
+/* As nft has it; empty: not a range of IPv4. */
+static struct str range_text(struct arena *a, struct str range)
+{
+	struct str ip, bits;
+	uint32_t address;
+	int64_t n;
+
+	range = str_trim(range);
+	if (!str_cut(range, '/', &ip, &bits) || str_to_i64(bits, &n) < 0 || n < 0 || n > 32)
+		return STR_NONE;
+	if (n == 0)
+		return STR("0.0.0.0/0");
+	return may_be_sent_to(ip, &address) ? arena_fmt(a, STR_FMT "/%d", STR_ARG(ip), (int)n)
+					    : STR_NONE;
+}
+
+/* The chain that lets a service's clients through and drops all others; its name. Empty: everybody is one. */
+static struct str source_chain(struct rules *r, const struct core_v1_service *s)
+{
+	CLEAN_BUF struct buf rules = { 0 }, text = { 0 };
+	struct str name;
+
+	if (!s->spec.load_balancer_source_ranges.len)
+		return STR_NONE;
+	LIST_EACH(range, &s->spec.load_balancer_source_ranges) {
+		struct str t = range_text(r->arena, *range);
+
+		if (str_eqz(t, "0.0.0.0/0"))
+			return STR_NONE;
+		if (t.len)
+			buf_addf(&rules, "ip saddr " STR_FMT " return\n", STR_ARG(t));
+	}
+	buf_addz(&rules, "drop\n");
+	name = arena_fmt(
+		r->arena, "sources_%016llx", (unsigned long long)hash_bytes(rules.p, rules.len, 0));
+	buf_addf(&text, "add chain " PROXY_TABLE " " STR_FMT "\n", STR_ARG(name));
+	for (struct str rest = buf_str(&rules), line; rest.len;) {
+		str_cut(rest, '\n', &line, &rest);
+		buf_addf(&text, "add rule " PROXY_TABLE " " STR_FMT " " STR_FMT "\n", STR_ARG(name),
+			STR_ARG(line));
+	}
+	*ARENA_ADD(r->arena, r->sources, r->n_sources) =
+		(struct source_chain){ name, arena_str(r->arena, buf_str(&text)) };
+	return name;
 }
 
 /* known: of the service's other ports. */
@@ -269,27 +332,23 @@ static bool is_ipv4(struct str ip)
 	return may_be_sent_to(ip, &v4);
 }
 
-static void add_port(struct rules *r, const struct core_v1_service *s,
-	const struct core_v1_service_port *p, struct targets all)
+static void add_port(const struct port *x, struct str sources)
 {
-	bool sticky = str_eqz(s->spec.session_affinity, "ClientIP"),
-	     external_local = str_eqz(s->spec.external_traffic_policy, "Local");
-	struct targets inside =
-		str_eqz(s->spec.internal_traffic_policy, "Local") ? only_local(r, all) : all;
-	struct targets outside = external_local ? only_local(r, all) : all;
+	const struct core_v1_service *s = x->s;
 
 	if (is_ipv4(s->spec.cluster_ip))
-		add_address(r, s->spec.cluster_ip, FRONT_CLUSTER_IP, p, inside, sticky);
+		add_cluster_ip(x, s->spec.cluster_ip);
 	LIST_EACH(ip, &s->spec.external_ips) {
 		if (is_ipv4(*ip))
-			add_address(r, *ip, FRONT_OTHER, p, outside, sticky);
+			add_external(x, *ip, STR_NONE);
 	}
+	/* In mode Proxy the balancer wants to see every packet itself. */
 	LIST_EACH(in, &s->status.load_balancer.ingress) {
-		if (is_ipv4(in->ip))
-			add_address(r, in->ip, FRONT_OTHER, p, outside, sticky);
+		if (is_ipv4(in->ip) && !str_eqz(in->ip_mode, "Proxy"))
+			add_external(x, in->ip, sources);
 	}
-	if (p->node_port)
-		add_node_port(r, p, outside, sticky, external_local);
+	if (x->p->node_port)
+		add_node_port(x);
 }
 
 /* Nobody takes the API servers' own addresses from those who ask them. */
@@ -307,7 +366,7 @@ static void keep_api_servers(
 
 void rules_build(struct rules *r, const struct core_v1_service *s,
 	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
-	const char *node_name)
+	const struct proxy_node *node)
 {
 	if (str_eqz(s->spec.type, "ExternalName") || str_eqz(s->spec.cluster_ip, "None") ||
 		!s->spec.cluster_ip.len)
@@ -320,13 +379,24 @@ void rules_build(struct rules *r, const struct core_v1_service *s,
 
 	r->known = &known;
 	r->created = s->metadata.creation_timestamp;
-	LIST_EACH(p, &s->spec.ports) {
-		struct targets all = find_targets(r, slices, n_slices, p, node_name);
+	struct str sources = source_chain(r, s);
 
-		add_port(r, s, p, all);
-		add_hairpin(r, all, &local);
+	if (str_eqz(s->spec.external_traffic_policy, "Local"))
+		r->health_port = s->spec.health_check_node_port;
+
+	LIST_EACH(p, &s->spec.ports) {
+		struct port x = { .r = r,
+			.s = s,
+			.p = p,
+			.t = targets_find(r->arena, slices, n_slices, p, node),
+			.sticky = str_eqz(s->spec.session_affinity, "ClientIP") };
+
+		add_port(&x, sources);
+		r->ready_local = MAX(r->ready_local, x.t.ready_local);
+		add_hairpin(r, x.t.everywhere, &local);
+		add_hairpin(r, x.t.local, &local);
 		if (api)
-			keep_api_servers(r, p, all);
+			keep_api_servers(r, p, x.t.everywhere);
 	}
 	map_deinit(&local, NULL);
 	map_deinit(&known, NULL);
@@ -361,6 +431,43 @@ static void write_element(
 	buf_addz(out, " }\n");
 }
 
+/* Chains that see every packet, not only the first of a connection as those that translate do: there while a map that they look into has elements. */
+static const struct {
+	const char *sets; /* prefix of their names */
+	const char *add, *drop;
+} costly[N_COSTLY] = {
+	{ "no_endpoints",
+		"add chain " PROXY_TABLE
+		" forward { type filter hook forward priority filter - 1; policy accept; }\n"
+		"add rule " PROXY_TABLE " forward ct state new jump refuse\n",
+		"flush chain " PROXY_TABLE " forward\ndelete chain " PROXY_TABLE " forward\n" },
+	/* Before service addresses are replaced; packets of the node itself, too. */
+	{ "restricted",
+		"add chain " PROXY_TABLE
+		" sources { type filter hook prerouting priority dstnat - 5; policy accept; }\n"
+		"add rule " PROXY_TABLE
+		" sources ct state new ip daddr . meta l4proto . th dport vmap @restricted\n"
+		"add chain " PROXY_TABLE
+		" sources_output { type filter hook output priority -105; policy accept; }\n"
+		"add rule " PROXY_TABLE
+		" sources_output ct state new ip daddr . meta l4proto . th dport vmap @restricted\n",
+		"flush chain " PROXY_TABLE " sources\ndelete chain " PROXY_TABLE " sources\n"
+		"flush chain " PROXY_TABLE " sources_output\ndelete chain " PROXY_TABLE
+		" sources_output\n" },
+};
+static void count_costly(struct applied *a, const struct element *e, int change, struct buf *out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(costly); i++) {
+		bool was = a->costly[i] > 0;
+
+		if (!str_has_prefix(str_of(e->set), str_of(costly[i].sets)))
+			continue;
+		a->costly[i] += (size_t)change;
+		if (was != (a->costly[i] > 0))
+			buf_addz(out, was ? costly[i].drop : costly[i].add);
+	}
+}
+
 static void element_drop(
 	struct applied *a, const struct element *e, struct buf *name, struct buf *out)
 {
@@ -370,6 +477,7 @@ static void element_drop(
 		return;
 	write_element(out, "delete", e, false);
 	map_remove(&a->elements, buf_str(name));
+	count_costly(a, e, -1, out);
 	free(have->value);
 	free(have);
 }
@@ -389,6 +497,7 @@ static void element_put(
 	} else {
 		have = xcalloc(1, sizeof(*have));
 		map_set(&a->elements, buf_str(name), have);
+		count_costly(a, e, 1, out);
 	}
 	have->value = str_dup(e->value);
 	have->services++;
@@ -425,6 +534,36 @@ static void put_chains(struct applied *a, const struct rules *r, struct buf *nam
 	}
 }
 
+/* Chains of source ranges, which live as long as a service that names them. */
+static void take_sources(struct applied *a, const struct rules *r, struct buf *out)
+{
+	for (size_t i = 0; r && i < r->n_sources; i++) {
+		size_t n = (size_t)(uintptr_t)map_get(&a->sources, r->sources[i].name);
+
+		if (!n)
+			buf_add_str(out, r->sources[i].text);
+		map_set(&a->sources, r->sources[i].name, (void *)(uintptr_t)(n + 1));
+	}
+}
+
+static void drop_sources(struct applied *a, const struct rules *r, struct buf *out)
+{
+	for (size_t i = 0; r && i < r->n_sources; i++) {
+		struct str name = r->sources[i].name;
+		size_t n = (size_t)(uintptr_t)map_get(&a->sources, name);
+
+		if (n > 1) {
+			map_set(&a->sources, name, (void *)(uintptr_t)(n - 1));
+			continue;
+		}
+		buf_addf(out,
+			"flush chain " PROXY_TABLE " " STR_FMT "\ndelete chain " PROXY_TABLE
+			" " STR_FMT "\n",
+			STR_ARG(name), STR_ARG(name));
+		map_remove(&a->sources, name);
+	}
+}
+
 void rules_change(
 	struct applied *a, const struct rules *was, const struct rules *now, struct buf *out)
 {
@@ -434,12 +573,14 @@ void rules_change(
 
 	if (now)
 		put_chains(a, now, &name, out);
+	take_sources(a, now, out);
 	for (size_t i = 0; was && i < was->len; i++)
 		if (is_held(was, &was->items[i]) && !has_element(&after, &was->items[i], &name))
 			element_drop(a, &was->items[i], &name, out);
 	for (size_t i = 0; now && i < now->len; i++)
 		if (is_held(now, &now->items[i]) && !has_element(&before, &now->items[i], &name))
 			element_put(a, &now->items[i], &name, out);
+	drop_sources(a, was, out);
 	map_deinit(&before, NULL);
 	map_deinit(&after, NULL);
 }
@@ -456,4 +597,5 @@ void applied_deinit(struct applied *a)
 {
 	map_deinit(&a->elements, element_free);
 	map_deinit(&a->chains, NULL);
+	map_deinit(&a->sources, NULL);
 }

@@ -64,7 +64,8 @@ static struct rules *build(struct fixture *f)
 	struct rules *r = arena_alloc(f->a, sizeof(*r));
 
 	r->arena = f->a;
-	rules_build(r, f->service, slices, 1, "here");
+	rules_build(
+		r, f->service, slices, 1, &(struct proxy_node){ .name = "here", .zone = STR("a") });
 	return r;
 }
 
@@ -113,21 +114,172 @@ static void none_is_refused(void **state)
 static void policies_keep_to_the_node(void **state)
 {
 	struct fixture *f = *state;
+	struct discovery_v1_endpoint *e;
 	struct rules *r;
 
 	add_endpoint(f, "10.42.0.5", "here");
 	add_endpoint(f, "10.42.1.6", "there");
 	f->service->spec.ports.items[0].node_port = 30080;
+	LIST_ADD(f->a, &f->service->status.load_balancer.ingress)->ip = STR("192.0.2.7");
 	f->service->spec.external_traffic_policy = STR("Local");
-	f->service->spec.session_affinity = STR("ClientIP");
+	f->service->spec.health_check_node_port = 31000;
 	r = build(f);
-	assert_true(has(r, "services", "10.43.0.20 . tcp . 80", "goto sticky_2"));
-	assert_true(has(r, "node_ports", "tcp . 30080", "goto local_sticky_1"));
-	assert_true(has(r, "node_port_endpoints", "tcp . 30080 . 0", "10.42.0.5 . 8080"));
+	assert_true(has(r, "services", "10.43.0.20 . tcp . 80", "goto pick_2"));
+	assert_true(has(r, "node_ports", "tcp . 30080", "goto node_local_pick_1"));
+	assert_true(has(r, "node_port_endpoints", "tcp . 30080 . 131072", "10.42.0.5 . 8080"));
+	assert_true(has(r, "services", "192.0.2.7 . tcp . 80", "goto local_pick_1"));
+	assert_true(has(r, "endpoints", "192.0.2.7 . tcp . 80 . 131072", "10.42.0.5 . 8080"));
+	/* Who is of the cluster comes everywhere, with its own address. */
+	assert_true(has(r, "node_ports_inside", "tcp . 30080", "goto node_pick_2"));
+	assert_true(has(r, "services_inside", "192.0.2.7 . tcp . 80", "goto pick_2"));
+	assert_true(has(r, "endpoints", "192.0.2.7 . tcp . 80 . 1", "10.42.1.6 . 8080"));
+	assert_int_equal(r->health_port, 31000);
+	assert_int_equal(r->ready_local, 1);
+
 	f->service->spec.external_traffic_policy = STR("Cluster");
 	r = build(f);
-	assert_true(has(r, "node_ports", "tcp . 30080", "goto node_sticky_2"));
+	assert_true(has(r, "node_ports", "tcp . 30080", "goto node_out_pick_2"));
 	assert_true(has(r, "node_port_endpoints", "tcp . 30080 . 65537", "10.42.1.6 . 8080"));
+	assert_true(has(r, "services", "192.0.2.7 . tcp . 80", "goto out_pick_2"));
+	assert_false(has(r, "services_inside", "192.0.2.7 . tcp . 80", "goto pick_2"));
+	assert_int_equal(r->health_port, 0);
+
+	/* None here: packets vanish. An ending one here is better than that, although another node has a ready one. */
+	f->service->spec.external_traffic_policy = f->service->spec.internal_traffic_policy =
+		STR("Local");
+	e = &f->slice->endpoints.items[0];
+	e->conditions.ready = (struct opt_bool)SOME(false);
+	r = build(f);
+	assert_true(has(r, "services", "10.43.0.20 . tcp . 80", "drop"));
+	assert_true(has(r, "services", "192.0.2.7 . tcp . 80", "drop"));
+	assert_true(has(r, "services_inside", "192.0.2.7 . tcp . 80", "goto pick_1"));
+	assert_int_equal(r->ready_local, 0);
+	e->conditions.serving = e->conditions.terminating = (struct opt_bool)SOME(true);
+	r = build(f);
+	assert_true(has(r, "services", "10.43.0.20 . tcp . 80", "goto pick_1"));
+	assert_true(has(r, "endpoints", "10.43.0.20 . tcp . 80 . 0", "10.42.0.5 . 8080"));
+	assert_true(has(r, "endpoints", "192.0.2.7 . tcp . 80 . 131072", "10.42.0.5 . 8080"));
+	assert_true(has(r, "endpoints", "192.0.2.7 . tcp . 80 . 0", "10.42.1.6 . 8080"));
+	assert_int_equal(r->ready_local, 0);
+}
+
+/* Which endpoint each number leads to. */
+static struct str sticky_answer(const struct rules *r, size_t number)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "10.43.0.20 . tcp . 80 . %zu", number);
+	for (size_t i = 0; i < r->len; i++)
+		if (!strcmp(r->items[i].set, "endpoints") && str_eqz(r->items[i].key, key))
+			return r->items[i].value;
+	return STR_NONE;
+}
+
+/* A client whose endpoint stays comes to it again when others go, in whatever order they are listed. */
+static void affinity_outlives_other_endpoints(void **state)
+{
+	struct fixture *f = *state;
+	struct rules *three, *two;
+	size_t of_gone = 0;
+
+	f->service->spec.session_affinity = STR("ClientIP");
+	add_endpoint(f, "10.42.0.5", "here");
+	add_endpoint(f, "10.42.1.6", "there");
+	add_endpoint(f, "10.42.2.7", "there");
+	three = build(f);
+	assert_true(has(three, "services", "10.43.0.20 . tcp . 80", "goto sticky_256"));
+	f->slice->endpoints.items[0] = f->slice->endpoints.items[2];
+	f->slice->endpoints.len = 2;
+	two = build(f);
+	for (size_t i = 0; i < 256; i++) {
+		struct str was = sticky_answer(three, i), now = sticky_answer(two, i);
+
+		assert_true(now.len && !str_eqz(now, "10.42.0.5 . 8080"));
+		if (str_eqz(was, "10.42.0.5 . 8080"))
+			of_gone++;
+		else
+			assert_true(str_eq(was, now));
+	}
+	assert_true(of_gone > 40 && of_gone < 130);
+}
+
+static void hint(
+	struct fixture *f, struct discovery_v1_endpoint *e, const char *zone, const char *node)
+{
+	e->hints = arena_alloc(f->a, sizeof(*e->hints));
+	if (zone)
+		LIST_ADD(f->a, &e->hints->for_zones)->name = str_of(zone);
+	if (node)
+		LIST_ADD(f->a, &e->hints->for_nodes)->name = str_of(node);
+}
+
+static void near_ones_are_preferred(void **state)
+{
+	struct fixture *f = *state;
+	struct discovery_v1_endpoint *e;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	add_endpoint(f, "10.42.1.6", "there");
+	add_endpoint(f, "10.42.2.7", "afar");
+	e = f->slice->endpoints.items;
+	hint(f, &e[0], "a", "here");
+	hint(f, &e[1], "a", "there");
+	assert_true(has(build(f), "services", "10.43.0.20 . tcp . 80", "goto pick_3"));
+	hint(f, &e[2], "b", "afar");
+	assert_true(has(build(f), "services", "10.43.0.20 . tcp . 80", "goto pick_1"));
+	/* Without hints for nodes those for zones count. */
+	hint(f, &e[2], "b", NULL);
+	assert_true(has(build(f), "services", "10.43.0.20 . tcp . 80", "goto pick_2"));
+	/* Nobody near: anybody. */
+	hint(f, &e[0], "c", NULL);
+	hint(f, &e[1], "c", NULL);
+	assert_true(has(build(f), "services", "10.43.0.20 . tcp . 80", "goto pick_3"));
+}
+
+static void sources_are_restricted(void **state)
+{
+	static const char *const ranges[] = { "10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32",
+		"fd00::/8", "1.2.3.4/8 } accept" };
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf out = { 0 };
+	struct rules *one, *two;
+
+	add_endpoint(f, "10.42.0.5", "here");
+	LIST_ADD(f->a, &f->service->status.load_balancer.ingress)->ip = STR("192.0.2.7");
+	for (size_t i = 0; i < ARRAY_LEN(ranges); i++)
+		*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = str_of(ranges[i]);
+	one = build(f);
+	rules_change(&f->applied, NULL, one, &out);
+	assert_int_equal(one->n_sources, 1);
+	const char *name = arena_strz(f->a, one->sources[0].name.p).p,
+		   *jump = arena_fmt(f->a, "jump %s", name).p;
+	assert_true(has(one, "restricted", "192.0.2.7 . tcp . 80", jump));
+	assert_non_null(strstr(out.p,
+		arena_fmt(f->a,
+			"add rule " PROXY_TABLE " %s ip saddr 10.0.0.0/8 return\n"
+			"add rule " PROXY_TABLE " %s ip saddr 10.1.0.0/16 return\n"
+			"add rule " PROXY_TABLE " %s ip saddr 192.0.2.7/32 return\n"
+			"add rule " PROXY_TABLE " %s drop\n",
+			name, name, name, name)
+			.p));
+	assert_false(has(one, "restricted", "10.43.0.20 . tcp . 80", jump));
+	/* Another service with the same ranges shares the chain; it goes with the last of them. */
+	f->service->spec.cluster_ip = STR("10.43.0.21");
+	f->service->status.load_balancer.ingress.items[0].ip = STR("192.0.2.8");
+	two = build(f);
+	buf_clear(&out);
+	rules_change(&f->applied, NULL, two, &out);
+	assert_null(strstr(out.p, "add chain"));
+	buf_clear(&out);
+	rules_change(&f->applied, one, NULL, &out);
+	assert_null(strstr(out.p, "delete chain"));
+	buf_clear(&out);
+	rules_change(&f->applied, two, NULL, &out);
+	assert_non_null(
+		strstr(out.p, arena_fmt(f->a, "delete chain " PROXY_TABLE " %s\n", name).p));
+	/* Everybody: nothing is restricted. */
+	*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = STR("0.0.0.0/0");
+	assert_int_equal(build(f)->n_sources, 0);
 }
 
 static void headless_and_foreign_have_none(void **state)
@@ -339,7 +491,16 @@ static void large_ones_are_quick(void **state)
 	assert_true(mono_now_ns() - began < 5000000000ull); /* each with each: minutes */
 }
 
-/* In a network namespace of this process alone. */
+/* The chain that looks at each forwarded packet costs, so it is there only when it is needed. */
+static bool refuses_forwarded(void)
+{
+	CLEAN_BUF struct buf listing = { 0 };
+	struct err err = { 0 };
+
+	assert_int_equal(nft_read("list table " PROXY_TABLE, false, &listing, &err), 0);
+	return strstr(listing.p, "hook forward") != NULL;
+}
+
 static void the_kernel_takes_them(void **state)
 {
 	struct fixture *f = *state;
@@ -353,8 +514,11 @@ static void the_kernel_takes_them(void **state)
 	f->service->spec.ports.items[0].node_port = 30080;
 	add_endpoint(f, "10.42.0.5", "here");
 	add_endpoint(f, "10.42.1.6", "there");
+	LIST_ADD(f->a, &f->service->status.load_balancer.ingress)->ip = STR("192.0.2.7");
+	*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = STR("10.0.0.0/8");
+	f->service->spec.external_traffic_policy = STR("Local");
 	one = build(f);
-	table_write("10.43.0.10", &text);
+	table_write(&(struct table_config){ "10.43.0.10", "10.42.0.0/16", "10.43.0.0/16" }, &text);
 	/* Before any look-up, where connections are led and where they are refused. */
 	assert_non_null(strstr(text.p, "chain dispatch {\nip daddr 10.43.0.10 return\n"));
 	assert_non_null(strstr(text.p, "chain refuse {\nip daddr 10.43.0.10 return\n"));
@@ -362,6 +526,8 @@ static void the_kernel_takes_them(void **state)
 	if (nft_apply(text.p, &err) < 0)
 		fail_msg("%s", err.text);
 	f->service->spec.session_affinity = STR("ClientIP");
+	f->service->spec.external_traffic_policy = STR("Cluster");
+	f->service->spec.load_balancer_source_ranges.len = 0;
 	f->slice->endpoints.len = 1;
 	two = build(f);
 	buf_clear(&text);
@@ -371,6 +537,22 @@ static void the_kernel_takes_them(void **state)
 	assert_int_equal(nft_read("list map " PROXY_TABLE " endpoints", false, &listing, &err), 0);
 	assert_non_null(strstr(listing.p, "10.43.0.20 . tcp . 80 . 0x00000000 : 10.42.0.5 . 8080"));
 	assert_null(strstr(listing.p, "10.42.1.6"));
+	assert_false(refuses_forwarded());
+	/* Several turns in one transaction; the last one counts. */
+	buf_clear(&text);
+	f->slice->endpoints.len = 0;
+	one = build(f);
+	rules_change(&f->applied, two, one, &text);
+	rules_change(&f->applied, one, two, &text);
+	rules_change(&f->applied, two, one, &text);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s\n%s", err.text, text.p);
+	assert_true(refuses_forwarded());
+	buf_clear(&text);
+	rules_change(&f->applied, one, NULL, &text);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s\n%s", err.text, text.p);
+	assert_false(refuses_forwarded());
 }
 
 int main(void)
@@ -379,6 +561,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(two_endpoints, setup, teardown),
 		cmocka_unit_test_setup_teardown(none_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(policies_keep_to_the_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(affinity_outlives_other_endpoints, setup, teardown),
+		cmocka_unit_test_setup_teardown(near_ones_are_preferred, setup, teardown),
+		cmocka_unit_test_setup_teardown(sources_are_restricted, setup, teardown),
 		cmocka_unit_test_setup_teardown(headless_and_foreign_have_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(change_is_only_the_difference, setup, teardown),
 		cmocka_unit_test_setup_teardown(shared_elements_are_counted, setup, teardown),
