@@ -314,7 +314,7 @@ static bool note_started(struct local *l, struct container *c)
 	c->started_s = now.sec;
 	c->started_ns = now.nsec;
 	container_save(l, c, NULL);
-	return container_refresh(l, c) || (c->conmon_lost && conmon_gone(l, c));
+	return container_refresh(l, c);
 }
 
 int local_container_start(struct engine *e, const char *id, struct err *err)
@@ -355,8 +355,10 @@ int local_container_start(struct engine *e, const char *id, struct err *err)
 	if (r < 0)
 		return fail_start(l, c, r, err);
 	pthread_mutex_lock(&l->lock);
-	bool over = note_started(l, c);
+	bool over = note_started(l, c), lost = !over && c->conmon_lost;
 	pthread_mutex_unlock(&l->lock);
+	if (lost)
+		over = conmon_gone(l, id);
 	/* Its exit file may have come when it did not count as started yet. */
 	if (over)
 		watch_tell(l, s->id, id);

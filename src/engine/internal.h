@@ -181,8 +181,7 @@ void watch_forget(struct local *l, struct container *c);    /* lock held */
 void watch_tell(struct local *l, const char *sandbox_id,
 	const char *container_id); /* calls the event handler; lock not held */
 bool conmon_gone(struct local *l,
-	struct container
-		*c); /* lock held: conmon ended, with or without an exit file; true: an event */
+	const char *id); /* conmon ended, with or without an exit file; true: an event */
 bool container_refresh(struct local *l,
 	struct container *c); /* lock held: takes in an exit file; true: it ended just now */
 

@@ -1,6 +1,9 @@
 /* Containers of the local engine over stops, deaths and restarts: of theirs, of conmon, of the engine, of the machine. */
 #include "engine/local_testing.h"
 
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
 static void test_stop(void **state)
 {
 	struct engine_sandbox s = run_sandbox("stop");
@@ -134,6 +137,29 @@ static void test_reboot(void **state)
 	remove_sandbox(&s);
 	must(cgroup_remove(
 		local_of(engine)->cgroups, arena_fmt(arena, "%s", dirname(cgroup[1])).p, &err));
+}
+
+/* What the watcher was told of a descriptor may be old when it gets to look: the number can be another conmon's by then. */
+static void test_old_news(void **state)
+{
+	struct local *l = local_of(engine);
+	struct engine_sandbox s = run_sandbox("news");
+	struct engine_container_config c = shell("news", "sleep 1000"), d = shell("end", "true");
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLONESHOT };
+	char id[ENGINE_ID];
+	int fd = eventfd(1, EFD_CLOEXEC);
+
+	start(&s, &c, id);
+	pthread_mutex_lock(&l->lock);
+	ev.data.fd = container_find(l, id)->conmon_fd;
+	pthread_mutex_unlock(&l->lock);
+	assert_int_equal(epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev), 0);
+	run_to_end(&s, &d, 0);
+	struct engine_container k;
+	must(engine->v->container_status(engine, id, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_RUNNING);
+	close(fd);
+	remove_sandbox(&s);
 }
 
 static void test_conmon_dies(void **state)
@@ -329,6 +355,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_restart_of_engine),
 	cmocka_unit_test(test_reboot),
 	cmocka_unit_test(test_conmon_dies),
+	cmocka_unit_test(test_old_news),
 	cmocka_unit_test(test_killed_half_way),
 	cmocka_unit_test(test_pods_at_once),
 	cmocka_unit_test(test_refused),

@@ -55,21 +55,34 @@ void watch_forget(struct local *l, struct container *c)
 	c->conmon_fd = -1;
 }
 
-/* Without conmon nobody reads the container's output or learns its exit code: it is ended. Lock held; true: an event. */
-bool conmon_gone(struct local *l, struct container *c)
+/* Without conmon nobody reads the container's output or learns its exit code: it is ended. Lock not held: processes may take their time to die. */
+bool conmon_gone(struct local *l, const char *id)
 {
-	watch_forget(l, c);
-	c->conmon_lost = c->starting;
-	if (c->exited || !c->started)
-		return false;
-	if (container_refresh(l, c))
-		return true;
-	log_warn("engine", "conmon of container %s (%s) is gone: the container is killed", c->name,
-		c->id);
-	cgroup_kill(l->cgroups, c->cgroup, NULL);
-	container_set_exit(
-		l, c, 137, time_now(), "Error", "conmon, which held the container, died");
-	return true;
+	char cgroup[PATH_MAX];
+
+	pthread_mutex_lock(&l->lock);
+	struct container *c = container_find(l, id);
+	bool orphan = c && c->started && !c->exited, over = orphan && container_refresh(l, c);
+	if (c) {
+		watch_forget(l, c);
+		c->conmon_lost = c->starting;
+		path_fmt(cgroup, "%s", c->cgroup);
+	}
+	if (orphan && !over)
+		log_warn("engine", "conmon of container %s (%s) is gone: the container is killed",
+			c->name, id);
+	pthread_mutex_unlock(&l->lock);
+	if (!orphan || over)
+		return over;
+	cgroup_kill(l->cgroups, cgroup, NULL);
+	pthread_mutex_lock(&l->lock);
+	c = container_find(l, id);
+	over = c && !c->exited;
+	if (over && !container_refresh(l, c))
+		container_set_exit(
+			l, c, 137, time_now(), "Error", "conmon, which held the container, died");
+	pthread_mutex_unlock(&l->lock);
+	return over;
 }
 
 static const char nobody[ENGINE_ID] = ""; /* the news is of the engine itself */
@@ -155,16 +168,17 @@ static void on_conmon(struct local *l, int fd)
 	void *p;
 
 	pthread_mutex_lock(&l->lock);
-	while (map_next(&l->containers, &i, &id, &p)) {
+	while (!found && map_next(&l->containers, &i, &id, &p)) {
 		struct container *c = p;
 		if (c->conmon_fd != fd)
 			continue;
-		found = conmon_gone(l, c);
+		found = true;
 		note(&ev, c);
-		break;
 	}
+	/* Since the event was fetched the descriptor may have been closed, and be that of another conmon by now, which lives. */
+	found = found && pidfd_wait(fd, 0) == 0;
 	pthread_mutex_unlock(&l->lock);
-	if (found)
+	if (found && conmon_gone(l, ev.container))
 		watch_tell(l, ev.sandbox, ev.container);
 }
 
