@@ -122,6 +122,7 @@ static int start_controllers(struct control_plane *cp, struct err *err)
 		.certificate_life_s = cp->options.certificate_life,
 		.cluster_cidr = cp->options.pod_cidr,
 		.node_monitor_grace_s = cp->options.node_monitor_grace,
+		.node_load_balancers = !strcmp(cp->options.service_load_balancer, "nodes"),
 		.own_node = cp->options.no_agent ? NULL : cp->options.node_name };
 	struct scheduler_config sc = { .clock = &clock_real };
 	int r;
@@ -444,7 +445,7 @@ int cmd_control_plane(int argc, char **argv)
 	deinit(&cp);
 	/* What the operator must mend fails the same way again; anything else is worth another try. */
 	if (r == -EADDRINUSE || r == -EBADMSG || r == -EPROTO || r == -ENOENT || r == -EINVAL ||
-		r == -EADDRNOTAVAIL)
+		r == -EADDRNOTAVAIL || r == -EACCES)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	return r < 0 ? cmd_fail("server", &err, 1) : 0;
 }

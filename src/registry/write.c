@@ -144,7 +144,8 @@ static struct meta_v1_status *not_stored(struct write *w, int result)
 		enum status_reason reason;
 		const char *text;
 	} rows[] = {
-		{ -ENOSPC, REASON_INTERNAL, "was not stored: no room on the server's disk" },
+		{ -ENOSPC, REASON_INTERNAL,
+			"was not stored: no room on the server's disk (of etcd: or its quota is used up); free some and try again" },
 		{ -EMSGSIZE, REASON_TOO_LARGE, "was not stored: it is larger than etcd takes" },
 		{ -EHOSTUNREACH, REASON_TIMEOUT, "was not stored: etcd cannot be reached" },
 		{ -ETIMEDOUT, REASON_TIMEOUT,
