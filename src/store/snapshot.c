@@ -14,6 +14,11 @@
 
 enum { KEPT_MAX = 64, KEPT_SECONDS = 300 };
 
+static uint64_t now_s(void)
+{
+	return mono_now_ns() / 1000000000;
+}
+
 static struct store_snapshot *version_new(struct store *s, struct node *root, uint64_t revision)
 {
 	struct store_snapshot *v = xcalloc(1, sizeof(*v));
@@ -114,10 +119,10 @@ void store_snapshot_keep(struct store_snapshot *v)
 	if (list_empty(&v->kept)) {
 		atomic_fetch_add(&v->refs, 1);
 		s->n_kept++;
+		list_insert(&s->kept, &v->kept);
+		if (!v->base)
+			v->kept_at_s = now_s();
 	}
-	list_remove(&v->kept);
-	list_insert(&s->kept, &v->kept);
-	v->kept_at_s = mono_now_ns() / 1000000000;
 	if (s->n_kept > KEPT_MAX) {
 		drop = list_entry(s->kept.next, struct store_snapshot, kept);
 		list_remove(&drop->kept);
@@ -135,7 +140,7 @@ static struct store_snapshot *find_version(struct store *s, uint64_t revision)
 		found = s->current;
 	list_for_each(it, &s->kept) {
 		struct store_snapshot *v = list_entry(it, struct store_snapshot, kept);
-		if (v->revision == revision)
+		if (v->revision == revision && v->kept_at_s + KEPT_SECONDS > now_s())
 			found = v;
 	}
 	if (found)
@@ -154,7 +159,8 @@ static void undo_event(struct index_edit *e, const struct store_event *ev)
 		index_insert(e, object_ref(ev->prev));
 }
 
-/* Takes the base. NULL: the log does not reach back so far. */
+/* Takes the base. NULL: the log does not reach back so far, or what came next came long ago: however quiet the cluster is, a
+ * client that pages for minutes is told so. */
 static struct store_snapshot *rebuild(struct store_snapshot *base, uint64_t revision)
 {
 	struct store *s = base->store;
@@ -164,12 +170,18 @@ static struct store_snapshot *rebuild(struct store_snapshot *base, uint64_t revi
 	/* The index is published a moment before the log. */
 	while ((r = log_since(&s->log, revision, base->revision, &events, &n)) == -EAGAIN)
 		sched_yield();
+	if (r == 0 && n > 0 && events[0]->age_s + KEPT_SECONDS <= now_s()) {
+		for (size_t i = 0; i < n; i++)
+			store_event_unref(events[i]);
+		r = STORE_COMPACTED;
+	}
 	if (r) {
 		store_snapshot_free(base);
 		return NULL;
 	}
 	struct store_snapshot *v = xcalloc(1, sizeof(*v));
 	v->store = s;
+	v->kept_at_s = n > 0 ? events[0]->age_s : now_s();
 	v->base = base;
 	v->revision = revision;
 	v->edit.root = base->root;
@@ -197,7 +209,7 @@ struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision)
 	return NULL;
 }
 
-uint64_t versions_expire(struct store *s, uint64_t now_s)
+uint64_t versions_expire(struct store *s, uint64_t now)
 {
 	for (;;) {
 		uint64_t next = 0;
@@ -206,7 +218,7 @@ uint64_t versions_expire(struct store *s, uint64_t now_s)
 		if (!list_empty(&s->kept)) {
 			drop = list_entry(s->kept.next, struct store_snapshot, kept);
 			next = drop->kept_at_s + KEPT_SECONDS;
-			if (next > now_s) {
+			if (next > now) {
 				drop = NULL;
 			} else {
 				list_remove(&drop->kept);
@@ -215,7 +227,7 @@ uint64_t versions_expire(struct store *s, uint64_t now_s)
 		}
 		pthread_mutex_unlock(&s->versions_lock);
 		if (!drop)
-			return next > now_s ? next - now_s : 0;
+			return next > now ? next - now : 0;
 		store_snapshot_free(drop);
 	}
 }

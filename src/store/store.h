@@ -89,7 +89,8 @@ size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix,
  * (a microsecond for each event since). NULL: no longer there (410, or the caller goes on with the newest). */
 struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision);
 /* Remembers this snapshot for store_snapshot_at. Call it when a continue token for it is handed out (only then: a kept snapshot
- * holds what was replaced since). Kept for 5 minutes after the last call, the newest 64 at most. */
+ * holds what was replaced since). Kept for 5 minutes after the first call, the newest 64 at most; then it is rebuilt while what
+ * replaced it is no older than that. */
 void store_snapshot_keep(struct store_snapshot *sn);
 
 /* ---- writing: one writer thread orders and commits in groups ---- */

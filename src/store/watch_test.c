@@ -157,6 +157,25 @@ static uint64_t held(struct store *s)
 	return st.revision - st.oldest_event + 1;
 }
 
+/* A client that pages on for minutes is told that its list is of long ago, also where hardly anything happens. */
+static void what_was_replaced_long_ago_is_gone(void **state)
+{
+	struct store *s = open_memory(1000);
+
+	write_on(s, STORE_CREATE, "/a/1", "n");
+	uint64_t first = store_revision(s);
+	write_on(s, STORE_CREATE, "/a/2", "n");
+	struct store_snapshot *sn = store_snapshot_at(s, first);
+	assert_int_equal(store_snapshot_count(sn, STR("/a/"), STR_NONE), 1);
+	store_snapshot_free(sn);
+	s->log.ring[(s->log.end - 1) % s->log.cap]->age_s -= 301;
+	assert_null(store_snapshot_at(s, first));
+	sn = store_snapshot_at(s, store_revision(s));
+	assert_int_equal(store_snapshot_count(sn, STR("/a/"), STR_NONE), 2);
+	store_snapshot_free(sn);
+	store_close(s);
+}
+
 static void old_and_heavy_events_go_early(void **state)
 {
 	struct store *s = open_memory(1000);
@@ -287,6 +306,7 @@ int main(void)
 		cmocka_unit_test(wakes_once_for_what_it_wants),
 		cmocka_unit_test(by_field_sees_arrival_and_departure),
 		cmocka_unit_test(falls_off_only_when_it_missed_something),
+		cmocka_unit_test(what_was_replaced_long_ago_is_gone),
 		cmocka_unit_test(old_and_heavy_events_go_early),
 		cmocka_unit_test(an_event_outlives_its_cursor),
 		cmocka_unit_test(random_cursors),
