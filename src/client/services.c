@@ -19,9 +19,25 @@ static size_t index_slice(
 	return ret_values[0].len ? 1 : 0;
 }
 
+/* Under its addresses, as they are written: "None" is all headless ones. */
+static size_t index_service(
+	const struct type *t, const void *obj, struct str ret_values[8], struct arena *a)
+{
+	const struct core_v1_service *s = obj;
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->spec.cluster_ips.len && n < 2; i++)
+		ret_values[n++] = s->spec.cluster_ips.items[i];
+	if (!n && s->spec.cluster_ip.len)
+		ret_values[n++] = s->spec.cluster_ip;
+	return n;
+}
+
 void service_view_init(struct service_view *v, struct client *c)
 {
-	struct informer_config services = { .client = c, .type = &core_v1_service_type };
+	struct informer_config services = {
+		.client = c, .type = &core_v1_service_type, .index = index_service
+	};
 	struct informer_config slices = { .client = c,
 		.type = &discovery_v1_endpoint_slice_type,
 		.label_selector = SERVICE_LABEL,

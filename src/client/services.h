@@ -6,7 +6,7 @@
 #include "client/client.h"
 
 struct service_view {
-	struct informer *services; /* key "ns/name" */
+	struct informer *services; /* key "ns/name"; by index: their cluster IPs, "None" */
 	struct informer *slices;   /* informer_by_index(slices, "ns/name of the service") */
 };
 void service_view_init(struct service_view *v, struct client *c);

@@ -137,8 +137,10 @@ static void each_endpoint(
 	for (size_t i = 0; i < list.len; i++) {
 		const struct discovery_v1_endpoint_slice *slice = list.items[i]->obj;
 
+		/* Once the reply is full the rest cannot matter: anybody may have a service of many thousands. */
 		LIST_EACH(e, &slice->endpoints) {
-			if (e->addresses.len && published(s, e))
+			if (e->addresses.len && published(s, e) &&
+				!knot_wire_get_tc(q->reply->wire))
 				fn(q, s, slice, e);
 		}
 	}
@@ -373,15 +375,15 @@ static bool reverse_name(struct question *q)
 
 	if (!reverse_address(q->text, ip))
 		return false;
-	q->src->services(q->src->arg, &all);
-	for (size_t i = 0; i < all.len; i++) {
-		const struct core_v1_service *s = all.items[i]->obj;
-
-		if (str_eqz(s->spec.cluster_ip, ip))
-			reverse_service(q, s, STR_NONE);
-		else if (headless(s))
-			reverse_endpoints(q, all.items[i]->key, s, ip);
-	}
+	q->src->at_address(q->src->arg, str_of(ip), &all);
+	for (size_t i = 0; i < all.len; i++)
+		reverse_service(q, all.items[i]->obj, STR_NONE);
+	cached_list_deinit(&all);
+	if (q->found)
+		return true;
+	q->src->headless(q->src->arg, &all);
+	for (size_t i = 0; i < all.len; i++)
+		reverse_endpoints(q, all.items[i]->key, all.items[i]->obj, ip);
 	cached_list_deinit(&all);
 	return q->found;
 }

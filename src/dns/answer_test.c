@@ -103,15 +103,22 @@ static void find_slices(void *arg, struct str key, struct cached_list *ret)
 	ret->len = 1;
 }
 
-static void all_services(void *arg, struct cached_list *ret)
+static void with_address(void *arg, struct str ip, struct cached_list *ret)
 {
 	ret->items = xcalloc(ARRAY_LEN(services), sizeof(*ret->items));
-	ret->len = ARRAY_LEN(services);
-	for (size_t i = 0; i < ret->len; i++)
-		ret->items[i] = cached_ref(&services[i]);
+	ret->len = 0;
+	for (size_t i = 0; i < ARRAY_LEN(services); i++)
+		if (str_eq(((const struct core_v1_service *)services[i].obj)->spec.cluster_ip, ip))
+			ret->items[ret->len++] = cached_ref(&services[i]);
 }
 
-static const struct dns_source source = { find_service, find_slices, all_services, NULL };
+static void headless_ones(void *arg, struct cached_list *ret)
+{
+	with_address(arg, STR("None"), ret);
+}
+
+static const struct dns_source source = { find_service, find_slices, with_address, headless_ones,
+	NULL };
 
 /* Asks and writes what came as "rcode: TYPE data, …" of the answer section. */
 static const char *ask(const char *name, uint16_t type)

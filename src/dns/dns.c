@@ -1,59 +1,21 @@
-/* Sockets of the cluster DNS: UDP and TCP on one address, and queries for other names forwarded to the node's own servers. All on one loop.
+/* Sockets of the cluster DNS: UDP and TCP on one address. All on one loop.
  *
- * Bounds: 256 forwarded queries at once (more get SERVFAIL), 64 TCP connections, 5 s for each. */
-#include <arpa/inet.h>
+ * Bounds: 64 TCP connections, 16 of one address; the oldest one that waits for nothing makes room for a new one. Each has 5 s for a whole query. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "base/map.h"
 #include "dns/internal.h"
-#include "io/io.h"
 #include "linux/linux.h"
 
-#define FORWARDS_MAX 256
 #define TCP_MAX 64
+#define TCP_EACH 16
 #define TIMEOUT_MS 5000
-#define UPSTREAM_TIMEOUT_MS 2000
-#define UPSTREAMS_MAX 3
-
-struct dns {
-	struct dns_config c;
-	struct dns_source source;
-	struct loop *loop;
-	int udp, tcp;
-	struct fd_watch *udp_watch, *tcp_watch;
-	struct sockaddr_in upstreams[UPSTREAMS_MAX];
-	size_t n_upstreams;
-	struct list forwards, connections;
-	size_t n_forwards, n_connections;
-};
-
-/* Where an answer goes: back over UDP, or into a connection. */
-struct connection;
-struct asker {
-	struct sockaddr_in address;
-	struct connection *connection; /* NULL: UDP */
-	uint16_t limit;                /* bytes that it takes */
-};
-
-struct forward {
-	struct list all;
-	struct dns *d;
-	struct asker asker;
-	knot_pkt_t *query; /* the asker's, parsed; owns its bytes */
-	bool alias;        /* asked for the target of a CNAME */
-	knot_dname_storage_t target;
-	size_t upstream;
-	uint16_t id;
-	int fd;
-	struct fd_watch *watch;
-	struct timer *timer;
-};
 
 struct connection {
-	struct list all;
+	struct list all; /* the oldest first */
 	struct dns *d;
+	struct sockaddr_in peer;
 	int fd;
 	struct fd_watch *watch;
 	struct timer *timer;
@@ -85,7 +47,21 @@ static void connection_close(struct connection *c)
 	connection_unref(c);
 }
 
-static void send_reply(struct dns *d, const struct asker *to, const knot_pkt_t *reply)
+void dns_hold(struct connection *c)
+{
+	if (c)
+		c->waiting++;
+}
+
+void dns_release(struct connection *c)
+{
+	if (!c)
+		return;
+	c->waiting--;
+	connection_unref(c);
+}
+
+void dns_send(struct dns *d, const struct asker *to, const knot_pkt_t *reply)
 {
 	if (!to->connection) {
 		sendto(d->udp, reply->wire, reply->size, MSG_DONTWAIT,
@@ -104,7 +80,7 @@ static void send_reply(struct dns *d, const struct asker *to, const knot_pkt_t *
 		connection_close(to->connection);
 }
 
-static knot_pkt_t *begin_reply(const knot_pkt_t *query, uint16_t limit)
+knot_pkt_t *dns_begin_reply(const knot_pkt_t *query, uint16_t limit)
 {
 	knot_pkt_t *r = knot_pkt_new(NULL, limit, NULL);
 
@@ -117,161 +93,26 @@ static knot_pkt_t *begin_reply(const knot_pkt_t *query, uint16_t limit)
 	return r;
 }
 
-static void send_rcode(
-	struct dns *d, const struct asker *to, const knot_pkt_t *query, uint8_t rcode)
+void dns_send_rcode(struct dns *d, const struct asker *to, const knot_pkt_t *query, uint8_t rcode)
 {
-	knot_pkt_t *r = begin_reply(query, to->limit);
+	knot_pkt_t *r = dns_begin_reply(query, to->limit);
 
 	if (!r)
 		return;
 	knot_wire_set_rcode(r->wire, rcode);
-	send_reply(d, to, r);
+	dns_send(d, to, r);
 	knot_pkt_free(r);
 }
 
-/* ---- forwarding ---- */
-
-static void forward_free(struct forward *f)
-{
-	struct connection *c = f->asker.connection;
-
-	fd_watch_free(f->watch);
-	timer_free(f->timer);
-	if (f->fd >= 0)
-		close(f->fd);
-	knot_pkt_free(f->query);
-	list_remove(&f->all);
-	f->d->n_forwards--;
-	if (c) {
-		c->waiting--;
-		connection_unref(c);
-	}
-	free(f);
-}
-
-/* The upstream's answer goes out as it is under the asker's id; behind an alias, its records follow the CNAME. */
-static void forward_answer(struct forward *f, uint8_t *wire, size_t len)
-{
-	knot_pkt_t *got = knot_pkt_new(wire, (uint16_t)len, NULL), *reply;
-	knot_dname_storage_t alias;
-
-	if (!got || knot_pkt_parse(got, 0) != KNOT_EOK) {
-		knot_pkt_free(got);
-		send_rcode(f->d, &f->asker, f->query, KNOT_RCODE_SERVFAIL);
-		return;
-	}
-	if (!f->alias) {
-		knot_wire_set_id(got->wire, knot_wire_get_id(f->query->wire));
-		if (got->size > f->asker.limit) {
-			send_rcode(f->d, &f->asker, f->query, KNOT_RCODE_SERVFAIL);
-		} else {
-			send_reply(f->d, &f->asker, got);
-		}
-		knot_pkt_free(got);
-		return;
-	}
-	reply = begin_reply(f->query, f->asker.limit);
-	if (reply &&
-		dns_answer(&f->d->source, f->d->c.domain, f->query, reply, alias) ==
-			DNS_FORWARD_ALIAS) {
-		const knot_pktsection_t *answers = knot_pkt_section(got, KNOT_ANSWER);
-
-		for (uint16_t i = 0; i < answers->count; i++)
-			knot_pkt_put(reply, KNOT_COMPR_HINT_NONE, knot_pkt_rr(answers, i), 0);
-		send_reply(f->d, &f->asker, reply);
-	}
-	knot_pkt_free(reply);
-	knot_pkt_free(got);
-}
-
-static void on_upstream(void *arg, int events)
-{
-	struct forward *f = arg;
-	uint8_t wire[4096];
-	ssize_t n = recv(f->fd, wire, sizeof(wire), MSG_DONTWAIT);
-
-	if (n < KNOT_WIRE_HEADER_SIZE || knot_wire_get_id(wire) != f->id)
-		return; /* not ours, or a refusal by ICMP: the timer asks the next one */
-	forward_answer(f, wire, (size_t)n);
-	forward_free(f);
-}
-
-static void forward_send(struct forward *f);
-
-static void on_upstream_timeout(void *arg)
-{
-	struct forward *f = arg;
-
-	f->upstream++;
-	forward_send(f);
-}
-
-/* Asks the upstream whose turn it is; when none is left the asker is told. */
-static void forward_send(struct forward *f)
-{
-	CLEAN_BUF struct buf wire = { 0 };
-	struct err err;
-
-	fd_watch_free(f->watch);
-	f->watch = NULL;
-	if (f->fd >= 0)
-		close(f->fd);
-	f->fd = -1;
-	if (f->upstream >= f->d->n_upstreams) {
-		send_rcode(f->d, &f->asker, f->query, KNOT_RCODE_SERVFAIL);
-		forward_free(f);
-		return;
-	}
-	f->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	random_bytes(&f->id, sizeof(f->id));
-	if (f->alias) {
-		knot_pkt_t *q = knot_pkt_new(NULL, DNS_UDP_MAX, NULL);
-
-		knot_wire_set_rd(q->wire);
-		knot_pkt_put_question(q, f->target, KNOT_CLASS_IN, knot_pkt_qtype(f->query));
-		buf_add(&wire, q->wire, q->size);
-		knot_pkt_free(q);
-	} else {
-		buf_add(&wire, f->query->wire, f->query->size);
-	}
-	knot_wire_set_id((uint8_t *)wire.p, f->id);
-	if (f->fd < 0 ||
-		connect(f->fd, (struct sockaddr *)&f->d->upstreams[f->upstream],
-			sizeof(struct sockaddr_in)) < 0 ||
-		send(f->fd, wire.p, wire.len, 0) < 0 ||
-		fd_watch_new(f->d->loop, f->fd, IO_READ, on_upstream, f, &f->watch, &err) < 0) {
-		timer_start(f->timer, 0, 0); /* the next one, from the loop */
-		return;
-	}
-	timer_start(f->timer, UPSTREAM_TIMEOUT_MS, 0);
-}
-
-/* Takes query over. */
-static void forward_start(
-	struct dns *d, const struct asker *to, knot_pkt_t *query, const knot_dname_t *target)
-{
-	struct forward *f;
-
-	if (d->n_forwards >= FORWARDS_MAX || !d->n_upstreams) {
-		send_rcode(d, to, query, KNOT_RCODE_SERVFAIL);
-		knot_pkt_free(query);
-		return;
-	}
-	f = xcalloc(1, sizeof(*f));
-	*f = (struct forward){
-		.d = d, .asker = *to, .query = query, .fd = -1, .alias = target != NULL
-	};
-	if (target)
-		memcpy(f->target, target, knot_dname_size(target));
-	list_insert(&d->forwards, &f->all);
-	d->n_forwards++;
-	if (to->connection)
-		to->connection->waiting++;
-	f->timer = timer_new(d->loop, on_upstream_timeout, f);
-	forward_send(f);
-}
-
 /* ---- queries ---- */
+
+/* Before that, "there is no such name" would be a guess, and is what clients believe at once. */
+static bool is_synced(struct dns *d)
+{
+	if (!d->synced)
+		d->synced = service_view_wait_synced(d->c.view, 0);
+	return d->synced;
+}
 
 static void handle(struct dns *d, struct asker *from, const uint8_t *wire, size_t len)
 {
@@ -285,20 +126,25 @@ static void handle(struct dns *d, struct asker *from, const uint8_t *wire, size_
 	if (knot_pkt_parse(query, 0) != KNOT_EOK || knot_wire_get_qr(query->wire) ||
 		knot_wire_get_opcode(query->wire) != KNOT_OPCODE_QUERY || !knot_pkt_qname(query)) {
 		if (len >= KNOT_WIRE_HEADER_SIZE && !knot_wire_get_qr(query->wire))
-			send_rcode(d, from, query, KNOT_RCODE_FORMERR);
+			dns_send_rcode(d, from, query, KNOT_RCODE_FORMERR);
 		knot_pkt_free(query);
 		return;
 	}
-	if (!from->connection && knot_pkt_has_edns(query))
-		from->limit = MIN(MAX(knot_edns_get_payload(query->opt_rr), 512), DNS_UDP_MAX);
-	reply = begin_reply(query, from->limit);
+	if (!from->connection && knot_pkt_has_edns(query)) {
+		from->takes = MAX(knot_edns_get_payload(query->opt_rr), 512);
+		from->limit = MIN(from->takes, DNS_UDP_MAX);
+	}
+	reply = dns_begin_reply(query, from->limit);
 	if (!reply) {
 		knot_pkt_free(query);
 		return;
 	}
 	switch (dns_answer(&d->source, d->c.domain, query, reply, alias)) {
 	case DNS_ANSWERED:
-		send_reply(d, from, reply);
+		if (is_synced(d))
+			dns_send(d, from, reply);
+		else
+			dns_send_rcode(d, from, query, KNOT_RCODE_SERVFAIL);
 		break;
 	case DNS_FORWARD:
 		forward_start(d, from, TAKE(query), NULL);
@@ -316,7 +162,7 @@ static void on_udp(void *arg, int events)
 	struct dns *d = arg;
 
 	for (int i = 0; i < 64; i++) {
-		struct asker from = { .limit = 512 };
+		struct asker from = { .limit = 512, .takes = 512 };
 		socklen_t size = sizeof(from.address);
 		uint8_t wire[4096];
 		ssize_t n = recvfrom(d->udp, wire, sizeof(wire), MSG_DONTWAIT,
@@ -332,7 +178,7 @@ static void on_udp(void *arg, int events)
 static void on_tcp_data(void *arg, int events)
 {
 	struct connection *c = arg;
-	struct asker from = { .connection = c, .limit = 65535 };
+	struct asker from = { .address = c->peer, .connection = c, .limit = 65535, .takes = 65535 };
 	uint8_t bytes[4096];
 	ssize_t n = recv(c->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 
@@ -343,7 +189,6 @@ static void on_tcp_data(void *arg, int events)
 		return;
 	}
 	buf_add(&c->in, bytes, (size_t)n);
-	timer_start(c->timer, TIMEOUT_MS, 0);
 	while (!c->closed && c->in.len >= 2) {
 		size_t len = (size_t)((uint8_t)c->in.p[0] << 8 | (uint8_t)c->in.p[1]);
 
@@ -353,13 +198,14 @@ static void on_tcp_data(void *arg, int events)
 			connection_close(c);
 			return;
 		}
-		c->waiting++; /* keeps c while it is answered */
+		timer_start(c->timer, TIMEOUT_MS, 0); /* bytes alone win no time */
+		dns_hold(c);
 		handle(c->d, &from, (uint8_t *)c->in.p + 2, len);
-		c->waiting--;
-		if (c->closed) {
-			connection_unref(c);
+		bool closed = c->closed;
+
+		dns_release(c);
+		if (closed)
 			return;
-		}
 		memmove(c->in.p, c->in.p + len + 2, c->in.len - len - 2);
 		c->in.len -= len + 2;
 	}
@@ -370,21 +216,45 @@ static void on_tcp_timeout(void *arg)
 	connection_close(arg);
 }
 
+/* false: there is no room for one more of this address. */
+static bool make_room(struct dns *d, const struct sockaddr_in *peer)
+{
+	struct connection *oldest = NULL;
+	size_t of_peer = 0;
+
+	list_for_each(it, &d->connections) {
+		struct connection *c = list_entry(it, struct connection, all);
+
+		of_peer += c->peer.sin_addr.s_addr == peer->sin_addr.s_addr;
+		if (!oldest && !c->waiting)
+			oldest = c;
+	}
+	if (of_peer >= TCP_EACH)
+		return false;
+	if (d->n_connections < TCP_MAX)
+		return true;
+	if (oldest)
+		connection_close(oldest);
+	return oldest;
+}
+
 static void on_tcp(void *arg, int events)
 {
 	struct dns *d = arg;
-	int fd = accept4(d->tcp, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct sockaddr_in peer = { 0 };
+	socklen_t size = sizeof(peer);
+	int fd = accept4(d->tcp, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct connection *c;
 	struct err err;
 
 	if (fd < 0)
 		return;
-	if (d->n_connections >= TCP_MAX) {
+	if (!make_room(d, &peer)) {
 		close(fd);
 		return;
 	}
 	c = xcalloc(1, sizeof(*c));
-	*c = (struct connection){ .d = d, .fd = fd };
+	*c = (struct connection){ .d = d, .fd = fd, .peer = peer };
 	list_insert(&d->connections, &c->all);
 	d->n_connections++;
 	c->timer = timer_new(d->loop, on_tcp_timeout, c);
@@ -405,9 +275,14 @@ static void view_slices(void *arg, struct str key, struct cached_list *ret)
 	informer_by_index(((struct service_view *)arg)->slices, key, ret);
 }
 
-static void view_services(void *arg, struct cached_list *ret)
+static void view_at_address(void *arg, struct str ip, struct cached_list *ret)
 {
-	informer_list(((struct service_view *)arg)->services, STR_NONE, ret);
+	informer_by_index(((struct service_view *)arg)->services, ip, ret);
+}
+
+static void view_headless(void *arg, struct cached_list *ret)
+{
+	informer_by_index(((struct service_view *)arg)->services, STR("None"), ret);
 }
 
 /* ---- life ---- */
@@ -445,7 +320,8 @@ static void find_upstreams(struct dns *d)
 	while (rest.len) {
 		str_cut(rest, '\n', &line, &rest);
 		line = str_trim(line);
-		if (str_has_prefix(line, STR("nameserver ")))
+		if (str_has_prefix(line, STR("nameserver ")) ||
+			str_has_prefix(line, STR("nameserver\t")))
 			add_upstream(d, str_trim(str_from(line, 11)));
 	}
 }
@@ -509,7 +385,8 @@ int dns_new(const struct dns_config *c, struct dns **ret, struct err *err)
 
 	d->c = *c;
 	d->udp = d->tcp = -1;
-	d->source = (struct dns_source){ view_service, view_slices, view_services, c->view };
+	d->source = (struct dns_source){ view_service, view_slices, view_at_address, view_headless,
+		c->view };
 	list_init(&d->forwards);
 	list_init(&d->connections);
 	find_upstreams(d);
@@ -564,8 +441,7 @@ void dns_free(struct dns *d)
 {
 	if (!d)
 		return;
-	list_for_each(it, &d->forwards)
-		forward_free(list_entry(it, struct forward, all));
+	forwards_free(d);
 	list_for_each(it, &d->connections)
 		connection_close(list_entry(it, struct connection, all));
 	close_sockets(d);
