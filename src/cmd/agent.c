@@ -267,7 +267,7 @@ static int start_pod_network(struct agent *a, struct err *err)
 		.node_name = a->options.node_name,
 		.node_ip = a->options.node_ip,
 		.pod_cidr = a->pod_cidr,
-		.bridge = a->cni ? NULL : BRIDGE,
+		.plugins = a->cni,
 		.dns_address = a->dns_address,
 		.mode = a->network_mode,
 		.vxlan_port = (uint16_t)a->options.vxlan_port,

@@ -1,4 +1,6 @@
-/* The pod network of one node: a bridge that holds the gateway, a veth pair for each sandbox, addresses from files, masquerading in one table of our own.
+/* The pod network of one node: a veth pair for each sandbox, addresses from files, masquerading in one table of our own. Pods share no link: the host's
+ * end of each pair has the gateway's address and a route to the one pod, so that all that pods send passes the host's IP layer, services and policies.
+ * A bridge without ports has the gateway's address and range too: what is sent to addresses that no pod has ends there.
  * 1. An address belongs to a sandbox while the file addresses/IP is there. The next one is sought after the one given last, so that an address rests
  *    as long as the range allows.
  * 2. All that carries a pod's name in the host's network is called skv and the first 12 digits of the sandbox's id. */
@@ -177,8 +179,8 @@ static int masquerade(struct local *l, struct err *err)
 	buf_addf(&text, "\t\tip saddr %s/%d ip daddr %s/%d return\n", pods, l->net_prefix, pods,
 		l->net_prefix);
 	buf_addf(&text, "\t\tip saddr %s/%d ip daddr 224.0.0.0/4 return\n", pods, l->net_prefix);
-	buf_addf(&text, "\t\tip saddr %s/%d oifname != \"%s\" masquerade fully-random\n\t}\n}\n",
-		pods, l->net_prefix, l->bridge);
+	buf_addf(
+		&text, "\t\tip saddr %s/%d masquerade fully-random\n\t}\n}\n", pods, l->net_prefix);
 	return nft_apply(text.p, err);
 }
 
@@ -187,9 +189,6 @@ int network_setup(struct local *l, struct err *err)
 	uint8_t mac[6];
 	int r = sysctl_set("net.ipv4.ip_forward", "1", err);
 
-	/* Without it, answers between two pods on one bridge pass the service translation by. */
-	if (r == 0)
-		r = sysctl_set("net.bridge.bridge-nf-call-iptables", "1", err);
 	if (r < 0)
 		return r;
 	if (!l->mtu)
@@ -228,8 +227,9 @@ int network_attach(struct local *l, struct sandbox *s, struct err *err)
 		.mtu = l->mtu,
 		.mac = mac };
 	if ((r = link_set_up(n, "lo", err)) == 0 && (r = link_add_veth(n, &v, err)) == 0 &&
-		(r = address_add(n, "eth0", ip.s_addr, l->net_prefix, err)) == 0 &&
-		(r = link_set_up(n, "eth0", err)) == 0)
+		(r = address_add(n, "eth0", ip.s_addr, 32, err)) == 0 &&
+		(r = link_set_up(n, "eth0", err)) == 0 &&
+		(r = route_set(n, htonl(l->net_gateway), 32, 0, "eth0", err)) == 0)
 		r = route_set(n, 0, 0, htonl(l->net_gateway), "eth0", err);
 	netlink_close(n);
 	return r;
@@ -238,12 +238,16 @@ int network_attach(struct local *l, struct sandbox *s, struct err *err)
 int network_connect(struct local *l, const struct sandbox *s, struct err *err)
 {
 	char host[16];
+	struct in_addr ip;
 
+	inet_pton(AF_INET, s->ip, &ip);
 	link_name(s, host);
 	pthread_mutex_lock(&l->network_lock);
-	int r = link_set_bridge(l->netlink, host, l->bridge, true, err);
+	int r = address_add(l->netlink, host, htonl(l->net_gateway), 32, err);
 	if (r == 0)
 		r = link_set_up(l->netlink, host, err);
+	if (r == 0)
+		r = route_set(l->netlink, ip.s_addr, 32, 0, host, err);
 	pthread_mutex_unlock(&l->network_lock);
 	return r;
 }

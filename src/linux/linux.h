@@ -123,8 +123,6 @@ struct link_veth {
 };
 int link_add_veth(struct netlink *n, const struct link_veth *v, struct err *err);
 int link_set_up(struct netlink *n, const char *name, struct err *err);
-int link_set_bridge(
-	struct netlink *n, const char *name, const char *bridge, bool hairpin, struct err *err);
 int link_set_netns(struct netlink *n, const char *name, int netns_fd, struct err *err);
 int link_delete(struct netlink *n, const char *name, struct err *err);
 int address_add(struct netlink *n, const char *link, uint32_t ip, int prefix,

@@ -306,7 +306,6 @@ static void test_links(void **state)
 	struct link_veth v = { .name = "v0", .peer = "eth0", .peer_netns_fd = fd, .mtu = 1400 };
 	must(link_add_veth(n, &v, &err));
 	assert_int_equal(link_add_veth(n, &v, &err), -EEXIST);
-	must(link_set_bridge(n, "v0", "br0", true, &err));
 	must(link_set_up(n, "v0", &err));
 	must(link_find(n, "v0", &index));
 	must(link_name_mtu(n, index, name, &mtu, &err));

@@ -204,32 +204,6 @@ int link_set_up(struct netlink *n, const char *name, struct err *err)
 	return r < 0 ? err_errno(err, r, "cannot switch the link %s on", name) : 0;
 }
 
-int link_set_bridge(
-	struct netlink *n, const char *name, const char *bridge, bool hairpin, struct err *err)
-{
-	struct request q;
-	int index, bridge_index, r = find(n, name, &index, err);
-
-	if (r == 0)
-		r = find(n, bridge, &bridge_index, err);
-	if (r < 0)
-		return r;
-	link_request(&q, RTM_NEWLINK, 0, index);
-	mnl_attr_put_u32(q.h, IFLA_MASTER, (uint32_t)bridge_index);
-	r = request_run(n, &q, NULL, NULL);
-	if (r < 0)
-		return err_errno(err, r, "cannot put the link %s on the bridge %s", name, bridge);
-	link_request(&q, RTM_NEWLINK, 0, index);
-	struct nlattr *info = mnl_attr_nest_start(q.h, IFLA_LINKINFO);
-	mnl_attr_put_strz(q.h, IFLA_INFO_SLAVE_KIND, "bridge");
-	struct nlattr *data = mnl_attr_nest_start(q.h, IFLA_INFO_SLAVE_DATA);
-	mnl_attr_put_u8(q.h, IFLA_BRPORT_MODE, hairpin);
-	mnl_attr_nest_end(q.h, data);
-	mnl_attr_nest_end(q.h, info);
-	r = request_run(n, &q, NULL, NULL);
-	return r < 0 ? err_errno(err, r, "cannot set hairpin mode of the link %s", name) : 0;
-}
-
 int link_set_netns(struct netlink *n, const char *name, int netns_fd, struct err *err)
 {
 	struct request q;

@@ -2,14 +2,15 @@
  * to 127.0.0.1 too. Upstream's counterpart: the portmap plugin.
  *
  * 1. A pod that asks its own host port would see its own packet come back: its source is hidden (hairpin).
- * 2. For 127.0.0.1 the bridge is allowed to carry loopback addresses (network.c sets route_localnet on it); what comes in by the bridge for a loopback
- *    address is dropped, so that no pod reaches what listens on the node's loopback alone. */
+ * 2. For 127.0.0.1 the link of a pod with host ports is allowed to carry loopback addresses (network.c sets route_localnet on it); what comes in from
+ *    elsewhere for a loopback address is dropped, so that no pod reaches what listens on the node's loopback alone.
+ * 3. That guard looks at each packet, so it is there only from the first host port on. */
 #include "network/internal.h"
 
 struct host_ports {
-	char *bridge;
 	struct map pods; /* key -> struct mapped */
 	struct buf changes;
+	bool guarded;
 };
 struct mapped {
 	struct arena *arena;
@@ -103,7 +104,18 @@ void host_ports_remove(struct host_ports *h, struct str key)
 	mapped_free(old);
 }
 
-void host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct str ip)
+static void guard(struct host_ports *h, struct buf *out)
+{
+	if (!h->guarded)
+		buf_addz(out,
+			"add chain " HOST_PORT_TABLE
+			" guard { type filter hook prerouting priority raw; policy accept; }\n"
+			"add rule " HOST_PORT_TABLE
+			" guard ip daddr 127.0.0.0/8 iifname != \"lo\" drop\n");
+	h->guarded = true;
+}
+
+bool host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct str ip)
 {
 	struct arena *a = arena_new(256);
 	struct str key = arena_fmt(a, STR_FMT "/" STR_FMT, STR_ARG(pod->metadata.namespace),
@@ -118,8 +130,9 @@ void host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct 
 		add_ports(now, &pod->spec.init_containers, false);
 	}
 	if (same(map_get(&h->pods, key), now)) {
+		n = now->len;
 		mapped_free(now);
-		return;
+		return n > 0;
 	}
 	host_ports_remove(h, key);
 	for (size_t i = 0; i < now->len; i++)
@@ -128,10 +141,12 @@ void host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct 
 	now->len = n;
 	if (!n) {
 		mapped_free(now);
-		return;
+		return false;
 	}
 	map_set(&h->pods, key, now);
+	guard(h, &h->changes);
 	write_elements(now, "add", &h->changes);
+	return true;
 }
 
 void host_ports_change(struct host_ports *h, struct buf *out)
@@ -156,7 +171,7 @@ void host_ports_write(struct host_ports *h, struct buf *out)
 		"dnat ip to ip daddr . meta l4proto . th dport map @address_ports\n"
 		"dnat ip to meta l4proto . th dport map @ports\n"
 		"}\n");
-	buf_addf(out,
+	buf_addz(out,
 		"chain prerouting { type nat hook prerouting priority dstnat; policy accept;\n"
 		"ip daddr != 127.0.0.0/8 fib daddr type local jump dispatch\n}\n"
 		"chain output { type nat hook output priority -100; policy accept;\n"
@@ -164,20 +179,17 @@ void host_ports_write(struct host_ports *h, struct buf *out)
 		"chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept;\n"
 		"ct status & dnat == 0 return\n"
 		"ip saddr . ip daddr @hairpin masquerade\n"
-		"oifname \"%s\" ip saddr 127.0.0.0/8 masquerade\n}\n"
-		"chain guard { type filter hook prerouting priority raw; policy accept;\n"
-		"iifname \"%s\" ip daddr 127.0.0.0/8 drop\n}\n}\n",
-		h->bridge, h->bridge);
+		"ip saddr 127.0.0.0/8 oifname != \"lo\" masquerade\n}\n}\n");
+	h->guarded = false;
+	if (h->pods.len)
+		guard(h, out);
 	while (map_next(&h->pods, &i, NULL, &m))
 		write_elements(m, "add", out);
 }
 
-struct host_ports *host_ports_new(const char *bridge)
+struct host_ports *host_ports_new(void)
 {
-	struct host_ports *h = xcalloc(1, sizeof(*h));
-
-	h->bridge = xstrdup(bridge);
-	return h;
+	return xcalloc(1, sizeof(struct host_ports));
 }
 
 void host_ports_free(struct host_ports *h)
@@ -186,6 +198,5 @@ void host_ports_free(struct host_ports *h)
 		return;
 	map_deinit(&h->pods, mapped_free);
 	buf_deinit(&h->changes);
-	free(h->bridge);
 	free(h);
 }

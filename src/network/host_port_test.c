@@ -35,19 +35,21 @@ static const char *change(struct host_ports *h)
 
 static void elements(void **state)
 {
-	struct host_ports *h = host_ports_new("skiff0");
+	struct host_ports *h = host_ports_new();
 	struct core_v1_pod *one = pod("one",
 		"{\"containerPort\":8080,\"hostPort\":80},{\"containerPort\":53,\"hostPort\":53,\"protocol\":\"UDP\",\"hostIP\":"
 		"\"127.0.0.1\"},{\"containerPort\":9}");
 
-	host_ports_put(h, one, STR_NONE);
+	assert_false(host_ports_put(h, one, STR_NONE));
 	assert_string_equal(change(h), "");
-	host_ports_put(h, one, STR("10.42.0.5"));
+	assert_true(host_ports_put(h, one, STR("10.42.0.5")));
 	assert_string_equal(change(h),
+		"add chain ip skiff_host_ports guard { type filter hook prerouting priority raw; policy accept; }\n"
+		"add rule ip skiff_host_ports guard ip daddr 127.0.0.0/8 iifname != \"lo\" drop\n"
 		"add element ip skiff_host_ports ports { tcp . 80 : 10.42.0.5 . 8080 }\n"
 		"add element ip skiff_host_ports address_ports { 127.0.0.1 . udp . 53 : 10.42.0.5 . 53 }\n"
 		"add element ip skiff_host_ports hairpin { 10.42.0.5 . 10.42.0.5 }\n");
-	host_ports_put(h, one, STR("10.42.0.5"));
+	assert_true(host_ports_put(h, one, STR("10.42.0.5")));
 	assert_string_equal(change(h), "");
 	/* The port is taken: the second pod does not disturb the first, nor takes it along. */
 	host_ports_put(h, pod("two", "{\"containerPort\":1,\"hostPort\":80}"), STR("10.42.0.6"));
@@ -63,7 +65,7 @@ static void elements(void **state)
 
 static void the_kernel_takes_them(void **state)
 {
-	struct host_ports *h = host_ports_new("skiff0");
+	struct host_ports *h = host_ports_new();
 	CLEAN_BUF struct buf whole = { 0 };
 	struct err err = { 0 };
 

@@ -75,10 +75,10 @@ const char *protocol_name(struct str p); /* tcp, udp, sctp */
 /* ---- host ports: as above ---- */
 #define HOST_PORT_TABLE "ip skiff_host_ports"
 struct host_ports;
-struct host_ports *host_ports_new(const char *bridge);
+struct host_ports *host_ports_new(void);
 void host_ports_free(struct host_ports *h);
-void host_ports_put(
-	struct host_ports *h, const struct core_v1_pod *pod, struct str ip); /* ip empty: none */
+/* ip empty: none. true: the pod has some, so its link must carry loopback addresses once the change is in force. */
+bool host_ports_put(struct host_ports *h, const struct core_v1_pod *pod, struct str ip);
 void host_ports_remove(struct host_ports *h, struct str key);
 void host_ports_change(struct host_ports *h, struct buf *out);
 void host_ports_write(struct host_ports *h, struct buf *out);

@@ -6,6 +6,7 @@
  * 3. A pod's address comes from the kubelet (network_pod_ready) until the API shows it. */
 #include "network/internal.h"
 
+#include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -41,7 +42,8 @@ struct network {
 	pthread_cond_t told; /* waiters, that they are done */
 	struct policies *policies;
 	struct host_ports *ports;
-	struct map hooked; /* by "ns/name" */
+	struct map hooked;   /* by "ns/name" */
+	struct map localnet; /* addresses of pods whose link is to carry loopback addresses */
 	struct list waiters;
 	pthread_t worker, router;
 	bool started;
@@ -132,8 +134,8 @@ static void put_own(
 	struct network *n, const struct core_v1_pod *pod, struct str ip, struct str second)
 {
 	policies_put_pod(n->policies, pod, ip, ip.len ? second : STR_NONE, true);
-	if (n->c.bridge)
-		host_ports_put(n->ports, pod, ip);
+	if (!n->c.plugins && host_ports_put(n->ports, pod, ip))
+		map_set(&n->localnet, ip, n);
 }
 
 static void own_changed(struct network *n, struct str key)
@@ -252,6 +254,42 @@ static void take(struct network *n, const char *key)
 
 /* ---- the kernel's tables ---- */
 
+static int set_localnet(struct netlink *netlink, struct str ip, struct err *err)
+{
+	char link[16], name[64];
+	struct route r;
+	uint32_t a;
+	int mtu;
+
+	if (ip_read(ip, &a) < 0 || route_find(netlink, htonl(a), &r) < 0 || r.gateway ||
+		link_name_mtu(netlink, r.link, link, &mtu, NULL) < 0)
+		return 0; /* the pod is on its way out */
+	snprintf(name, sizeof(name), "net/ipv4/conf/%s/route_localnet", link);
+	return sysctl_set(name, "1", err);
+}
+
+/* With the lock, once the guard of host ports is in force. */
+static void set_localnets(struct network *n)
+{
+	struct netlink *netlink = NULL;
+	struct err err = { 0 };
+	struct str ip;
+	size_t i = 0;
+	void *v;
+
+	if (!n->localnet.len)
+		return;
+	int r = netlink_open(&netlink, &err);
+
+	while (r == 0 && map_next(&n->localnet, &i, &ip, &v))
+		r = set_localnet(netlink, ip, &err);
+	if (r < 0)
+		log_warn("network", "host ports do not answer on 127.0.0.1: %s", err.text);
+	map_deinit(&n->localnet, NULL);
+	n->localnet = (struct map){ 0 };
+	netlink_close(netlink);
+}
+
 /* With the lock. */
 static int write_all(struct network *n, struct err *err)
 {
@@ -259,7 +297,11 @@ static int write_all(struct network *n, struct err *err)
 
 	policies_write(n->policies, &text);
 	host_ports_write(n->ports, &text);
-	return nft_apply(text.p, err);
+	int r = nft_apply(text.p, err);
+
+	if (r == 0)
+		set_localnets(n);
+	return r;
 }
 
 /* With the lock: what the calls that wait for this transaction get to know. */
@@ -301,8 +343,10 @@ static int write_changes(struct network *n, struct err *err)
 	n->look = false;
 	policies_change(n->policies, &text);
 	host_ports_change(n->ports, &text);
-	if (!text.len || nft_apply(text.p, &first) == 0)
+	if (!text.len || nft_apply(text.p, &first) == 0) {
+		set_localnets(n);
 		return 0;
+	}
 	/* The kernel and our picture of it differ (somebody removed a table): start over. */
 	log_warn("network", "rules were refused, writing all anew: %s", first.text);
 	return write_all(n, err);
@@ -582,7 +626,7 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	list_init(&n->waiters);
 	n->dirty = workqueue_new("network");
 	n->policies = policies_new(c->dns_address);
-	n->ports = host_ports_new(c->bridge ? c->bridge : "skiff0");
+	n->ports = host_ports_new();
 	n->nodes = watch(n, &core_v1_node_type, NULL, on_node);
 	n->rules = watch(n, &networking_v1_network_policy_type, NULL, on_rule);
 	n->namespaces = watch(n, &core_v1_namespace_type, NULL, on_namespace);
@@ -595,26 +639,16 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	return 0;
 }
 
-/* What the rules count on. A bridge that does not exist yet, or a kernel without bridge-nf for IPv6, is no reason to stop. */
-static void set_sysctls(struct network *n)
-{
-	CLEAN_FREE char *localnet =
-		n->c.bridge ? xasprintf("net/ipv4/conf/%s/route_localnet", n->c.bridge) : NULL;
-	struct err err;
-
-	if (localnet && sysctl_set(localnet, "1", &err) < 0)
-		log_warn("network", "host ports do not answer on 127.0.0.1: %s", err.text);
-	if (sysctl_set("net.bridge.bridge-nf-call-ip6tables", "1", &err) < 0)
-		log_warn("network", "policies do not stop IPv6 between pods of this node: %s",
-			err.text);
-}
-
 int network_start(struct network *n, struct err *err)
 {
 	struct informer *all[] = { n->nodes, n->rules, n->namespaces, n->own };
 	int r = sysctl_set("net.ipv4.ip_forward", "1", err);
+	struct err ip6;
 
-	set_sysctls(n);
+	/* Plugins may put pods on a bridge, where a kernel without bridge-nf for IPv6 is no reason to stop. */
+	if (n->c.plugins && sysctl_set("net.bridge.bridge-nf-call-ip6tables", "1", &ip6) < 0)
+		log_warn("network", "policies do not stop IPv6 between pods of this node: %s",
+			ip6.text);
 	for (size_t i = 0; i < ARRAY_LEN(all) && r == 0; i++)
 		r = informer_start(all[i], err);
 	if (r == 0)
@@ -660,6 +694,7 @@ void network_free(struct network *n)
 	policies_free(n->policies);
 	host_ports_free(n->ports);
 	map_deinit(&n->hooked, hooked_free);
+	map_deinit(&n->localnet, NULL);
 	if (n->wake >= 0)
 		close(n->wake);
 	if (n->monitor >= 0)

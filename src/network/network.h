@@ -29,8 +29,7 @@ struct network_config {
 	struct client *client;
 	const char *node_name, *node_ip;
 	const char *pod_cidr; /* of this node */
-	const char *
-		bridge; /* that its pods are on; NULL: CNI plugins have them, and serve host ports */
+	bool plugins;         /* CNI plugins attach its pods, and serve their host ports */
 	const char *
 		dns_address; /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
 	enum network_mode mode;

@@ -73,6 +73,7 @@ struct policies {
 	struct map sets, profiles; /* by id */
 	struct map owners;         /* address -> local pod: the last one that took it */
 	unsigned next;             /* number of the next policy, set or profile */
+	bool hooked[DIRECTIONS];   /* the kernel asks our chains of this direction about packets */
 	struct buf steps[STEPS];   /* of the change being made */
 	struct buf changes;        /* of whole changes, in order */
 };
@@ -451,6 +452,35 @@ static bool is_isolated(const struct pod *pod)
 	return pod->profiles[INGRESS] || pod->profiles[EGRESS];
 }
 
+/* Chains that look at each packet: from the first pod on that is isolated here, so that others pay nothing for what they do not use. The node itself
+ * reaches its pods whatever policies say: its packets pass the output hook, where nothing is. */
+static void hook(struct policies *p, enum direction d, struct buf *out)
+{
+	static const struct {
+		const char *name, *hook, *priority;
+		enum direction d;
+	} hooks[] = {
+		{ "egress_forward", "forward", "filter", EGRESS },
+		{ "egress_input", "input", "filter", EGRESS },
+		{ "ingress_forward", "forward", "filter + 1", INGRESS },
+	};
+	const char *side = d == EGRESS ? "saddr" : "daddr", *set = direction_names[d];
+
+	for (size_t i = 0; i < ARRAY_LEN(hooks) && !p->hooked[d]; i++)
+		if (hooks[i].d == d)
+			buf_addf(out,
+				"table " POLICY_TABLE " {\n"
+				"chain %s { type filter hook %s priority %s; policy accept;\n"
+				"ct state established,related accept\n"
+				"ip saddr . ip daddr @self accept\n"
+				"meta nfproto ipv6 ether %s @%s_macs drop\n"
+				"ip6 %s @%s_ip6 drop\n"
+				"ip %s vmap @%s\n}\n}\n",
+				hooks[i].name, hooks[i].hook, hooks[i].priority, side, set, side,
+				set, side, set);
+	p->hooked[d] = true;
+}
+
 /* Brings the pod under the policies that select it now; `none`: under none. Only who owns the address writes. */
 static void isolate(struct policies *p, struct pod *pod, bool none)
 {
@@ -465,9 +495,11 @@ static void isolate(struct policies *p, struct pod *pod, bool none)
 				isolation_write(
 					pod, (enum direction)d, "delete", &p->steps[DROP_ELEMENTS]);
 			pod->profiles[d] = now;
-			if (now)
+			if (now) {
+				hook(p, (enum direction)d, &p->steps[ADD_ELEMENTS]);
 				isolation_write(
 					pod, (enum direction)d, "add", &p->steps[ADD_ELEMENTS]);
+			}
 		}
 		profile_unref(p, old);
 	}
@@ -760,22 +792,8 @@ bool policies_need_pods(const struct policies *p)
 
 /* ---- as commands ---- */
 
-static const char *side(enum direction d)
-{
-	return d == EGRESS ? "saddr" : "daddr";
-}
-
 static void table_begin(struct buf *out)
 {
-	static const struct {
-		const char *name, *hook, *priority;
-		enum direction d;
-	} hooks[] = {
-		{ "egress_forward", "forward", "filter", EGRESS },
-		{ "egress_input", "input", "filter", EGRESS },
-		{ "ingress_forward", "forward", "filter + 1", INGRESS },
-	};
-
 	buf_addz(out,
 		"table " POLICY_TABLE "\ndelete table " POLICY_TABLE "\ntable " POLICY_TABLE " {\n"
 		"set self { type ipv4_addr . ipv4_addr; }\n");
@@ -783,18 +801,6 @@ static void table_begin(struct buf *out)
 		buf_addf(out,
 			"map %s { type ipv4_addr : verdict; }\nset %s_macs { type ether_addr; }\nset %s_ip6 { type ipv6_addr; }\n",
 			direction_names[d], direction_names[d], direction_names[d]);
-	/* The node itself reaches its pods whatever policies say: its packets pass the output hook, where nothing is. */
-	for (size_t i = 0; i < ARRAY_LEN(hooks); i++)
-		buf_addf(out,
-			"chain %s { type filter hook %s priority %s; policy accept;\n"
-			"ct state established,related accept\n"
-			"ip saddr . ip daddr @self accept\n"
-			"meta nfproto ipv6 ether %s @%s_macs drop\n"
-			"ip6 %s @%s_ip6 drop\n"
-			"ip %s vmap @%s\n}\n",
-			hooks[i].name, hooks[i].hook, hooks[i].priority, side(hooks[i].d),
-			direction_names[hooks[i].d], side(hooks[i].d), direction_names[hooks[i].d],
-			side(hooks[i].d), direction_names[hooks[i].d]);
 	buf_addz(out, "}\n");
 }
 
@@ -822,6 +828,7 @@ void policies_write(struct policies *p, struct buf *out)
 	void *v;
 
 	buf_clear(&p->changes);
+	memset(p->hooked, 0, sizeof(p->hooked));
 	table_begin(out);
 	while (map_next(&p->sets, &i, NULL, &v))
 		set_write(v, out);
@@ -839,8 +846,10 @@ void policies_write(struct policies *p, struct buf *out)
 		const struct pod *pod = v;
 
 		for (int d = 0; d < DIRECTIONS; d++)
-			if (pod->profiles[d])
+			if (pod->profiles[d]) {
+				hook(p, (enum direction)d, out);
 				isolation_write(pod, (enum direction)d, "add", out);
+			}
 		if (is_isolated(pod))
 			self_write(pod, "add", out);
 	}
