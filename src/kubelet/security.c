@@ -69,6 +69,17 @@ static int seccomp(struct sync *s, const struct core_v1_seccomp_profile *p,
 		return err_set(err, -EINVAL,
 			"seccomp profile of type \"" STR_FMT "\" without a localhostProfile",
 			STR_ARG(p->type));
+	/* Below our folder: a profile of the pod's own making, found in a volume of it, would be no profile. */
+	struct str part, rest = p->localhost_profile;
+	bool out = rest.p[0] == '/';
+	while (rest.len) {
+		str_cut(rest, '/', &part, &rest);
+		out |= str_eqz(part, "..");
+	}
+	if (out)
+		return err_set(err, -EINVAL,
+			"localhostProfile \"" STR_FMT "\" leads out of the folder of profiles",
+			STR_ARG(p->localhost_profile));
 	ret->seccomp_profile = arena_fmt(
 		s->a, "%s/seccomp/" STR_FMT, s->k->c.root_dir, STR_ARG(p->localhost_profile))
 				       .p;

@@ -163,6 +163,8 @@ static void check_mounts(const struct core_v1_pod_spec *s, const struct core_v1_
 			INVALID(cs, AT(here, "mountPath"), m->mount_path, "must be unique");
 		if (m->sub_path.len && (bad = path_check(m->sub_path, true)))
 			INVALID(cs, AT(here, "subPath"), m->sub_path, bad);
+		if (m->sub_path_expr.len && (bad = path_check(m->sub_path_expr, true)))
+			INVALID(cs, AT(here, "subPathExpr"), m->sub_path_expr, bad);
 		if (m->sub_path.len && m->sub_path_expr.len)
 			INVALID(cs, AT(here, "subPathExpr"), m->sub_path_expr,
 				"subPathExpr and subPath are mutually exclusive");

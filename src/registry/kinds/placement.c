@@ -184,6 +184,9 @@ static void check_seccomp(
 	else if (!local && p->localhost_profile.p)
 		INVALID(cs, AT(at, "localhostProfile"), p->localhost_profile,
 			"can only be set when seccomp type is Localhost");
+	else if (local && path_check(p->localhost_profile, true))
+		INVALID(cs, AT(at, "localhostProfile"), p->localhost_profile,
+			path_check(p->localhost_profile, true));
 }
 
 void container_security_validate(

@@ -75,6 +75,12 @@ static void refusals(void **state)
 		{ "{\"containers\":[" C
 		  "}],\"initContainers\":[{\"name\":\"i\",\"image\":\"i\",\"livenessProbe\":{\"tcpSocket\":{\"port\":1}}}]}",
 			"spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always" },
+		{ "{\"containers\":[" C
+		  ",\"securityContext\":{\"seccompProfile\":{\"type\":\"Localhost\",\"localhostProfile\":\"../x\"}}}]}",
+			"spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: \"../x\": must not contain '..'" },
+		{ "{\"containers\":[" C
+		  ",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/v\",\"subPathExpr\":\"$(A)/../x\"}]}],\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]}",
+			"spec.containers[0].volumeMounts[0].subPathExpr: Invalid value: \"$(A)/../x\": must not contain '..'" },
 		{ "{\"containers\":[" C "}],\"tolerations\":[{\"operator\":\"Equal\"}]}",
 			"spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty" },
 		{ "{\"containers\":[" C
