@@ -7,7 +7,7 @@ BUILD ?= build$(if $(SAN),-san)
 CC = $(if $(shell command -v ccache),ccache )gcc
 PKGS = libuv openssl libnghttp2 sqlite3 yaml-0.1 libmnl libcap zlib libzstd
 # Loaded on first use (base/lazy.h), so not linked; libknot brings gnutls, so the few functions of it that we call are linked in.
-LAZY_PKGS = libarchive libnftables
+LAZY_PKGS = libarchive libnftables libsystemd
 OPT ?= -O2
 WARN = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers -Wmissing-prototypes -Wstrict-prototypes -Wshadow=local -Wvla
 CFLAGS += -std=gnu17 -g $(OPT) $(WARN) -fno-strict-aliasing -ffunction-sections -fdata-sections -fstack-protector-strong -D_GNU_SOURCE \

@@ -2,8 +2,8 @@
 
 run_packages="crun conmon nftables iproute2 busybox-static ca-certificates curl"
 build_packages="gcc make pkg-config libuv1-dev libssl-dev libnghttp2-dev libhttp-parser-dev libsqlite3-dev libyaml-dev libarchive-dev
-	libnftables-dev libmnl-dev libcap-dev libknot-dev zlib1g-dev libzstd-dev"
-test_packages="libcmocka-dev python3 iperf3 clang libclang-rt-14-dev clang-format unzip procps bc containernetworking-plugins"
+	libnftables-dev libmnl-dev libcap-dev libknot-dev libsystemd-dev zlib1g-dev libzstd-dev"
+test_packages="libcmocka-dev python3 iperf3 clang libclang-rt-14-dev clang-format unzip procps bc containernetworking-plugins dbus python3-dbus python3-gi"
 
 # install_packages NAME…: only what is missing, so that a machine that has all needs no network.
 install_packages() {

@@ -332,6 +332,10 @@ static int start_kubelet(struct agent *a, struct err *err)
 	if (r == 0)
 		r = dir_make(a->options.static_pod_dir, 0755, err);
 	if (r == 0)
+		r = kubelet_shutdown_groups(a->options.shutdown_grace,
+			a->options.shutdown_grace_critical, a->options.shutdown_grace_groups,
+			&kc.shutdown, err);
+	if (r == 0)
 		r = kubelet_new(&kc, &a->kubelet, err);
 	return r < 0 ? r : kubelet_start(a->kubelet, err);
 }

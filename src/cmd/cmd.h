@@ -21,6 +21,7 @@ struct command {
 /* ---- options: defaults, then the file of --config, then flags ---- */
 struct options {
 	const char *data_dir, *listen, *kubeconfig, *store, *config;
+	const char *shutdown_grace, *shutdown_grace_critical, *shutdown_grace_groups;
 	const char *node_name, *node_ip, *pod_cidr, *pod_network, *service_cidr, *cluster_domain,
 		*advertise;
 	const char *server, *token, *user, *static_pod_dir, *pod_log_dir, *run_dir, *dns_upstreams,

@@ -7,6 +7,7 @@
 #include "cmd/cmd.h"
 #include "engine/engine.h"
 #include "io/io.h"
+#include "kubelet/kubelet.h"
 #include "linux/linux.h"
 #include "network/network.h"
 #include "proxy/proxy.h"
@@ -118,8 +119,11 @@ static int remove_files(const struct options *o, struct err *err)
 		if (r < 0)
 			return r;
 	}
-	if (unlink(o->kubeconfig) < 0 && errno != ENOENT)
-		return err_errno(err, -errno, "cannot remove %s", o->kubeconfig);
+	const char *const files[] = { o->kubeconfig, KUBELET_LOGIND_CONFIG };
+
+	for (size_t i = 0; i < ARRAY_LEN(files); i++)
+		if (unlink(files[i]) < 0 && errno != ENOENT)
+			return err_errno(err, -errno, "cannot remove %s", files[i]);
 	return 0;
 }
 

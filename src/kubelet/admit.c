@@ -135,7 +135,7 @@ static bool pressure_allows(struct sync *s, char **reason, char **message)
 		}
 	LIST_EACH(t, &s->pod->spec.tolerations)
 		fits |= toleration_tolerates(t, &memory);
-	if (!b.len || (only_memory && fits) || s->pod->spec.priority.value >= 2000000000)
+	if (!b.len || (only_memory && fits) || s->pod->spec.priority.value >= PRIORITY_CRITICAL)
 		return true;
 	return refuse(reason, message, "Evicted",
 		xasprintf("The node had condition: [" STR_FMT "]. ", STR_ARG(buf_str(&b))));
@@ -240,6 +240,12 @@ bool admit_pod(struct sync *s, char **ret_reason, char **ret_message)
 	if (s->w->n_sandboxes) {
 		s->w->admitted = true;
 		return true;
+	}
+	if (shutdown_active(s->k)) { /* static pods too */
+		const char *text = "Pod was rejected as the node is shutting down.";
+
+		worker_event(s->w, s->pod, "Warning", "NodeShutdown", "%s", text);
+		return refuse(ret_reason, ret_message, "NodeShutdown", xstrdup(text));
 	}
 	struct pod_object **others = living_pods(s, &n);
 	bool ok = check(s, others, n, &reason, &message);

@@ -100,8 +100,8 @@ static void evict_one(struct kubelet *k, const char *resource)
 		pthread_mutex_unlock(&k->lock);
 		pod_requests(o->pod, "memory", &request);
 		struct candidate c = { all[i], o->pod->spec.priority.value, 0 };
-		bool spared =
-			o->is_static || c.priority >= 2000000000 || all[i]->state != POD_SYNCING;
+		bool spared = o->is_static || c.priority >= PRIORITY_CRITICAL ||
+			all[i]->state != POD_SYNCING;
 		pod_object_unref(o);
 		if (spared)
 			continue;

@@ -19,6 +19,8 @@
 #define KUBELET_MAX_PODS 110
 #define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
+#define PRIORITY_CRITICAL 2000000000
+#define POD_NODE_SHUTDOWN "Terminated" /* reason of a pod that was ended by its node's shutdown */
 
 enum qos_class { QOS_GUARANTEED, QOS_BURSTABLE, QOS_BEST_EFFORT };
 
@@ -255,6 +257,7 @@ struct kubelet {
 	struct node_server *server;
 	struct evictor *evictor;
 	struct keeper *keeper;
+	struct shutdown *shutdown; /* NULL: pods are given no time */
 	struct mirror_source *mirror_source;
 	uint64_t memory_bytes; /* node_memory().total */
 	int n_cpus;
@@ -512,9 +515,9 @@ bool mirror_find(
 /* node.c, node_facts.c */
 int node_agent_start(struct kubelet *k, struct err *err);
 void node_agent_stop(struct kubelet *k);
-void node_agent_free(struct kubelet *k);      /* after the pools: their work may hold it */
-void node_status_changed(struct kubelet *k);  /* look again soon */
-void node_network_changed(struct kubelet *k); /* look again at once */
+void node_agent_free(struct kubelet *k);     /* after the pools: their work may hold it */
+void node_status_changed(struct kubelet *k); /* look again soon */
+void node_status_now(struct kubelet *k);     /* look again at once */
 int node_network_status(struct kubelet *k, struct arena *a,
 	struct str *
 		ret_why); /* may pods get onto the pod network? < 0: why not, in upstream's words */
@@ -585,6 +588,13 @@ void evictor_stop(struct kubelet *k);
 void evictor_free(struct kubelet *k);
 enum pressure { PRESSURE_MEMORY, PRESSURE_DISK, PRESSURE_PID, N_PRESSURES };
 bool evictor_pressure(struct kubelet *k, enum pressure p);
+
+/* shutdown.c */
+int shutdown_start(struct kubelet *k, struct err *err);
+void shutdown_stop(struct kubelet *k);
+void shutdown_free(struct kubelet *k);
+bool shutdown_active(const struct kubelet *k);      /* the node is going down */
+void shutdown_pod_changed(const struct kubelet *k); /* a pod has ended, or that was told */
 
 uint64_t now_ns(const struct kubelet *k);
 struct timestamp now_wall(const struct kubelet *k);

@@ -123,6 +123,8 @@ int kubelet_start(struct kubelet *k, struct err *err)
 		r = evictor_start(k, err); /* whose word the node's conditions need */
 	if (!r && k->c.client)
 		r = node_agent_start(k, err);
+	if (!r)
+		r = shutdown_start(k, err);
 	if (!r && k->c.static_pod_dir)
 		r = static_source_start(k, err);
 	if (!r && k->c.client)
@@ -148,6 +150,7 @@ void kubelet_stop(struct kubelet *k)
 	if (k->services && !k->c.services)
 		informer_stop(k->services);
 	static_source_stop(k);
+	shutdown_stop(k);
 	evictor_stop(k);
 	keeper_stop(k);
 	node_agent_stop(k);
@@ -230,6 +233,7 @@ void kubelet_free(struct kubelet *k)
 	node_agent_free(k);
 	keeper_free(k);
 	evictor_free(k);
+	shutdown_free(k);
 	qos_stop(k);
 	map_deinit(&k->workers, free_worker);
 	map_deinit(&k->by_sandbox, NULL);

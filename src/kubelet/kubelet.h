@@ -8,6 +8,19 @@
 #include "io/io.h"
 #include "net/net.h"
 
+/* How long pods are given when the node shuts down, by their priority; none: no time. */
+struct kubelet_shutdown_group {
+	int32_t priority; /* pods of at least this, and less than the next */
+	int64_t seconds;
+};
+struct kubelet_shutdown_groups {
+	struct kubelet_shutdown_group items[16]; /* by rising priority */
+	size_t len;
+};
+/* From the values of --shutdown-grace-period, --shutdown-grace-period-critical-pods and --shutdown-grace-period-by-pod-priority (NULL: not given). */
+int kubelet_shutdown_groups(const char *total, const char *critical, const char *groups,
+	struct kubelet_shutdown_groups *ret, struct err *err);
+
 struct kubelet_config {
 	struct client *client;
 	struct engine *engine;
@@ -36,7 +49,10 @@ struct kubelet_config {
 		const char *second_ip, struct err *err);
 	void (*network_gone)(void *arg, struct str uid);
 	void *network_arg;
+	struct kubelet_shutdown_groups shutdown;
 };
+/* What it may leave outside of its folders: how long logind waits. */
+#define KUBELET_LOGIND_CONFIG "/etc/systemd/logind.conf.d/99-skiff.conf"
 struct kubelet;
 int kubelet_new(const struct kubelet_config *c, struct kubelet **ret, struct err *err);
 int kubelet_start(struct kubelet *k, struct err *err);

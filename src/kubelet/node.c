@@ -96,8 +96,12 @@ static struct core_v1_node_status *status_now(
 	}
 	bool network = node_network_status(n->k, a, &why) == 0;
 	n->unready = !network;
-	condition(n, st, old, "Ready", network, network ? "KubeletReady" : "KubeletNotReady",
-		network ? "kubelet is posting ready status" : why.p, a);
+	bool stays = !shutdown_active(n->k), ready = network && stays;
+	condition(n, st, old, "Ready", ready, ready ? "KubeletReady" : "KubeletNotReady",
+		ready           ? "kubelet is posting ready status"
+			: stays ? why.p
+				: "node is shutting down",
+		a);
 	return st;
 }
 
@@ -362,7 +366,7 @@ void node_status_changed(struct kubelet *k)
 		at(k->node_agent, SETTLE_NS);
 }
 
-void node_network_changed(struct kubelet *k)
+void node_status_now(struct kubelet *k)
 {
 	if (k->node_agent)
 		kick(k->node_agent);

@@ -153,7 +153,7 @@ static void network_changed(struct kubelet *k)
 	while (map_next(&k->workers, &i, &key, &w))
 		worker_wake_locked(w);
 	pthread_mutex_unlock(&k->lock);
-	node_network_changed(k);
+	node_status_now(k);
 }
 
 static void on_engine(struct kubelet *k, const char *sandbox_id, const char *container_id)

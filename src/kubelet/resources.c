@@ -169,7 +169,7 @@ static int64_t oom_score(
 	struct quantity q;
 	enum qos_class qos = kubelet_pod_qos(pod);
 
-	if (pod->spec.priority.set && pod->spec.priority.value >= 2000000000)
+	if (pod->spec.priority.set && pod->spec.priority.value >= PRIORITY_CRITICAL)
 		return -997;
 	if (qos == QOS_GUARANTEED)
 		return -997;

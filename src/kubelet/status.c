@@ -358,7 +358,9 @@ static void conditions(struct sync *s, struct core_v1_pod_status *st, struct are
 	const struct pod_sandbox *b = worker_sandbox(s->w);
 	struct names pending = { 0 };
 
-	if (s->w->end == END_EVICTED && str_eqz(str_of(s->w->end_reason), "Evicted"))
+	if (s->w->end == END_EVICTED &&
+		(str_eqz(str_of(s->w->end_reason), "Evicted") ||
+			str_eqz(str_of(s->w->end_reason), POD_NODE_SHUTDOWN)))
 		condition(s, st, "DisruptionTarget", true, "TerminationByKubelet",
 			str_of(s->w->end_message), a);
 	condition(s, st, "PodReadyToStartContainers", b && b->ready && s->w->state == POD_SYNCING,

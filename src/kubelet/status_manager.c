@@ -147,6 +147,7 @@ static bool send_one(struct pod_worker *w)
 	if (!r)
 		w->sent_resource_version = version_of(answer->metadata.resource_version);
 	pthread_mutex_unlock(&w->lock);
+	shutdown_pod_changed(w->k);
 	return true;
 }
 

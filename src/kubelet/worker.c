@@ -328,6 +328,8 @@ static void run_once(struct pod_worker *w)
 		} while (w->state != before && w->state != POD_GONE);
 		if (w->state != POD_GONE)
 			status_set(&s);
+		if (w->state >= POD_TERMINATED)
+			shutdown_pod_changed(k);
 	}
 	free(evict_reason);
 	free(evict_message);
