@@ -10,5 +10,7 @@ struct http_client *connect_node(struct request *q, struct str name); /* NULL: a
 bool connect_pod_proxy(struct request *q);
 bool connect_service_proxy(struct request *q);
 bool connect_node_proxy(struct request *q);
+/* Makes links in HTML that lead to the root of host:port begin with prefix; see links.c. */
+struct http_rewrite links_rewrite(struct str prefix, struct str host, int port);
 
 #endif

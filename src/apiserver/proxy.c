@@ -1,5 +1,5 @@
 /* The proxy subresources: plain HTTP to a pod, to a ready endpoint of a service, or to a node, under [SCHEME:]NAME[:PORT].
- * Leaves out: rewriting the links in proxied pages. Upstream: pkg/registry/core/{pod,service,node}/rest. */
+ * Links in proxied pages lead through the proxy again (links.c). Upstream: pkg/registry/core/{pod,service,node}/rest. */
 #include <arpa/inet.h>
 
 #include "apiserver/connect.h"
@@ -59,12 +59,25 @@ static bool redirected(struct request *q)
 	return true;
 }
 
-static bool forward(struct request *q, struct http_client *c)
+/* The path up to what the proxied server is asked for: .../NAME/proxy */
+static struct str proxy_prefix(struct request *q)
 {
-	if (q->http->upgrade)
+	struct str path = q->http->path;
+	int slashes = q->info.ns.len ? 8 : 6;
+	for (size_t i = 0; i < path.len; i++)
+		if (path.p[i] == '/' && --slashes == 0)
+			return str_n(path.p, i);
+	return path;
+}
+
+static bool forward(struct request *q, struct http_client *c, struct str host, int port)
+{
+	if (q->http->upgrade) {
 		http_tunnel(q->stream, c, forward_path(q), NULL, 0);
-	else
-		http_forward(q->stream, c, forward_path(q), NULL, 0);
+	} else {
+		struct http_rewrite links = links_rewrite(proxy_prefix(q), host, port);
+		http_forward_rewritten(q->stream, c, forward_path(q), &links);
+	}
 	http_client_free(c);
 	request_finish(q, 200);
 	return true;
@@ -113,7 +126,7 @@ static bool forward_to(struct request *q, struct str scheme, struct str host, in
 	c = upstream_get(q->server->upstreams, https ? "https" : "http", host, (int)port,
 		https ? unverified : NULL, &err);
 	if (c)
-		return forward(q, c);
+		return forward(q, c, host, (int)port);
 	respond_reason(q, REASON_INTERNAL, "error trying to reach service: %s", err.text);
 	return true;
 }
@@ -249,5 +262,5 @@ bool connect_node_proxy(struct request *q)
 		return connect_refuse(
 			q, "invalid node request \"" STR_FMT "\"", STR_ARG(q->info.name));
 	struct http_client *c = connect_node(q, t.name);
-	return c ? forward(q, c) : true;
+	return c ? forward(q, c, STR_NONE, 0) : true;
 }

@@ -40,6 +40,17 @@ static struct str without_token(struct str protocols, struct arena *a)
 	return arena_str(a, buf_str(&b));
 }
 
+static void ask_for_plain(struct forwarded *f)
+{
+	struct http_header *headers = (struct http_header *)f->call.headers;
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->call.n_headers; i++)
+		if (!str_eqz(headers[i].name, "accept-encoding"))
+			headers[n++] = headers[i];
+	f->call.n_headers = n;
+}
+
 static bool is_credential(struct str name)
 {
 	return named_in(name, kept_from_upstream) || str_has_prefix(name, STR("impersonate-"));
@@ -130,7 +141,8 @@ struct forward {
 	bool client_gone;
 	struct channel_conn *
 		channels; /* the answer goes out as WebSocket messages; the loop's alone, as is the next */
-	struct piece *stuck; /* sent, not yet taken by a slow client */
+	struct piece *stuck;         /* sent, not yet taken by a slow client */
+	struct http_rewrite rewrite; /* free NULL: none; the thread's alone */
 };
 
 struct piece {
@@ -146,6 +158,8 @@ static void forward_unref(struct forward *f)
 		return;
 	http_client_free(f->client);
 	http_stream_unref(f->stream);
+	if (f->rewrite.free)
+		f->rewrite.free(f->rewrite.arg);
 	arena_free(f->request.arena);
 	pthread_mutex_destroy(&f->lock);
 	pthread_cond_destroy(&f->room);
@@ -299,24 +313,40 @@ static bool wait_for_room(struct forward *f)
 	return !gone;
 }
 
-static int copy_answer(struct forward *f, struct http_reader *reader)
+static void send_piece(struct forward *f, struct str bytes)
 {
-	while (wait_for_room(f)) {
-		struct piece *k = xmalloc(sizeof(*k) + CHUNK);
-		ssize_t n = http_reader_read(reader, k->bytes, CHUNK, &f->err);
+	struct piece *k = xmalloc(sizeof(*k) + bytes.len);
 
-		if (n <= 0) {
-			free(k);
+	memcpy(k->bytes, bytes.p, bytes.len);
+	k->forward = f;
+	k->len = bytes.len;
+	atomic_fetch_add(&f->refs, 1);
+	pthread_mutex_lock(&f->lock);
+	f->in_flight += k->len;
+	pthread_mutex_unlock(&f->lock);
+	http_stream_post(f->stream, write_piece, k);
+}
+
+static int copy_answer(struct forward *f, struct http_reader *reader, bool rewrite)
+{
+	CLEAN_BUF struct buf out = { 0 };
+	CLEAN_FREE char *chunk = xmalloc(CHUNK);
+
+	while (wait_for_room(f)) {
+		ssize_t n = http_reader_read(reader, chunk, CHUNK, &f->err);
+		struct str bytes = str_n(chunk, n > 0 ? (size_t)n : 0);
+
+		if (n < 0)
 			return (int)n;
+		if (rewrite) {
+			buf_clear(&out);
+			f->rewrite.body(f->rewrite.arg, bytes, n == 0, &out);
+			bytes = buf_str(&out);
 		}
-		k = xrealloc(k, sizeof(*k) + (size_t)n);
-		k->forward = f;
-		k->len = (size_t)n;
-		atomic_fetch_add(&f->refs, 1);
-		pthread_mutex_lock(&f->lock);
-		f->in_flight += k->len;
-		pthread_mutex_unlock(&f->lock);
-		http_stream_post(f->stream, write_piece, k);
+		if (bytes.len)
+			send_piece(f, bytes);
+		if (n == 0)
+			return 0;
 	}
 	return -ECANCELED;
 }
@@ -337,8 +367,11 @@ static void *forward_thread(void *arg)
 	int r = reader_start(f->reader, &f->request.call, f->request.arena, &f->head, &f->err);
 
 	if (r == 0) {
+		bool rewrite = f->rewrite.free &&
+			f->rewrite.head(f->rewrite.arg, &f->head, f->request.arena);
+
 		post_forward(f, begin_answer);
-		r = copy_answer(f, f->reader);
+		r = copy_answer(f, f->reader, rewrite);
 	}
 	end_reader(f);
 	if (r == 0)
@@ -351,11 +384,9 @@ static void *forward_thread(void *arg)
 	return NULL;
 }
 
-void http_forward(struct http_stream *s, struct http_client *c, struct str target,
-	const struct http_header *extra_headers, size_t n_extra)
+static void start_forward(struct http_stream *s, struct http_client *c, struct forwarded request,
+	const struct http_rewrite *rewrite)
 {
-	if (!s->conn || forward_too_many(s))
-		return;
 	struct forward *f = xcalloc(1, sizeof(*f));
 	struct err err;
 	pthread_t thread;
@@ -365,7 +396,9 @@ void http_forward(struct http_stream *s, struct http_client *c, struct str targe
 	f->stream = http_stream_ref(s);
 	f->nl = s->conn->nl;
 	f->client = http_client_ref(c);
-	f->request = forward_copy(s, target, extra_headers, n_extra, false);
+	f->request = request;
+	if (rewrite)
+		f->rewrite = *rewrite;
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->room, NULL);
 	http_stream_on_close(s, on_client_gone, f);
@@ -382,4 +415,23 @@ void http_forward(struct http_stream *s, struct http_client *c, struct str targe
 		return;
 	}
 	pthread_detach(thread);
+}
+
+void http_forward(struct http_stream *s, struct http_client *c, struct str target,
+	const struct http_header *extra_headers, size_t n_extra)
+{
+	if (s->conn && !forward_too_many(s))
+		start_forward(s, c, forward_copy(s, target, extra_headers, n_extra, false), NULL);
+}
+
+void http_forward_rewritten(struct http_stream *s, struct http_client *c, struct str target,
+	const struct http_rewrite *rewrite)
+{
+	if (!s->conn || forward_too_many(s)) {
+		rewrite->free(rewrite->arg);
+		return;
+	}
+	struct forwarded request = forward_copy(s, target, NULL, 0, false);
+	ask_for_plain(&request);
+	start_forward(s, c, request, rewrite);
 }

@@ -264,6 +264,17 @@ void http_tunnel(struct http_stream *s, struct http_client *c, struct str target
  * under binary.k8s.io or base64.binary.k8s.io. */
 void http_forward(struct http_stream *s, struct http_client *c, struct str target,
 	const struct http_header *extra_headers, size_t n_extra);
+/* What changes an answer on its way. All are called on the forward's thread, free last and always. The server is asked for an answer without compression. */
+struct http_rewrite {
+	bool (*head)(void *arg, struct http_reply *head,
+		struct arena *a); /* may change it; false: the body goes through as it is */
+	void (*body)(void *arg, struct str bytes, bool last,
+		struct buf *out); /* appends what is to be sent; last: once, with no bytes */
+	void (*free)(void *arg);
+	void *arg;
+};
+void http_forward_rewritten(struct http_stream *s, struct http_client *c, struct str target,
+	const struct http_rewrite *rewrite);
 
 /* ---- gRPC: calls and streams over one HTTP/2 connection that a thread of its own keeps ----
  * One of several servers is connected at a time; when it fails, the next is tried. A call that starts while none is connected waits until its
