@@ -58,12 +58,12 @@ void policies_change(
 void policies_write(struct policies *p, struct buf *out); /* the table anew with everything */
 
 /* policy_rules.c: one direction of a policy as rules, without the chain. Sets of pods are asked for by `pods` (nssel NULL: only the namespace ns) and of
- * named ports by `port`; both return the set's name. */
+ * named ports by `ports`; both return the set's name. */
 struct rule_sets {
 	const char *(*pods)(void *arg, struct str ns,
 		const struct meta_v1_label_selector *ns_selector,
 		const struct meta_v1_label_selector *pod_selector);
-	const char *(*port)(void *arg, struct str name, const char *protocol);
+	const char *(*ports)(void *arg, struct str names, const char *protocol); /* "http,admin" */
 	void *arg;
 };
 void policy_ingress_rules(const struct networking_v1_network_policy *o,

@@ -27,7 +27,7 @@ struct pod_set { /* addresses of pods, or "address . protocol . port" of those w
 	unsigned refs;
 	struct str ns; /* empty: by ns_selector */
 	struct selector *ns_selector, *pod_selector;
-	struct str port; /* empty: addresses */
+	struct str port; /* names with commas between; empty: addresses */
 	const char *protocol;
 	struct map elements; /* -> how many pods put it there */
 };
@@ -163,10 +163,20 @@ static void element_change(struct policies *p, struct pod_set *s, struct str ele
 
 static void enter(struct policies *p, struct pod *pod, struct pod_set *s, struct str element)
 {
-	pod->in = arena_grow(pod->arena, pod->in, pod->n_in * sizeof(*pod->in),
-		(pod->n_in + 1) * sizeof(*pod->in));
-	pod->in[pod->n_in++] = (struct membership){ s, element };
+	*ARENA_ADD(pod->arena, pod->in, pod->n_in) = (struct membership){ s, element };
 	element_change(p, s, element, 1);
+}
+
+static bool among(struct str name, struct str names)
+{
+	struct str one;
+
+	while (names.len) {
+		str_cut(names, ',', &one, &names);
+		if (str_eq(one, name))
+			return true;
+	}
+	return false;
 }
 
 static void enter_if_wanted(struct policies *p, struct pod *pod, struct pod_set *s)
@@ -178,7 +188,7 @@ static void enter_if_wanted(struct policies *p, struct pod *pod, struct pod_set 
 	for (size_t i = 0; s->port.len && i < pod->n_ports; i++) {
 		const struct pod_port *q = &pod->ports[i];
 
-		if (str_eq(q->name, s->port) && !strcmp(q->protocol, s->protocol))
+		if (among(q->name, s->port) && !strcmp(q->protocol, s->protocol))
 			enter(p, pod, s,
 				arena_fmt(pod->arena, STR_FMT " . %s . %d", STR_ARG(pod->ip),
 					q->protocol, q->port));
@@ -220,23 +230,28 @@ static void set_declare(const struct pod_set *s, struct buf *out)
 		s->port.len ? "ipv4_addr . inet_proto . inet_service" : "ipv4_addr");
 }
 
-static void set_unref(struct policies *p, struct pod_set *s)
+/* The sets of one policy at once: pods are gone through but once, however many there are. */
+static void sets_unref(struct policies *p, struct pod_set **sets, size_t n)
 {
-	size_t i = 0;
+	CLEAN_FREE struct pod_set **dead = xcalloc(n + 1, sizeof(*dead));
+	size_t n_dead = 0, i = 0;
 	void *v;
 
-	if (--s->refs)
-		return;
-	while (map_next(&p->pods, &i, NULL, &v)) {
+	for (size_t k = 0; k < n; k++)
+		if (!--sets[k]->refs)
+			dead[n_dead++] = sets[k];
+	while (n_dead && map_next(&p->pods, &i, NULL, &v)) {
 		struct pod *pod = v;
 
 		for (size_t k = pod->n_in; k-- > 0;)
-			if (pod->in[k].set == s)
+			if (!pod->in[k].set->refs)
 				pod->in[k] = pod->in[--pod->n_in];
 	}
-	buf_addf(&p->steps[DROP_SETS], "delete set " POLICY_TABLE " %s\n", s->name);
-	map_remove(&p->sets, str_of(s->id));
-	set_free(s);
+	for (i = 0; i < n_dead; i++) {
+		buf_addf(&p->steps[DROP_SETS], "delete set " POLICY_TABLE " %s\n", dead[i]->name);
+		map_remove(&p->sets, str_of(dead[i]->id));
+		set_free(dead[i]);
+	}
 }
 
 static struct pod_set *set_new(struct policies *p, const char *id)
@@ -272,9 +287,7 @@ static const char *hold(struct asking *q, struct pod_set *s)
 	struct policy *o = q->policy;
 
 	s->refs++;
-	o->sets = arena_grow(o->arena, o->sets, o->n_sets * sizeof(*o->sets),
-		(o->n_sets + 1) * sizeof(*o->sets));
-	o->sets[o->n_sets++] = s;
+	*ARENA_ADD(o->arena, o->sets, o->n_sets) = s;
 	o->needs_pods = true;
 	return s->name;
 }
@@ -322,7 +335,7 @@ static const char *ask_pods(void *arg, struct str ns,
 	return hold(q, s);
 }
 
-static const char *ask_port(void *arg, struct str name, const char *protocol)
+static const char *ask_ports(void *arg, struct str name, const char *protocol)
 {
 	struct asking *q = arg;
 	CLEAN_FREE char *id = xasprintf("port|%s|" STR_FMT, protocol, STR_ARG(name));
@@ -523,10 +536,7 @@ static void add_ports(struct pod *pod, const struct core_v1_container_items *con
 		LIST_EACH(q, &c->ports) {
 			if (!q->name.len)
 				continue;
-			pod->ports = arena_grow(pod->arena, pod->ports,
-				pod->n_ports * sizeof(*pod->ports),
-				(pod->n_ports + 1) * sizeof(*pod->ports));
-			pod->ports[pod->n_ports++] =
+			*ARENA_ADD(pod->arena, pod->ports, pod->n_ports) =
 				(struct pod_port){ arena_str(pod->arena, q->name),
 					protocol_name(q->protocol), q->container_port };
 		}
@@ -710,8 +720,7 @@ static void isolate_namespace(struct policies *p, struct str ns)
 
 static void policy_release(struct policies *p, struct policy *o)
 {
-	for (size_t i = 0; i < o->n_sets; i++)
-		set_unref(p, o->sets[i]);
+	sets_unref(p, o->sets, o->n_sets);
 	policy_free(o);
 }
 
@@ -733,7 +742,7 @@ void policies_put_policy(struct policies *p, const struct networking_v1_network_
 	struct arena *a = arena_new(512);
 	struct policy *now = arena_alloc(a, sizeof(*now)), *old;
 	struct asking q = { p, now };
-	struct rule_sets sets = { ask_pods, ask_port, &q };
+	struct rule_sets sets = { ask_pods, ask_ports, &q };
 	char chain[32];
 
 	now->arena = a;

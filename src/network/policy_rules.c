@@ -22,28 +22,7 @@ struct ranges {
 
 static void range_add(struct ranges *r, uint32_t first, uint32_t last)
 {
-	r->items = arena_grow(
-		r->arena, r->items, r->len * sizeof(*r->items), (r->len + 1) * sizeof(*r->items));
-	r->items[r->len++] = (struct range){ first, last };
-}
-
-static void range_cut(struct ranges *r, uint32_t first, uint32_t last)
-{
-	struct ranges left = { .arena = r->arena };
-
-	for (size_t i = 0; i < r->len; i++) {
-		struct range x = r->items[i];
-
-		if (x.last < first || x.first > last) {
-			range_add(&left, x.first, x.last);
-			continue;
-		}
-		if (x.first < first)
-			range_add(&left, x.first, first - 1);
-		if (x.last > last)
-			range_add(&left, last + 1, x.last);
-	}
-	*r = left;
+	*ARENA_ADD(r->arena, r->items, r->len) = (struct range){ first, last };
 }
 
 static int by_first(const void *x, const void *y)
@@ -71,6 +50,33 @@ static void ranges_merge(struct ranges *r)
 	r->len = n;
 }
 
+/* What is left of `from` without `but`: both are merged, and gone through once, however many there are. */
+static void ranges_cut(struct ranges *from, struct ranges *but)
+{
+	struct ranges left = { .arena = from->arena };
+	size_t k = 0;
+
+	ranges_merge(from);
+	ranges_merge(but);
+	for (size_t i = 0; i < from->len; i++) {
+		uint64_t first = from->items[i].first;
+		uint32_t last = from->items[i].last;
+
+		while (k < but->len && but->items[k].last < first)
+			k++;
+		for (size_t j = k; j < but->len && but->items[j].first <= last && first <= last;
+			j++) {
+			if (but->items[j].first > first)
+				range_add(&left, (uint32_t)first, but->items[j].first - 1);
+			first = MAX(first, (uint64_t)but->items[j].last + 1);
+			k = j;
+		}
+		if (first <= last)
+			range_add(&left, (uint32_t)first, last);
+	}
+	*from = left;
+}
+
 static void write_address(struct buf *out, uint32_t ip)
 {
 	buf_addf(out, "%u.%u.%u.%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255);
@@ -86,30 +92,30 @@ struct texts {
 
 static void text_add(struct texts *t, struct str s)
 {
-	t->items = arena_grow(
-		t->arena, t->items, t->len * sizeof(*t->items), (t->len + 1) * sizeof(*t->items));
-	t->items[t->len++] = s;
+	*ARENA_ADD(t->arena, t->items, t->len) = s;
 }
 
 /* ---- peers ---- */
 
+static uint32_t last_of(uint32_t ip, int prefix)
+{
+	return ip | (prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix) : ~(uint32_t)0);
+}
+
 static void block_add(struct ranges *to, const struct networking_v1_ip_block *b)
 {
-	struct ranges own = { .arena = to->arena };
+	struct ranges own = { .arena = to->arena }, but = own;
 	uint32_t ip;
 	int prefix;
 
 	if (cidr_read(b->cidr, &ip, &prefix) < 0)
 		return; /* IPv6: pods have none */
-	range_add(&own, ip,
-		ip | (prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix) : ~(uint32_t)0));
+	range_add(&own, ip, last_of(ip, prefix));
 	LIST_EACH(x, &b->except) {
 		if (cidr_read(*x, &ip, &prefix) == 0)
-			range_cut(&own, ip,
-				ip |
-					(prefix ? (prefix == 32 ? 0 : ~(uint32_t)0 >> prefix)
-						: ~(uint32_t)0));
+			range_add(&but, ip, last_of(ip, prefix));
 	}
+	ranges_cut(&own, &but);
 	for (size_t i = 0; i < own.len; i++)
 		range_add(to, own.items[i].first, own.items[i].last);
 }
@@ -139,18 +145,21 @@ static struct texts peers_text(const struct networking_v1_network_policy_peer_it
 {
 	struct texts t = { .arena = a };
 	struct ranges blocks = { .arena = a };
+	struct map known = { 0 };
 
 	if (!peers->len) /* anybody */
 		text_add(&t, arena_fmt(a, "meta nfproto ipv4 "));
 	LIST_EACH(p, peers) {
-		if (p->ip_block)
+		if (p->ip_block) {
 			block_add(&blocks, p->ip_block);
-		else
-			text_add(&t,
-				arena_fmt(a, "ip %s @%s ", side,
-					sets->pods(sets->arg, ns, p->namespace_selector,
-						p->pod_selector)));
+			continue;
+		}
+		const char *set = sets->pods(sets->arg, ns, p->namespace_selector, p->pod_selector);
+
+		if (!map_set(&known, str_of(set), &known))
+			text_add(&t, arena_fmt(a, "ip %s @%s ", side, set));
 	}
+	map_deinit(&known, NULL);
 	blocks_text(&blocks, side, &t);
 	return t;
 }
@@ -188,6 +197,7 @@ static struct texts ports_text(const struct networking_v1_network_policy_port_it
 		text_add(&t, STR(""));
 	for (size_t i = 0; i < ARRAY_LEN(protocols); i++) {
 		struct ranges numbers = { .arena = a };
+		CLEAN_BUF struct buf names = { 0 };
 
 		LIST_EACH(p, ports) {
 			if (strcmp(protocol_name(p->protocol), protocols[i]) != 0)
@@ -199,10 +209,13 @@ static struct texts ports_text(const struct networking_v1_network_policy_port_it
 					(uint32_t)(p->end_port.set ? p->end_port.value
 								   : p->port.num));
 			else
-				text_add(&t,
-					arena_fmt(a, "ip daddr . meta l4proto . th dport @%s ",
-						sets->port(sets->arg, p->port.text, protocols[i])));
+				buf_addf(&names, "%s" STR_FMT, names.len ? "," : "",
+					STR_ARG(p->port.text));
 		}
+		if (names.len)
+			text_add(&t,
+				arena_fmt(a, "ip daddr . meta l4proto . th dport @%s ",
+					sets->ports(sets->arg, buf_str(&names), protocols[i])));
 		numbers_text(&numbers, protocols[i], &t);
 	}
 	return t;

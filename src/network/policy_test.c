@@ -285,6 +285,41 @@ static void changed_policy_is_its_own_chain(void **state)
 	assert_not(text, "pods_");
 }
 
+/* As large as the API takes one: neither memory nor rules grow with peers times ports, or exceptions times exceptions. */
+static void large_policies(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf spec = { 0 };
+	uint64_t began = mono_now_ns();
+	const char *text;
+	size_t lines = 0;
+
+	for (int i = 0; i < 200; i++)
+		pod(f, "web", arena_fmt(f->a, "p%d", i).p, arena_fmt(f->a, "10.42.0.%d", i).p,
+			true);
+	buf_addz(&spec, "{\"podSelector\":{},\"ingress\":[{\"from\":[");
+	for (int i = 0; i < 5000; i++)
+		buf_addf(&spec, "%s{\"podSelector\":{\"matchLabels\":{\"app\":\"p%d\"}}}",
+			i ? "," : "", i);
+	buf_addz(&spec, ",{\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":[");
+	for (int i = 0; i < 30000; i++)
+		buf_addf(&spec, "%s\"10.%d.%d.%d/32\"", i ? "," : "", i >> 14, i >> 7 & 127,
+			(i & 127) * 2);
+	buf_addz(&spec, "]}}],\"ports\":[");
+	for (int i = 0; i < 2000; i++)
+		buf_addf(&spec, "%s{\"port\":\"n%d\"}", i ? "," : "", i);
+	buf_addz(&spec, ",{\"port\":\"http\"}]}]}");
+	policy(f, "large", spec.p);
+	text = change(f);
+	assert_has(text, "{ 10.42.0.7 . tcp . 8080 }");
+	for (const char *at = text; (at = strstr(at, "add rule")); at++)
+		lines++;
+	assert_true(lines < 5000 + 10);
+	policies_remove_policy(f->p, STR("web/large"));
+	change(f);
+	assert_true(mono_now_ns() - began < 20000000000ull);
+}
+
 static void must(struct fixture *f, const char *text)
 {
 	struct err err = { 0 };
@@ -357,6 +392,7 @@ int main(void)
 			an_address_goes_to_its_last_holder, setup, teardown),
 		cmocka_unit_test_setup_teardown(dns_counts_as_a_pod, setup, teardown),
 		cmocka_unit_test_setup_teardown(changed_policy_is_its_own_chain, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_policies, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_kernel_takes_them, setup, teardown),
 	};
 
