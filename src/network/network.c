@@ -7,6 +7,7 @@
 #include "network/internal.h"
 
 #include <arpa/inet.h>
+#include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,6 +20,7 @@
 #define READY_WAIT_S 10
 #define ROUTES_RETRY_MS 2000
 #define GATHER_MS 100
+#define AGAIN_MS 2000
 
 struct hooked { /* a pod whose address the kubelet told and the API does not show yet */
 	struct arena *arena;
@@ -50,6 +52,7 @@ struct network {
 	int wake, monitor,
 		tables; /* the router's: eventfd, news of links and routes, news of nftables */
 	bool look;      /* tables were removed, maybe ours */
+	bool stale;     /* the last writing of all failed */
 	_Atomic bool stopping;
 };
 
@@ -107,13 +110,26 @@ static void hooked_free(void *v)
 	free(h);
 }
 
+/* It becomes text of a rule, and comes from whoever is that pod's node. */
+static bool is_address(struct str ip)
+{
+	char z[INET6_ADDRSTRLEN];
+	struct in6_addr in;
+
+	if (!ip.len || ip.len >= sizeof(z))
+		return false;
+	memcpy(z, ip.p, ip.len);
+	z[ip.len] = 0;
+	return inet_pton(strchr(z, ':') ? AF_INET6 : AF_INET, z, &in) == 1;
+}
+
 /* The address that a pod holds on the pod network. */
 static struct str address_of(const struct core_v1_pod *pod)
 {
 	if (pod->spec.host_network || str_eqz(pod->status.phase, "Succeeded") ||
 		str_eqz(pod->status.phase, "Failed"))
 		return STR_NONE;
-	return pod->status.pod_ip;
+	return is_address(pod->status.pod_ip) ? pod->status.pod_ip : STR_NONE;
 }
 
 static bool has_ended(const struct core_v1_pod *pod)
@@ -125,7 +141,7 @@ static struct str second_of(const struct core_v1_pod *pod)
 {
 	LIST_EACH(p, &pod->status.pod_ips) {
 		if (!str_eq(p->ip, pod->status.pod_ip))
-			return p->ip;
+			return is_address(p->ip) ? p->ip : STR_NONE;
 	}
 	return STR_NONE;
 }
@@ -299,8 +315,12 @@ static int write_all(struct network *n, struct err *err)
 	host_ports_write(n->ports, &text);
 	int r = nft_apply(text.p, err);
 
+	/* What the kernel has is not what policies and ports believe: no difference to that is right until all of it is there. */
+	n->stale = r < 0;
 	if (r == 0)
 		set_localnets(n);
+	else
+		workqueue_add_after(n->dirty, STR("t tables"), AGAIN_MS);
 	return r;
 }
 
@@ -334,13 +354,14 @@ static int write_changes(struct network *n, struct err *err)
 	CLEAN_BUF struct buf text = { 0 };
 	struct err first = { 0 };
 
-	if (n->look && !tables_there()) {
+	bool gone = !n->stale && n->look && !tables_there();
+
+	n->look = false;
+	if (gone)
 		log_warn("network",
 			"somebody removed the tables of policies and host ports (nft flush ruleset?), writing them again");
-		n->look = false;
+	if (gone || n->stale)
 		return write_all(n, err);
-	}
-	n->look = false;
 	policies_change(n->policies, &text);
 	host_ports_change(n->ports, &text);
 	if (!text.len || nft_apply(text.p, &first) == 0) {
