@@ -98,6 +98,21 @@ static void test_users(void **state)
 	char id[ENGINE_ID];
 	assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -EINVAL);
 	assert_has(str_of(err.text), "/etc/passwd knows no user \"ghost\"");
+	/* 2^32 is no user but what is left of it in 32 bits: root */
+	static const char *const large[] = { "4294967296", "4294967295", "-1", "1000:4294967296" };
+	for (size_t i = 0; i < ARRAY_LEN(large); i++) {
+		c.run_as_username = large[i];
+		assert_int_equal(engine->v->container_create(engine, s.id, &c, id, &err), -EINVAL);
+		assert_has(str_of(err.text), "between 0 and 2147483647");
+	}
+	/* What the pod says of its environment wins. */
+	struct engine_env env = { STR("HOSTNAME"), STR("mine") };
+	c = shell("env", "env | grep HOSTNAME");
+	c.env = &env;
+	c.n_env = 1;
+	log = run_to_end(&s, &c, 0);
+	assert_has(log, "F HOSTNAME=mine\n");
+	assert_lacks(log, "HOSTNAME=users");
 	remove_sandbox(&s);
 }
 
@@ -265,8 +280,10 @@ static void test_mounts(void **state)
 	c = shell("both",
 		"mount -t tmpfs none /prop/back && echo in > /prop/back/file && read x < /in/gate");
 	c.mounts = m;
-	c.n_mounts = 4;
+	c.n_mounts = 5;
 	m[3].propagation = 2;
+	m[4] = (struct engine_mount){ "/again", ROOT "/m/prop", false,
+		2 }; /* the same at two places */
 	c.privileged = true;
 	sh("mkdir " ROOT "/m/prop/back");
 	start(&s, &c, id);

@@ -235,6 +235,11 @@ static int find_identity(
 			STR_ARG(group));
 	if (c->run_as_group >= 0)
 		who.gid = c->run_as_group;
+	/* Larger ones lose their upper half somewhere on the way, and 2^32 is root. */
+	if (who.uid < 0 || who.uid > INT32_MAX || who.gid < 0 || who.gid > INT32_MAX)
+		return err_set(err, -EINVAL,
+			"user %lld and group %lld: numbers must be between 0 and 2147483647",
+			(long long)who.uid, (long long)who.gid);
 	add_group(&who, a, who.gid);
 	add_memberships(&who, groups, a);
 	for (size_t i = 0; i < c->n_supplemental_groups; i++)
@@ -310,11 +315,15 @@ static void write_env(const struct spec *s, struct buf *out)
 	}
 	if (!path)
 		buf_addz(out, "\"" DEFAULT_PATH "\",");
-	if (c->tty)
+	if (c->tty && !env_is_overridden(c, STR("TERM")))
 		buf_addz(out, "\"TERM=xterm\",");
 	buf_clear(&pair);
-	buf_addf(&pair, "HOSTNAME=%s", s->sandbox->hostname);
-	json_write_text(buf_str(&pair), out);
+	if (!env_is_overridden(c, STR("HOSTNAME"))) {
+		buf_addf(&pair, "HOSTNAME=%s", s->sandbox->hostname);
+		json_write_text(buf_str(&pair), out);
+	}
+	if (out->p[out->len - 1] == ',')
+		out->len--;
 	buf_addc(out, ']');
 }
 
@@ -501,9 +510,12 @@ static int write_mounts(const struct spec *s, struct arena *a, struct buf *out, 
 				e->container_path);
 		snprintf(options, sizeof(options), "\"rbind\",\"%s\",\"%s\"",
 			propagation[e->propagation], e->read_only ? "ro" : "rw");
+		/* Once a folder, however often it is mounted. */
+		for (n_shared = 0; e->propagation == 2 &&
+			strcmp(s->container->shared_mounts[n_shared], e->host_path) != 0;)
+			n_shared++;
 		path_fmt(source, "%s/containers/%s/shared/%zu", s->l->root, s->container->id,
 			n_shared);
-		n_shared += e->propagation == 2;
 		add_mount(&m, e->container_path, "bind",
 			e->propagation == 2 ? arena_strz(a, source).p : e->host_path, options);
 	}
