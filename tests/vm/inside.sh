@@ -24,6 +24,7 @@ try "quickstart" quickstart
 try "limits of a pod are in its groups" tests/vm/limits.sh
 try "status" build/skiff status
 try "quickstart reset" ./quickstart.sh reset
+try "the unit: reload, restart and stop end no container" tests/vm/unit.sh
 for t in "tests/e2e/test_main_job.py" "tests/e2e/test_conformance_node.py" "tests/e2e/test_conformance_life.py"; do
 	try "$t" python3 -m pytest -q -x -p no:cacheprovider "$t"
 done
