@@ -74,23 +74,44 @@ static SSL *connect_tls(void)
 	return ssl;
 }
 
+/* Whether the chunks from `body` on are all there. */
+static bool chunks_are_whole(const char *at, const char *end)
+{
+	while (at < end) {
+		char *after;
+		unsigned long n = strtoul(at, &after, 16);
+
+		if (after == at || after + 2 > end)
+			return false;
+		at = after + 2 + n + 2;
+		if (n == 0)
+			return at <= end;
+	}
+	return false;
+}
+
 /* Reads one answer; its status, or -1. */
 static int read_answer(SSL *ssl, char *space)
 {
-	size_t len = 0, want = 0;
+	size_t len = 0, want = 0, chunked = 0; /* chunked: where the chunks begin */
 
-	while (!want || len < want) {
+	while (chunked ? !chunks_are_whole(space + chunked, space + len) : !want || len < want) {
 		int n = len < ANSWER_MAX ? SSL_read(ssl, space + len, (int)(ANSWER_MAX - len)) : 0;
 
 		if (n <= 0)
 			return -1;
 		len += (size_t)n;
 		space[len] = 0;
-		char *end = want ? NULL : strstr(space, "\r\n\r\n"), *length;
+		char *end = want || chunked ? NULL : strstr(space, "\r\n\r\n"), *length, *encoding;
 
 		if (!end)
 			continue;
 		length = strcasestr(space, "\r\ncontent-length:");
+		encoding = strcasestr(space, "\r\ntransfer-encoding: chunked");
+		if (encoding && encoding < end) {
+			chunked = (size_t)(end + 4 - space);
+			continue;
+		}
 		if (!length || length > end)
 			return -1;
 		want = (size_t)(end + 4 - space) + strtoul(length + 17, NULL, 10);

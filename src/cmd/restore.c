@@ -174,6 +174,20 @@ static int into_sqlite(const struct options *o, const struct snapshot_contents *
 
 /* ---- into etcd ---- */
 
+#define TELL_FROM 100000 /* revisions: some ten seconds */
+
+static int move_on(struct etcd *e, uint64_t first, struct err *err)
+{
+	uint64_t now;
+	int r = etcd_revision(e, &now, err);
+
+	if (r == 0 && now + TELL_FROM < first)
+		fprintf(stderr,
+			"etcd is brought from revision %llu to %llu first: a minute or two for a million (--revision-jump)\n",
+			(unsigned long long)now, (unsigned long long)first);
+	return r < 0 ? r : etcd_advance(e, first, err);
+}
+
 static int make_room(const struct options *o, struct str urls, uint64_t first, struct err *err)
 {
 	uint64_t there = 0;
@@ -189,7 +203,7 @@ static int make_room(const struct options *o, struct str urls, uint64_t first, s
 	if (r == 0 && there)
 		r = etcd_clear(e, PREFIX, err);
 	if (r == 0)
-		r = etcd_advance(e, first, err);
+		r = move_on(e, first, err);
 	etcd_close(e);
 	return r;
 }

@@ -242,6 +242,38 @@ static void counters_end_exact(void **state)
 	store_close(s[1]);
 }
 
+static int count_keys(void *arg, const struct store_remote_kv *kv, struct err *err)
+{
+	++*(unsigned *)arg;
+	return 0;
+}
+
+/* What restoring needs: an empty etcd, far on, where no cursor of before finds anything. */
+static void cleared_and_advanced(void **state)
+{
+	if (pid <= 0)
+		skip();
+	struct store_shared_config c;
+	struct etcd_config ec = { .urls = url };
+	struct etcd *e;
+	struct err err = { 0 };
+	uint64_t before, now;
+	unsigned n = 0;
+	struct store *s = open_one(&c);
+	assert_int_equal(write_one(s, op(STORE_CREATE, "/r/x", 0, ",1}"), NULL), 0);
+	store_close(s);
+	assert_int_equal(etcd_open(&ec, &e, &err), 0);
+	assert_int_equal(etcd_clear(e, STR("/registry/"), &err), 0);
+	assert_int_equal(etcd_revision(e, &before, &err), 0);
+	assert_int_equal(etcd_advance(e, before + 3000, &err), 0);
+	assert_int_equal(etcd_revision(e, &now, &err), 0);
+	assert_true(now >= before + 3000 && now < before + 3010);
+	assert_int_equal(etcd_remote.load(e, count_keys, &n, &before, &err), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(etcd_advance(e, 5, &err), 0); /* it is there */
+	etcd_close(e);
+}
+
 static void unreachable_is_told(void **state)
 {
 	struct etcd_config c = { .urls = "http://127.0.0.1:1,http://127.0.0.1:2",
@@ -261,6 +293,7 @@ int main(void)
 		cmocka_unit_test(outcomes),
 		cmocka_unit_test(guards),
 		cmocka_unit_test(counters_end_exact),
+		cmocka_unit_test(cleared_and_advanced),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
