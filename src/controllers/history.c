@@ -3,12 +3,37 @@
 
 #include <stdio.h>
 
+static int by_key(const void *a, const void *b)
+{
+	return str_cmp(
+		((const struct value_member *)a)->key, ((const struct value_member *)b)->key);
+}
+
+static void sort_members(struct value *v)
+{
+	if (v->kind == VALUE_LIST) {
+		for (size_t i = 0; i < v->list.len; i++)
+			sort_members(&v->list.items[i]);
+	} else if (v->kind == VALUE_OBJECT && v->object.len) {
+		qsort(v->object.members, v->object.len, sizeof(*v->object.members), by_key);
+		for (size_t i = 0; i < v->object.len; i++)
+			sort_members(&v->object.members[i].value);
+	}
+}
+
+/* Members sorted by name: who knows upstream's controllers compares these bytes. */
 static struct str template_data(const struct core_v1_pod_template_spec *t, struct arena *a)
 {
-	struct buf b CLEAN_BUF = { 0 }, json CLEAN_BUF = { 0 };
-
-	json_encode(&core_v1_pod_template_spec_type, t, &json);
-	buf_addf(&b, "{\"spec\":{\"template\":{\"$patch\":\"replace\",%s}}", json.p + 1);
+	struct buf b CLEAN_BUF = { 0 };
+	struct value data = { .kind = VALUE_OBJECT };
+	struct value *spec = value_set(a, &data, STR("spec"));
+	spec->kind = VALUE_OBJECT;
+	struct value *template = value_set(a, spec, STR("template"));
+	value_from_object(&core_v1_pod_template_spec_type, t, a, template);
+	*value_set(a, template, STR("$patch")) =
+		(struct value){ .kind = VALUE_TEXT, .text = STR("replace") };
+	sort_members(&data);
+	json_write(&data, &b);
 	return arena_str(a, buf_str(&b));
 }
 
