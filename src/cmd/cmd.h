@@ -29,7 +29,7 @@ struct options {
 	const char *output, *namespace_, *ttl, *role;
 	const char *cni_conf_dir, *cni_bin_dir;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
-	const char *snapshot_every;
+	const char *snapshot_every, *service_load_balancer;
 	bool no_agent, replace;
 	int64_t revision_jump;
 	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port, certificate_life;

@@ -122,6 +122,7 @@ static int start_controllers(struct control_plane *cp, struct err *err)
 		.certificate_life_s = cp->options.certificate_life,
 		.cluster_cidr = cp->options.pod_cidr,
 		.node_monitor_grace_s = cp->options.node_monitor_grace,
+		.node_load_balancers = !strcmp(cp->options.service_load_balancer, "nodes"),
 		.own_node = cp->options.no_agent ? NULL : cp->options.node_name };
 	struct scheduler_config sc = { .clock = &clock_real };
 	int r;

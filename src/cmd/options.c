@@ -43,6 +43,7 @@ static const struct option_row rows[] = {
 	{ "cni-bin-dir",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cni_bin_dir), "/opt/cni/bin,/usr/lib/cni", "where its plugins are" },
 	{ "vxlan-port",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(vxlan_port), "8472", "UDP port of VXLAN between nodes" },
 	{ "service-cidr",   NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(service_cidr), "10.43.0.0/16", "addresses of services" },
+	{ "service-load-balancer", NULL, OPT_SERVER, OPTION_TEXT, O(service_load_balancer), "nodes", "who answers LoadBalancer services: nodes; off: others" },
 	{ "cluster-domain", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cluster_domain), "cluster.local", "the domain that DNS answers for" },
 	{ "node-monitor-grace", NULL, OPT_SERVER, OPTION_INT, O(node_monitor_grace), "50", "seconds without a sign of a node until it counts as lost" },
 	{ "node-lease",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(node_lease), "40", "seconds that a sign of this node lasts, given four times as often: below the grace" },
@@ -297,6 +298,10 @@ int options_complete(struct options *o, struct err *err)
 		o->static_pod_dir = xasprintf("%s/manifests", o->data_dir);
 	if (!o->advertise)
 		o->advertise = o->node_ip;
+	if (r == 0 && o->service_load_balancer && strcmp(o->service_load_balancer, "nodes") &&
+		strcmp(o->service_load_balancer, "off"))
+		r = err_set(err, -EINVAL, "--service-load-balancer %s: expected nodes or off",
+			o->service_load_balancer);
 	if (r == 0 && o->certificate_life < CERTIFICATE_LIFE_LEAST_S)
 		r = err_set(err, -EINVAL, "--certificate-life %lld: at least %d seconds",
 			(long long)o->certificate_life, CERTIFICATE_LIFE_LEAST_S);

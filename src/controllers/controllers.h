@@ -15,6 +15,7 @@ struct controllers_config {
 	int64_t certificate_life_s;   /* the most that a signed one gets; 0: a year */
 	const char *cluster_cidr;     /* node IPAM: /24 a node; NULL: none */
 	int64_t node_monitor_grace_s; /* 0: 50 */
+	bool node_load_balancers;     /* services of type LoadBalancer get the nodes' addresses */
 	const char *own_node;         /* the node on this very machine; NULL: none */
 };
 struct controllers;

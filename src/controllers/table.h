@@ -13,6 +13,7 @@
 	X(replication_controller) \
 	X(endpoints_controller) \
 	X(endpointslice_controller) \
+	X(service_lb_controller) \
 	X(garbage_collector) \
 	X(node_lifecycle_controller) \
 	X(taint_eviction_controller) \
