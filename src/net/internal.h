@@ -21,6 +21,11 @@
 #define TLS_RECORD (16 * 1024)
 #define READ_SIZE (32 * 1024)
 
+#ifndef TCP_RTO_MAX_MS
+#define TCP_RTO_MAX_MS 44
+#endif
+void socket_tune(int fd); /* a TCP socket of ours, on either side, before it connects */
+
 /* ---- sendq: bytes on their way out, copied or borrowed, in order ---- */
 struct seg;
 struct sendq {
