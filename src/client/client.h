@@ -173,8 +173,9 @@ struct lease_config {
 	struct client *client;
 	const char *ns, *name, *identity;
 	unsigned duration_s, renew_s, retry_s; /* 15, 10, 2 */
-	void (*on_started)(void *arg);         /* on the lease's thread */
-	void (*on_stopped)(void *arg);         /* lost: the component must stop at once */
+	void (*on_started)(void *arg); /* on a thread of its own: renewing goes on meanwhile */
+	void (*on_stopped)(
+		void *arg); /* lost: the component must stop at once. Maybe while on_started runs */
 	void *arg;
 };
 int lease_start(const struct lease_config *c, struct lease **ret, struct err *err);

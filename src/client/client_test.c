@@ -615,8 +615,8 @@ static void test_lease(void **state)
 		.ns = "k",
 		.name = "l",
 		.identity = "one",
-		.duration_s = 2,
-		.renew_s = 1,
+		.duration_s = 3,
+		.renew_s = 2,
 		.retry_s = 1,
 		.on_started = on_started,
 		.on_stopped = on_stopped,
@@ -653,6 +653,46 @@ static void test_lease(void **state)
 	fake_free(f);
 }
 
+/* A server that takes the renewal and says nothing: the leader's time is over all the same, before another's begins. */
+static void answer_lease_once(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	if (!f->version || f->stage)
+		return answer_lease(f, s, q);
+	http_stream_begin(s, 200, NULL, 0);
+	f->watch = http_stream_ref(s);
+	f->stage = 1;
+}
+
+static void test_lease_hangs(void **state)
+{
+	struct fake *f = fake_new(answer_lease_once);
+	struct candidate one = { f, 0, 0 };
+	const struct lease_config c = { .client = f->client,
+		.ns = "k",
+		.name = "l",
+		.identity = "one",
+		.duration_s = 3,
+		.renew_s = 2,
+		.retry_s = 1,
+		.on_started = on_started,
+		.on_stopped = on_stopped,
+		.arg = &one };
+	struct lease *l;
+	uint64_t began = mono_now_ns();
+
+	log_set_level(LOG_ERROR);
+	assert_int_equal(lease_start(&c, &l, NULL), 0);
+	await_count(f, &one.started, 1);
+	while (!one.stopped && mono_now_ns() - began < 10000000000ull)
+		usleep(10000);
+	assert_int_equal(one.stopped, 1);
+	assert_true(mono_now_ns() - began < 3000000000ull);
+	fake_end_watch(f);
+	lease_stop(l);
+	log_set_level(LOG_INFO);
+	fake_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -666,6 +706,7 @@ int main(void)
 		cmocka_unit_test(test_events),
 		cmocka_unit_test(test_events_do_not_flood),
 		cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_lease_hangs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

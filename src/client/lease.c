@@ -2,7 +2,8 @@
  *
  * 1. Whether a foreign lease ran out is judged by how long this process saw it unchanged, never by the times written in it:
  *    clocks of machines differ.
- * 2. A leader that could not renew for renew_s stops before anyone else may start (duration_s > renew_s).
+ * 2. A leader that could not renew for renew_s stops before anyone else may start (duration_s > renew_s). Renewing may hang as long as a server does: so
+ *    another thread, the guard, sees to that; and starting, which may take long, has a thread of its own.
  * 3. Every write names the resourceVersion that was read: two candidates cannot both win. */
 #include "client/internal.h"
 
@@ -11,14 +12,15 @@
 struct lease {
 	struct lease_config config;
 	char *ns, *name, *identity;
-	pthread_t thread;
-	bool leading;                 /* the thread's own, as what follows */
-	char *seen;                   /* the resourceVersion last seen … */
-	uint64_t seen_at, renewed_at; /* … and when it was first seen */
+	pthread_t thread, guard, starter;
+	bool has_starter; /* the thread's own: to be joined */
+	char *seen;       /* the thread's own: the resourceVersion last seen … */
+	uint64_t seen_at; /* … and when it was first seen */
 
-	pthread_mutex_t lock;
+	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
-	bool stopping;
+	bool leading, stopping;
+	uint64_t renewed_at;
 };
 
 static bool may_take(struct lease *l, const struct coordination_v1_lease *le)
@@ -113,11 +115,75 @@ static bool pause_s(struct lease *l, unsigned seconds)
 	return go_on;
 }
 
-static void lose(struct lease *l)
+/* Whoever finds it out first stops the component; the other sees that it was done. */
+static bool lose(struct lease *l, uint64_t renewed_before)
 {
-	l->leading = false;
-	if (l->config.on_stopped)
+	pthread_mutex_lock(&l->lock);
+	bool lost = l->leading && l->renewed_at <= renewed_before;
+
+	if (lost)
+		l->leading = false;
+	pthread_mutex_unlock(&l->lock);
+	if (lost && l->config.on_stopped)
 		l->config.on_stopped(l->config.arg);
+	return lost;
+}
+
+static uint64_t renew_ns(const struct lease *l)
+{
+	return (uint64_t)l->config.renew_s * 1000000000;
+}
+
+static void *guard(void *arg)
+{
+	struct lease *l = arg;
+
+	pthread_mutex_lock(&l->lock);
+	while (!l->stopping) {
+		uint64_t until = l->renewed_at + renew_ns(l);
+
+		if (!l->leading) {
+			pthread_cond_wait(&l->changed, &l->lock);
+		} else if (mono_now_ns() < until) {
+			cond_wait_until(&l->changed, &l->lock, until);
+		} else {
+			pthread_mutex_unlock(&l->lock);
+			log_error("lease", "%s lost %s/%s: it could not be renewed for %u s",
+				l->identity, l->ns, l->name, l->config.renew_s);
+			lose(l, until - renew_ns(l));
+			pthread_mutex_lock(&l->lock);
+		}
+	}
+	pthread_mutex_unlock(&l->lock);
+	return NULL;
+}
+
+static void *started(void *arg)
+{
+	struct lease *l = arg;
+
+	l->config.on_started(l->config.arg);
+	return NULL;
+}
+
+static void join_starter(struct lease *l)
+{
+	if (l->has_starter)
+		pthread_join(l->starter, NULL);
+	l->has_starter = false;
+}
+
+/* true: this made us the leader. */
+static bool renewed(struct lease *l, uint64_t asked_at)
+{
+	pthread_mutex_lock(&l->lock);
+	bool new = !l->leading;
+
+	l->renewed_at = asked_at;
+	l->leading = true;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+	return new;
 }
 
 static void step(struct lease *l)
@@ -126,24 +192,21 @@ static void step(struct lease *l)
 	uint64_t now = mono_now_ns();
 	int r = acquire(l, &err);
 
+	/* An answer that took longer than that says what was, not what is. */
+	if (!r && mono_now_ns() - now >= renew_ns(l))
+		return;
 	if (!r) {
-		l->renewed_at = now;
-		if (l->leading)
+		if (!renewed(l, now))
 			return;
-		l->leading = true;
 		log_info("lease", "%s leads %s/%s", l->identity, l->ns, l->name);
-		if (l->config.on_started)
-			l->config.on_started(l->config.arg);
+		join_starter(l); /* of a former time */
+		l->has_starter =
+			l->config.on_started && !thread_start(&l->starter, "lead", started, l);
 		return;
 	}
 	if (r != CLIENT_CONFLICT)
 		log_warn("lease", "%s/%s: %s; again in %u s", l->ns, l->name, err.text,
 			l->config.retry_s);
-	if (l->leading &&
-		mono_now_ns() - l->renewed_at >= (uint64_t)l->config.renew_s * 1000000000) {
-		log_error("lease", "%s lost %s/%s: %s", l->identity, l->ns, l->name, err.text);
-		lose(l);
-	}
 }
 
 static void *run(void *arg)
@@ -153,10 +216,9 @@ static void *run(void *arg)
 	do
 		step(l);
 	while (pause_s(l, l->config.retry_s));
-	if (l->leading) {
-		lose(l);
+	join_starter(l);
+	if (lose(l, UINT64_MAX))
 		give_back(l);
-	}
 	return NULL;
 }
 
@@ -175,6 +237,13 @@ int lease_start(const struct lease_config *c, struct lease **ret, struct err *er
 	cond_init_mono(&l->changed);
 	int r = thread_start(&l->thread, "lease", run, l);
 
+	if (!r && (r = thread_start(&l->guard, "lease-guard", guard, l))) {
+		pthread_mutex_lock(&l->lock);
+		l->stopping = true;
+		pthread_cond_broadcast(&l->changed);
+		pthread_mutex_unlock(&l->lock);
+		pthread_join(l->thread, NULL);
+	}
 	if (r) {
 		free(l->ns);
 		free(l->name);
@@ -195,6 +264,7 @@ void lease_stop(struct lease *l)
 	pthread_cond_broadcast(&l->changed);
 	pthread_mutex_unlock(&l->lock);
 	pthread_join(l->thread, NULL);
+	pthread_join(l->guard, NULL);
 	pthread_cond_destroy(&l->changed);
 	pthread_mutex_destroy(&l->lock);
 	free(l->ns);
