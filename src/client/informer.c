@@ -125,7 +125,9 @@ static void seen(struct informer *i, const void *obj)
 	struct cached *now = cached_new(i->config.type, obj, i->config.meta_only, i->copied);
 	struct cached *old = cache_get(i->cache, now->key);
 
-	if (old && str_eq(old->meta->resource_version, now->meta->resource_version)) {
+	/* A server that was set back gives its numbers out a second time. */
+	if (old && str_eq(old->meta->resource_version, now->meta->resource_version) &&
+		str_eq(old->meta->uid, now->meta->uid)) {
 		cached_unref(now);
 	} else {
 		cached_ref(now);

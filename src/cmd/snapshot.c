@@ -335,7 +335,8 @@ static int split_entries(struct snapshot_contents *c, const char *path, struct e
 		uint64_t size = strtoull(rest.p + 124, NULL, 8),
 			 padded = (size + BLOCK - 1) / BLOCK * BLOCK;
 
-		if (memcmp(rest.p + 257, "ustar", 5) || rest.len - BLOCK < padded)
+		if (memcmp(rest.p + 257, "ustar", 5) || size > rest.len ||
+			rest.len - BLOCK < padded)
 			return bad_file(path, err, "it ends early");
 		*LIST_ADD(c->a, &c->entries) = (struct snapshot_entry){
 			arena_str(c->a, str_n(rest.p, strnlen(rest.p, 100))),
