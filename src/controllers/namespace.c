@@ -2,15 +2,16 @@
  *
  * 1. Every namespaced resource of the API is emptied by deletecollection; custom ones are found by discovery.
  * 2. Pods first: until the last of them is gone, what they may use or be guarded by (secrets, network policies) stays.
- * 3. What is left, and what failed, stands in the namespace's conditions; while anything is left the key comes back.
+ * 3. What is left, and what failed, stands in the namespace's conditions; while anything is left the key comes back: after an eighth of the time
+ *    that it took so far, since one with a finalizer that nobody takes off may stay for ever.
  * 4. The last step takes the finalizer "kubernetes" off through the finalize subresource. */
 #include "controllers/internal.h"
 
 #include "controllers/table.h"
 
 #define FINALIZER "kubernetes"
-#define RETRY_MS 1000
-#define RETRY_PODS_MS 500
+#define RETRY_MS 500
+#define RETRY_MOST_MS 15000 /* as upstream, which cannot know either when a finalizer goes */
 
 struct leftover {
 	struct str group_resource; /* pods., deployments.apps */
@@ -307,6 +308,13 @@ static int finalize(struct run *r, struct str name, struct err *err)
 	return ret == CLIENT_NOT_FOUND ? 0 : ret;
 }
 
+static uint64_t retry_ms(const struct run *r, const struct core_v1_namespace *ns)
+{
+	uint64_t age = ms_of(time_diff_s(r->now, ns->metadata.deletion_timestamp));
+
+	return MIN(MAX(age / 8, (uint64_t)RETRY_MS), (uint64_t)RETRY_MOST_MS);
+}
+
 static int reconcile(struct run *r, struct str name, struct err *err)
 {
 	const struct core_v1_namespace *cached = cache_object(r, &core_v1_namespace_type, name);
@@ -327,7 +335,7 @@ static int reconcile(struct run *r, struct str name, struct err *err)
 	if (ret == CLIENT_CONFLICT || ret == CLIENT_NOT_FOUND)
 		ret = 0; /* said next time */
 	if (!ret && (e.n_left || e.failures.len || e.discovery_failed))
-		requeue_within(r, e.pods_left ? RETRY_PODS_MS : RETRY_MS);
+		requeue_within(r, retry_ms(r, cached));
 	else if (!ret)
 		ret = finalize(r, name, err);
 	buf_deinit(&e.failures);
