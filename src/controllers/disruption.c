@@ -47,18 +47,26 @@ static bool find_scale(
 	return false;
 }
 
-static int expected_scale(struct run *r, const struct objects *pods, int *ret, struct err *err)
+/* Pods that nobody controls have no size to be counted against: they are left out, and told once. */
+static int expected_scale(struct run *r, const struct policy_v1_pod_disruption_budget *b,
+	const struct objects *pods, int *ret, struct err *err)
 {
 	struct map seen = { 0 };
-	int total = 0, failure = 0;
+	int64_t total = 0;
+	int failure = 0;
+	size_t alone = 0;
 
 	OBJECT_EACH(const struct core_v1_pod, p, *pods) {
 		struct str uid;
 		int scale;
 
+		if (!client_controller_of(&p->metadata)) {
+			alone++;
+			continue;
+		}
 		if (!find_scale(r, &p->metadata, &uid, &scale)) {
 			failure = err_set(err, -ENOENT,
-				"found no controller ref for pod \"" STR_FMT "\"",
+				"found no controllers for pod \"" STR_FMT "\"",
 				STR_ARG(p->metadata.name));
 			break;
 		}
@@ -66,8 +74,13 @@ static int expected_scale(struct run *r, const struct objects *pods, int *ret, s
 			total += scale;
 	}
 	map_deinit(&seen, NULL);
+	if (alone)
+		event_record(r->events, &policy_v1_pod_disruption_budget_type, b, "Warning",
+			"UnmanagedPods",
+			"%zu pods of this budget are controlled by nobody, so they do not count; a number as .spec.minAvailable counts them",
+			alone);
 	if (!failure)
-		*ret = total;
+		*ret = (int)MIN(total, (int64_t)INT32_MAX);
 	return failure;
 }
 
@@ -79,14 +92,14 @@ static int wanted(struct run *r, const struct policy_v1_pod_disruption_budget *b
 
 	*ret_expected = (int)pods->len;
 	if (most->kind != IOS_NONE) {
-		ret = expected_scale(r, pods, ret_expected, err);
+		ret = expected_scale(r, b, pods, ret_expected, err);
 		*ret_desired = ret
 			? 0
 			: MAX(*ret_expected - scaled_value(most, *ret_expected, true, 0), 0);
 	} else if (least->kind == IOS_INT) {
 		*ret_desired = least->num;
 	} else if (least->kind == IOS_STR) {
-		ret = expected_scale(r, pods, ret_expected, err);
+		ret = expected_scale(r, b, pods, ret_expected, err);
 		*ret_desired = ret ? 0 : scaled_value(least, *ret_expected, true, 0);
 	} else {
 		*ret_desired = 0;
