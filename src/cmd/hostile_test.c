@@ -152,6 +152,50 @@ static void test_large_numbers(void **state)
 	setrlimit(RLIMIT_AS, &old);
 }
 
+/* ---- a claim names a volume that is not for it ---- */
+static bool mismatch_told(void *arg)
+{
+	return has_event("foe", "VolumeMismatch", "gold");
+}
+
+static void test_foreign_volume(void **state)
+{
+	const struct core_v1_persistent_volume *v;
+
+	make(&core_v1_persistent_volume_type,
+		"{\"metadata\":{\"name\":\"gold\"},\"spec\":{\"capacity\":{\"storage\":\"1Gi\"},\"accessModes\":[\"ReadWriteOnce\"],"
+		"\"storageClassName\":\"gold\",\"hostPath\":{\"path\":\"/x\"}}}");
+	make(&core_v1_persistent_volume_claim_type,
+		SPEC("c",
+			"\"accessModes\":[\"ReadWriteOnce\"],\"storageClassName\":\"\",\"volumeName\":\"gold\",\"resources\":{\"requests\":"
+			"{\"storage\":\"1Gi\"}}"));
+	wait_for("the claim is refused", mismatch_told, NULL);
+	v = get(&core_v1_persistent_volume_type, "", "gold");
+	assert_null(v->spec.claim_ref);
+}
+
+/* ---- a budget over pods that nobody controls ---- */
+static bool budget_counted(void *arg)
+{
+	const struct policy_v1_pod_disruption_budget *b =
+		get(&policy_v1_pod_disruption_budget_type, "foe", "b");
+
+	return b && b->status.observed_generation == 1 && b->status.conditions.len &&
+		str_eqz(b->status.conditions.items[0].reason, "InsufficientPods") &&
+		b->status.expected_pods == 0;
+}
+
+static void test_unmanaged_pods(void **state)
+{
+	make(&core_v1_pod_type,
+		"{\"metadata\":{\"name\":\"alone\",\"namespace\":\"foe\",\"labels\":{\"app\":\"alone\"}}," POD
+		"}");
+	make(&policy_v1_pod_disruption_budget_type,
+		SPEC("b",
+			"\"maxUnavailable\":1,\"selector\":{\"matchLabels\":{\"app\":\"alone\"}}"));
+	wait_for("they are left out", budget_counted, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -159,6 +203,8 @@ int main(void)
 		cmocka_unit_test(test_foreign_owner),
 		cmocka_unit_test(test_foreign_dependent),
 		cmocka_unit_test(test_large_numbers),
+		cmocka_unit_test(test_foreign_volume),
+		cmocka_unit_test(test_unmanaged_pods),
 	};
 
 	memory = arena_new(0);

@@ -308,6 +308,14 @@ static int reconcile_claim(struct run *r, struct str key, struct err *err)
 				  "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
 				  err)
 			: set_claim_phase(r, c, "Pending", NULL, err);
+	/* A claim may name any volume; it gets none that it could not have found. One that was kept for it by name is its own. */
+	if (!v->spec.claim_ref && !complete && !fits(r, v, c, NULL, STR_NONE)) {
+		event_record(r->events, CLAIM, c, "Warning", "VolumeMismatch",
+			"Cannot bind to requested volume \"" STR_FMT
+			"\": size, class, access modes or volume mode do not match",
+			STR_ARG(v->metadata.name));
+		return set_claim_phase(r, c, "Pending", NULL, err);
+	}
 	if (!v->spec.claim_ref || refers_to(v->spec.claim_ref, c))
 		return bind_pair(r, v, c, err);
 	if (complete)
