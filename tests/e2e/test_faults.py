@@ -15,7 +15,7 @@ from cluster import Cluster
 from machine import ROOT, SKIFF, Failure, eventually
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "fault"))
-from workload import NS, ORDINALS, WEB, Workload  # noqa: E402
+from workload import NS, ORDINALS, WEB, Churner, Workload  # noqa: E402
 
 LONG = os.environ.get("SKIFF_FAULT_LONG") == "1"
 ROUNDS = int(os.environ.get("SKIFF_FAULT_ROUNDS", "7"))
@@ -49,11 +49,15 @@ def work(three):
 
 @pytest.fixture
 def spread(three, work):
-    """The service has a pod on each node: the scheduler spreads new ones."""
-    if len({p["spec"]["nodeName"] for p in pods_of(work, "web")}) < 2:
-        three.kubectl("delete", "pods", "-n", NS, "-l", "app=web")
+    """The service has a pod on each node: the scheduler prefers that, by what it sees when the old ones are still going."""
+    for _ in range(5):
+        nodes = {p["spec"]["nodeName"] for p in pods_of(work, "web")}
+        if len(nodes) == 2:
+            return
+        one = pods_of(work, "web")[0]["metadata"]["name"]
+        three.kubectl("delete", "pod", "-n", NS, one)
         work.wait_settled()
-    assert len({p["spec"]["nodeName"] for p in pods_of(work, "web")}) == 2
+    raise Failure(f"the service's pods are all on {nodes}")
 
 
 # ---- kill -9 ----
@@ -77,18 +81,22 @@ def crash(machine, seconds):
         eventually(machine.ready, 20, "the API server again")
 
 
-def test_kill_each_in_turn(three, work):
-    rng = random.Random(SEED)
-    master, nodes = three.master, three.nodes
-    victims = [
-        ("control plane", lambda: kill_process(three, master, "control-plane")),
-        ("agent of node1", lambda: kill_process(three, nodes[0], "agent")),
-        ("supervisor", lambda: kill_process(three, master, "server")),
-        ("agent of node2", lambda: kill_process(three, nodes[1], "agent")),
-        ("agent of the master", lambda: kill_process(three, master, "agent")),
+def strikes(c, rng):
+    master, nodes = c.master, c.nodes
+    return [
+        ("control plane", lambda: kill_process(c, master, "control-plane")),
+        ("agent of node1", lambda: kill_process(c, nodes[0], "agent")),
+        ("supervisor", lambda: kill_process(c, master, "server")),
+        ("agent of node2", lambda: kill_process(c, nodes[1], "agent")),
+        ("agent of the master", lambda: kill_process(c, master, "agent")),
         ("a node", lambda: crash(rng.choice(nodes), rng.uniform(0, 9 if LONG else 3))),
         ("the master", lambda: crash(master, rng.uniform(0, 9 if LONG else 2))),
     ]
+
+
+def test_kill_each_in_turn(three, work):
+    rng = random.Random(SEED)
+    victims, master = strikes(three, rng), three.master
     before, slowest, began, asked = work.containers(), {}, time.monotonic(), [0, 0]
     for i in range(ROUNDS):
         name, strike = victims[i % len(victims)]
@@ -115,6 +123,22 @@ def test_kill_each_in_turn(three, work):
          "slowest to settle: " + ", ".join(f"{name} {s:.1f} s" for name, s in slowest.items()))
     # The rules are the kernel's: no process is needed for an answer.
     assert asked[1] <= asked[0] // 100
+
+
+def test_kill_while_pods_come_and_go(three, work):
+    """The same amid starts and ends of pods."""
+    rng = random.Random(SEED)
+    victims = strikes(three, rng)
+    churner = Churner(three, SEED)
+    churner.start()
+    try:
+        for i in range(ROUNDS):
+            time.sleep(rng.uniform(0.1, 1.5))
+            victims[i % len(victims)][1]()
+    finally:
+        churner.close()
+    took = work.wait_settled()
+    tell("kill -9 of each in turn, amid deletions of pods", f"{ROUNDS} rounds, {churner.deleted} pods deleted; settled {took:.1f} s after the last; {work.finish()}")
 
 
 # ---- whole machines ----
@@ -172,7 +196,7 @@ def identities(work):
     return sorted(x[1] for x in work.doubles.running() if "/ordinal-" in x[1])
 
 
-def cut(c, work, machine, seconds):
+def cut(c, work, machine, seconds, halfway=None):
     """Cuts a link; returns what was seen, by seconds since the cut."""
     seen, begin = {}, time.monotonic()
     c.wire.cut(machine)
@@ -187,10 +211,13 @@ def cut(c, work, machine, seconds):
                 if moved(work, machine.name):
                     seen.setdefault("replaced elsewhere", at)
             assert len(identities(work)) == len(set(identities(work)))
+            if halfway and at > seconds / 2:
+                halfway()
+                halfway = None
             time.sleep(0.2)
     finally:
         c.wire.mend(machine)
-    return seen, begin
+    return seen
 
 
 def words(seen):
@@ -198,11 +225,18 @@ def words(seen):
 
 
 def test_node_cut_off(three, work, spread):
-    """10 s, at a grace of 5 s: its pods are replaced; the StatefulSet's are not, and go on."""
+    """10 s, at a grace of 5 s: its pods are replaced; the StatefulSet's are not, and go on, even when the agent is killed where it reaches nobody."""
     node = three.nodes[0]
     before = identities(work)
     assert len(before) == ORDINALS
-    seen, _ = cut(three, work, node, 10)
+    here = [x for x in work.doubles.running() if x[0] == node.name]
+
+    def restart_agent():
+        kill_process(three, node, "agent")
+        eventually(lambda: "agent" in node.skiff_pids(), 5, "an agent")
+
+    seen = cut(three, work, node, 10, restart_agent)
+    assert [x for x in work.doubles.running() if x[0] == node.name and "/ordinal-" in x[1]] or not [x for x in here if "/ordinal-" in x[1]]
     took = work.wait_settled()
     tell("node cut off for 10 s, grace 5 s", f"{words(seen)}; settled {took:.1f} s after the mend; {work.finish()}")
     assert "node Unknown" in seen and "replaced elsewhere" in seen
@@ -212,7 +246,7 @@ def test_master_cut_off(three, work, spread):
     """Everybody is away at once: it is the master that is cut off. Nobody is evicted, everything goes on."""
     before = work.containers()
     since = time.time()
-    seen, _ = cut(three, work, three.master, 60 if LONG else 12)
+    seen = cut(three, work, three.master, 60 if LONG else 12)
     took = work.wait_settled()
     assert work.containers() == before
     gaps = {m.name: work.silence(m, since) for m in three.nodes}
@@ -246,12 +280,38 @@ def usual():
 
 
 @long_only
+def test_node_hears_soon_after_the_mend(usual):
+    """A cut of 40 s, with much to tell meanwhile: what a watch has to tell does not wait as long again."""
+    node = usual.nodes[0]
+    work = Workload(usual, writers=0, creators=0, tolerations=None)
+    try:
+        usual.wire.cut(node)
+        begin = time.monotonic()
+        for i in range(1000):
+            usual.kubectl("annotate", "pod", "-n", NS, f"ask-{node.name}", f"change={i}", "--overwrite")
+            if time.monotonic() - begin > 40:
+                break
+            time.sleep(1)
+        usual.wire.mend(node)
+        begin = time.monotonic()
+        usual.kubectl("run", "-n", NS, "soon", "--image=test/busybox:1", f"--overrides={{\"spec\":{{\"nodeName\":\"{node.name}\"}}}}", "--labels=app=soon",
+                      "--command", "--", "sleep", "1000")
+        eventually(lambda: usual.kubectl("get", "pod", "-n", NS, "soon", "-o", "jsonpath={.status.phase}") == "Running", 60, "a pod on the node")
+        took = time.monotonic() - begin
+        usual.kubectl("delete", "pod", "-n", NS, "soon", "--grace-period=0", "--force")
+        tell("a node hears of a new pod after a cut of 40 s", f"Running {took:.1f} s after the mend")
+        assert took < 10  # a kernel that knows no bound for retransmission takes up to 30
+    finally:
+        work.close()
+
+
+@long_only
 @pytest.mark.parametrize("seconds", [10, 60, 600])
 def test_node_cut_off_at_usual_times(usual, seconds):
     work = Workload(usual, tolerations=None)
     try:
         before = work.containers()
-        seen, _ = cut(usual, work, usual.nodes[0], seconds)
+        seen = cut(usual, work, usual.nodes[0], seconds)
         took = work.wait_settled(120)
         tell(f"node cut off for {seconds} s, usual times", f"{words(seen)}; settled {took:.1f} s after the mend; {work.finish()}")
         assert ("node Unknown" in seen) == (seconds > 50)

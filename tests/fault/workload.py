@@ -12,6 +12,7 @@ Clients sit on the wire, so that no machine's end takes them along."""
 import glob
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -120,6 +121,24 @@ class Creator(Client):
         else:
             self.doubtful.add(name)
         self.stop.wait(0.1)
+
+
+class Churner(Client):
+    """Deletes a pod now and then, so that there are always some on their way up or down."""
+
+    def __init__(self, cluster, seed):
+        super().__init__(cluster, 0)
+        self.rng, self.deleted = random.Random(seed), 0
+
+    def once(self):
+        try:
+            r = self.api.get(f"/api/v1/namespaces/{NS}/pods")
+            pods = [p["metadata"]["name"] for p in r.json["items"] if p["metadata"]["labels"]["app"] != "ask"] if r.status == 200 else []
+            if pods:
+                self.deleted += self.api.call("DELETE", f"/api/v1/namespaces/{NS}/pods/{self.rng.choice(pods)}").status == 200
+        except ConnectionError:
+            pass
+        self.stop.wait(self.rng.uniform(0, 0.6))
 
 
 WATCH = r"""
@@ -257,7 +276,7 @@ class Workload:
         ip = c.get("service", "web", "-n", NS)["spec"]["clusterIP"]
         askers = []
         for m in c.machines:
-            ask = f"while :; do r=$(timeout 1 wget -qO- http://{ip}/ 2>/dev/null) && echo $r || echo -; sleep 0.1; done"
+            ask = f"while :; do r=$(timeout 3 wget -qO- http://{ip}/ 2>/dev/null) && echo $r || echo -; sleep 0.1; done"
             p = template("ask", ask, 0, nodeName=m.name, tolerations=[{"operator": "Exists"}])
             askers.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"ask-{m.name}", "namespace": NS, **p["metadata"]}, "spec": p["spec"]})
         c.apply({"apiVersion": "v1", "kind": "List", "items": askers})
