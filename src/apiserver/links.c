@@ -200,10 +200,11 @@ static bool may_be_tag(const struct links *l)
 	if (t.len == 1)
 		return true;
 	if (l->raw)
-		return t.p[1] == '/' && (t.len < 3 || !strncasecmp(t.p + 2, l->raw,
-								MIN(t.len - 2, strlen(l->raw))));
-	return t.len <= TAG_MAX && (isalpha((unsigned char)t.p[1]) || t.p[1] == '/' ||
-					   t.p[1] == '!' || t.p[1] == '?');
+		return t.p[1] == '/' &&
+			(t.len < 3 ||
+				!strncasecmp(t.p + 2, l->raw, MIN(t.len - 2, strlen(l->raw))));
+	return t.len <= TAG_MAX &&
+		(isalpha((unsigned char)t.p[1]) || t.p[1] == '/' || t.p[1] == '!' || t.p[1] == '?');
 }
 
 /* Whether a quote that comes now opens a value. */
@@ -300,9 +301,9 @@ struct http_rewrite links_rewrite(struct str prefix, struct str host, int port)
 
 	l->prefix = (struct str){ str_dup(prefix), prefix.len };
 	for (size_t i = 0; i < 2; i++) {
-		char *text = i ? xasprintf(six ? "[" STR_FMT "]" : STR_FMT, STR_ARG(host))
-			       : xasprintf(six ? "[" STR_FMT "]:%d" : STR_FMT ":%d", STR_ARG(host),
-					       port);
+		char *text = i
+			? xasprintf(six ? "[" STR_FMT "]" : STR_FMT, STR_ARG(host))
+			: xasprintf(six ? "[" STR_FMT "]:%d" : STR_FMT ":%d", STR_ARG(host), port);
 		l->server[i] = str_of(text);
 	}
 	return (struct http_rewrite){ links_head, links_body, links_free, l };

@@ -15,8 +15,7 @@ static const struct {
 	{ "<a href=/x>", "<a href=/p/proxy/x>" },
 	{ "<img alt=\"a > b\" src=\"/i.png\"/>", "<img alt=\"a > b\" src=\"/p/proxy/i.png\"/>" },
 	{ "<a title=it's href=\"/x\">", "<a title=it's href=\"/p/proxy/x\">" },
-	{ "<img longdesc=\"/l\" src=\"/s\">",
-		"<img longdesc=\"/p/proxy/l\" src=\"/p/proxy/s\">" },
+	{ "<img longdesc=\"/l\" src=\"/s\">", "<img longdesc=\"/p/proxy/l\" src=\"/p/proxy/s\">" },
 	{ "<a href=\"http://10.0.0.1:80/x\">", "<a href=\"/p/proxy/x\">" },
 	{ "<a href=\"//10.0.0.1/x\">", "<a href=\"/p/proxy/x\">" },
 	{ "<a href=\"https://10.0.0.1\">", "<a href=\"/p/proxy\">" },
@@ -41,8 +40,7 @@ static void test_pages(void **state)
 		struct str page = str_of(pages[i].page);
 
 		for (size_t size = 1; size <= page.len + 1; size++) {
-			struct http_rewrite r =
-				links_rewrite(STR("/p/proxy"), STR("10.0.0.1"), 80);
+			struct http_rewrite r = links_rewrite(STR("/p/proxy"), STR("10.0.0.1"), 80);
 			CLEAN_BUF struct buf out = { 0 };
 
 			for (size_t at = 0; at < page.len; at += size)
@@ -78,8 +76,8 @@ static void test_heads(void **state)
 
 		assert_int_equal(r.head(r.arg, &head, a), rows[i].body);
 		assert_int_equal(head.n_headers, 1);
-		assert_true(str_eqz(head.headers[0].value,
-			rows[i].becomes ? rows[i].becomes : rows[i].value));
+		assert_true(str_eqz(
+			head.headers[0].value, rows[i].becomes ? rows[i].becomes : rows[i].value));
 		r.free(r.arg);
 	}
 }

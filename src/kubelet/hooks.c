@@ -33,11 +33,12 @@ int hook_run(struct kubelet *k, const struct core_v1_lifecycle_handler *h,
 		CLEAN_BUF struct buf body = { 0 }, url = { 0 };
 		int status;
 		int r = http_get_action(h->http_get, c, pod_ip,
-			timeout_ms ? (unsigned)timeout_ms : 30000, &status, &body, &url, err);
+			timeout_ms ? (unsigned)MIN(timeout_ms, (int64_t)INT32_MAX) : 30000, &status,
+			&body, &url, err);
 		return r;
 	}
 	if (h->sleep) {
-		int64_t ms = h->sleep->seconds * 1000;
+		int64_t ms = MIN(h->sleep->seconds, (int64_t)GRACE_MAX_S) * 1000;
 		if (timeout_ms && ms > timeout_ms)
 			ms = timeout_ms;
 		struct timespec t = { ms / 1000, ms % 1000 * 1000000 };

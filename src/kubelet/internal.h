@@ -326,6 +326,9 @@ bool container_should_restart(const struct core_v1_pod *pod, const struct contai
 	const struct engine_container *last);
 struct str container_hash(const struct core_v1_container *c, struct arena *a);
 struct str container_annotation(const struct engine_container *c, const char *key, struct arena *a);
+#define GRACE_MAX_S \
+	INT32_MAX /* 68 years: longer ones are not told apart, and sums of it in nanoseconds fit */
+int64_t grace_bounded(int64_t seconds); /* 1 to GRACE_MAX_S */
 int64_t pod_grace_s(const struct sync *s);
 
 /* actions.c: what should happen next; pure */

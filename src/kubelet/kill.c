@@ -5,6 +5,11 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
+int64_t grace_bounded(int64_t seconds)
+{
+	return MAX(1, MIN(seconds, (int64_t)GRACE_MAX_S));
+}
+
 int64_t pod_grace_s(const struct sync *s)
 {
 	const struct core_v1_pod *pod = s->pod;
@@ -16,7 +21,7 @@ int64_t pod_grace_s(const struct sync *s)
 		grace = MIN(grace, s->w->evict_grace_s);
 	if (pod->metadata.deletion_grace_period_seconds.set)
 		grace = pod->metadata.deletion_grace_period_seconds.value;
-	return MAX(grace, 1);
+	return grace_bounded(grace);
 }
 
 bool kubelet_container_kill(struct sync *s, const struct container_spec *spec,
@@ -24,6 +29,7 @@ bool kubelet_container_kill(struct sync *s, const struct container_spec *spec,
 {
 	struct slot *slot = worker_slot(s->w, spec->c->name);
 	struct slot_task *t = &slot->tasks[TASK_KILL];
+	grace_s = grace_bounded(grace_s);
 	uint64_t deadline = now_ns(s->k) + (uint64_t)grace_s * NS_PER_S;
 
 	if (c->state != CONTAINER_RUNNING)

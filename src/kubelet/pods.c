@@ -237,8 +237,8 @@ static void reap(void *arg)
 				int64_t grace = 30;
 				str_to_i64(container_annotation(&list[i], "grace", a), &grace);
 				if (list[i].state == CONTAINER_RUNNING &&
-					k->c.engine->v->container_stop(
-						k->c.engine, list[i].id, 0, grace * 1000, &err))
+					k->c.engine->v->container_stop(k->c.engine, list[i].id, 0,
+						grace_bounded(grace) * 1000, &err))
 					log_warn("kubelet", "container %s: %s", list[i].id,
 						err.text);
 			}

@@ -282,6 +282,32 @@ static void test_subpath(void **state)
 	dir_remove_tree(dir, &err);
 }
 
+static void test_grace(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	static const struct {
+		const char *spec, *mark;
+		int64_t want;
+	} rows[] = {
+		{ "", "", 30 },
+		{ "\"terminationGracePeriodSeconds\":0", "", 1 },
+		{ "\"terminationGracePeriodSeconds\":9223372036854775807", "", GRACE_MAX_S },
+		{ "", "\"deletionGracePeriodSeconds\":9223372036854775807", GRACE_MAX_S },
+		{ "\"terminationGracePeriodSeconds\":9223372036854775807",
+			"\"deletionGracePeriodSeconds\":5", 5 },
+	};
+	struct pod_worker w = { .evict_grace_s = -1 };
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct sync s = { .w = &w,
+			.pod = pod_of(a,
+				arena_fmt(a, "{\"metadata\":{%s},\"spec\":{%s}}", rows[i].mark,
+					rows[i].spec)
+					.p) };
+		assert_int_equal(pod_grace_s(&s), rows[i].want);
+	}
+}
+
 static void test_resolv(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -623,6 +649,7 @@ int main(void)
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_files_of_others),
 		cmocka_unit_test(test_subpath),
+		cmocka_unit_test(test_grace),
 		cmocka_unit_test(test_resolv),
 		cmocka_unit_test(test_qos),
 		cmocka_unit_test(test_static_parse),

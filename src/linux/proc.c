@@ -135,7 +135,8 @@ int pidfd_wait(int pidfd, int64_t timeout_ms)
 	struct timespec now, end = { 0 };
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	int64_t until = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + timeout_ms;
+	int64_t until =
+		(int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + MIN(timeout_ms, INT64_MAX / 2);
 	for (;;) {
 		clock_gettime(CLOCK_MONOTONIC, &end);
 		int64_t left = until - ((int64_t)end.tv_sec * 1000 + end.tv_nsec / 1000000);
