@@ -119,8 +119,6 @@ void table_write(const struct table_config *c, struct buf *out)
 		"ip daddr . meta l4proto . th dport @no_endpoints reject\n"
 		"fib daddr type local meta l4proto . th dport @no_endpoints_node_ports reject\n"
 		"}\n"
-		"chain input { type filter hook input priority filter - 1; policy accept; ct state new jump refuse; }\n"
-		"chain filter_output { type filter hook output priority filter - 1; policy accept; ct state new jump refuse; }\n"
 		"}\n",
 		keep_dns);
 }
@@ -438,9 +436,18 @@ static const struct {
 } costly[N_COSTLY] = {
 	{ "no_endpoints",
 		"add chain " PROXY_TABLE
+		" input { type filter hook input priority filter - 1; policy accept; }\n"
+		"add chain " PROXY_TABLE
 		" forward { type filter hook forward priority filter - 1; policy accept; }\n"
-		"add rule " PROXY_TABLE " forward ct state new jump refuse\n",
-		"flush chain " PROXY_TABLE " forward\ndelete chain " PROXY_TABLE " forward\n" },
+		"add chain " PROXY_TABLE
+		" filter_output { type filter hook output priority filter - 1; policy accept; }\n"
+		"add rule " PROXY_TABLE " input ct state new jump refuse\n"
+		"add rule " PROXY_TABLE " forward ct state new jump refuse\n"
+		"add rule " PROXY_TABLE " filter_output ct state new jump refuse\n",
+		"flush chain " PROXY_TABLE " input\ndelete chain " PROXY_TABLE " input\n"
+		"flush chain " PROXY_TABLE " forward\ndelete chain " PROXY_TABLE " forward\n"
+		"flush chain " PROXY_TABLE " filter_output\ndelete chain " PROXY_TABLE
+		" filter_output\n" },
 	/* Before service addresses are replaced; packets of the node itself, too. */
 	{ "restricted",
 		"add chain " PROXY_TABLE
