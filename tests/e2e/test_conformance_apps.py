@@ -217,11 +217,11 @@ def test_daemonset(cluster, ns):
     patch(cluster, ns, "ds/d", {"spec": {"template": template({"app": "d"}, env="2")}})
     eventually(lambda: (lambda p: p and p[0]["metadata"]["name"] != first["metadata"]["name"] and p[0]["spec"]["containers"][0]["env"][0]["value"] == "2")(
         cluster.pods("app=d", ns=ns)), 30, "the new template")
-    # byte for byte what upstream's controller would write: members sorted
+    # byte for byte what upstream's controller would write: members sorted, HTML's characters escaped
     raw = cluster.kubectl("get", "--raw", f"/apis/apps/v1/namespaces/{ns}/controllerrevisions")
     revisions = json.loads(raw)["items"]
     assert len(revisions) == 2
-    assert all(json.dumps(r["data"], sort_keys=True, separators=(",", ":")) in raw for r in revisions), raw
+    assert all(json.dumps(r["data"], sort_keys=True, separators=(",", ":")).replace("&", "\\u0026") in raw for r in revisions), raw
     cluster.kubectl("rollout", "undo", "ds/d", "-n", ns)
     eventually(lambda: (lambda p: p and p[0]["spec"]["containers"][0]["env"][0]["value"] == "1")(cluster.pods("app=d", ns=ns)), 30, "undone")
     # complex: a node selector that the node meets only for a while
