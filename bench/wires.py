@@ -12,6 +12,10 @@ from machine import SKIFF, Failure, Machine
 IMAGE = "test/iperf3:1"
 PROGRAM = "/usr/bin/iperf3"
 PORT = 5201
+SECONDS = 2
+RENO = "sysctl -qw net.ipv4.tcp_congestion_control=reno"  # allowed in every namespace; some others pace themselves and hide what a path can carry
+# A command before what else runs: in a session of its own, which is what the kernel shares CPU among where nothing else is said.
+FIRST = '[ ! -e /proc/self/autogroup ] || echo -20 >/proc/self/autogroup; exec nice -n -20 "$@"'
 
 
 def process_of(machine, program, ip):
@@ -36,6 +40,7 @@ class BareHosts:
                  f"ip link set over up; ip route add 198.18.2{3 - i}.0/24 via 198.18.3.{3 - i}")
             self.inside(m, f"ip link set lo up; ip link set eth0 up; ip addr add 198.18.1{i}.2/24 dev eth0; ip addr add 198.18.2{i}.2/24 dev eth0; "
                            f"ip route add default via 198.18.1{i}.1; ip route add 198.18.2{3 - i}.0/24 via 198.18.2{i}.1 src 198.18.2{i}.2 mtu 1450")
+        self.inside(self.hosts[0], RENO)
         server = self.hosts[1]
         subprocess.Popen(server.enter("nsenter", "-t", server.inner, "-n", PROGRAM, "-s"), stdout=subprocess.DEVNULL)
 
@@ -62,6 +67,7 @@ class Iperf:
         self.server_ip = cluster.wait_pods("app=server", 1)[0]["status"]["podIP"]
         ip = cluster.wait_pods("app=client", 1)[0]["status"]["podIP"]
         self.client = process_of(near, "iperf3", ip)
+        near.sh(f"nsenter -t {self.client} -n {RENO}")
 
     def _import(self, m):
         root = f"{m.dir}/iperf3"
@@ -80,27 +86,32 @@ class Iperf:
         return self.near, ["-t", self.client, "-n", "-m"], self.service_ip
 
     def favour(self):
-        """Servers in pods and elsewhere get the CPU alike, and before what else runs here: out of the pods' CPU groups, and preferred."""
-        groups = (glob.glob("/sys/fs/cgroup/cpu/cgroup.procs") or ["/sys/fs/cgroup/cgroup.procs"])[0]
+        """Paths are compared, not who runs at their ends: servers leave their cgroups (whose memory accounts and CPU shares only pods have), and come before
+        what else runs on this host."""
         for pid in subprocess.run(["pgrep", "-x", "iperf3"], capture_output=True, text=True, check=True).stdout.split():
-            with open(groups, "w") as f:
-                f.write(pid)
+            for group in glob.glob("/sys/fs/cgroup/cgroup.procs") + glob.glob("/sys/fs/cgroup/*/cgroup.procs"):
+                with open(group, "w") as f:
+                    f.write(pid)
             for task in os.listdir(f"/proc/{pid}/task"):
                 os.setpriority(os.PRIO_PROCESS, int(task), -20)
+            if os.path.exists(f"/proc/{pid}/autogroup"):
+                with open(f"/proc/{pid}/autogroup", "w") as f:
+                    f.write("-20")
 
     def measure(self, machine, where, ip):
-        """(Gbit/s, CPU seconds a gigabyte of both ends and of the kernel's threads for packets) of three seconds."""
+        """(Gbit/s, CPU seconds a gigabyte of both ends and of the kernel's threads for packets) of a round."""
         for _ in range(10):
             before = softirq_s()
-            p = machine.run("nice", "-n", "-20", "nsenter", *where, PROGRAM, "-c", ip, "-p", str(PORT), "-J", "-t", "3", "-O", "0.3", check=False)
+            p = machine.run("setsid", "-w", "sh", "-c", FIRST, "sh", "nsenter", *where, PROGRAM, "-c", ip, "-p", str(PORT), "-J", "-t", str(SECONDS), "-O", "0.3",
+                            check=False, timeout=SECONDS + 20)
             answer = json.loads(p.stdout)
-            if "error" not in answer:
-                end = answer["end"]
+            end = answer["end"]
+            if "sum_received" in end:
                 used = end["cpu_utilization_percent"]
                 cpu = (used["host_total"] + used["remote_total"]) / 100 * end["sum_sent"]["seconds"] + softirq_s() - before
                 return end["sum_received"]["bits_per_second"] / 1e9, cpu / (end["sum_received"]["bytes"] / 1e9)
             time.sleep(0.3)
-        raise Failure(f"iperf3 to {ip}: {answer['error']}")
+        raise Failure(f"iperf3 to {ip}: {answer.get('error')}")
 
 
 def softirq_s():
