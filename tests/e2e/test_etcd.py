@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from api import Api
 from cluster import Wire
 from etcd import Etcd, binary
 from machine import ROOT, SKIFF, Machine, eventually
@@ -282,24 +283,26 @@ def test_counters_end_exact(things, wire):
     done = []
 
     def count(m):
-        for _ in range(10):
+        api, path = Api(m), "/api/v1/namespaces/default/configmaps/counter"
+        for _ in range(50):
             while True:
-                c = m.get("configmap", "counter")
+                c = api.get(path).json
                 c["data"]["n"] = str(int(c["data"]["n"]) + 1)
-                status, _, err = m.kubectl("replace", "-f", "-", input=json.dumps(c), check=False)
-                if status == 0:
+                r = api.call("PUT", path, c)
+                if r.status == 200:
                     done.append(1)
                     break
-                assert "Conflict" in err or "modified" in err, err
+                assert r.status == 409, r
+        api.close()
 
     threads = [threading.Thread(target=count, args=(m,)) for m in (a, b, a, b)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert len(done) == 40
-    assert a.get("configmap", "counter")["data"]["n"] == "40"
-    assert b.get("configmap", "counter")["data"]["n"] == "40"
+    assert len(done) == 200
+    assert a.get("configmap", "counter")["data"]["n"] == "200"
+    assert b.get("configmap", "counter")["data"]["n"] == "200"
 
 
 def test_services_of_two_servers(things, wire):
@@ -312,12 +315,13 @@ def test_services_of_two_servers(things, wire):
     errors = []
 
     def create(m, name):
-        for i in range(12):
-            items = [{"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{name}-{i}-{k}"},
-                      "spec": {"type": "NodePort", "ports": [{"port": 80}]}} for k in range(2)]
-            status, out, err = m.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}), check=False)
-            if status:
-                errors.append(err)
+        api = Api(m)
+        for i in range(24):
+            r = api.post("/api/v1/namespaces/default/services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"{name}-{i}"},
+                                                                 "spec": {"type": "NodePort", "ports": [{"port": 80}]}})
+            if r.status != 201:
+                errors.append(r)
+        api.close()
 
     threads = [threading.Thread(target=create, args=(m, n)) for m, n in ((a, "a"), (b, "b"))]
     for t in threads:
