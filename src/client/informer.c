@@ -338,6 +338,7 @@ static int read_watch(struct informer *i, struct http_reader *reader, struct err
 	struct buf in CLEAN_BUF = { 0 };
 	int r = 0;
 
+	thread_release_stack(); /* most informers hear of nothing for hours */
 	while (!r) {
 		buf_reserve(&in, 4096);
 		ssize_t n = http_reader_read(reader, in.p + in.len, in.cap - in.len - 1, err);

@@ -56,6 +56,8 @@ void dir_watch_free(struct dir_watch *w);
 /* ---- threads: small stacks; a pool grows up to max while work waits and shrinks when idle ---- */
 int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *),
 	void *arg); /* 256 KiB stack, signals blocked */
+/* Gives back the memory that deeper calls left on the stack of the calling thread, which thread_start made: for one that waits long after much work. */
+void thread_release_stack(void);
 struct pool;
 struct pool *pool_new(const char *name, unsigned max_threads);
 void pool_submit(struct pool *p, task_fn fn, void *arg);

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -110,6 +111,48 @@ static void posts_from_threads(void **state)
 }
 
 static struct timer *ticking;
+
+#define DEEP (128 * 1024)
+
+static __attribute__((noinline)) void go_deep(void)
+{
+	char b[DEEP];
+
+	memset(b, 1, sizeof(b));
+	__asm__ volatile("" : : "r"(b) : "memory"); /* as if they were read */
+}
+
+static bool resident(uintptr_t at)
+{
+	unsigned char page = 0;
+
+	at &= ~((uintptr_t)getpagesize() - 1);
+	return mincore((void *)at, 1, &page) == 0 && page & 1;
+}
+
+static void *deep_thread(void *arg)
+{
+	uintptr_t middle = (uintptr_t)__builtin_frame_address(0) - DEEP / 2;
+	bool *kept = arg, before;
+	char mine[] = "mine";
+
+	go_deep();
+	before = resident(middle);
+	thread_release_stack();
+	*kept = !before || resident(middle) || strcmp(mine, "mine") != 0;
+	go_deep(); /* there again when it is used */
+	return NULL;
+}
+
+static void stacks_are_given_back(void **state)
+{
+	pthread_t thread;
+	bool kept = true;
+
+	assert_int_equal(thread_start(&thread, "deep", deep_thread, &kept), 0);
+	pthread_join(thread, NULL);
+	assert_false(kept);
+}
 
 static void tick(void *arg)
 {
@@ -452,6 +495,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LOOP_TEST(posts_in_order),
 		LOOP_TEST(posts_from_threads),
+		cmocka_unit_test(stacks_are_given_back),
 		LOOP_TEST(timers),
 		LOOP_TEST(descriptors),
 		LOOP_TEST(signals),

@@ -7,9 +7,16 @@
 #include <stdio.h>
 
 #include <signal.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define IDLE_SECONDS 10
+/* Bytes of stack that the release of a stack needs itself. */
+#ifdef __SANITIZE_ADDRESS__
+#define OWN_FRAME 8192
+#else
+#define OWN_FRAME 1024
+#endif
 
 struct thread_start_args {
 	void *(*fn)(void *);
@@ -50,6 +57,22 @@ int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *ar
 	}
 	*ret = thread;
 	return 0;
+}
+
+void thread_release_stack(void)
+{
+	uintptr_t page = (uintptr_t)getpagesize(),
+		  here = (uintptr_t)__builtin_frame_address(0) - OWN_FRAME;
+	pthread_attr_t attr;
+	void *lowest;
+	size_t size;
+
+	if (pthread_getattr_np(pthread_self(), &attr))
+		return;
+	if (!pthread_attr_getstack(&attr, &lowest, &size) &&
+		(here & ~(page - 1)) > (uintptr_t)lowest)
+		madvise(lowest, (here & ~(page - 1)) - (uintptr_t)lowest, MADV_DONTNEED);
+	pthread_attr_destroy(&attr);
 }
 
 struct job {
