@@ -20,6 +20,8 @@ import cgroup
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SKIFF = os.environ.get("SKIFF", os.path.join(ROOT, "build", "skiff"))
 CLIENTS = os.path.join(ROOT, "build", "clients")
+# How many times slower than a usual one this machine may be: an emulated one is. Every time limit is multiplied by it.
+SLOW = float(os.environ.get("SKIFF_SLOW", "1"))
 # For a build with sanitizers.
 os.environ.setdefault("LSAN_OPTIONS", f"suppressions={os.path.join(ROOT, 'tests', 'lib', 'lsan.supp')}:print_suppressions=0")
 
@@ -30,7 +32,7 @@ class Failure(AssertionError):
 
 def eventually(check, seconds=30.0, what="condition"):
     """Asks `check` until it answers something true, and returns that; the last answer or error is told when time is up."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOW
     last = None
     while True:
         try:
@@ -125,7 +127,7 @@ class Machine:
         return ["sh", "-ec", f'{self.group.move_script()}; exec "$@"', "enter", *into] if member else into
 
     def run(self, *argv, check=True, timeout=60, input=None, env=None, member=False):
-        p = subprocess.run(self.enter(*argv, member=member), capture_output=True, text=True, timeout=timeout, input=input, cwd=ROOT,
+        p = subprocess.run(self.enter(*argv, member=member), capture_output=True, text=True, timeout=timeout * SLOW, input=input, cwd=ROOT,
                            env={**os.environ, **(env or {})})
         if check and p.returncode != 0:
             raise Failure(f"{' '.join(argv)}: exit {p.returncode}\n{p.stdout}{p.stderr}")

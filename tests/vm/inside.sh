@@ -15,6 +15,7 @@ v2_alone() { [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] && ! grep -q ' cg
 no_network() { [ "$(ls /sys/class/net)" = lo ]; }
 quickstart() { ./quickstart.sh; }
 
+export SKIFF_SLOW=10
 export KUBECONFIG=/etc/skiff/kubeconfig
 try "cgroup v2 alone" v2_alone
 try "no network device" no_network
