@@ -1,8 +1,8 @@
 /* What the long-running processes keep in memory.
  *
  * Heap: many threads that mostly wait, so few arenas, and what a burst left free goes back to the system.
- * Code: a start runs through much that is never needed again. Those pages are unmapped once; the kernel maps what is used again from its
- * cache, without reading. Only segments that nobody can write to are dropped, so their bytes are the file's. */
+ * Code: a start, or a burst of work, runs through much that is not needed for long. Those pages are unmapped; the kernel maps what is used again from
+ * its cache, without reading. Only segments that nobody can write to are dropped, so their bytes are the file's. */
 #include <link.h>
 #include <malloc.h>
 #include <sys/mman.h>
@@ -13,6 +13,7 @@
 #define ARENAS 2
 #define KEEP_BYTES (256 * 1024) /* free at a heap's end: kept for the next allocation */
 #define AFTER_START_MS 3000     /* by then start-up's own garbage is free */
+#define SETTLED_MS (30 * 1000)  /* the node has its pods again, what comes now comes regularly */
 #define EVERY_MS (300 * 1000)
 
 static int drop_segments(struct dl_phdr_info *info, size_t size, void *arg)
@@ -41,11 +42,7 @@ void memory_drop_code(void)
 
 static void trim(void *arg)
 {
-	static bool again;
-
-	if (!again)
-		memory_drop_code();
-	again = true;
+	memory_drop_code();
 	malloc_trim(0);
 }
 
@@ -59,5 +56,6 @@ void memory_setup(void)
 
 void memory_trim_start(struct loop *l)
 {
-	timer_start(timer_new(l, trim, NULL), AFTER_START_MS, EVERY_MS);
+	timer_start(timer_new(l, trim, NULL), AFTER_START_MS, 0);
+	timer_start(timer_new(l, trim, NULL), SETTLED_MS, EVERY_MS);
 }
