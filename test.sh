@@ -72,7 +72,7 @@ again() {
 }
 
 # Files whose tests start machines of their own.
-several=$(for t in etcd etcd_faults faults hostile_node join kill masters quickstart renewal snapshot three_machines upgrade clock shutdown; do ls tests/e2e/test_$t.py 2>/dev/null; done)
+several=$(for t in etcd etcd_faults faults hostile_node join kill masters quickstart renewal snapshot three_machines upgrade clock shutdown full_disk; do ls tests/e2e/test_$t.py 2>/dev/null; done)
 
 part_build() { note build; one build make -j"$(nproc)" all unit-build && [ -x build/skiff ]; }
 part_check() {

@@ -323,6 +323,7 @@ static int start_kubelet(struct agent *a, struct err *err)
 		.lease_seconds = (int)a->options.node_lease,
 		.serving_tls = a->tls[CREDENTIAL_KUBELET],
 		.version = SKIFF_VERSION,
+		.pressure_transition_s = a->options.pressure_transition,
 		.labels = a->options.node_labels,
 		.services = a->view.services,
 		.network_ready = pod_on_network,

@@ -32,6 +32,7 @@ struct options {
 	const char *snapshot_every, *service_load_balancer;
 	bool no_agent, replace;
 	int64_t revision_jump;
+	int64_t pressure_transition;
 	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port, certificate_life;
 	const char *args[16]; /* what is no flag */
 	size_t n_args;

@@ -605,6 +605,19 @@ int local_container_update(
 	return r ? r : cgroup_set(l->cgroups, cgroup, &limits, err);
 }
 
+int local_container_disk(struct engine *e, const char *id, uint64_t *ret_bytes, struct err *err)
+{
+	struct local *l = local_of(e);
+	char path[PATH_MAX];
+	int r = cgroup_of(l, id, path, err);
+
+	if (r)
+		return r;
+	path_fmt(path, "%s/containers/%s/upper", l->root, id);
+	*ret_bytes = dir_usage(path);
+	return 0;
+}
+
 int local_container_stats(
 	struct engine *e, const char *id, struct engine_stats *ret, struct err *err)
 {

@@ -190,6 +190,9 @@ struct engine_vtable {
 		struct err *err);
 	int (*container_stats)(
 		struct engine *e, const char *id, struct engine_stats *ret, struct err *err);
+	/* What its writable layer holds. Walks it. */
+	int (*container_disk)(
+		struct engine *e, const char *id, uint64_t *ret_bytes, struct err *err);
 	int (*container_reopen_log)(struct engine *e, const char *id, struct err *err);
 	/* Runs argv inside and waits; output at most 16 KiB each (probes, hooks). -ETIMEDOUT: killed. */
 	int (*exec_sync)(struct engine *e, const char *id, const char *const *argv,

@@ -581,6 +581,19 @@ static int fake_container_update(
 	return r ? r : leave(f, 0);
 }
 
+static int fake_container_disk(
+	struct engine *e, const char *id, uint64_t *ret_bytes, struct err *err)
+{
+	struct fake *f = fake_of(e);
+	struct fake_container *c;
+	int r = enter_container(f, "container_disk", id, &c, err);
+
+	if (r)
+		return r;
+	*ret_bytes = 0;
+	return leave(f, 0);
+}
+
 static int fake_container_stats(
 	struct engine *e, const char *id, struct engine_stats *ret, struct err *err)
 {
@@ -674,6 +687,7 @@ static const struct engine_vtable fake_vtable = {
 	.container_list = fake_container_list,
 	.container_update = fake_container_update,
 	.container_stats = fake_container_stats,
+	.container_disk = fake_container_disk,
 	.container_reopen_log = fake_container_reopen_log,
 	.exec_sync = fake_exec_sync,
 	.exec = fake_exec,

@@ -245,6 +245,7 @@ int local_container_list(struct engine *e, const char *sandbox_id, struct arena 
 	struct engine_container **ret, size_t *ret_n, struct err *err);
 int local_container_update(
 	struct engine *e, const char *id, const struct engine_resources *r, struct err *err);
+int local_container_disk(struct engine *e, const char *id, uint64_t *ret_bytes, struct err *err);
 int local_container_stats(
 	struct engine *e, const char *id, struct engine_stats *ret, struct err *err);
 int local_container_reopen_log(struct engine *e, const char *id, struct err *err);

@@ -456,6 +456,7 @@ static const struct engine_vtable local_vtable = {
 	.container_list = local_container_list,
 	.container_update = local_container_update,
 	.container_stats = local_container_stats,
+	.container_disk = local_container_disk,
 	.container_reopen_log = local_container_reopen_log,
 	.exec_sync = local_exec_sync,
 	.exec = local_exec,

@@ -297,3 +297,44 @@ int dir_remove_tree(const char *path, struct err *err)
 	return rmdir(path) < 0 && errno != ENOENT ? err_errno(err, -errno, "cannot remove %s", path)
 						  : 0;
 }
+
+static void add_usage(int dir, dev_t device, int depth, uint64_t *sum)
+{
+	DIR *d = fdopendir(dir);
+	struct stat st;
+
+	if (!d) {
+		close(dir);
+		return;
+	}
+	for (struct dirent *e; (e = readdir(d));) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+			fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+			st.st_dev != device)
+			continue;
+		*sum += (uint64_t)st.st_blocks * 512;
+		if (!S_ISDIR(st.st_mode) || depth == DEPTH_MAX)
+			continue;
+		int below = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+		if (below >= 0)
+			add_usage(below, device, depth + 1, sum);
+	}
+	closedir(d);
+}
+
+uint64_t dir_usage(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	uint64_t sum = 0;
+	struct stat st;
+
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) < 0) {
+		close(fd);
+		return 0;
+	}
+	add_usage(fd, st.st_dev, 0, &sum);
+	return sum;
+}

@@ -97,6 +97,8 @@ int dir_sync(const char *path,
 	struct err *err); /* makes every file directly in path durable, in about the time of one */
 int dir_make(
 	const char *path, mode_t mode, struct err *err); /* with its parents; there already: 0 */
+/* Bytes on disk of all below it; mounts are left out, and so is what lies very deep. 0 where it is not. */
+uint64_t dir_usage(const char *path);
 int dir_remove_tree(const char *path,
 	struct err *err); /* never follows links, never crosses mounts; gone already: 0 */
 

@@ -8,9 +8,10 @@
 #include "kubelet/internal.h"
 
 #define LOOK_NS (10 * NS_PER_S)
-#define HOLD_NS (300 * NS_PER_S) /* a condition stays this long after the last sign of it */
 #define MEMORY_MIN (100ull << 20)
 #define PIDS_MIN 100
+
+static const char *const resources[N_PRESSURES] = { "memory", "ephemeral-storage", "pids" };
 
 struct evictor {
 	struct kubelet *k;
@@ -19,32 +20,49 @@ struct evictor {
 	uint64_t seen_ns[N_PRESSURES];
 };
 
-static bool memory_short(struct kubelet *k)
-{
-	struct node_memory m = node_memory(k);
+/* Inodes are told of as what they are, a tenth of the bytes for the rest. */
+struct room {
+	uint64_t free, total, least;
+	bool is_short;
+	const char *unit;
+};
 
-	return m.total && m.available < MEMORY_MIN;
-}
-
-static bool disk_short(const char *path)
+static struct room disk_room(const char *path)
 {
+	struct room r = { .unit = "Ki" };
 	struct statvfs v;
 
 	if (statvfs(path, &v) || !v.f_blocks)
-		return false;
-	return v.f_bavail * 10 < v.f_blocks || (v.f_files && v.f_favail * 20 < v.f_files);
+		return r;
+	r.free = (uint64_t)v.f_bavail * v.f_frsize / 1024;
+	r.total = (uint64_t)v.f_blocks * v.f_frsize / 1024;
+	r.least = r.total / 10;
+	r.is_short = r.free < r.least;
+	if (r.is_short || !v.f_files || v.f_favail * 20 >= v.f_files)
+		return r;
+	return (struct room){ v.f_favail, v.f_files, v.f_files / 20, true, "" };
 }
 
-static bool pids_short(void)
+static struct room memory_room(struct kubelet *k)
+{
+	struct node_memory m = node_memory(k);
+
+	return (struct room){ m.available / 1024, m.total / 1024, MEMORY_MIN / 1024,
+		m.total && m.available < MEMORY_MIN, "Ki" };
+}
+
+static struct room pids_room(void)
 {
 	CLEAN_BUF struct buf b = { 0 }, m = { 0 };
 	struct err err;
 
 	if (file_read("/proc/loadavg", 256, &b, &err) ||
 		file_read("/proc/sys/kernel/pid_max", 64, &m, &err))
-		return false;
+		return (struct room){ 0 };
 	const char *slash = strchr(b.p, '/');
-	return slash && atoll(m.p) - atoll(slash + 1) < PIDS_MIN;
+	uint64_t total = (uint64_t)atoll(m.p), used = slash ? (uint64_t)atoll(slash + 1) : 0,
+		 left = used < total ? total - used : 0;
+	return (struct room){ left, total, PIDS_MIN, slash && left < PIDS_MIN, "" };
 }
 
 /* ---- whom ---- */
@@ -52,27 +70,44 @@ static bool pids_short(void)
 struct candidate {
 	struct pod_worker *w;
 	int32_t priority;
-	int64_t over; /* use over request, bytes */
+	int64_t over; /* use over request: bytes, or process ids */
 };
 
-static int64_t memory_used(struct kubelet *k, struct pod_worker *w, struct arena *a)
+/* Of one container: memory, or what its writable layer holds. */
+static int64_t used_by(struct kubelet *k, const char *id, enum pressure p)
 {
-	struct engine_container *list;
 	struct engine_stats stats;
 	struct err err;
+	uint64_t bytes;
+
+	if (p == PRESSURE_DISK)
+		return k->c.engine->v->container_disk(k->c.engine, id, &bytes, &err)
+			? 0
+			: (int64_t)bytes;
+	return k->c.engine->v->container_stats(k->c.engine, id, &stats, &err)
+		? 0
+		: (int64_t)(p == PRESSURE_PID ? stats.pids : stats.memory_working_set);
+}
+
+static int64_t pod_used(struct kubelet *k, struct pod_worker *w, const struct core_v1_pod *pod,
+	enum pressure p, struct arena *a)
+{
+	struct engine_container *list;
+	struct err err;
 	size_t n;
-	int64_t sum = 0;
+	int64_t sum = p == PRESSURE_DISK ? (int64_t)(dir_usage(pod_dir(k, w->uid, a).p) +
+						   dir_usage(pod_log_folder(k, pod, a).p))
+					 : 0;
 
 	pthread_mutex_lock(&w->lock);
 	const struct pod_sandbox *b = worker_sandbox(w);
 	struct str id = arena_strz(a, b ? b->id : "");
 	pthread_mutex_unlock(&w->lock);
 	if (!id.len || k->c.engine->v->container_list(k->c.engine, id.p, a, &list, &n, &err))
-		return 0;
+		return sum;
 	for (size_t i = 0; i < n; i++)
-		if (list[i].state == CONTAINER_RUNNING &&
-			!k->c.engine->v->container_stats(k->c.engine, list[i].id, &stats, &err))
-			sum += (int64_t)stats.memory_working_set;
+		if (list[i].state == CONTAINER_RUNNING || p == PRESSURE_DISK)
+			sum += used_by(k, list[i].id, p);
 	return sum;
 }
 
@@ -85,7 +120,7 @@ static bool goes_first(const struct candidate *a, const struct candidate *b)
 	return a->over > b->over;
 }
 
-static void evict_one(struct kubelet *k, const char *resource)
+static void evict_one(struct kubelet *k, enum pressure p, const struct room *room)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct candidate best = { 0 };
@@ -98,19 +133,21 @@ static void evict_one(struct kubelet *k, const char *resource)
 		pthread_mutex_lock(&k->lock);
 		struct pod_object *o = pod_object_ref(all[i]->desired);
 		pthread_mutex_unlock(&k->lock);
-		pod_requests(o->pod, "memory", &request);
+		pod_requests(o->pod, resources[p], &request);
 		struct candidate c = { all[i], o->pod->spec.priority.value, 0 };
 		bool spared = o->is_static || c.priority >= PRIORITY_CRITICAL ||
 			all[i]->state != POD_SYNCING;
+		if (!spared)
+			c.over = pod_used(k, all[i], o->pod, p, a) - quantity_value(request);
 		pod_object_unref(o);
-		if (spared)
-			continue;
-		c.over = memory_used(k, all[i], a) - quantity_value(request);
-		if (!best.w || goes_first(&c, &best))
+		if (!spared && (!best.w || goes_first(&c, &best)))
 			best = c;
 	}
 	if (best.w) {
-		struct str text = arena_fmt(a, "The node was low on resource: %s.", resource);
+		struct str text = arena_fmt(a,
+			"The node was low on resource: %s. Threshold quantity: %llu%s, available: %llu%s. ",
+			resources[p], (unsigned long long)room->least, room->unit,
+			(unsigned long long)room->free, room->unit);
 		log_warn("kubelet", "evicting pod %s/%s: %s", best.w->ns, best.w->name, text.p);
 		worker_evict(best.w, "Evicted", text.p, 0);
 	}
@@ -121,24 +158,70 @@ static void evict_one(struct kubelet *k, const char *resource)
 
 /* ---- the look ---- */
 
+static void tell(struct evictor *e, enum pressure p, const struct room *room)
+{
+	/* clang-format off */
+	static const struct { const char *bad, *good, *remedy; } words[N_PRESSURES] = {
+		[PRESSURE_MEMORY] = { "NodeHasInsufficientMemory", "NodeHasSufficientMemory", "give pods limits, or the machine more memory" },
+		[PRESSURE_DISK]   = { "NodeHasDiskPressure", "NodeHasNoDiskPressure", "make room on its disk" },
+		[PRESSURE_PID]    = { "NodeHasInsufficientPID", "NodeHasSufficientPID", "end processes, or raise kernel.pid_max" },
+	};
+	/* clang-format on */
+	struct kubelet *k = e->k;
+	const char *reason = e->pressure[p] ? words[p].bad : words[p].good;
+	struct cached *node = node_cached(k);
+
+	if (e->pressure[p])
+		log_warn("kubelet",
+			"%s of %s is short: %llu%s of %llu%s are left; no new pods come and pods are evicted, one each %llu s, until %llu%s are: %s",
+			resources[p], p == PRESSURE_DISK ? k->c.root_dir : "this node",
+			(unsigned long long)room->free, room->unit, (unsigned long long)room->total,
+			room->unit, LOOK_NS / NS_PER_S, (unsigned long long)room->least, room->unit,
+			words[p].remedy);
+	else
+		log_info("kubelet", "%s of this node is short no more", resources[p]);
+	if (node && k->events)
+		event_record(k->events, &core_v1_node_type, node->obj, "Normal", reason,
+			"Node %s status is now: %s", k->c.node_name, reason);
+	cached_unref(node);
+	node_status_changed(k);
+}
+
+static void relieve(struct kubelet *k, enum pressure p, struct room *room)
+{
+	struct cached *node = node_cached(k);
+
+	if (node && k->events)
+		event_record(k->events, &core_v1_node_type, node->obj, "Warning",
+			"EvictionThresholdMet", "Attempting to reclaim %s", resources[p]);
+	cached_unref(node);
+	if (p == PRESSURE_DISK) {
+		keeper_collect_images(k);
+		*room = disk_room(k->c.root_dir);
+	}
+	if (room->is_short)
+		evict_one(k, p, room);
+}
+
 static void look(void *arg)
 {
 	struct evictor *e = arg;
 	struct kubelet *k = e->k;
-	static const char *const resource[N_PRESSURES] = { "memory", "ephemeral-storage", "pids" };
-	bool now_short[N_PRESSURES] = { memory_short(k), disk_short(k->c.root_dir), pids_short() };
-	uint64_t now = now_ns(k);
+	struct room rooms[N_PRESSURES] = { [PRESSURE_MEMORY] = memory_room(k),
+		[PRESSURE_DISK] = disk_room(k->c.root_dir),
+		[PRESSURE_PID] = pids_room() };
+	uint64_t now = now_ns(k), hold_ns = (uint64_t)k->c.pressure_transition_s * NS_PER_S;
 
 	for (int i = 0; i < N_PRESSURES; i++) {
-		if (now_short[i])
+		if (rooms[i].is_short)
 			e->seen_ns[i] = now;
-		bool hold = now_short[i] || (e->pressure[i] && now - e->seen_ns[i] < HOLD_NS);
+		bool hold = rooms[i].is_short || (e->pressure[i] && now - e->seen_ns[i] < hold_ns);
 		if (hold != e->pressure[i]) {
 			e->pressure[i] = hold;
-			node_status_changed(k);
+			tell(e, i, &rooms[i]);
 		}
-		if (now_short[i])
-			evict_one(k, resource[i]);
+		if (rooms[i].is_short)
+			relieve(k, i, &rooms[i]);
 	}
 	if (!k->stopping)
 		wake_set(&k->wakes, &e->wake, now + LOOK_NS);

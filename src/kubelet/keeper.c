@@ -135,7 +135,7 @@ static bool image_used(struct engine_container *list, size_t n, struct str id)
 	return false;
 }
 
-static void collect_images(struct kubelet *k)
+void keeper_collect_images(struct kubelet *k)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_image *images;
@@ -221,7 +221,7 @@ static void round_(void *arg)
 	free(all);
 	collect_folders(k);
 	if (keep->rounds++ % IMAGE_ROUNDS == 0)
-		collect_images(k);
+		keeper_collect_images(k);
 	if (!k->stopping)
 		wake_set(&k->wakes, &keep->wake, now_ns(k) + ROUND_NS);
 }

@@ -7,6 +7,7 @@
 #include "kubelet/internal.h"
 
 #define POD_THREADS 8
+#define PRESSURE_TRANSITION_S 300
 #define SLOW_THREADS 256
 /* Pods decide how long these take: far more than a node's pods have on a good day, and apart, so that who hangs holds up nobody's end. */
 #define TASK_THREADS 2048
@@ -35,6 +36,8 @@ static void config_copy(struct kubelet *k, const struct kubelet_config *c)
 		k->c.clock = &clock_real;
 	if (k->c.max_pods <= 0)
 		k->c.max_pods = KUBELET_MAX_PODS;
+	if (!k->c.pressure_transition_s)
+		k->c.pressure_transition_s = PRESSURE_TRANSITION_S;
 	if (!k->c.port)
 		k->c.port = KUBELET_PORT;
 }

@@ -50,6 +50,7 @@ struct kubelet_config {
 	void (*network_gone)(void *arg, struct str uid);
 	void *network_arg;
 	struct kubelet_shutdown_groups shutdown;
+	int64_t pressure_transition_s; /* a condition of pressure stays this long after the last sign of it; 0: 300 */
 };
 /* What it may leave outside of its folders: how long logind waits. */
 #define KUBELET_LOGIND_CONFIG "/etc/systemd/logind.conf.d/99-skiff.conf"
