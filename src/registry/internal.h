@@ -50,7 +50,7 @@ enum kind_flags {
 	KIND_RETURN_DELETED = 1 << 6,   /* DELETE answers with the object, not a Status */
 	KIND_ORPHANS = 1 << 7,          /* without a policy, dependents are orphaned (RC, Job) */
 };
-enum name_rule { NAME_SUBDOMAIN, NAME_LABEL, NAME_LABEL_1035, NAME_PATH_SEGMENT };
+enum name_rule { NAME_SUBDOMAIN, NAME_LABEL, NAME_PATH_SEGMENT };
 
 struct write;
 typedef void (*write_run_fn)(struct write *w);

@@ -36,7 +36,6 @@ const char *name_check(enum name_rule rule, struct str name)
 	static const char *(*const checks[])(struct str) = {
 		[NAME_SUBDOMAIN] = valid_dns_subdomain,
 		[NAME_LABEL] = valid_dns_label,
-		[NAME_LABEL_1035] = valid_dns_label_1035,
 		[NAME_PATH_SEGMENT] = path_segment,
 	};
 	return checks[rule](name);

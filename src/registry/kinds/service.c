@@ -644,7 +644,7 @@ void services_free(struct registry *r)
 const struct kind service_kind = {
 	.resource = "services",
 	.flags = KIND_STATUS_META | KIND_RETURN_DELETED,
-	.name_rule = NAME_LABEL_1035,
+	.name_rule = NAME_LABEL, /* RelaxedServiceNameValidation */
 	.fill = fill,
 	.prepare_create = prepare_create,
 	.prepare_update = prepare_update,

@@ -47,8 +47,8 @@ static void refusals(void **state)
 		const char *body, *message;
 	} rows[] = {
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{}}", "spec.ports: Required value" },
-		{ "{\"metadata\":{\"name\":\"1s\"},\"spec\":{\"ports\":[{\"port\":1}]}}",
-			"metadata.name: Invalid value: \"1s\": a DNS-1035 label must consist of" },
+		{ "{\"metadata\":{\"name\":\"s-\"},\"spec\":{\"ports\":[{\"port\":1}]}}",
+			"metadata.name: Invalid value: \"s-\": a lowercase RFC 1123 label must consist of" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}",
 			"spec.ports[0].name: Required value" },
 		{ "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":0}]}}",
