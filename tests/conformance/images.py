@@ -19,7 +19,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 OUT = os.path.join(ROOT, "build", "upstream", "images")
 REGISTRY = "local.test/e2e"
 COREDNS = ("github.com/coredns/coredns", "v1.13.1")
-TOOLS = ["bash", "busybox-static", "bind9-dnsutils", "bind9-host", "ca-certificates", "curl", "dash", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "util-linux"]
+TOOLS = ["bash", "busybox", "bind9-dnsutils", "bind9-host", "ca-certificates", "curl", "dash", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "util-linux"]
 NGINX = ["nginx-light"]
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nwww-data:x:33:33::/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
@@ -78,7 +78,7 @@ def merge_usr(root):
 
 def busybox_applets(root):
     """A link for every applet that no package brought."""
-    names = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
+    names = subprocess.run([f"{root}/usr/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
     for name in names:
         path = f"{root}/usr/bin/{name}"
         if not os.path.lexists(path) and not os.path.lexists(f"{root}/usr/sbin/{name}"):
@@ -131,9 +131,10 @@ def agnhost(root, tree):
 def busybox(root, tree):
     skeleton(root)
     debian(root, ["busybox-static", "bash-static"], alone=True)
-    # Debian's busybox shell prefers applets to programs and drops variables whose names are not identifiers: upstream's does neither.
-    for sh in ("sh", "ash"):
-        os.symlink("bash-static", f"{root}/usr/bin/{sh}")
+    # Debian's busybox shell drops variables whose names are not identifiers, upstream's does not, and cases look for them by running "sh"; another reads the
+    # sentence that busybox says when /bin/sh may not write. So the first sh on the path is another one.
+    os.makedirs(f"{root}/usr/local/bin")
+    os.symlink("/bin/bash-static", f"{root}/usr/local/bin/sh")
     busybox_applets(root)
 
 
