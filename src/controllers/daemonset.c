@@ -132,9 +132,7 @@ static int older_first(const void *pa, const void *pb)
 
 static void add_pod(struct daemon *x, struct node_pods *np, const struct core_v1_pod *p)
 {
-	np->pods = arena_grow(
-		x->r->arena, np->pods, np->n * sizeof(*np->pods), (np->n + 1) * sizeof(*np->pods));
-	np->pods[np->n++] = p;
+	*ARENA_ADD(x->r->arena, np->pods, np->n) = p;
 }
 
 static int survey(struct daemon *x, const struct selector *selector, struct err *err)
@@ -199,16 +197,12 @@ static void doom(struct daemon *x, const struct core_v1_pod *p)
 {
 	if (!time_is_zero(p->metadata.deletion_timestamp))
 		return;
-	x->doomed = arena_grow(x->r->arena, x->doomed, x->n_doomed * sizeof(*x->doomed),
-		(x->n_doomed + 1) * sizeof(*x->doomed));
-	x->doomed[x->n_doomed++] = p;
+	*ARENA_ADD(x->r->arena, x->doomed, x->n_doomed) = p;
 }
 
 static void need(struct daemon *x, struct str node)
 {
-	x->needy = arena_grow(x->r->arena, x->needy, x->n_needy * sizeof(*x->needy),
-		(x->n_needy + 1) * sizeof(*x->needy));
-	x->needy[x->n_needy++] = node;
+	*ARENA_ADD(x->r->arena, x->needy, x->n_needy) = node;
 }
 
 static void bounds(const struct daemon *x, int desired, int *ret_surge, int *ret_unavailable)

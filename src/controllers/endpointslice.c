@@ -34,9 +34,7 @@ static struct plan *add_plan(struct planning *p, const struct discovery_v1_endpo
 	struct plan *n = arena_alloc(p->r->arena, sizeof(*n));
 
 	n->present = present;
-	p->plans = arena_grow(p->r->arena, p->plans, p->n_plans * sizeof(*p->plans),
-		(p->n_plans + 1) * sizeof(*p->plans));
-	return p->plans[p->n_plans++] = n;
+	return *ARENA_ADD(p->r->arena, p->plans, p->n_plans) = n;
 }
 
 /* trafficDistribution: whom an endpoint is for; proxies near it then prefer it. Only ready ones are for somebody. */

@@ -87,11 +87,10 @@ static int look_what_is_left(
 
 	if (!items || items->kind != VALUE_LIST || !items->list.len)
 		return 0;
-	e->left = arena_grow(e->r->arena, e->left, e->n_left * sizeof(*e->left),
-		(e->n_left + 1) * sizeof(*e->left));
-	e->left[e->n_left++] = (struct leftover){ arena_fmt(e->r->arena, STR_FMT "." STR_FMT,
-							  STR_ARG(t->plural), STR_ARG(t->group)),
-		items->list.len };
+	*ARENA_ADD(e->r->arena, e->left, e->n_left) = (struct leftover){
+		arena_fmt(e->r->arena, STR_FMT "." STR_FMT, STR_ARG(t->plural), STR_ARG(t->group)),
+		items->list.len
+	};
 	note_finalizers(e, items);
 	e->pods_left |= !t->group.len && str_eqz(t->plural, "pods");
 	return 0;

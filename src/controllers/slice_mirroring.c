@@ -12,7 +12,10 @@
 struct mirror {
 	struct run *r;
 	const struct core_v1_endpoints *e;
-	struct discovery_v1_endpoint_slice **wanted;
+	struct wanted {
+		struct discovery_v1_endpoint_slice *slice; /* NULL: a present one took it */
+		struct wanted *next;                       /* with the same ports */
+	} * wanted;
 	size_t n_wanted;
 };
 
@@ -70,20 +73,18 @@ static void add_slice(
 	str_map_set(a, &s->metadata.labels, STR(MANAGED_BY_SLICES), STR(OUR_NAME));
 	*LIST_ADD(a, &s->metadata.owner_references) =
 		controller_reference(&core_v1_endpoints_type, m->e, a);
-	m->wanted = arena_grow(a, m->wanted, m->n_wanted * sizeof(*m->wanted),
-		(m->n_wanted + 1) * sizeof(*m->wanted));
-	m->wanted[m->n_wanted++] = s;
+	*ARENA_ADD(a, m->wanted, m->n_wanted) = (struct wanted){ s, NULL };
 }
 
-static bool same_ports(
-	const struct discovery_v1_endpoint_slice *a, const struct discovery_v1_endpoint_slice *b)
+/* Family and ports as text: by it a present slice finds the wanted one, however many subsets there are. */
+static struct str ports_key(const struct discovery_v1_endpoint_slice *s, struct arena *a)
 {
-	const struct discovery_v1_endpoint_slice x = { .address_type = a->address_type,
-		.ports = a->ports },
-						 y = { .address_type = b->address_type,
-							 .ports = b->ports };
+	const struct discovery_v1_endpoint_slice bare = { .address_type = s->address_type,
+		.ports = s->ports };
+	struct buf b CLEAN_BUF = { 0 };
 
-	return model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
+	json_encode(&discovery_v1_endpoint_slice_type, &bare, &b);
+	return arena_str(a, buf_str(&b));
 }
 
 static bool same_slice(
@@ -94,7 +95,7 @@ static bool same_slice(
 						 y = { .metadata.labels = b->metadata.labels,
 							 .endpoints = b->endpoints };
 
-	return same_ports(a, b) && model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
+	return model_equal(&discovery_v1_endpoint_slice_type, &x, &y);
 }
 
 static int drop(struct run *r, const struct discovery_v1_endpoint_slice *s, struct err *err)
@@ -106,46 +107,62 @@ static int drop(struct run *r, const struct discovery_v1_endpoint_slice *s, stru
 	return ret == CLIENT_NOT_FOUND || ret == CLIENT_CONFLICT ? 0 : ret;
 }
 
+static int adjust(struct mirror *m, const struct discovery_v1_endpoint_slice *s,
+	struct discovery_v1_endpoint_slice *w, struct err *err)
+{
+	struct str_map labels = w->metadata.labels;
+
+	if (same_slice(s, w))
+		return 0;
+	w->metadata = s->metadata;
+	w->metadata.labels = labels;
+	return client_update(
+		m->r->client, &discovery_v1_endpoint_slice_type, NULL, w, m->r->arena, NULL, err);
+}
+
+static int make(struct mirror *m, const struct discovery_v1_endpoint_slice *s, struct str key,
+	struct err *err)
+{
+	expect_creations(m->r->state, key, 1);
+	int ret = client_create(m->r->client, &discovery_v1_endpoint_slice_type,
+		s->metadata.namespace, s, m->r->arena, NULL, err);
+
+	if (ret)
+		creation_observed(m->r->state, key);
+	return ret;
+}
+
 /* Each present slice takes the wanted one with its ports; what finds none is made or goes. */
 static int put(struct mirror *m, const struct objects *present, struct str key, struct err *err)
 {
-	const struct type *t = &discovery_v1_endpoint_slice_type;
+	struct map by_ports = { 0 };
+	int ret = 0;
 
+	for (size_t i = m->n_wanted; i-- > 0;)
+		m->wanted[i].next = map_set(
+			&by_ports, ports_key(m->wanted[i].slice, m->r->arena), &m->wanted[i]);
 	OBJECT_EACH(const struct discovery_v1_endpoint_slice, s, *present) {
-		struct discovery_v1_endpoint_slice *w = NULL;
-		int ret = 0;
+		struct str ports = ports_key(s, m->r->arena);
+		struct wanted *w = ret ? NULL : map_get(&by_ports, ports);
 
-		for (size_t i = 0; i < m->n_wanted && !w; i++)
-			if (m->wanted[i] && same_ports(s, m->wanted[i]))
-				w = TAKE(m->wanted[i]);
+		if (ret)
+			continue;
 		if (!w) {
 			ret = drop(m->r, s, err);
-		} else if (!same_slice(s, w)) {
-			struct str_map labels = w->metadata.labels;
-
-			w->metadata = s->metadata;
-			w->metadata.labels = labels;
-			ret = client_update(m->r->client, t, NULL, w, m->r->arena, NULL, err);
-		}
-		if (ret)
-			return ret;
-	}
-	for (size_t i = 0; i < m->n_wanted; i++) {
-		if (!m->wanted[i])
 			continue;
-		expect_creations(m->r->state, key, 1);
-		int ret = client_create(m->r->client, t, m->wanted[i]->metadata.namespace,
-			m->wanted[i], m->r->arena, NULL, err);
-
-		if (ret) {
-			creation_observed(m->r->state, key);
-			return ret == CLIENT_FORBIDDEN &&
-					strstr(err->text, "because it is being terminated")
-				? 0
-				: ret;
 		}
+		if (w->next)
+			map_set(&by_ports, ports, w->next);
+		else
+			map_remove(&by_ports, ports);
+		ret = adjust(m, s, TAKE(w->slice), err);
 	}
-	return 0;
+	map_deinit(&by_ports, NULL);
+	for (size_t i = 0; i < m->n_wanted && !ret; i++)
+		if (m->wanted[i].slice)
+			ret = make(m, m->wanted[i].slice, key, err);
+	return ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated") ? 0
+											      : ret;
 }
 
 static int reconcile(struct run *r, struct str key, struct err *err)
@@ -195,6 +212,7 @@ static void deinit(struct run *r)
 
 const struct controller slice_mirroring_controller = {
 	.name = "endpointslicemirroring",
+	.bulk = true, /* an Endpoints object of thousands of subsets is as many slices */
 	.component = "endpoint-slice-mirroring-controller",
 	.watches = {
 		{ &core_v1_endpoints_type, map_self },

@@ -221,17 +221,16 @@ static void see_route(void *arg, const struct route *r)
 		}
 		break;
 	}
-	p->stale_routes = arena_grow(p->a, p->stale_routes, p->n_stale_routes * sizeof(*r),
-		(p->n_stale_routes + 1) * sizeof(*r));
-	p->stale_routes[p->n_stale_routes++] = *r;
+	*ARENA_ADD(p->a, p->stale_routes, p->n_stale_routes) = *r;
 }
 
 static void entry_add(
 	struct arena *a, struct entry **list, size_t *n, uint32_t ip, const uint8_t mac[6])
 {
-	*list = arena_grow(a, *list, *n * sizeof(**list), (*n + 1) * sizeof(**list));
-	(*list)[*n].ip = ip;
-	memcpy((*list)[(*n)++].mac, mac, 6);
+	struct entry *e = ARENA_ADD(a, *list, *n);
+
+	e->ip = ip;
+	memcpy(e->mac, mac, 6);
 }
 
 static void see_fdb(void *arg, const uint8_t mac[6], uint32_t remote)
