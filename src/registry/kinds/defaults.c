@@ -92,31 +92,6 @@ const struct kind limit_range_kind = {
 	.resource = "limitranges", .flags = KIND_CREATE_ON_UPDATE, .fill = limit_range_fill
 };
 
-/* ---- NetworkPolicy ---- */
-
-static void network_policy_fill(struct write *w, void *obj)
-{
-	struct networking_v1_network_policy *n = obj;
-	if (n->spec.policy_types.len)
-		return;
-	*LIST_ADD(w->arena, &n->spec.policy_types) = STR("Ingress");
-	if (n->spec.egress.len)
-		*LIST_ADD(w->arena, &n->spec.policy_types) = STR("Egress");
-}
-
-static void network_policy_validate(struct write *w, struct causes *cs)
-{
-	struct networking_v1_network_policy *n = w->obj;
-	label_selector_validate(&n->spec.pod_selector, AT(AT(NULL, "spec"), "podSelector"), cs);
-}
-
-const struct kind network_policy_kind = {
-	.resource = "networkpolicies.networking.k8s.io",
-	.flags = KIND_GENERATION,
-	.fill = network_policy_fill,
-	.validate = network_policy_validate,
-};
-
 /* ---- CustomResourceDefinition ---- */
 
 static void crd_fill(struct write *w, void *obj)

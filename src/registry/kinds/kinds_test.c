@@ -398,6 +398,55 @@ static void signing_requests(void **state)
 	assert_refused(e, 422, "Approved and Denied conditions are mutually exclusive");
 }
 
+static void network_policies(void **state)
+{
+#define PORTS(p) "\"egress\":[{\"ports\":[{" p "}]}]"
+#define PEER(p) "\"ingress\":[{\"from\":[{" p "}]}]"
+	static const struct {
+		const char *spec, *refused; /* NULL: it is taken */
+	} rows[] = {
+		{ PORTS("\"port\":80,\"endPort\":80"), NULL },
+		{ PORTS("\"port\":\"http\""), NULL },
+		{ PORTS("\"endPort\":80"),
+			"spec.egress[0].ports[0].endPort: Invalid value: 80: may not be specified when `port` is not specified" },
+		{ PORTS("\"port\":\"http\",\"endPort\":80"),
+			"may not be specified when `port` is non-numeric" },
+		{ PORTS("\"port\":80,\"endPort\":79"),
+			"endPort: Invalid value: 80: must be greater than or equal to `port`" },
+		{ PORTS("\"port\":80,\"endPort\":70000"),
+			"must be between 1 and 65535, inclusive" },
+		{ PORTS("\"port\":0"), "spec.egress[0].ports[0].port: Invalid value: 0" },
+		{ PORTS("\"port\":\"-\""), "spec.egress[0].ports[0].port: Invalid value: \"-\"" },
+		{ PEER("\"podSelector\":{},\"namespaceSelector\":{}"), NULL },
+		{ PEER("\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":[\"10.1.0.0/16\"]}"),
+			NULL },
+		{ PEER("\"ipBlock\":{\"cidr\":\"fd00::/8\",\"except\":[\"fd01::/16\"]}"), NULL },
+		{ PEER(""), "spec.ingress[0].from[0]: Required value: must specify a peer" },
+		{ PEER("\"podSelector\":{},\"ipBlock\":{\"cidr\":\"10.0.0.0/8\"}"),
+			"may not specify both ipBlock and another peer" },
+		{ PEER("\"ipBlock\":{\"cidr\":\"10.0.0.0\"}"), "must be a valid CIDR value" },
+		{ PEER("\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":[\"11.0.0.0/16\"]}"),
+			"must be a strict subset of `cidr`" },
+		{ PEER("\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":[\"10.0.0.0/8\"]}"),
+			"must be a strict subset of `cidr`" },
+		{ PEER("\"ipBlock\":{\"cidr\":\"10.0.0.0/8\",\"except\":[\"fd01::/16\"]}"),
+			"must be a strict subset of `cidr`" },
+	};
+#undef PORTS
+#undef PEER
+	struct env *e = *state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		CLEAN_FREE char *text = xasprintf(
+			"{\"metadata\":{\"name\":\"p%zu\"},\"spec\":{\"podSelector\":{},%s}}", i,
+			rows[i].spec);
+		req(e, CREATE, "networking.k8s.io/v1:networkpolicies", "default", text);
+		if (rows[i].refused)
+			assert_refused(e, 422, rows[i].refused);
+		else
+			assert_code(e, 201);
+	}
+}
+
 static void events_go(void **state)
 {
 	static const char old_one[] =
@@ -479,6 +528,7 @@ int main(void)
 		T(jobs),
 		T(tokens),
 		T(signing_requests),
+		T(network_policies),
 		T(events_go),
 		T(bootstrap),
 	};
