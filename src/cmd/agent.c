@@ -226,9 +226,14 @@ static int find_pod_cidr(struct agent *a, struct err *err)
 	if (file_read(path, 63, &kept, err) == 0 && kept.len) {
 		snprintf(a->pod_cidr, sizeof(a->pod_cidr), STR_FMT,
 			STR_ARG(str_trim(buf_str(&kept))));
-		return 0;
+		r = networks_check_node(&a->options, a->pod_cidr, err);
+		if (r < 0)
+			unlink(path); /* the next start asks for another one */
+		return r;
 	}
 	r = ask_pod_cidr(a, err);
+	if (r == 0)
+		r = networks_check_node(&a->options, a->pod_cidr, err);
 	return r < 0 ? r : file_write_atomic(path, str_of(a->pod_cidr), 0644, true, err);
 }
 
@@ -253,8 +258,10 @@ static void pod_cidr_changed(void *arg, const char *cidr)
 	struct agent *a = arg;
 	CLEAN_FREE char *path = xasprintf("%s/agent/pod-cidr", a->options.data_dir);
 	struct err err = { 0 };
-	int r = a->cni ? 0 : engine_local_set_pod_cidr(a->engine, cidr, &err);
+	int r = networks_check_node(&a->options, cidr, &err);
 
+	if (r == 0 && !a->cni)
+		r = engine_local_set_pod_cidr(a->engine, cidr, &err);
 	if (r == 0)
 		r = file_write_atomic(path, str_of(cidr), 0644, true, &err);
 	if (r < 0)
@@ -267,6 +274,7 @@ static int start_pod_network(struct agent *a, struct err *err)
 		.node_name = a->options.node_name,
 		.node_ip = a->options.node_ip,
 		.pod_cidr = a->pod_cidr,
+		.service_cidr = a->options.service_cidr,
 		.plugins = a->cni,
 		.dns_address = a->dns_address,
 		.mode = a->network_mode,
@@ -495,6 +503,8 @@ int cmd_agent(int argc, char **argv)
 		return cmd_fail("agent", &err, 2);
 	}
 	r = options_complete(&a.options, &err);
+	if (r == 0)
+		r = networks_check(&a.options, &err);
 	if (r == 0)
 		r = run(&a, &err);
 	deinit(&a);

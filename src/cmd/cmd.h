@@ -169,5 +169,8 @@ int cmd_fail(const char *name, const struct err *err, int status);
 /* The first address of this machine that is not loopback (by the default route when there is one), and its host name in lower case. */
 int machine_address(char out[64], struct err *err);
 int machine_name(char out[64], struct err *err);
+/* Networks of pods and services, and this machine's address, that overlap (networks.c): -EINVAL, with both. Of the cluster; of one node's pods. */
+int networks_check(const struct options *o, struct err *err);
+int networks_check_node(const struct options *o, const char *pod_cidr, struct err *err);
 
 #endif

@@ -58,7 +58,7 @@ static const struct option_row rows[] = {
 	{ "shutdown-grace-period", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(shutdown_grace), "0s", "time that pods get when systemd shuts the machine down; 0s: none" },
 	{ "shutdown-grace-period-critical-pods", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(shutdown_grace_critical), "0s", "the part of it for critical pods, which end last" },
 	{ "shutdown-grace-period-by-pod-priority", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(shutdown_grace_groups), NULL, "instead of both: PRIORITY=DURATION,…" },
-	{ "eviction-pressure-transition-period", NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(pressure_transition), "300", "seconds for which pressure is told after its last sign" },
+	{ "eviction-pressure-transition-period", NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(pressure_transition), "300", "seconds that pressure is told after its last sign" },
 	{ "pod-log-dir",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(pod_log_dir), "/var/log/pods", "logs of containers" },
 	{ "dns-upstreams",  NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(dns_upstreams), NULL, "servers for names outside the cluster; default: /etc/resolv.conf" },
 	{ "output",         "o",  OPT_CLIENT, OPTION_TEXT, O(output), NULL, "json for programs" },

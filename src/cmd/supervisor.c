@@ -403,7 +403,8 @@ int cmd_server(int argc, char **argv)
 		err_set(&err, -EPERM, "the agent needs root: run as root, or give --no-agent");
 		return cmd_fail("server", &err, EXIT_FINAL);
 	}
-	if (options_complete(&o, &err) < 0 || dir_make(o.data_dir, 0755, &err) < 0)
+	if (options_complete(&o, &err) < 0 || networks_check(&o, &err) < 0 ||
+		dir_make(o.data_dir, 0755, &err) < 0)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	s.lock = lock_data_dir(&o, &err);
 	if (s.lock < 0 || find_user(&o, &children[0].uid, &children[0].gid, &err) < 0 ||

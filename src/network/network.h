@@ -28,8 +28,9 @@ int network_pod_mtu(enum network_mode mode, const char *node_ip);
 struct network_config {
 	struct client *client;
 	const char *node_name, *node_ip;
-	const char *pod_cidr; /* of this node */
-	bool plugins;         /* CNI plugins attach its pods, and serve their host ports */
+	const char *pod_cidr;     /* of this node */
+	const char *service_cidr; /* no node's pods may be there; NULL: not known */
+	bool plugins;             /* CNI plugins attach its pods, and serve their host ports */
 	const char *
 		dns_address; /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
 	enum network_mode mode;

@@ -112,8 +112,12 @@ static bool overlap(uint32_t a, int a_prefix, uint32_t b, int b_prefix)
 }
 
 static const char *clash_of(const struct peer *p, uint32_t own_ip, uint32_t own_pods,
-	int own_prefix, const struct peers *others)
+	int own_prefix, uint32_t services, int services_prefix, const struct peers *others)
 {
+	if (services_prefix && overlap(p->pods, p->prefix, services, services_prefix))
+		return "has pod addresses that are services'";
+	if (overlap(p->pods, p->prefix, own_ip, 32))
+		return "has this node's address among its pods'";
 	if (p->ip == own_ip)
 		return "has this node's address";
 	if (own_prefix && overlap(p->pods, p->prefix, own_pods, own_prefix))
@@ -121,6 +125,8 @@ static const char *clash_of(const struct peer *p, uint32_t own_ip, uint32_t own_
 	for (size_t i = 0; i < others->len; i++) {
 		if (overlap(p->pods, p->prefix, others->items[i].pods, others->items[i].prefix))
 			return "has pod addresses of another node";
+		if (overlap(p->pods, p->prefix, others->items[i].ip, 32))
+			return "has another node's address among its pods'";
 	}
 	return NULL;
 }
@@ -140,14 +146,16 @@ struct peers peers_of(const struct network_config *c, const struct cached_list *
 {
 	struct cached **sorted = arena_alloc(a, (nodes->len + 1) * sizeof(*sorted));
 	struct peers p = { arena_alloc(a, (nodes->len + 1) * sizeof(*p.items)), 0 };
-	uint32_t own_ip = 0, own_pods = 0;
-	int own_prefix = 0;
+	uint32_t own_ip = 0, own_pods = 0, services = 0;
+	int own_prefix = 0, services_prefix = 0;
 
 	if (nodes->len)
 		memcpy(sorted, nodes->items, nodes->len * sizeof(*sorted));
 	ip_read(str_of(c->node_ip), &own_ip);
 	if (c->pod_cidr)
 		cidr_read(str_of(c->pod_cidr), &own_pods, &own_prefix);
+	if (c->service_cidr)
+		cidr_read(str_of(c->service_cidr), &services, &services_prefix);
 	qsort(sorted, nodes->len, sizeof(*sorted), by_age);
 	for (size_t i = 0; i < nodes->len; i++) {
 		const struct core_v1_node *n = sorted[i]->obj;
@@ -159,7 +167,7 @@ struct peers peers_of(const struct network_config *c, const struct cached_list *
 			cidr_read(n->spec.pod_cidr, &one.pods, &one.prefix) < 0 || !one.prefix)
 			continue;
 		snprintf(one.name, sizeof(one.name), STR_FMT, STR_ARG(n->metadata.name));
-		clash = clash_of(&one, own_ip, own_pods, own_prefix, &p);
+		clash = clash_of(&one, own_ip, own_pods, own_prefix, services, services_prefix, &p);
 		if (!clash) {
 			p.items[p.len++] = one;
 		} else if (warn) {

@@ -10,9 +10,10 @@
 
 #include "network/internal.h"
 
-static struct network_config config = {
-	.node_name = "me", .node_ip = "192.0.2.10", .pod_cidr = "10.42.0.0/24"
-};
+static struct network_config config = { .node_name = "me",
+	.node_ip = "192.0.2.10",
+	.pod_cidr = "10.42.0.0/24",
+	.service_cidr = "10.43.0.0/16" };
 
 static struct cached *node(
 	struct arena *a, const char *name, const char *ip, const char *cidr, int64_t age)
@@ -50,6 +51,9 @@ static void clashes_are_left_out(void **state)
 		node(a, "none", "192.0.2.14", "", 4),
 		node(a, "six", "fd00::1", "10.42.6.0/24", 3),
 		node(a, "odd", "192.0.2.15", "10.42.7.300/24", 2),
+		node(a, "servant", "192.0.2.16", "10.43.5.0/24", 2),
+		node(a, "thief", "192.0.2.17", "192.0.2.0/28", 2),
+		node(a, "robber", "192.0.2.18", "192.0.2.11/32", 2),
 	};
 	struct cached_list nodes = { items, ARRAY_LEN(items) };
 	struct peers p;
@@ -60,7 +64,7 @@ static void clashes_are_left_out(void **state)
 	assert_string_equal(p.items[0].name, "good");
 	assert_int_equal(p.items[0].ip, 0xc000020b);
 	assert_int_equal(p.items[0].pods, 0x0a2a0100);
-	assert_int_equal(n_warnings, 3);
+	assert_int_equal(n_warnings, 6);
 }
 
 static void modes(void **state)

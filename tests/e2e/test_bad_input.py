@@ -285,6 +285,8 @@ def test_newer_format(machine):
 
 def test_bad_flags(machine):
     for flags, text in ((("--spam",), "there is no flag --spam"), (("--listen", "nowhere"), "expected ADDRESS:PORT"), (("--service-cidr", "x"), "expected an IPv4 network"),
+                        (("--service-cidr", "10.42.128.0/17"), "overlap: pods and services need networks of their own"),
+                        (("--pod-cidr", "192.0.0.0/16"), "has this machine's address"),
                         (("--store", "paper"), "paper"), (("--config", "/nonexistent"), "/nonexistent")):
         r = server(machine, *flags)
         assert r.returncode != 0 and text in r.stderr, (flags, r.stderr)

@@ -233,3 +233,28 @@ def test_no_server(newcomer):
     m.server.wait(timeout=30)
     assert "cannot connect to 192.0.2.250:6443" in m.log_text()
     m.server = None
+
+
+def node_by_hand(c, name, cidr):
+    c.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
+
+
+@pytest.mark.parametrize("cidr,text", [("10.43.7.0/24", "overlaps the services' network 10.43.0.0/16"), ("192.0.2.0/24", "has the node's own address")])
+def test_pod_addresses_that_are_others(three, newcomer, cidr, text):
+    m = newcomer()
+    node_by_hand(three, m.name, cidr)
+    said = refused(m, three.token())
+    assert f"spec.podCIDR of node {m.name} is {cidr}, which {text}" in said and "delete the node" in said
+    three.kubectl("delete", "node", m.name)
+    m.join(three.token())
+    three.wait_ready(m.name, seconds=20)
+
+
+def test_pod_addresses_of_another_node(three, newcomer):
+    """The one that came later is left out by the others, who say so."""
+    m, cidr = newcomer(), three.get("node", "node1")["spec"]["podCIDR"]
+    node_by_hand(three, m.name, cidr)
+    m.join(three.token())
+    eventually(lambda: f"node {m.name} ({m.ip}, pods {cidr}) has pod addresses of this node and is left out" in three.nodes[0].log_text(200), 20, "the word of node1")
+    eventually(lambda: f"node {m.name} ({m.ip}, pods {cidr}) has pod addresses of another node and is left out" in three.master.log_text(200), 10, "the word of the master")
+    assert f"{cidr} via {three.nodes[0].ip}" in three.master.sh("ip route")
