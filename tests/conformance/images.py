@@ -148,6 +148,10 @@ def nonewprivs(root, tree):
     os.chmod(f"{root}/usr/local/bin/nnp", 0o6755)
 
 
+def invalid_packets(root, tree):
+    go_build(tree, "./test/images/regression-issue-74839", f"{root}/regression-issue-74839")
+
+
 def nginx(root, tree):
     skeleton(root)
     debian(root, NGINX)
@@ -179,6 +183,7 @@ IMAGES = [
     (["pause:3.10.2"], [pause], {"User": "65535:65535", "Entrypoint": ["/pause"]}),
     (["nginx:1.15-4", "nginx:1.27-0"], [nginx, busybox], {"Cmd": ["nginx", "-g", "daemon off;"], "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT"}),
     (["nonewprivs:1.4"], [busybox, nonewprivs], {"Cmd": ["nnp"]}),
+    (["regression-issue-74839:1.4"], [busybox, invalid_packets], {"Entrypoint": ["/regression-issue-74839"]}),
     (["nonroot:1.5"], [busybox], {**SHELL, "User": "1234"}),
     (["glibc-dns-testing:2.0.0"], [tools], {"Cmd": ["/bin/bash"]}),
     (["kitten:1.8"], [tools, agnhost, page("kitten")], SERVE),
