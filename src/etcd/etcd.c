@@ -14,7 +14,8 @@ static const struct http_header metadata[] = {
 
 bool etcd_no_leader(struct str text)
 {
-	return str_find_str(text, STR("no leader")) >= 0;
+	/* The whole of it: what the client says of a connection that it gave up for that reason is no word of etcd's about a call. */
+	return str_find_str(text, STR("etcdserver: no leader")) >= 0;
 }
 
 bool etcd_header_fits(const struct etcd *e, const struct etcd_v3_response_header *h)

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include "etcd/etcd.h"
+#include "etcd/internal.h"
 #include "io/io.h"
 
 #define ETCD "build/etcd/etcd-3.4"
@@ -274,6 +274,15 @@ static void cleared_and_advanced(void **state)
 	etcd_close(e);
 }
 
+/* A call that was under way when its connection was given up may have been done: sent again, it would be refused for its own sake. */
+static void only_etcd_says_that_nothing_was_done(void **state)
+{
+	assert_true(etcd_no_leader(STR("etcdserver: no leader")));
+	assert_false(etcd_no_leader(STR("https://a:2379: it has no leader")));
+	assert_false(etcd_no_leader(
+		STR("etcdserver: request timed out, possibly due to previous leader failure")));
+}
+
 static void unreachable_is_told(void **state)
 {
 	struct etcd_config c = { .urls = "http://127.0.0.1:1,http://127.0.0.1:2",
@@ -290,6 +299,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unreachable_is_told),
+		cmocka_unit_test(only_etcd_says_that_nothing_was_done),
 		cmocka_unit_test(outcomes),
 		cmocka_unit_test(guards),
 		cmocka_unit_test(counters_end_exact),

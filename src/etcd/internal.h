@@ -70,7 +70,7 @@ int etcd_call(struct etcd *e, const char *path, const struct type *req_type, con
 	const struct type *type, struct arena *a, unsigned timeout_ms, void **ret, struct err *err);
 /* The same, as an answer's header says; false: another cluster answered. */
 bool etcd_header_fits(const struct etcd *e, const struct etcd_v3_response_header *h);
-/* etcd's words for failures. */
+/* etcd's own answer that nothing was done, since it knows no leader. */
 bool etcd_no_leader(struct str text);
 /* The first key after all that begin with prefix; "" is none: it ends in 0xff alone. */
 struct str etcd_prefix_end(struct arena *a, struct str prefix);
