@@ -232,7 +232,7 @@ int local_container_create(struct engine *e, const char *sandbox_id,
 
 	pthread_mutex_lock(&l->lock);
 	struct sandbox *s = sandbox_find(l, sandbox_id);
-	bool ready = s && s->ready, taken = is_taken(l, sandbox_id, c);
+	bool ready = s && sandbox_is_ready(l, s), taken = is_taken(l, sandbox_id, c);
 	pthread_mutex_unlock(&l->lock);
 	if (!s)
 		return sandbox_missing(sandbox_id, err);
@@ -329,7 +329,8 @@ int local_container_start(struct engine *e, const char *id, struct err *err)
 	pthread_mutex_lock(&l->lock);
 	struct container *c = container_find(l, id);
 	struct sandbox *s = c ? sandbox_find(l, c->sandbox_id) : NULL;
-	bool fresh = c && s && s->ready && !c->starting && !c->started && !c->exited;
+	/* The number of a process that held the pod's namespace and is gone may be anybody's: no container joins that one's. */
+	bool fresh = c && s && sandbox_is_ready(l, s) && !c->starting && !c->started && !c->exited;
 	if (fresh) {
 		c->starting = true;
 		container_save(l, c, NULL);

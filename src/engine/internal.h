@@ -153,7 +153,7 @@ struct local {
 	engine_event_fn event_fn;
 	void *event_arg;
 	pthread_t watcher;
-	int epoll_fd, inotify_fd, stop_fd, cni_watch;
+	int epoll_fd, inotify_fd, stop_fd, cni_watch, nft_fd;
 	bool watching;
 };
 static inline struct local *local_of(struct engine *e)
@@ -186,7 +186,8 @@ bool container_refresh(struct local *l,
 	struct container *c); /* lock held: takes in an exit file; true: it ended just now */
 
 /* network.c */
-int network_setup(struct local *l, struct err *err); /* bridge, addresses, masquerade, sysctls */
+int network_setup(struct local *l, struct err *err);   /* bridge, addresses, masquerade, sysctls */
+int network_restore(struct local *l, struct err *err); /* the masquerade, when somebody took it */
 int network_attach(struct local *l, struct sandbox *s,
 	struct err *err); /* on a thread inside the sandbox's new namespaces */
 int network_connect(struct local *l, const struct sandbox *s, struct err *err); /* the host's end */
@@ -199,6 +200,8 @@ int cidr_parse(const char *text, uint32_t *ret_ip, int *ret_prefix,
 	struct err *err); /* host order, masked */
 
 /* sandbox.c */
+bool sandbox_is_ready(
+	const struct local *l, const struct sandbox *s); /* also by what holds its namespaces now */
 int local_sandbox_run(struct engine *e, const struct engine_sandbox_config *c, struct arena *a,
 	struct engine_sandbox *ret, struct err *err);
 int local_sandbox_stop(struct engine *e, const char *id, struct err *err);

@@ -473,8 +473,8 @@ int engine_local_new(const struct engine_local_config *c, struct engine **ret, s
 	l->base.v = &local_vtable;
 	l->root = xstrdup(c->root);
 	l->run = xstrdup(c->run);
-	l->cni_watch = l->epoll_fd = l->inotify_fd = l->stop_fd = l->host_netns_fd = l->lock_fd =
-		-1;
+	l->cni_watch = l->epoll_fd = l->inotify_fd = l->stop_fd = l->nft_fd = l->host_netns_fd =
+		l->lock_fd = -1;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->network_lock, NULL);
 	pthread_condattr_init(&attr);

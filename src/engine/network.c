@@ -184,6 +184,18 @@ static int masquerade(struct local *l, struct err *err)
 	return nft_apply(text.p, err);
 }
 
+int network_restore(struct local *l, struct err *err)
+{
+	CLEAN_BUF struct buf now = { 0 };
+	int r = 0;
+
+	pthread_mutex_lock(&l->network_lock);
+	if (l->net_prefix && nft_read("list table ip " TABLE, false, &now, NULL) == -ENOENT)
+		r = masquerade(l, err);
+	pthread_mutex_unlock(&l->network_lock);
+	return r;
+}
+
 int network_setup(struct local *l, struct err *err)
 {
 	uint8_t mac[6];

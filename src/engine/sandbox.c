@@ -250,7 +250,7 @@ static struct sandbox *sandbox_new(struct local *l, const struct engine_sandbox_
 }
 
 /* A sandbox is as good as what holds its namespaces. */
-static bool is_ready(const struct local *l, const struct sandbox *s)
+bool sandbox_is_ready(const struct local *l, const struct sandbox *s)
 {
 	char path[PATH_MAX];
 
@@ -269,7 +269,7 @@ static void export_sandbox(
 		.namespace_ = arena_strz(a, s->namespace_ ? s->namespace_ : ""),
 		.uid = arena_strz(a, s->uid ? s->uid : ""),
 		.attempt = (uint32_t)s->attempt,
-		.state = is_ready(l, s) ? SANDBOX_READY : SANDBOX_NOT_READY,
+		.state = sandbox_is_ready(l, s) ? SANDBOX_READY : SANDBOX_NOT_READY,
 		.created_at = { s->created_s, (int32_t)s->created_ns },
 		.ip = arena_strz(a, s->ip ? s->ip : ""),
 		.second_ip = arena_strz(a, s->second_ip ? s->second_ip : ""),

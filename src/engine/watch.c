@@ -1,4 +1,4 @@
-/* The thread that notices ends: conmon's exit files by inotify, conmon itself by pidfd. Sleeps otherwise. */
+/* The thread that notices ends: conmon's exit files by inotify, conmon itself by pidfd; and that of our nftables. Sleeps otherwise. */
 #include "engine/cni.h"
 
 #include <fcntl.h>
@@ -182,6 +182,15 @@ static void on_conmon(struct local *l, int fd)
 		watch_tell(l, ev.sandbox, ev.container);
 }
 
+/* A firewall's reload (nft flush ruleset) takes everybody's tables: pods would reach nobody outside until somebody thought of it. */
+static void on_nftables(struct local *l)
+{
+	struct err err;
+
+	if (nft_monitor_lost(l->nft_fd) && network_restore(l, &err) < 0)
+		log_warn("engine", "pods' addresses are not masqueraded: %s", err.text);
+}
+
 static void *watch_main(void *arg)
 {
 	struct local *l = arg;
@@ -194,6 +203,8 @@ static void *watch_main(void *arg)
 				return NULL;
 			if (events[i].data.fd == l->inotify_fd)
 				on_inotify(l);
+			else if (events[i].data.fd == l->nft_fd)
+				on_nftables(l);
 			else
 				on_conmon(l, events[i].data.fd);
 		}
@@ -223,6 +234,11 @@ int watch_open(struct local *l, struct err *err)
 	epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->stop_fd, &ev);
 	ev.data.fd = l->inotify_fd;
 	epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->inotify_fd, &ev);
+	int r = l->cni ? 0 : nft_monitor(&l->nft_fd, err);
+	if (l->cni || r < 0)
+		return r;
+	ev.data.fd = l->nft_fd;
+	epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->nft_fd, &ev);
 	return 0;
 }
 
@@ -242,6 +258,7 @@ void watch_stop(struct local *l)
 		pthread_join(l->watcher, NULL);
 	l->watching = false;
 	clean_fd(&l->inotify_fd);
+	clean_fd(&l->nft_fd);
 	clean_fd(&l->stop_fd);
 	clean_fd(&l->epoll_fd);
 }

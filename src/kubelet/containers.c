@@ -298,6 +298,10 @@ static enum start_outcome failed(struct sync *s, struct slot *slot,
 {
 	worker_container_event(s->w, s->pod, spec->c->name, "Warning", "Failed", "Error: %s", text);
 	waiting(s, slot, reason, text);
+	/* It may be the sandbox that is lost, and nobody told of it: it is looked at before the next try. */
+	pthread_mutex_lock(&s->k->lock);
+	s->w->sandbox_dirty = true;
+	pthread_mutex_unlock(&s->k->lock);
 	return again_in(s, slot, SYNC_RETRY_NS);
 }
 
