@@ -640,6 +640,35 @@ static void test_sysctls(void **state)
 			C1, ""));
 }
 
+static bool is_down_and_failed(const struct value *v, const void *arg)
+{
+	return is_phase(v, "Failed") && test_at(v, "status.containerStatuses[0].state.terminated");
+}
+
+/* Somebody says that a running pod has failed: so it has, and what runs of it ends. */
+static void test_failed_by_others(void **state)
+{
+	struct fixture *f = *state;
+
+	start_kubelet(f, true);
+	run_pod(f, "p", pod_json(f, "p", "", C1, ""));
+	pthread_mutex_lock(&f->api.lock);
+	struct value v =
+		test_tree(f->a, arena_strz(f->a, map_get(&f->api.objects, STR(POD "p"))).p);
+	pthread_mutex_unlock(&f->api.lock);
+	CLEAN_BUF struct buf b = { 0 };
+	struct value *st = value_get(&v, STR("status"));
+	value_set(f->a, st, STR("phase"))->text = STR("Failed");
+	*value_set(f->a, st, STR("reason")) =
+		(struct value){ .kind = VALUE_TEXT, .text = STR("Because") };
+	json_write(&v, &b);
+	unsigned before = f->api.patches;
+	test_put(&f->api, POD "p", b.p);
+	v = test_await(&f->api, POD "p", is_down_and_failed, NULL, f->a, "down and Failed");
+	assert_string_equal(test_text(&v, "status.reason"), "Because");
+	assert_true(f->api.patches > before);
+}
+
 static void test_deadline(void **state)
 {
 	struct fixture *f = *state;
@@ -870,6 +899,7 @@ int main(int argc, char **argv)
 		T(test_lost_sandbox),
 		T(test_admission),
 		T(test_sysctls),
+		T(test_failed_by_others),
 		T(test_deadline),
 		T(test_static_pod),
 		T(test_static_pod_alone),

@@ -414,19 +414,19 @@ static void end_of(struct sync *s, struct core_v1_pod_status *st, struct arena *
 	bool down = w->state == POD_TERMINATED;
 	bool ends = str_eqz(st->phase, "Succeeded") || str_eqz(st->phase, "Failed");
 
+	/* A pod does not come back from its end, whoever told it. */
+	if (!w->is_static && pod_is_terminal(s->pod)) {
+		st->phase = arena_str(a, s->pod->status.phase);
+		st->reason = arena_str(a, s->pod->status.reason);
+		st->message = arena_str(a, s->pod->status.message);
+		return;
+	}
 	if (w->state < POD_TERMINATING ||
 		(w->is_static && w->end != END_REJECTED && w->end != END_EVICTED && !ends))
 		return;
 	if (!down) {
 		if (ends)
 			st->phase = STR("Running");
-		return;
-	}
-	if (w->end == END_COMPLETED && pod_is_terminal(s->pod)) {
-		/* Ended in an earlier life of this kubelet: what was told stands. */
-		st->phase = arena_str(a, s->pod->status.phase);
-		st->reason = arena_str(a, s->pod->status.reason);
-		st->message = arena_str(a, s->pod->status.message);
 		return;
 	}
 	if (w->end == END_REJECTED || w->end == END_EVICTED) {

@@ -279,7 +279,7 @@ static void decide(struct sync *s, char *evict_reason, char *evict_message)
 		end_with(w, END_REMOVED, NULL, NULL);
 	else if (!time_is_zero(s->pod->metadata.deletion_timestamp))
 		end_with(w, END_DELETED, NULL, NULL);
-	else if (pod_is_terminal(s->pod) && w->state == POD_NEW)
+	else if (pod_is_terminal(s->pod) && (w->state == POD_NEW || !w->is_static))
 		end_with(w, END_COMPLETED, NULL, NULL);
 	else if (evict_reason)
 		end_with(w, END_EVICTED, evict_reason, evict_message);
