@@ -61,17 +61,31 @@ static void remove_mirror(struct kubelet *k, const struct core_v1_pod *pod)
 	pool_submit(k->talk, run_removal, r);
 }
 
+/* Somebody else's pod with our annotation, or that of a node object that is no more, is no mirror of ours. */
+static bool owner_is_us(struct kubelet *k, const struct core_v1_pod *pod)
+{
+	struct cached *node = node_cached(k);
+	bool ours = true;
+
+	LIST_EACH(o, &pod->metadata.owner_references)
+		ours &= str_eqz(o->kind, "Node") && str_eqz(o->name, k->c.node_name) &&
+			(!node || str_eq(o->uid, node->meta->uid));
+	cached_unref(node);
+	return ours;
+}
+
 void mirror_on_api(struct kubelet *k, enum informer_event ev, const struct cached *obj)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	const struct core_v1_pod *pod = obj->obj;
 	struct str name = pod_full_name(pod, a);
+	bool ours = owner_is_us(k, pod);
 	struct pod_object *old, *now = ev == INFORMER_DELETED ? NULL : pod_object_from_cached(obj);
 
 	pthread_mutex_lock(&k->lock);
 	old = now ? map_set(&k->mirrors, name, now) : map_remove(&k->mirrors, name);
 	struct pod_object *file = map_get(&k->statics, name);
-	bool right = file &&
+	bool right = ours && file &&
 		str_eq(str_map_get(&pod->metadata.annotations, STR(MIRROR_KEY)),
 			str_map_get(&file->pod->metadata.annotations, STR(HASH_KEY)));
 	struct pod_worker *w = file ? map_get(&k->workers, file->pod->metadata.uid) : NULL;

@@ -32,13 +32,23 @@ static struct meta_v1_status *mirror_refs(
 			NODE_FMT
 			" can only create pods with a single owner reference set to itself",
 			STR_ARG(node));
-	LIST_EACH(o, &pod->metadata.owner_references)
+	LIST_EACH(o, &pod->metadata.owner_references) {
 		if (!str_eqz(o->api_version, "v1") || !str_eqz(o->kind, "Node") ||
 			!str_eq(o->name, node))
 			return deny(at,
 				NODE_FMT
 				" can only create pods with an owner reference set to itself",
 				STR_ARG(node));
+		if (!o->controller.set || !o->controller.value)
+			return deny(at,
+				NODE_FMT
+				" can only create pods with a controller owner reference set to itself",
+				STR_ARG(node));
+		if (o->block_owner_deletion.set && o->block_owner_deletion.value)
+			return deny(at,
+				NODE_FMT " must not set blockOwnerDeletion on an owner reference",
+				STR_ARG(node));
+	}
 	return NULL;
 }
 
