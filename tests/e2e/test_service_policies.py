@@ -148,13 +148,13 @@ def test_load_balancer_addresses(three, place):
     place.ingress(*everybody)
     assert "nodePort" not in s["spec"]["ports"][0]
     place.answers(three.wire, one.ip, 8090)
-    # The port is taken, or the node's own; a class is somebody else's business.
-    place.service("later", type="LoadBalancer", ports=ports)
+    # The port is taken (of two that are made within a second the first by name has it), or the node's own; a class is somebody else's business.
+    place.service("yet-later", type="LoadBalancer", ports=ports)
     place.service("api", type="LoadBalancer", ports=[{"port": 6443}])
     place.service("kubelet", type="LoadBalancer", ports=[{"port": 10250}])
     place.service("classy", type="LoadBalancer", loadBalancerClass="example.com/lb", ports=[{"port": 8091}])
     eventually(lambda: all(f"port {p}" in three.kubectl("get", "events", "-n", place.ns) for p in (8090, 6443, 10250)), 10, "events that say why")
-    for name in ("later", "api", "kubelet", "classy"):
+    for name in ("yet-later", "api", "kubelet", "classy"):
         assert place.get(name)["status"]["loadBalancer"] == {}
     # Only these clients.
     place.service(type="LoadBalancer", ports=ports, allocateLoadBalancerNodePorts=False, loadBalancerSourceRanges=["198.51.100.0/24", f"{one.ip}/32"])
@@ -167,10 +167,10 @@ def test_load_balancer_addresses(three, place):
     place.ingress(*[ip for ip in everybody if ip != three.nodes[1].ip])
     three.kubectl("label", "node", "node2", "node.kubernetes.io/exclude-from-external-load-balancers-")
     three.kubectl("delete", "service", "web", "-n", place.ns)
-    place.ingress(*everybody, name="later")
+    place.ingress(*everybody, name="yet-later")
     place.answers(three.wire, one.ip, 8090)
-    three.kubectl("patch", "service", "later", "-n", place.ns, "-p", '{"spec":{"type":"ClusterIP"}}')
-    place.ingress(name="later")
+    three.kubectl("patch", "service", "yet-later", "-n", place.ns, "-p", '{"spec":{"type":"ClusterIP"}}')
+    place.ingress(name="yet-later")
     place.silent(three.wire, one.ip, 8090)
 
 
