@@ -59,7 +59,7 @@ def holder(*unshare, script="exec cat", prefix=""):
         with open(f"/proc/{children[0]}/comm") as f:
             return int(children[0]) if f.read().strip() == "cat" else None
 
-    return p, eventually(inside, 10, "the namespaces' first process")
+    return p, eventually(inside, 30, "the namespaces' first process")
 
 
 def let_go(p):
