@@ -19,7 +19,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 OUT = os.path.join(ROOT, "build", "upstream", "images")
 REGISTRY = "local.test/e2e"
 COREDNS = ("github.com/coredns/coredns", "v1.13.1")
-TOOLS = ["bash", "busybox", "bind9-dnsutils", "bind9-host", "ca-certificates", "curl", "dash", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "util-linux"]
+# wget: busybox' of Debian 12 crashes when it is given a timeout.
+TOOLS = ["bash", "busybox", "bind9-dnsutils", "bind9-host", "ca-certificates", "curl", "dash", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "util-linux", "wget"]
 NGINX = ["nginx-light"]
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nwww-data:x:33:33::/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
