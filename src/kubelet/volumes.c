@@ -2,6 +2,7 @@
  * unmounted before the folder goes. Setting up twice is once, and brings up to date what follows the API. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "gen/types.h"
@@ -35,28 +36,35 @@ int volume_tmpfs(const char *dir, uint64_t size, mode_t mode, struct err *err)
 	return mount_tmpfs(dir, size, mode, err);
 }
 
-/* Group ownership of everything below: readable and writable by the group, new files inherit it. */
-static int own_below(int dir, gid_t gid, struct err *err)
+#define DEPTH_MAX 128 /* each level is two descriptors */
+
+/* Group ownership of everything below: readable and writable by the group, new files inherit it. By descriptor: somebody who shares the volume may
+ * put a link where a file was looked at. */
+static int own_below(int dir, gid_t gid, int depth, struct err *err)
 {
-	DIR *d = fdopendir(dup(dir));
+	DIR *d = depth > DEPTH_MAX ? NULL : fdopendir(dup(dir));
+	char own[64];
 	int r = 0;
 
 	if (!d)
-		return err_errno(err, -errno, "reading a volume");
+		return err_errno(err, depth > DEPTH_MAX ? -ELOOP : -errno, "reading a volume");
 	for (struct dirent *e; !r && (e = readdir(d));) {
 		struct stat st;
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-			fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
-		if (fchownat(dir, e->d_name, (uid_t)-1, gid, AT_SYMLINK_NOFOLLOW)) {
+		CLEAN_FD int at = openat(dir, e->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (at < 0 && errno == ENOENT)
+			continue;
+		snprintf(own, sizeof(own), "/proc/self/fd/%d", at);
+		if (at < 0 || fstat(at, &st) || fchownat(at, "", (uid_t)-1, gid, AT_EMPTY_PATH)) {
 			r = err_errno(err, -errno, "group of %s", e->d_name);
 		} else if (S_ISDIR(st.st_mode)) {
-			CLEAN_FD int sub = openat(
-				dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			if (sub >= 0 && !fchmod(sub, (st.st_mode & 07777) | 02770))
-				r = own_below(sub, gid, err);
-		} else if (S_ISREG(st.st_mode)) {
-			fchmodat(dir, e->d_name, (st.st_mode & 07777) | 0660, 0);
+			CLEAN_FD int sub = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			r = sub < 0 || fchmod(sub, (st.st_mode & 07777) | 02770)
+				? err_errno(err, -errno, "mode of %s", e->d_name)
+				: own_below(sub, gid, depth + 1, err);
+		} else if (S_ISREG(st.st_mode) && chmod(own, (st.st_mode & 07777) | 0660)) {
+			r = err_errno(err, -errno, "mode of %s", e->d_name);
 		}
 	}
 	closedir(d);
@@ -76,7 +84,7 @@ int volume_own(const char *dir, int64_t fs_group, struct err *err)
 		return 0;
 	if (fchown(fd, (uid_t)-1, (gid_t)fs_group) || fchmod(fd, (st.st_mode & 07777) | 02770))
 		return err_errno(err, -errno, "group %lld of volume %s", (long long)fs_group, dir);
-	return own_below(fd, (gid_t)fs_group, err);
+	return own_below(fd, (gid_t)fs_group, 0, err);
 }
 
 static struct volume_ctx context(
