@@ -739,12 +739,18 @@ static void test_orphan(void **state)
 	size_t n = 1;
 
 	assert_int_equal(f->engine->v->sandbox_run(f->engine, &c, a, &made, &err), 0);
+	CLEAN_FREE char *logs = xasprintf("%s/logs/default_old_gone", f->dir);
+	assert_int_equal(dir_make(logs, 0755, &err), 0);
 	start_kubelet(f, true);
 	for (int i = 0; i < 500 && n; i++) {
 		f->engine->v->sandbox_list(f->engine, a, &list, &n, &err);
 		usleep(10000);
 	}
 	assert_int_equal(n, 0);
+	for (int i = 0; i < 500 && access(logs, F_OK) == 0; i++)
+		usleep(10000);
+	assert_int_not_equal(
+		access(logs, F_OK), 0); /* its logs go with it: nobody else knows of them */
 }
 
 static bool runs_image(const struct value *v, const void *image)

@@ -245,8 +245,11 @@ static void reap(void *arg)
 		if (k->c.engine->v->sandbox_stop(k->c.engine, b->id, &err) < 0 ||
 			k->c.engine->v->sandbox_remove(k->c.engine, b->id, &err) < 0)
 			log_warn("kubelet", "sandbox %s: %s", b->id, err.text);
-		CLEAN_FREE char *uid = str_dup(b->uid);
-		if (volumes_teardown(k, uid, &err) < 0)
+		CLEAN_FREE char *uid = str_dup(b->uid),
+				*logs = xasprintf("%s/" STR_FMT "_" STR_FMT "_" STR_FMT,
+					k->c.pod_log_dir, STR_ARG(b->namespace_), STR_ARG(b->name),
+					STR_ARG(b->uid));
+		if (volumes_teardown(k, uid, &err) < 0 || dir_remove_tree(logs, &err) < 0)
 			log_warn("kubelet", "pod %s: %s", uid, err.text);
 	}
 }
