@@ -264,54 +264,41 @@ int resource_field_value(struct sync *s, const struct core_v1_resource_field_sel
 
 /* ---- references ---- */
 
-static int from_config_map(struct sync *s, const struct core_v1_config_map_key_selector *r,
-	struct str *ret, bool *ret_skip, struct err *err)
+/* What a ConfigMap or Secret holds. */
+static int object_data(struct sync *s, const struct type *t, struct str name,
+	const struct str_map **ret, struct err *err)
 {
-	struct core_v1_config_map *m;
-	struct str name = r->local_object_reference.name;
-	bool optional = r->optional.set && r->optional.value;
+	void *obj;
+	int r = object_get(s, t, name, &obj, err);
 
-	int got = object_get(s, &core_v1_config_map_type, name, (void **)&m, err);
-	if (got == CLIENT_NOT_FOUND && optional) {
-		*ret_skip = true;
-		return 0;
-	}
-	if (got)
-		return got < 0 ? got : -ENOENT;
-	*ret = str_map_get(&m->data, r->key);
-	if (ret->p)
-		return 0;
-	*ret_skip = optional;
-	return optional
-		? 0
-		: err_set(err, -ENOENT,
-			  "couldn't find key " STR_FMT " in ConfigMap " STR_FMT "/" STR_FMT,
-			  STR_ARG(r->key), STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
+	if (!r)
+		*ret = t == &core_v1_secret_type ? &((struct core_v1_secret *)obj)->data
+						 : &((struct core_v1_config_map *)obj)->data;
+	return r;
 }
 
-static int from_secret(struct sync *s, const struct core_v1_secret_key_selector *r, struct str *ret,
-	bool *ret_skip, struct err *err)
+static int from_key(struct sync *s, const struct type *t, struct str name, struct str key,
+	struct opt_bool may_lack, struct str *ret, bool *ret_skip, struct err *err)
 {
-	struct core_v1_secret *m;
-	struct str name = r->local_object_reference.name;
-	bool optional = r->optional.set && r->optional.value;
+	bool optional = may_lack.set && may_lack.value;
+	const struct str_map *data;
+	int got = object_data(s, t, name, &data, err);
 
-	int got = object_get(s, &core_v1_secret_type, name, (void **)&m, err);
 	if (got == CLIENT_NOT_FOUND && optional) {
 		*ret_skip = true;
 		return 0;
 	}
 	if (got)
 		return got < 0 ? got : -ENOENT;
-	*ret = str_map_get(&m->data, r->key);
+	*ret = str_map_get(data, key);
 	if (ret->p)
 		return 0;
 	*ret_skip = optional;
 	return optional
 		? 0
-		: err_set(err, -ENOENT,
-			  "couldn't find key " STR_FMT " in Secret " STR_FMT "/" STR_FMT,
-			  STR_ARG(r->key), STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
+		: err_set(err, -ENOENT, "couldn't find key " STR_FMT " in %s " STR_FMT "/" STR_FMT,
+			  STR_ARG(key), t == &core_v1_secret_type ? "Secret" : "ConfigMap",
+			  STR_ARG(s->pod->metadata.namespace), STR_ARG(name));
 }
 
 static int value_from(struct sync *s, const struct core_v1_container *c,
@@ -322,10 +309,14 @@ static int value_from(struct sync *s, const struct core_v1_container *c,
 		return field_value(s, v->field_ref->field_path, pod_ip, ret, err);
 	if (v->resource_field_ref)
 		return resource_field_value(s, v->resource_field_ref, c, ret, err);
-	if (v->config_map_key_ref)
-		return from_config_map(s, v->config_map_key_ref, ret, ret_skip, err);
-	if (v->secret_key_ref)
-		return from_secret(s, v->secret_key_ref, ret, ret_skip, err);
+	const struct core_v1_config_map_key_selector *m = v->config_map_key_ref;
+	const struct core_v1_secret_key_selector *x = v->secret_key_ref;
+	if (m)
+		return from_key(s, &core_v1_config_map_type, m->local_object_reference.name, m->key,
+			m->optional, ret, ret_skip, err);
+	if (x)
+		return from_key(s, &core_v1_secret_type, x->local_object_reference.name, x->key,
+			x->optional, ret, ret_skip, err);
 	return err_set(err, -ENOSYS,
 		"environment variable from a file (fileKeyRef) is not supported by this kubelet");
 }
@@ -333,25 +324,16 @@ static int value_from(struct sync *s, const struct core_v1_container *c,
 static int env_from(struct sync *s, struct env_list *l, const struct core_v1_env_from_source *e,
 	struct err *err)
 {
+	const struct core_v1_config_map_env_source *m = e->config_map_ref;
+	const struct core_v1_secret_env_source *x = e->secret_ref;
 	const struct str_map *data;
-	bool optional;
-	void *obj;
-	int r;
 
-	if (e->config_map_ref) {
-		optional = e->config_map_ref->optional.set && e->config_map_ref->optional.value;
-		r = object_get(s, &core_v1_config_map_type,
-			e->config_map_ref->local_object_reference.name, &obj, err);
-		data = r ? NULL : &((struct core_v1_config_map *)obj)->data;
-	} else if (e->secret_ref) {
-		optional = e->secret_ref->optional.set && e->secret_ref->optional.value;
-		r = object_get(s, &core_v1_secret_type, e->secret_ref->local_object_reference.name,
-			&obj, err);
-		data = r ? NULL : &((struct core_v1_secret *)obj)->data;
-	} else {
+	if (!m && !x)
 		return 0;
-	}
-	if (r == CLIENT_NOT_FOUND && optional)
+	struct opt_bool optional = m ? m->optional : x->optional;
+	int r = object_data(s, m ? &core_v1_config_map_type : &core_v1_secret_type,
+		m ? m->local_object_reference.name : x->local_object_reference.name, &data, err);
+	if (r == CLIENT_NOT_FOUND && optional.set && optional.value)
 		return 0;
 	if (r)
 		return r < 0 ? r : -ENOENT;
