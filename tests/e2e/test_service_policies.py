@@ -345,8 +345,7 @@ def narrow(request):
                   else "ip link set m-thin2 mtu 1400; ip link set wire1 mtu 1400")
         for m in c.machines if request.param == "links" else [c.nodes[1]]:
             m.sh("ip link set eth0 mtu 1400")
-        c.start()
-        c.mtu = 1400
+        c.start("--service-load-balancer", "off")
         yield c
     finally:
         c.close()
@@ -365,8 +364,10 @@ def test_mtu(narrow):
         own[name] = int(narrow.kubectl("exec", "-n", place.ns, name, "--", "cat", "/sys/class/net/eth0/mtu"))
         assert own[name] == link - 50
     assert own["b"] == 1350
-    address = place.service()["spec"]["clusterIP"]
-    place.answers("a", address, 80)
+    s = place.service(type="LoadBalancer")["spec"]
+    place.answers("a", s["clusterIP"], 80)
+    place.answers(narrow.nodes[0], narrow.nodes[1].ip, s["ports"][0]["nodePort"])
+    assert place.get()["status"]["loadBalancer"] == {}  # left to others
     for client, host in (("a", ip["b"]), ("b", ip["a"])):
         size = narrow.kubectl("exec", "-n", place.ns, client, "--", "sh", "-c", f"timeout 20 wget -qO- http://{host}:8080/big | wc -c")
         assert int(size) == big
