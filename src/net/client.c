@@ -280,6 +280,22 @@ static bool headers_fit_lines(const struct http_call *call)
 }
 
 /* Sends the request and reads the answer's head. */
+/* Probes send what pods say; a value with a line break would be more headers, or a request of another kind. */
+static bool headers_fit(const struct http_call *call)
+{
+	for (size_t i = 0; i < call->n_headers; i++) {
+		struct str value = call->headers[i].value;
+
+		if (!call->headers[i].name.len || !fits_a_line(call->headers[i].name) ||
+			str_find(call->headers[i].name, ':') >= 0)
+			return false;
+		for (size_t k = 0; k < value.len; k++)
+			if (value.p[k] == '\r' || value.p[k] == '\n' || !value.p[k])
+				return false;
+	}
+	return true;
+}
+
 static int start_exchange(struct exchange *x, struct patience p, struct arena *a, struct err *err)
 {
 	bool again;
@@ -292,6 +308,9 @@ static int start_exchange(struct exchange *x, struct patience p, struct arena *a
 			"a request's path holds spaces or control characters: they need escaping");
 	if (!headers_fit_lines(x->call))
 		return err_set(err, -EINVAL, "a header of a request holds a line break");
+	if (!headers_fit(x->call))
+		return err_set(err, -EINVAL,
+			"a request's header has no name, or holds a line break or an odd character");
 	for (int attempt = 0; attempt < 2; attempt++) {
 		http1_init(&x->h, true);
 		x->h.bodyless = str_eqz(x->call->method, "HEAD");

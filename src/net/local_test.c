@@ -122,6 +122,18 @@ static void targets_keep_to_their_line(void **state)
 		assert_int_equal(
 			http_client_open(f->named, &call, f->a, &reply, &r, NULL), -EINVAL);
 	}
+	const struct http_header odd[] = { { STR("x"), STR("1\r\n\r\nPUT /token HTTP/1.1") },
+		{ STR("x: 1\r\ny"), STR("1") }, { STR(""), STR("1") } };
+
+	for (size_t i = 0; i < ARRAY_LEN(odd); i++) {
+		struct http_call call = { .method = STR("GET"),
+			.target = STR("/x"),
+			.headers = &odd[i],
+			.n_headers = 1 };
+		struct http_reply reply;
+
+		assert_int_equal(http_client_call(f->named, &call, f->a, &reply, NULL), -EINVAL);
+	}
 	expect(f, f->named, "hello", "POST /x system:someone/group hello");
 }
 
