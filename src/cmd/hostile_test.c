@@ -116,14 +116,13 @@ static bool pod_of(void *prefix)
 /* Memory and time go with the pods that there are. */
 static void test_large_numbers(void **state)
 {
-	struct rlimit old, most;
+	struct rlimit old;
 	struct timespec before, after;
 
 	getrlimit(RLIMIT_AS, &old);
-	most = old;
-	most.rlim_cur = 6ull << 30; /* a machine that is not taken down by a failure */
 #ifndef __SANITIZE_ADDRESS__
-	setrlimit(RLIMIT_AS, &most);
+	/* A machine that is not taken down by a failure. */
+	setrlimit(RLIMIT_AS, &(struct rlimit){ .rlim_cur = 6ull << 30, .rlim_max = old.rlim_max });
 #endif
 	make(&apps_v1_stateful_set_type,
 		SPEC("huge",
