@@ -113,6 +113,14 @@ static int is_api_server_address(struct run *r, struct str ip, bool *ret, struct
 	return 0;
 }
 
+/* Every machine's own, under which it may know an API server. */
+static bool is_everybodys(struct str ip)
+{
+	return str_has_prefix(ip, STR("127.")) || str_has_prefix(ip, STR("0.")) ||
+		str_eqz(ip, "::1") || str_eqz(ip, "::") || str_has_prefix(ip, STR("::ffff:")) ||
+		str_has_prefix(ip, STR("0:"));
+}
+
 /* ret->type stays NULL when the address is free for this node. */
 static int judge_address(struct run *r, const struct csr_question *q, struct str ip,
 	struct csr_verdict *ret, struct err *err)
@@ -126,7 +134,13 @@ static int judge_address(struct run *r, const struct csr_question *q, struct str
 	if (got)
 		return got;
 	other = living_node_at(r, ip, q->node);
-	if (of_server)
+	if (is_everybodys(ip))
+		refuse(ret, "AddressTaken",
+			arena_fmt(r->arena,
+				STR_FMT
+				" is an address of every machine: give this machine's own with --node-ip",
+				STR_ARG(ip)));
+	else if (of_server)
 		refuse(ret, "AddressTaken",
 			arena_fmt(r->arena,
 				STR_FMT

@@ -303,6 +303,7 @@ CLIENT, SERVING, NETWORK = "kubernetes.io/kube-apiserver-client-kubelet", "kuber
     (SERVING, "/O=system:nodes/CN=system:node:node1", "DNS:node1,IP:192.0.2.10", "Denied"),   # the API server's
     (SERVING, "/O=system:nodes/CN=system:node:node1", "DNS:node1,IP:192.0.2.12", "Denied"),   # node2's
     (SERVING, "/O=system:nodes/CN=system:node:node1", "DNS:node1,IP:10.43.0.1", "Denied"),    # a service's
+    (SERVING, "/O=system:nodes/CN=system:node:node1", "DNS:node1,IP:127.0.0.1", "Denied"),    # everybody's
     (SERVING, "/O=system:nodes/CN=system:node:node1", "DNS:node1,DNS:kubernetes.default.svc", None),
     (SERVING, "/O=system:nodes/CN=system:node:node1", "DNS:node1,IP:192.0.2.11", "Approved"),
     (NETWORK, "/O=skiff:node-network/CN=system:node-network:node1", "", "Approved"),
