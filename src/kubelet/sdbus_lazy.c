@@ -27,7 +27,8 @@ LAZY(&library, int, sd_bus_call, (B, M, uint64_t usec, sd_bus_error *e, sd_bus_m
 LAZY(&library, int, sd_bus_get_property_trivial, (B, const char *to, const char *path, const char *interface, const char *name, sd_bus_error *e, char type, void *ret),
 	(b, to, path, interface, name, e, type, ret))
 LAZY(&library, int, sd_bus_match_signal,
-	(B, sd_bus_slot **ret, const char *from, const char *path, const char *interface, const char *name, sd_bus_message_handler_t handler, void *arg), (b, ret, from, path, interface, name, handler, arg))
+	(B, sd_bus_slot **ret, const char *from, const char *path, const char *interface, const char *name, sd_bus_message_handler_t handler, void *arg),
+	(b, ret, from, path, interface, name, handler, arg))
 LAZY(&library, int, sd_bus_message_new_method_call, (B, sd_bus_message **ret, const char *to, const char *path, const char *interface, const char *name),
 	(b, ret, to, path, interface, name))
 LAZY(&library, int, sd_bus_message_append_basic, (M, char type, const void *p), (m, type, p))
