@@ -1,5 +1,6 @@
 /* What piles up on a node: old runs of containers, log files that grow, images that nobody uses, folders of pods that are no more; and the refresh of
- * volumes that follow ConfigMaps and Secrets. Once a minute, for the whole node, on one slow thread. Figures are upstream's defaults. */
+ * volumes that follow ConfigMaps and Secrets. Once a minute, for the whole node, on one slow thread;
+ * logs every ten seconds, as upstream, and with them emptyDirs that have a sizeLimit. Figures are upstream's defaults. */
 #include <dirent.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -8,7 +9,8 @@
 #include "gen/types.h"
 #include "kubelet/internal.h"
 
-#define ROUND_NS (60 * NS_PER_S)
+#define TICK_NS (10 * NS_PER_S) /* logs, and volumes with a limit: what grows fast */
+#define ROUND_TICKS 6
 #define LOG_MAX_BYTES (10 << 20)
 #define LOG_FILES 5
 #define IMAGE_HIGH 85 /* per cent of the disk at which images go */
@@ -20,7 +22,7 @@ struct keeper {
 	struct kubelet *k;
 	struct wake wake;
 	bool busy;
-	unsigned rounds;
+	unsigned ticks, rounds;
 };
 
 /* ---- old runs ---- */
@@ -203,6 +205,7 @@ static void round_(void *arg)
 	struct keeper *keep = arg;
 	struct kubelet *k = keep->k;
 	struct pod_worker **all;
+	bool whole = ++keep->ticks % ROUND_TICKS == 0;
 	size_t n;
 
 	pods_list(k, &all, &n);
@@ -212,18 +215,20 @@ static void round_(void *arg)
 		pthread_mutex_unlock(&k->lock);
 		if (all[i]->state == POD_SYNCING) {
 			check_logs(k, all[i]);
-			if (pod_volumes_refresh(o->pod))
+			empty_dirs_check(all[i], o->pod);
+			if (whole && pod_volumes_refresh(o->pod))
 				keeper_ask_volumes(all[i]);
 		}
 		pod_object_unref(o);
 		worker_unref(all[i]);
 	}
 	free(all);
-	collect_folders(k);
-	if (keep->rounds++ % IMAGE_ROUNDS == 0)
+	if (whole)
+		collect_folders(k);
+	if (whole && keep->rounds++ % IMAGE_ROUNDS == 0)
 		keeper_collect_images(k);
 	if (!k->stopping)
-		wake_set(&k->wakes, &keep->wake, now_ns(k) + ROUND_NS);
+		wake_set(&k->wakes, &keep->wake, now_ns(k) + TICK_NS);
 }
 
 static void on_time(void *arg)
@@ -241,7 +246,7 @@ int keeper_start(struct kubelet *k, struct err *err)
 	keep->k = k;
 	keep->wake = (struct wake){ .fn = on_time, .arg = keep };
 	k->keeper = keep;
-	wake_set(&k->wakes, &keep->wake, now_ns(k) + ROUND_NS);
+	wake_set(&k->wakes, &keep->wake, now_ns(k) + TICK_NS);
 	return 0;
 }
 

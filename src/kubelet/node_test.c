@@ -529,6 +529,29 @@ static void test_config_follows(void **state)
 	delete_pod("w", 1);
 }
 
+/* On disk the one that outgrows its limit goes; in memory there is no more than the pod may have. */
+static void test_empty_dir_limits(void **state)
+{
+	put_pod("e",
+		"\"volumes\":[{\"name\":\"d\",\"emptyDir\":{\"sizeLimit\":\"1Mi\"}},{\"name\":\"t\",\"emptyDir\":{\"medium\":\"Memory\"}}],"
+		"\"containers\":[{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"],"
+		"\"resources\":{\"limits\":{\"memory\":\"32Mi\"}},"
+		"\"volumeMounts\":[{\"name\":\"d\",\"mountPath\":\"/d\"},{\"name\":\"t\",\"mountPath\":\"/t\"}]}]");
+	struct value v = await_pod("e", is_ready, NULL, "ready");
+	assert_has(ask(node, "POST", "/run/default/e/c?cmd=df+-k+/t", 200), " 32768 ");
+	CLEANUP(worker_unrefp) struct pod_worker *w = pods_find_name(k, STR("default"), STR("e"));
+	ask(node, "POST", "/run/default/e/c?cmd=dd+if=/dev/zero+of=/d/a+bs=1k+count=900", 200);
+	empty_dirs_check(w, w->desired->pod); /* as the keeper does */
+	assert_null(w->evict_reason);
+	ask(node, "POST", "/run/default/e/c?cmd=dd+if=/dev/zero+of=/d/b+bs=1k+count=900", 200);
+	empty_dirs_check(w, w->desired->pod);
+	v = await_pod("e", is_phase, "Failed", "Failed");
+	assert_string_equal(test_text(&v, "status.reason"), "Evicted");
+	assert_has(
+		str_of(test_text(&v, "status.message")), "Usage of EmptyDir volume \"d\" exceeds");
+	delete_pod("e", 1);
+}
+
 /* Not a test of correctness alone: how long from the word to Running. */
 static void test_latency(void **state)
 {
@@ -575,6 +598,7 @@ static int run_group(void)
 		cmocka_unit_test(test_node_api),
 		cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_config_follows),
+		cmocka_unit_test(test_empty_dir_limits),
 		cmocka_unit_test(test_restart),
 		cmocka_unit_test(test_nothing_is_left),
 	};
