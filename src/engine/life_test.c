@@ -162,6 +162,32 @@ static void test_old_news(void **state)
 	remove_sandbox(&s);
 }
 
+/* Killed between the start and the note of it, while the container ran to its end: how it ended counts. */
+static void test_ended_unnoted(void **state)
+{
+	struct engine_sandbox s = run_sandbox("unnoted");
+	struct engine_container_config c = shell("unnoted", "exit 3");
+	struct engine_container k;
+	char id[ENGINE_ID];
+
+	start(&s, &c, id);
+	wait_exit(id);
+	pthread_mutex_lock(&local_of(engine)->lock);
+	struct container *r = container_find(local_of(engine), id);
+	r->started = r->exited = false;
+	r->starting = true;
+	must(container_save(local_of(engine), r, &err));
+	r->exited = true; /* hands off, until it is forgotten */
+	pthread_mutex_unlock(&local_of(engine)->lock);
+	close_engine();
+	open_engine();
+	must(engine->v->container_status(engine, id, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_EXITED);
+	assert_int_equal(k.exit_code, 3);
+	assert_string_equal(k.reason.p, "Error");
+	remove_sandbox(&s);
+}
+
 static void test_conmon_dies(void **state)
 {
 	struct engine_sandbox s = run_sandbox("conmon");
@@ -356,6 +382,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_reboot),
 	cmocka_unit_test(test_conmon_dies),
 	cmocka_unit_test(test_old_news),
+	cmocka_unit_test(test_ended_unnoted),
 	cmocka_unit_test(test_killed_half_way),
 	cmocka_unit_test(test_pods_at_once),
 	cmocka_unit_test(test_refused),

@@ -101,6 +101,16 @@ static void catch_up(struct local *l, struct container *c)
 
 	if (c->exited || (!c->started && !c->starting))
 		return;
+	/* An exit file is written when what was started ends: only the record does not know of the start. */
+	path_fmt(path, "%s/exits/%s", l->root, c->id);
+	if (c->starting && access(path, F_OK) == 0) {
+		c->started = true;
+		c->started_s = c->created_s;
+		c->started_ns = c->created_ns;
+		if (container_refresh(l, c))
+			return;
+		c->started = false;
+	}
 	if (c->starting) {
 		/* conmon and crun may be at it still, and would go on making what is being removed. */
 		if (this_boot)
