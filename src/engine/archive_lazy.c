@@ -19,7 +19,6 @@ int archive_load(struct err *err)
 /* clang-format off */
 LAZY(&library, struct archive *, archive_read_new, (void), ())
 LAZY(&library, int, archive_read_free, (A), (a))
-LAZY(&library, int, archive_read_support_filter_all, (A), (a))
 LAZY(&library, int, archive_read_support_filter_bzip2, (A), (a))
 LAZY(&library, int, archive_read_support_filter_gzip, (A), (a))
 LAZY(&library, int, archive_read_support_filter_xz, (A), (a))
