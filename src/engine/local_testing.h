@@ -13,36 +13,27 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "engine/internal.h"
 
 #define ROOT "/tmp/skiff-engine-test"
+#include "engine/root_testing.h"
 
 static char cgroup_name[64]; /* after the process: cgroups know no namespace */
 
 static struct engine *engine;
 static struct arena *arena;
 static char image_id[80];
-static struct err err;
 
 static pthread_mutex_t event_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t event_cond = PTHREAD_COND_INITIALIZER;
 static char last_events[64][ENGINE_ID];
 static size_t n_events;
-
-#define must(call) \
-	do { \
-		int r_ = (call); \
-		if (r_ != 0) \
-			fail_msg("%s: %d: %s", #call, r_, err.text); \
-	} while (0)
 
 static void on_event(void *arg, const char *sandbox, const char *container)
 {
@@ -68,17 +59,6 @@ UNUSED static void close_engine(void)
 {
 	engine->v->free(engine);
 	engine = NULL;
-}
-
-UNUSED static void sh(const char *command)
-{
-	const char *argv[] = { "sh", "-ec", command, NULL };
-	struct process_result r = { 0 };
-
-	must(process_run(argv, STR_NONE, 0, &r, &err));
-	if (r.status)
-		fail_msg("%s: status %d: " STR_FMT, command, r.status, STR_ARG(buf_str(&r.err)));
-	process_result_deinit(&r);
 }
 
 /* Its texts live until the next one is made. */
@@ -244,14 +224,8 @@ static int setup(void **state)
 	struct engine_image image;
 
 	arena = arena_new(0);
-	sh("mkdir -p " ROOT "/fs/bin " ROOT "/fs/etc " ROOT "/fs/tmp && cp /bin/busybox " ROOT
-	   "/fs/bin/ && "
-	   "for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox " ROOT
-	   "/fs/bin/$a; done && "
-	   "printf 'root:x:0:0::/:/bin/sh\\nuser:x:1000:1001::/:/bin/sh\\n' > " ROOT
-	   "/fs/etc/passwd && "
-	   "printf 'root:x:0:\\nuser:x:1001:\\nextra:x:1005:user\\n' > " ROOT "/fs/etc/group && "
-	   "tar -C " ROOT "/fs -cf " ROOT "/busybox.tar . && ip link set lo up");
+	make_image("root:x:0:0::/:/bin/sh\\nuser:x:1000:1001::/:/bin/sh\\n",
+		"root:x:0:\\nuser:x:1001:\\nextra:x:1005:user\\n");
 	open_engine();
 	must(engine->v->image_import(
 		engine, ROOT "/busybox.tar", "test/busybox", arena, &image, &err));
@@ -264,46 +238,6 @@ static int teardown(void **state)
 	close_engine();
 	arena_free(arena);
 	return 0;
-}
-
-/* Process 1 of the new process namespace: runs the tests in a child and reaps what they orphan. When it ends, the kernel ends all the rest. */
-static int init_main(int (*group)(void))
-{
-	int status, result = 1;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) ||
-		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-		mount("proc", "/proc", "proc", 0, NULL) ||
-		mount("tmpfs", "/tmp", "tmpfs", 0, NULL) || mkdir(ROOT, 0700)) {
-		perror("namespaces");
-		return 1;
-	}
-	pid_t tests = fork();
-	if (tests == 0)
-		exit(group());
-	for (pid_t p; (p = wait(&status)) > 0;)
-		if (p == tests) {
-			result = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-			break;
-		}
-	return result;
-}
-
-/* Between: a process that has given its children another process namespace can itself start nothing more once that has ended. */
-static int run_namespaced(int (*group)(void))
-{
-	int status;
-
-	if (unshare(CLONE_NEWPID) < 0) {
-		perror("unshare");
-		return 1;
-	}
-	pid_t init = fork();
-	if (init == 0)
-		exit(init_main(group));
-	waitpid(init, &status, 0);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 /* RUN(tests): the program's main. With an argument only the tests whose names fit it (test_st*). */

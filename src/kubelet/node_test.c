@@ -1,17 +1,12 @@
 /* The kubelet on real containers: the local engine, a small API server on loopback, the node API over TLS. Root only; in process, mount and network
  * namespaces of its own, so that nothing stays on the machine. */
 #include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "gen/types.h"
 #include "kubelet/test_api.h"
 
 #define ROOT "/tmp/skiff-node-test"
+#include "engine/root_testing.h"
 #define POD "/api/v1/namespaces/default/pods/"
 
 static struct test_api api;
@@ -21,25 +16,6 @@ static struct kubelet *k;
 static struct arena *arena;
 static struct tls_context *tls;
 static struct http_client *node, *stranger;
-static struct err err;
-
-#define must(call) \
-	do { \
-		int r_ = (call); \
-		if (r_ != 0) \
-			fail_msg("%s: %d: %s", #call, r_, err.text); \
-	} while (0)
-
-static void sh(const char *command)
-{
-	const char *argv[] = { "sh", "-ec", command, NULL };
-	struct process_result r = { 0 };
-
-	must(process_run(argv, STR_NONE, 0, &r, &err));
-	if (r.status)
-		fail_msg("%s: status %d: " STR_FMT, command, r.status, STR_ARG(buf_str(&r.err)));
-	process_result_deinit(&r);
-}
 
 /* ---- set up ---- */
 
@@ -136,12 +112,7 @@ static int setup(void **state)
 	had_groups = !found.status;
 	process_result_deinit(&found);
 	arena = arena_new(0);
-	sh("mkdir -p " ROOT "/fs/bin " ROOT "/fs/etc " ROOT "/fs/tmp && cp /bin/busybox " ROOT
-	   "/fs/bin/ && "
-	   "for a in $(busybox --list); do [ $a = busybox ] || ln -sf busybox " ROOT
-	   "/fs/bin/$a; done && "
-	   "printf 'root:x:0:0::/:/bin/sh\\n' > " ROOT "/fs/etc/passwd && tar -C " ROOT
-	   "/fs -cf " ROOT "/busybox.tar . && ip link set lo up");
+	make_image("root:x:0:0::/:/bin/sh\\n", "");
 	open_engine();
 	must(engine->v->image_import(
 		engine, ROOT "/busybox.tar", "busybox:1", arena, &image, &err));
@@ -606,45 +577,6 @@ static int run_group(void)
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
 
-/* Process 1 of the new process namespace: reaps what the tests orphan; when it ends, the kernel ends the rest. */
-static int init_main(void)
-{
-	int status, result = 1;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) ||
-		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-		mount("proc", "/proc", "proc", 0, NULL) ||
-		mount("tmpfs", "/tmp", "tmpfs", 0, NULL) || mkdir(ROOT, 0700)) {
-		perror("namespaces");
-		return 1;
-	}
-	pid_t tests = fork();
-	if (tests == 0)
-		exit(run_group());
-	for (pid_t p; (p = wait(&status)) > 0;)
-		if (p == tests) {
-			result = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-			break;
-		}
-	return result;
-}
-
-static int namespaced(void)
-{
-	int status;
-
-	if (unshare(CLONE_NEWPID) < 0) {
-		perror("unshare");
-		return 1;
-	}
-	pid_t init = fork();
-	if (init == 0)
-		exit(init_main());
-	waitpid(init, &status, 0);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-}
-
 int main(int argc, char **argv)
 {
 	int status;
@@ -657,7 +589,7 @@ int main(int argc, char **argv)
 		cmocka_set_test_filter(argv[1]);
 	pid_t between = fork();
 	if (between == 0)
-		_exit(namespaced());
+		_exit(run_namespaced(run_group));
 	waitpid(between, &status, 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
