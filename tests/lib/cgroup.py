@@ -86,10 +86,12 @@ class Group:
             raise
 
     def _base(self, point, own):
-        """Controllers are passed on only below a group without processes: the test's own, or the nearest one above it that is such."""
+        """Controllers are passed on only below a group that has them and no processes: the test's own, or the nearest one above it that is such."""
         while self.v2_only:
             wanted = _read(f"{point}{own}/cgroup.controllers").split()
             try:
+                if own and not {"cpu", "memory", "pids"} <= set(wanted):
+                    raise OSError(f"{own} has only {wanted}")
                 _write(f"{point}{own}/cgroup.subtree_control", " ".join(f"+{c}" for c in wanted))
                 break
             except OSError:
