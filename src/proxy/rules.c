@@ -362,6 +362,25 @@ static void keep_api_servers(
 			FRONT_API_SERVER, 0, &front);
 }
 
+/* Upstream's labels by which services and slices are kept from kube-proxy. */
+static bool for_others(const struct str_map *labels)
+{
+	return str_map_has(labels, STR("service.kubernetes.io/service-proxy-name")) ||
+		str_map_has(labels, STR("service.kubernetes.io/headless"));
+}
+
+static const struct discovery_v1_endpoint_slice **for_us(struct arena *a,
+	const struct discovery_v1_endpoint_slice *const *slices, size_t n, size_t *ret_n)
+{
+	const struct discovery_v1_endpoint_slice **ours = arena_alloc(a, (n + 1) * sizeof(*ours));
+
+	*ret_n = 0;
+	for (size_t i = 0; i < n; i++)
+		if (!for_others(&slices[i]->metadata.labels))
+			ours[(*ret_n)++] = slices[i];
+	return ours;
+}
+
 void rules_build(struct rules *r, const struct core_v1_service *s,
 	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
 	const struct proxy_node *node)
@@ -369,8 +388,10 @@ void rules_build(struct rules *r, const struct core_v1_service *s,
 	if (str_eqz(s->spec.type, "ExternalName") || str_eqz(s->spec.cluster_ip, "None") ||
 		!s->spec.cluster_ip.len)
 		return;
-	if (str_map_has(&s->metadata.annotations, STR(PROXY_SKIP_ANNOTATION)))
+	if (str_map_has(&s->metadata.annotations, STR(PROXY_SKIP_ANNOTATION)) ||
+		for_others(&s->metadata.labels))
 		return;
+	slices = for_us(r->arena, slices, n_slices, &n_slices);
 	bool api = str_eqz(s->metadata.namespace, "default") &&
 		str_eqz(s->metadata.name, "kubernetes");
 	struct map local = { 0 }, known = { 0 };

@@ -293,6 +293,24 @@ static void headless_and_foreign_have_none(void **state)
 	str_map_set(
 		f->a, &f->service->metadata.annotations, STR(PROXY_SKIP_ANNOTATION), STR("dns"));
 	assert_int_equal(build(f)->len, 0);
+	f->service->metadata.annotations.len = 0;
+	assert_true(build(f)->len > 0);
+	str_map_set(f->a, &f->service->metadata.labels,
+		STR("service.kubernetes.io/service-proxy-name"), STR("another"));
+	assert_int_equal(build(f)->len, 0);
+}
+
+/* A slice that is kept from proxies is as if it were not there. */
+static void slices_of_others_are_not_served(void **state)
+{
+	struct fixture *f = *state;
+	CLEAN_BUF struct buf out = { 0 };
+
+	add_endpoint(f, "10.42.0.5", "there");
+	str_map_set(
+		f->a, &f->slice->metadata.labels, STR("service.kubernetes.io/headless"), STR(""));
+	rules_change(&f->applied, NULL, build(f), &out);
+	assert_null(strstr(out.p, "10.42.0.5"));
 }
 
 static void change_is_only_the_difference(void **state)
@@ -565,6 +583,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(near_ones_are_preferred, setup, teardown),
 		cmocka_unit_test_setup_teardown(sources_are_restricted, setup, teardown),
 		cmocka_unit_test_setup_teardown(headless_and_foreign_have_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(slices_of_others_are_not_served, setup, teardown),
 		cmocka_unit_test_setup_teardown(change_is_only_the_difference, setup, teardown),
 		cmocka_unit_test_setup_teardown(shared_elements_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(odd_endpoints_are_left_out, setup, teardown),
