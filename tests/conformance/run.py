@@ -75,7 +75,7 @@ def results(output):
     for path in glob.glob(f"{output}/junit*.xml"):
         for case in xml.parse(path).iter("testcase"):
             name = re.sub(r"^\[It\] ", "", case.get("name"))
-            if "[sig-" not in name:
+            if not name.startswith("[sig-"):
                 continue
             failure = case.find("failure") if case.find("failure") is not None else case.find("error")
             skipped = case.find("skipped")
