@@ -577,6 +577,8 @@ struct log_line {
 	struct str time_text, stream, text; /* text with its newline unless it is partial */
 	bool partial;
 };
+/* A log of a pod for reading, or -errno: inside the folder of logs, no link, no pipe that one would wait for. */
+int log_open(const struct kubelet *k, const char *path);
 bool log_parse_line(struct str line, struct log_line *ret); /* line without its newline */
 int64_t log_tail_offset(int fd, int64_t lines);             /* where the last n whole lines begin */
 /* Appends what of `in` passes; whole lines only; *ret_used: bytes taken. false: the limit is reached. */

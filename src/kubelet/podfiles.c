@@ -249,9 +249,9 @@ struct str termination_log_path(const struct kubelet *k, const char *uid, struct
 		STR_ARG(container), attempt);
 }
 
-static struct str tail_of_log(const char *path, struct arena *a)
+static struct str tail_of_log(const struct kubelet *k, const char *path, struct arena *a)
 {
-	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	CLEAN_FD int fd = log_open(k, path);
 	CLEAN_BUF struct buf raw = { 0 }, out = { 0 };
 	struct log_options o = { .tail = -1, .limit_bytes = -1, .streams = 3 };
 	size_t used;
@@ -287,6 +287,6 @@ struct str termination_message(struct kubelet *k, const char *uid,
 	}
 	if (!text.len && str_eqz(c->termination_message_policy, "FallbackToLogsOnError") &&
 		e->exit_code)
-		return tail_of_log(log_path.p, a);
+		return tail_of_log(k, log_path.p, a);
 	return text.len ? arena_str(a, buf_str(&text)) : STR_NONE;
 }

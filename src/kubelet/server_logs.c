@@ -54,7 +54,7 @@ static bool reopen(struct follower *f)
 	if (fstat(f->fd, &own) || stat(f->path, &now) ||
 		(own.st_ino == now.st_ino && own.st_dev == now.st_dev))
 		return false;
-	int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	int fd = log_open(f->k, f->path);
 	if (fd < 0)
 		return false;
 	close(f->fd);
@@ -278,10 +278,10 @@ void serve_logs(struct kubelet *k, struct http_stream *s, struct str ns, struct 
 		respond_error(s, status, "%s", err.text);
 		return;
 	}
-	CLEAN_FD int fd = open(path.p, O_RDONLY | O_CLOEXEC);
+	CLEAN_FD int fd = log_open(k, path.p);
 	if (fd < 0) {
 		respond_error(s, 500, "failed to try resolving symlinks in path \"%s\": %s", path.p,
-			strerror(errno));
+			strerror(-fd));
 		return;
 	}
 	struct follower *f = xcalloc(1, sizeof(*f));

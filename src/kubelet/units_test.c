@@ -145,6 +145,32 @@ static void test_log_lines(void **state)
 	assert_string_equal(out.p, "2026-01-01T00:00:02Z tw2026-01-01T00:00:02Z o\n");
 }
 
+static void test_log_open(void **state)
+{
+	char dir[] = "/tmp/skiff-logs-XXXXXX";
+	struct err err = { "" };
+
+	assert_non_null(mkdtemp(dir));
+	struct kubelet k = { .c = { .pod_log_dir = dir } };
+	CLEAN_FREE char *log = xasprintf("%s/p/c/0.log", dir), *folder = xasprintf("%s/p/c", dir),
+			*out = xasprintf("%s/p/out", dir),
+			*through = xasprintf("%s/p/out/passwd", dir);
+	assert_int_equal(dir_make(folder, 0755, &err), 0);
+	assert_int_equal(symlink("/etc/passwd", log), 0);
+	assert_true(log_open(&k, log) < 0);
+	assert_int_equal(unlink(log), 0);
+	assert_int_equal(mkfifo(log, 0600), 0);
+	assert_true(log_open(&k, log) < 0);
+	assert_int_equal(symlink("/etc", out), 0);
+	assert_true(log_open(&k, through) < 0);
+	assert_int_equal(unlink(log), 0);
+	assert_int_equal(file_write_atomic(log, STR("x"), 0600, false, &err), 0);
+	int fd = log_open(&k, log);
+	assert_true(fd >= 0);
+	close(fd);
+	dir_remove_tree(dir, &err);
+}
+
 static void test_log_tail(void **state)
 {
 	char path[] = "/tmp/skiff-tail-XXXXXX";
@@ -645,6 +671,7 @@ int main(void)
 		cmocka_unit_test(test_expand),
 		cmocka_unit_test(test_phase),
 		cmocka_unit_test(test_log_lines),
+		cmocka_unit_test(test_log_open),
 		cmocka_unit_test(test_log_tail),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_files_of_others),

@@ -58,9 +58,10 @@ static struct value *item(struct arena *a, struct value *list)
 	return v;
 }
 
-static void last_lines(struct arena *a, struct value *parent, const char *path)
+static void last_lines(
+	const struct kubelet *k, struct arena *a, struct value *parent, const char *path)
 {
-	CLEAN_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	CLEAN_FD int fd = log_open(k, path);
 	CLEAN_BUF struct buf raw = { 0 }, out = { 0 };
 	struct log_options o = { .tail = -1, .limit_bytes = LOG_BYTES, .streams = 3 };
 	size_t used;
@@ -175,7 +176,7 @@ static void runs(struct kubelet *k, struct arena *a, struct value *v, const stru
 		exit_of(a, v, ended);
 	struct str path = arena_fmt(a, "%s/%s_%s_%s/" STR_FMT "/%u.log", k->c.pod_log_dir, w->ns,
 		w->name, w->uid, STR_ARG(c->name), newest->attempt);
-	last_lines(a, v, path.p);
+	last_lines(k, a, v, path.p);
 }
 
 static void mounts(struct arena *a, struct value *v, const struct core_v1_container *c)
