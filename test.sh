@@ -71,8 +71,10 @@ again() {
 	done
 }
 
-# Files whose tests start machines of their own.
-several=$(for t in etcd etcd_faults faults hostile_node join kill masters quickstart renewal snapshot three_machines upgrade clock shutdown full_disk; do ls tests/e2e/test_$t.py 2>/dev/null; done)
+# Files whose tests start machines of their own, in two lanes of about the same length.
+own_nodes="three_machines faults cni service_policies hostile_node join upgrade clock shutdown"
+own_stores="etcd etcd_faults masters snapshot renewal kill quickstart full_disk_server full_disk_node machine"
+files() { for t in "$@"; do echo "tests/e2e/test_$t.py"; done; }
 
 part_build() { note build; one build make -j"$(nproc)" all unit-build && [ -x build/skiff ]; }
 part_check() {
@@ -86,7 +88,7 @@ part_san() { note "unit tests under ASan and UBSan"; one san-build make -j"$(npr
 part_fuzz() { note "fuzzers' inputs"; one fuzz-replay make -j"$(nproc)" fuzz-replay; }
 part_fault() { note fault; tests/fault/run.sh >"$out/fault.log" 2>&1; s=$?; tail -n 30 "$out/fault.log"
 	ok=$(grep -c '^ok ' "$out/fault.log"); bad=$(grep -c '^not ok ' "$out/fault.log"); [ "$s" = 0 ] || [ "$bad" != 0 ] || bad=1; count fault "$ok" "$bad"; }
-# Figures first and alone, then the tests that share a machine beside those that have their own: they wait more than they work.
+# Figures first and alone, then the tests that share a machine beside those that have their own, in three lanes: they wait more than they work.
 part_e2e() {
 	note e2e
 	one clients tests/tools/fetch-clients.sh
@@ -97,10 +99,11 @@ part_e2e() {
 		return
 	fi
 	run_pytest e2e-figures tests/e2e/test_figures.py
-	run_pytest e2e-several $several &
-	run_pytest e2e-one $(ls tests/e2e/test_*.py | grep -vF "$(printf '%s\n' tests/e2e/test_figures.py $several)")
+	run_pytest e2e-nodes $(files $own_nodes) &
+	run_pytest e2e-stores $(files $own_stores) &
+	run_pytest e2e-one $(ls tests/e2e/test_*.py | grep -vxF "$(files figures $own_nodes $own_stores)")
 	wait
-	for name in e2e-figures e2e-one e2e-several; do count_pytest $name; done
+	for name in e2e-figures e2e-one e2e-nodes e2e-stores; do count_pytest $name; done
 }
 
 begin=$(date +%s)
