@@ -34,10 +34,11 @@ class Wire:
         return p.stdout
 
     def plug(self, machine):
-        """Gives the machine its eth0; returns the gateway's address."""
+        """Gives the machine its eth0, with the same hardware address at each boot, as a card has it; returns the gateway's address."""
         net = machine.ip.rsplit(".", 1)[0]
-        subprocess.run(["ip", "link", "add", "name", f"m-{machine.name}", "netns", str(self.pid), "type", "veth", "peer", "name", "eth0", "netns", str(machine.init)],
-                       check=True)
+        mac = ":".join(["02", "00", *(f"{int(x):02x}" for x in machine.ip.split("."))])
+        subprocess.run(["ip", "link", "add", "name", f"m-{machine.name}", "netns", str(self.pid), "type", "veth", "peer", "name", "eth0",
+                        "address", mac, "netns", str(machine.init)], check=True)
         self.sh(f"ip link set m-{machine.name} master wire{self._subnet(machine)} && ip link set m-{machine.name} up")
         return f"{net}.1"
 
