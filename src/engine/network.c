@@ -249,13 +249,17 @@ int network_attach(struct local *l, struct sandbox *s, struct err *err)
 
 int network_connect(struct local *l, const struct sandbox *s, struct err *err)
 {
-	char host[16];
+	char host[16], filter[64];
 	struct in_addr ip;
 
 	inet_pton(AF_INET, s->ip, &ip);
 	link_name(s, host);
+	snprintf(filter, sizeof(filter), "net/ipv4/conf/%s/rp_filter", host);
 	pthread_mutex_lock(&l->network_lock);
 	int r = address_add(l->netlink, host, htonl(l->net_gateway), 32, err);
+	/* Policies know pods by their addresses: only what a pod's own route leads back to may come from it. */
+	if (r == 0)
+		r = sysctl_set(filter, "1", err);
 	if (r == 0)
 		r = link_set_up(l->netlink, host, err);
 	if (r == 0)

@@ -66,3 +66,23 @@ def test_nobody_reads_the_output(cluster, ns, agent):
     # and everything else goes on
     start(cluster, ns, "q")
     cluster.kubectl("delete", "pod", "p", "q", "-n", ns)
+
+
+def test_address_of_another(cluster, ns):
+    """A pod that gives itself another pod's address and sends with it, past policies that know pods by their addresses."""
+    for name, kw in (("victim", {}), ("target", {}), ("forger", {"container": {"securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}}}})):
+        start(cluster, ns, name, **kw)
+    ip = {n: cluster.get("pod", n, "-n", ns)["status"]["podIP"] for n in ("victim", "target", "forger")}
+
+    def inside(name, script):
+        return cluster.kubectl("exec", name, "-n", ns, "--", "sh", "-c", script, check=False)[1]
+
+    def heard():
+        names, numbers = (line.split()[1:] for line in inside("target", "grep ^Icmp: /proc/net/snmp").splitlines())
+        return dict(zip(names, map(int, numbers)))["InEchos"]
+    before = heard()
+    assert "2 packets received" in inside("forger", f"ping -c 2 -i 0.2 {ip['target']}")
+    assert heard() == before + 2
+    inside("forger", f"ip addr add {ip['victim']}/32 dev eth0; ping -c 3 -i 0.2 -W 1 -I {ip['victim']} {ip['target']}")
+    assert ip["victim"] in inside("forger", "ip -o -4 addr show dev eth0")
+    assert heard() == before + 2, "the target heard echo requests from an address that is not the sender's"
