@@ -169,8 +169,8 @@ static int take_image(struct local *l, struct container *n, const struct engine_
 }
 
 static int write_bundle(struct local *l, const struct sandbox *s, struct container *n,
-	const struct engine_container_config *c, const struct image_config *image, struct arena *a,
-	struct err *err)
+	const struct engine_container_config *c, const struct image_config *image,
+	int64_t target_pid, struct arena *a, struct err *err)
 {
 	static const struct {
 		const char *name;
@@ -189,6 +189,7 @@ static int write_bundle(struct local *l, const struct sandbox *s, struct contain
 		.container = n,
 		.config = c,
 		.image = image,
+		.target_pid = target_pid,
 		.layers = topmost_first,
 		.n_layers = n_layers };
 	if ((r = spec_write(&spec, a, &config, err)) < 0)
@@ -223,6 +224,16 @@ static bool is_taken(
 	return false;
 }
 
+/* Lock held. 0: none is running. */
+static int64_t pid_of(struct local *l, const char *id)
+{
+	const struct container *k = id ? container_find(l, id) : NULL;
+
+	return k && k->started && !k->exited && process_alive((pid_t)k->pid, (uint64_t)k->pid_start)
+		? k->pid
+		: 0;
+}
+
 int local_container_create(struct engine *e, const char *sandbox_id,
 	const struct engine_container_config *c, char ret_id[ENGINE_ID], struct err *err)
 {
@@ -233,6 +244,7 @@ int local_container_create(struct engine *e, const char *sandbox_id,
 	pthread_mutex_lock(&l->lock);
 	struct sandbox *s = sandbox_find(l, sandbox_id);
 	bool ready = s && sandbox_is_ready(l, s), taken = is_taken(l, sandbox_id, c);
+	int64_t target_pid = pid_of(l, c->shares_pids_of);
 	pthread_mutex_unlock(&l->lock);
 	if (!s)
 		return sandbox_missing(sandbox_id, err);
@@ -244,10 +256,14 @@ int local_container_create(struct engine *e, const char *sandbox_id,
 		return err_set(err, ENGINE_EXISTS,
 			"container %s of pod %s/%s is there already with attempt %u", c->name,
 			s->namespace_, s->name, c->attempt);
+	if (c->shares_pids_of && !target_pid)
+		return err_set(err, -ESRCH,
+			"container %s cannot share the processes of container %s: it is not running",
+			c->name, c->shares_pids_of);
 	CLEANUP(container_freep) struct container *n = container_new(l, s, c);
 	int r = take_image(l, n, c, a, &image, err);
 	if (r == 0)
-		r = write_bundle(l, s, n, c, &image, a, err);
+		r = write_bundle(l, s, n, c, &image, target_pid, a, err);
 	if (r == 0) {
 		n->made = true;
 		r = container_save(l, n, err);

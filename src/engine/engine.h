@@ -96,6 +96,8 @@ struct engine_container_config {
 	const char *run_as_username;       /* NULL, or the image's user by name */
 	const int64_t *supplemental_groups;
 	size_t n_supplemental_groups;
+	bool only_given_groups;     /* those of the image's /etc/group are left out */
+	const char *shares_pids_of; /* id of a running container; NULL: the sandbox's way */
 	const char *const *add_capabilities,
 		*const *drop_capabilities; /* NULL-terminated or NULL; "ALL" */
 	const char *seccomp_profile;       /* NULL: unconfined; "RuntimeDefault"; a path */

@@ -225,6 +225,7 @@ struct spec {
 	const struct container *container;
 	const struct engine_container_config *config;
 	const struct image_config *image;
+	int64_t target_pid;        /* a process of config->shares_pids_of; 0: none */
 	const char *const *layers; /* folder names, topmost first */
 	size_t n_layers;
 };

@@ -71,6 +71,10 @@ static void test_users(void **state)
 	assert_has(log, "uid=1000(user) gid=1001(user) groups=77,1001(user),1005(extra)");
 	assert_has(log, "CapEff:\t0000000000000000\n");
 	assert_has(log, "NoNewPrivs:\t1\n");
+	c.name = "strict";
+	c.only_given_groups = true;
+	log = run_to_end(&s, &c, 0);
+	assert_has(log, "uid=1000(user) gid=1001(user) groups=77,1001(user)\n");
 
 	c = shell("numbered",
 		"id; grep -E 'CapEff|CapBnd' /proc/self/status; touch /x || echo read-only");

@@ -241,7 +241,8 @@ static int find_identity(
 			"user %lld and group %lld: numbers must be between 0 and 2147483647",
 			(long long)who.uid, (long long)who.gid);
 	add_group(&who, a, who.gid);
-	add_memberships(&who, groups, a);
+	if (!c->only_given_groups)
+		add_memberships(&who, groups, a);
 	for (size_t i = 0; i < c->n_supplemental_groups; i++)
 		add_group(&who, a, c->supplemental_groups[i]);
 	*ret = who;
@@ -598,9 +599,9 @@ static void write_namespaces(const struct spec *s, struct buf *out)
 	char path[PATH_MAX];
 
 	buf_addz(out, ",\"namespaces\":[{\"type\":\"mount\"}");
-	if (s->sandbox->share_pid)
-		buf_addf(out, ",{\"type\":\"pid\",\"path\":\"/proc/%lld/ns/pid\"}",
-			(long long)s->sandbox->pause_pid);
+	int64_t of = s->sandbox->share_pid ? s->sandbox->pause_pid : s->target_pid;
+	if (of && !s->sandbox->host_pid)
+		buf_addf(out, ",{\"type\":\"pid\",\"path\":\"/proc/%lld/ns/pid\"}", (long long)of);
 	else if (!s->sandbox->host_pid)
 		buf_addz(out, ",{\"type\":\"pid\"}");
 	if (cgroup_mode(s->l->cgroups) == CGROUP_V2)

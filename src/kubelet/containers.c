@@ -250,6 +250,21 @@ static int termination_log_make(struct sync *s, const struct core_v1_container *
 	return 0;
 }
 
+/* An ephemeral container may look at the processes of another: that one must run. */
+static int target_find(struct sync *s, const struct container_spec *spec,
+	struct engine_container_config *c, struct err *err)
+{
+	if (!spec->target || !*spec->target)
+		return 0;
+	const struct engine_container *t = view_current(&s->view, str_of(spec->target));
+	if (!t || t->state != CONTAINER_RUNNING)
+		return err_set(err, -ESRCH,
+			"container %s, whose processes it is to share (targetContainerName), is not running",
+			spec->target);
+	c->shares_pids_of = t->id;
+	return 0;
+}
+
 static int config_make(struct sync *s, const struct container_spec *spec,
 	const struct engine_image *image, struct engine_container_config *c, struct err *err)
 {
@@ -341,7 +356,7 @@ enum start_outcome container_start(struct sync *s, const struct container_spec *
 	if (got != START_DONE)
 		return got;
 	c.attempt = last ? last->attempt + 1 : attempt_by_logs(s, spec->c->name);
-	if (config_make(s, spec, &image, &c, &err))
+	if (config_make(s, spec, &image, &c, &err) || target_find(s, spec, &c, &err))
 		return failed(s, slot, spec, "CreateContainerConfigError", err.text);
 	struct str log_dir = arena_fmt(s->a, STR_FMT "/" STR_FMT,
 		STR_ARG(pod_log_folder(s->k, s->pod, s->a)), STR_ARG(spec->c->name));

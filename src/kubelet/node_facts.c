@@ -158,5 +158,5 @@ void node_facts(struct kubelet *k, struct core_v1_node_status *ret, struct arena
 	struct core_v1_node_runtime_handler *handler = LIST_ADD(a, &ret->runtime_handlers);
 	handler->name = STR("");
 	ret->features = arena_alloc(a, sizeof(*ret->features));
-	ret->features->supplemental_groups_policy = (struct opt_bool)SOME(false);
+	ret->features->supplemental_groups_policy = (struct opt_bool)SOME(true);
 }

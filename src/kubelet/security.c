@@ -100,6 +100,7 @@ static void groups(struct sync *s, const struct core_v1_pod_security_context *p,
 		list[n++] = p->supplemental_groups.items[i];
 	if (p->fs_group.set)
 		list[n++] = p->fs_group.value;
+	ret->only_given_groups = str_eqz(p->supplemental_groups_policy, "Strict");
 	ret->supplemental_groups = list;
 	ret->n_supplemental_groups = n;
 }

@@ -161,6 +161,8 @@ def test_ephemeral_container(cluster, api, ns):
     assert api.call("PUT", path, p).status == 200
     eventually(lambda: "running" in get(cluster, ns, "e")["status"]["ephemeralContainerStatuses"][0]["state"], 20, "the debugger runs")
     assert "polo" in eventually(lambda: cluster.kubectl("logs", "e", "-c", "debugger", "-n", ns), 10)
+    seen = [cluster.kubectl("exec", "e", "-c", c, "-n", ns, "--", "ls", "-l", "/proc/self/ns/pid").split("->")[1] for c in ("c", "debugger")]
+    assert seen[0] == seen[1], "the debugger is among the processes of its target"
     r = api.call("PATCH", path, {"spec": {"ephemeralContainers": [{"name": "two", "image": IMAGE, "command": ["true"]}]}}, "application/strategic-merge-patch+json")
     assert r.status == 200 and len(r.json["spec"]["ephemeralContainers"]) == 2
 
