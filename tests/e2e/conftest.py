@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+from cluster import Wire  # noqa: E402
 from machine import Machine  # noqa: E402
 
 
@@ -36,6 +37,22 @@ def machine():
         yield m
     finally:
         m.close()
+
+
+@pytest.fixture
+def wire():
+    w = Wire()
+    yield w
+    w.close()
+
+
+@pytest.fixture
+def things(wire):
+    """What a test makes, on the wire or not, and must be closed: a list, closed from its end."""
+    made = []
+    yield made
+    for t in reversed(made):
+        t.close()
 
 
 @pytest.fixture

@@ -10,25 +10,8 @@ import time
 import pytest
 
 from api import Api
-from cluster import Wire
 from etcd import Etcd, binary
 from machine import ROOT, SKIFF, Machine, eventually
-
-
-@pytest.fixture
-def wire():
-    w = Wire()
-    yield w
-    w.close()
-
-
-@pytest.fixture
-def things(wire):
-    """What a test makes and must be closed."""
-    made = []
-    yield made
-    for t in reversed(made):
-        t.close()
 
 
 def need(version):

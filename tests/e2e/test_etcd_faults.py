@@ -10,7 +10,7 @@ import time
 import pytest
 
 from api import Api
-from cluster import SUBNETS, Wire
+from cluster import SUBNETS
 from etcd import Etcd
 from machine import SKIFF, Machine, eventually
 from test_etcd import Watcher, config_map, need
@@ -18,21 +18,6 @@ from test_etcd import Watcher, config_map, need
 COUNTER = "/api/v1/namespaces/default/configmaps/counter"
 CLIENTS_EACH = 2
 FAULT_S = 2
-
-
-@pytest.fixture
-def wire():
-    w = Wire()
-    yield w
-    w.close()
-
-
-@pytest.fixture
-def things(wire):
-    made = []
-    yield made
-    for t in reversed(made):
-        t.close()
 
 
 @pytest.fixture

@@ -116,14 +116,6 @@ def test_schedule(machine):
     assert "is whole" in snapshot(machine, "verify", f"{folder}/{files()[0]}").stdout
 
 
-@pytest.fixture
-def things():
-    made = []
-    yield made
-    for t in reversed(made):
-        t.close()
-
-
 def test_restore_into_etcd(machine, things):
     need("3.6")
     machine.start("--no-agent", "--snapshot-every", "0s")
