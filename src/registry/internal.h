@@ -93,6 +93,8 @@ struct kind {
 	struct str (*field)(const void *obj, struct str name,
 		struct arena *a); /* value of a selectable field without path; p NULL: not mine */
 	const struct kind_sub *subs; /* NULL name ends */
+	const char *
+		warning; /* for who writes one: what it asks for is kept and does not happen here */
 };
 const struct kind *kind_of(struct str group_resource); /* NULL: the row is enough */
 

@@ -341,6 +341,8 @@ struct meta_v1_status *write_validate(struct write *w)
 		if (k && k->validate_update)
 			k->validate_update(w, &cs);
 	}
+	if (k && k->warning && !w->sub && w->attempts == 0)
+		*LIST_ADD(w->arena, &w->req->warnings) = str_of(k->warning);
 	if (cs.len)
 		return status_invalid(w->arena, w->res, ref_name(w), &cs);
 	const struct admission *ad = &w->r->config.admission;

@@ -270,6 +270,24 @@ def test_second_server(machine):
     assert machine.ready()
 
 
+# What is kept without effect says so to whoever writes it.
+NO_EFFECT = [
+    ("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", {"webhooks": []}),
+    ("admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", {"webhooks": []}),
+    ("autoscaling/v2", "namespaces/default/horizontalpodautoscalers", "HorizontalPodAutoscaler", {"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}}),
+    ("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", {"spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
+]
+
+
+@pytest.mark.parametrize("group, path, kind, body", NO_EFFECT, ids=[n[2] for n in NO_EFFECT])
+def test_kept_without_effect(api, group, path, kind, body):
+    r = api.post(f"/apis/{group}/{path}", {"apiVersion": group, "kind": kind, "metadata": {"name": "things.example.com"}, **body})
+    assert r.status == 201, r.json
+    assert r.headers["warning"].startswith('299 - "skiff keeps '), r.headers
+    assert "warning" not in api.get(f"/apis/{group}/{path}/things.example.com").headers
+
+
 def test_newer_format(machine):
     machine.start("--no-agent")
     machine.stop()

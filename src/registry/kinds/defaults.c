@@ -61,6 +61,8 @@ static void hpa_validate(struct write *w, struct causes *cs)
 
 const struct kind horizontal_pod_autoscaler_kind = {
 	.resource = "horizontalpodautoscalers.autoscaling",
+	.warning =
+		"skiff keeps HorizontalPodAutoscalers but does not scale by them: there is no metrics API",
 	.flags = KIND_STATUS_META,
 	.fill = hpa_fill,
 	.validate = hpa_validate,
@@ -114,6 +116,7 @@ const struct kind custom_resource_definition_kind = {
 	.resource = "customresourcedefinitions.apiextensions.k8s.io",
 	.flags = KIND_GENERATION | KIND_CONDITIONAL,
 	.fill = crd_fill,
+	.warning = "skiff keeps CustomResourceDefinitions but serves no custom resources",
 };
 
 /* ---- admission: a rule without scope is of any ---- */
@@ -166,14 +169,19 @@ static void map_fill(struct write *w, void *obj)
 			    ->spec.match_constraints);
 }
 
-#define ADMISSION(name, plural, fn) \
+#define NOT_CALLED \
+	"skiff keeps admission webhooks but does not call them: nothing is checked or changed"
+#define NOT_EVALUATED \
+	"skiff keeps admission policies but does not evaluate them: nothing is checked or changed"
+#define ADMISSION(name, plural, fn, text) \
 	const struct kind name##_kind = { .resource = plural ".admissionregistration.k8s.io", \
 		.flags = KIND_GENERATION, \
-		.fill = fn }
-ADMISSION(mutating_webhook, "mutatingwebhookconfigurations", mutating_fill);
-ADMISSION(validating_webhook, "validatingwebhookconfigurations", validating_fill);
-ADMISSION(validating_admission_policy, "validatingadmissionpolicies", vap_fill);
-ADMISSION(mutating_admission_policy, "mutatingadmissionpolicies", map_fill);
+		.fill = fn, \
+		.warning = text }
+ADMISSION(mutating_webhook, "mutatingwebhookconfigurations", mutating_fill, NOT_CALLED);
+ADMISSION(validating_webhook, "validatingwebhookconfigurations", validating_fill, NOT_CALLED);
+ADMISSION(validating_admission_policy, "validatingadmissionpolicies", vap_fill, NOT_EVALUATED);
+ADMISSION(mutating_admission_policy, "mutatingadmissionpolicies", map_fill, NOT_EVALUATED);
 
 /* ---- ResourceClaim and its template ---- */
 
