@@ -325,7 +325,7 @@ static void a_dead_server(void **state)
 	CLEAN_BUF struct buf out = { 0 };
 	struct err err = { 0 };
 	int status;
-	struct end watch = { 0 }, die = { 0 }, waiting = { 0 }, late = { 0 };
+	struct end watch = { 0 }, die = { 0 }, waiting = { 0 }, late = { 0 }, last = { 0 };
 	grpc_call_start(g, "/Stream", STR("a"), 0, true, &events, &watch);
 	grpc_call_start(g, "/Die", STR("x"), 5000, false, &events, &die);
 	until(&die.done, 1);
@@ -335,7 +335,10 @@ static void a_dead_server(void **state)
 	/* the connection is made anew by itself */
 	assert_int_equal(grpc_call_wait(g, "/Echo", STR("x"), 5000, &out, &status, &err), 0);
 	assert_int_equal(atomic_load(&sv.connections), 2);
+	grpc_call_start(g, "/Stream", STR("a"), 0, true, &events, &last);
+	until(&last.n, 1);
 	server_stop(&sv);
+	until(&last.done, 1); /* the client knows by now that its connection is gone */
 	/* nobody there: calls wait for their time, and were never sent */
 	grpc_call_start(g, "/Echo", STR("x"), 300, false, &events, &late);
 	until(&late.done, 1);
@@ -347,6 +350,7 @@ static void a_dead_server(void **state)
 	until(&waiting.done, 1);
 	assert_int_equal(waiting.status, GRPC_OK);
 	grpc_client_free(g);
+	buf_deinit(&last.messages);
 	buf_deinit(&watch.messages);
 	buf_deinit(&waiting.messages);
 	server_stop(&sv);
