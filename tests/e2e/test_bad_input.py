@@ -30,6 +30,9 @@ def api(request):
     try:
         m.start("--no-agent")
         a = Api(m)
+        # What controllers put into each namespace is there before anything is compared.
+        for path in ("serviceaccounts/default", "configmaps/kube-root-ca.crt"):
+            eventually(lambda: a.get(f"/api/v1/namespaces/default/{path}").status == 200, 20, path)
         yield a
         pids = m.skiff_pids()
         a.close()
