@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs a command on a whole Debian 12 of its own: `tests/vm/run.sh [COMMAND]` boots Debian's kernel and systemd in qemu (2 CPUs, 2 GB, no network device,
-# emulated, so that any machine can do it), with a copy of this checkout and its build in /work/skiff, and runs COMMAND there as root. What it prints is
+# emulated, so that any machine can do it), with a copy of this checkout and its build in /mnt/skiff, and runs COMMAND there as root. What it prints is
 # shown as it comes; the exit status is COMMAND's. Nothing that it does reaches this machine: changes to the disks are dropped.
 #
 # The default command is tests/vm/inside.sh: cgroup v2 alone, netem, the service unit and a reboot are tested nowhere else.
@@ -44,7 +44,7 @@ make_base() {
 	UNIT
 	cat >"$root/usr/local/sbin/vm-command" <<-'RUN'
 		#!/bin/sh
-		mkdir -p /work && mount /dev/vdb /work && cd /work/skiff && sh -c "$(cat /work/command)"
+		mount /dev/vdb /mnt && cd /mnt/skiff && sh -c "$(cat /mnt/command)"
 		status=$?
 		# After a reboot that the command asked for it is run once more: it can tell by its own files.
 		[ ! -e /run/vm-reboots ] || exit 0
