@@ -204,11 +204,13 @@ class Machine:
     def stop(self, sig=signal.SIGTERM):
         if not self.server:
             return
+        # What was launched a moment ago may not be skiff yet, but the shell that becomes it.
+        eventually(lambda: self.skiff_pids() or self.server.poll() is not None, 10, "a process of skiff")
         pids = self.skiff_pids()
         if sig == signal.SIGKILL:
             for pid in pids.values():
                 os.kill(pid, sig)
-        else:
+        elif pids:
             os.kill(pids.get("server") or pids["agent"], sig)
         self.server.wait(timeout=30)
         self.server = None
