@@ -8,8 +8,8 @@
 #include "proxy/proxy.h"
 
 #define PROXY_TABLE "inet skiff_proxy"
-/* A mark is the number of the endpoint that was drawn, and what else is to be done. From here on: flows from outside that may go to any node; their source is
- * hidden so that answers come back this way. */
+/* A mark is the number of the endpoint that was drawn or is remembered, and what else is to be done. From here on: flows from outside that may go to any
+ * node; their source is hidden so that answers come back this way. */
 #define MARK_MASQUERADE 0x10000
 /* Of flows from outside that stay on this node and keep their source. */
 #define MARK_LOCAL 0x20000
@@ -30,6 +30,23 @@ struct front {
 	enum front_rank rank;
 	bool held; /* only the elements of held ones are the kernel's */
 };
+struct target { /* an endpoint of one port */
+	struct str ip;
+	uint32_t address;
+	int32_t port;
+	unsigned hints;
+	bool local;
+	uint32_t number; /* with ClientIP affinity, from 1 (affinity.c); 0: none was left */
+};
+struct targets {
+	struct target *items;
+	size_t len;
+};
+struct numbered { /* endpoints of one port of a service, with their numbers */
+	int32_t port;
+	const char *protocol;
+	struct targets all;
+};
 struct rules { /* of one service; texts live in the arena */
 	struct arena *arena;
 	struct timestamp created;
@@ -40,22 +57,23 @@ struct rules { /* of one service; texts live in the arena */
 	struct map *known; /* keys of fronts, while they are built */
 	uint32_t *counts;  /* numbers of endpoints that need a chain, with the kind's bit */
 	size_t n_counts;
-	struct source_chain { /* loadBalancerSourceRanges, by content */
+	struct shared_chain { /* of loadBalancerSourceRanges, by content; of affinity, by timeout too */
 		struct str name, text;
-	} * sources;
-	size_t n_sources;
+	} * shared;
+	size_t n_shared;
+	struct numbered *numbered;
+	size_t n_numbered;
 	int health_port; /* 0: none */
 	size_t ready_local;
 	bool cut; /* it wants more than RULES_MOST elements, and gets no more */
 };
 #define RULES_MOST 200000
-/* Chains are one for each number of endpoints, never for a service; these bits tell them apart. */
+/* Chains are one for each number of endpoints (and timeout of affinity), never for a service; these bits tell them apart. */
 enum {
-	CHAIN_STICKY = 1U << 24,
 	CHAIN_NODE = 1U << 25,  /* at a port of any address of the node */
 	CHAIN_OUT = 1U << 26,   /* MARK_MASQUERADE */
 	CHAIN_LOCAL = 1U << 27, /* MARK_LOCAL */
-	CHAIN_COUNT = CHAIN_STICKY - 1
+	CHAIN_COUNT = (1U << 24) - 1
 };
 
 struct proxy_node { /* this one */
@@ -64,17 +82,6 @@ struct proxy_node { /* this one */
 };
 
 /* ---- endpoints of one port (targets.c) ---- */
-struct target {
-	struct str ip;
-	uint32_t address;
-	int32_t port;
-	unsigned hints;
-	bool local;
-};
-struct targets {
-	struct target *items;
-	size_t len;
-};
 #define TARGETS_MOST MARK_MASQUERADE /* numbers of endpoints are below the marks' bits */
 struct port_targets {
 	struct targets everywhere, /* all that may be asked */
@@ -90,17 +97,30 @@ const char *protocol_text(struct str p);
  * packet sent to a loopback address ends at what listens on the node alone. */
 bool may_be_sent_to(struct str ip, uint32_t *ret);
 
+/* was: the same service's until now, by which endpoints keep their numbers; NULL: none. */
 void rules_build(struct rules *r, const struct core_v1_service *s,
 	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
-	const struct proxy_node *node);
+	const struct proxy_node *node, const struct rules *was);
+uint32_t mark_of(uint32_t kind);
+void chain_kind_name(uint32_t count, struct buf *out); /* "node_out_" */
 void chain_name(uint32_t count, struct buf *out);
 void chain_write(uint32_t count, struct buf *out); /* add chain + its rules */
+
+/* ---- sessionAffinity ClientIP (affinity.c) ---- */
+uint32_t affinity_timeout(const struct core_v1_service *s); /* seconds; 0: no affinity */
+void affinity_number(struct rules *r, const struct rules *was, const struct core_v1_service_port *p,
+	struct port_targets *t);
+void affinity_chain_name(uint32_t count, uint32_t timeout, struct buf *out);
+void affinity_chain_write(uint32_t count, uint32_t timeout, struct buf *out);
+
 struct table_config {
 	const char *dns_address;                 /* NULL: none to keep */
 	const char *cluster_cidr, *service_cidr; /* NULL: unknown */
 };
-void table_write(const struct table_config *c,
-	struct buf *out); /* the empty table with all its maps and hooks */
+/* The empty table with all its maps and hooks, in place of what is there. chains: names of those that are there; whom affinity remembers stays
+ * remembered. NULL: nothing of the table is kept. */
+void table_write(const struct table_config *c, const struct str_list *chains, struct buf *out);
+bool table_chains(struct arena *a, struct str_list *ret); /* false: no table is there */
 
 /* ---- healthCheckNodePort (health.c); lives as long as the loop ---- */
 struct health;
@@ -132,7 +152,7 @@ void claims_deinit(struct claims *c);
 struct applied {
 	struct map elements; /* -> struct applied_element */
 	struct map chains;   /* by name; never removed: there is one a number, not one a service */
-	struct map sources;  /* chains of source ranges, by name -> how many services use it */
+	struct map shared;   /* shared chains, by name -> how many services use it */
 	size_t costly[N_COSTLY]; /* elements for which chains are needed that see every packet */
 };
 /* Turns `was` into `now` (either may be NULL): nft commands are appended to out, `a` is brought up to date. */

@@ -1,6 +1,7 @@
 /* Life of the proxy: informers name services that changed, one thread builds their rules and gives the difference to the kernel in one
- * transaction. The first transaction makes the table anew with everything in it, so that a restart leaves no gap. Another thread hears from the kernel
- * that tables were removed (nft flush ruleset, as a firewall's reload does): then, too, all is written anew; and after a failure, until it succeeds. */
+ * transaction. The first transaction writes everything anew in place of what is there, so that a restart leaves no gap and the memory of clients
+ * (affinity.c) stays. Another thread hears from the kernel that tables were removed (nft flush ruleset, as a firewall's reload does): then, too, all is
+ * written anew; and after a failure, until it succeeds. */
 #include "proxy/internal.h"
 
 #include <poll.h>
@@ -109,7 +110,7 @@ static struct rules *wanted(struct proxy *p, struct str key)
 	struct cached *node = p->node ? informer_get(p->node, str_of(p->c.node_name)) : NULL;
 	struct proxy_node here = { p->c.node_name, zone_of(node) };
 
-	rules_build(r, service->obj, slices, list.len, &here);
+	rules_build(r, service->obj, slices, list.len, &here, map_get(&p->rules, key));
 	cached_unref(node);
 	cached_list_deinit(&list);
 	cached_unref(service);
@@ -162,11 +163,47 @@ static void replace(struct proxy *p, struct str key, struct buf *out)
 	rules_free(was);
 }
 
-/* The table anew with all services in it. */
-static int apply_all(struct proxy *p, struct err *err)
+bool table_chains(struct arena *a, struct str_list *ret)
+{
+	CLEAN_BUF struct buf all = { 0 };
+	bool ours = false, found = false;
+	struct str rest, line, name;
+
+	if (nft_read("list chains inet", false, &all, NULL) < 0)
+		return false;
+	for (rest = buf_str(&all); rest.len;) {
+		str_cut(rest, '\n', &line, &rest);
+		if (str_has_prefix(line, STR("table ")))
+			ours = str_eqz(line, "table " PROXY_TABLE " {");
+		found |= ours;
+		line = str_trim(line);
+		if (ours && str_has_prefix(line, STR("chain ")) &&
+			str_cut(str_n(line.p + 6, line.len - 6), ' ', &name, &line))
+			*LIST_ADD(a, ret) = arena_str(a, name);
+	}
+	return found;
+}
+
+/* chains NULL: in place of the whole table, else only of what is in it. */
+static int write_all(
+	struct proxy *p, const struct str_list *chains, struct str services, struct err *err)
 {
 	CLEAN_BUF struct buf text = { 0 };
+
+	table_write(
+		&(struct table_config){ p->c.dns_address, p->c.cluster_cidr, p->c.service_cidr },
+		chains, &text);
+	buf_add_str(&text, services);
+	return nft_apply(text.p, err);
+}
+
+static int apply_all(struct proxy *p, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(1024);
+	CLEAN_BUF struct buf text = { 0 };
+	struct str_list chains = { 0 };
 	struct cached_list all;
+	int r = -ENOENT;
 
 	applied_deinit(&p->applied);
 	map_deinit(&p->rules, rules_free);
@@ -174,16 +211,16 @@ static int apply_all(struct proxy *p, struct err *err)
 	p->applied = (struct applied){ 0 };
 	p->rules = (struct map){ 0 };
 	p->claims = (struct claims){ 0 };
-	buf_addz(&text, "table " PROXY_TABLE "\ndelete table " PROXY_TABLE "\n");
-	table_write(
-		&(struct table_config){ p->c.dns_address, p->c.cluster_cidr, p->c.service_cidr },
-		&text);
 	informer_list(p->view->services, STR_NONE, &all);
 	for (size_t i = 0; i < all.len; i++)
 		replace(p, all.items[i]->key, &text);
 	cached_list_deinit(&all);
-	int r = nft_apply(text.p, err);
-
+	if (table_chains(a, &chains) && (r = write_all(p, &chains, buf_str(&text), err)) < 0)
+		log_warn("proxy",
+			"the table of services cannot be written over, it is made anew and clients with affinity are forgotten: %s",
+			err->text);
+	if (r < 0)
+		r = write_all(p, NULL, buf_str(&text), err);
 	p->look = false;
 	p->stale = r < 0;
 	if (!p->stale) {

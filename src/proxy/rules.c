@@ -34,31 +34,34 @@ static struct str need_chain(struct rules *r, uint32_t count)
 	return arena_str(r->arena, buf_str(&name));
 }
 
-void chain_name(uint32_t count, struct buf *out)
+void chain_kind_name(uint32_t count, struct buf *out)
 {
-	buf_addf(out, "%s%s%s%u", count & CHAIN_NODE ? "node_" : "",
+	buf_addf(out, "%s%s", count & CHAIN_NODE ? "node_" : "",
 		count & CHAIN_OUT             ? "out_"
 			: count & CHAIN_LOCAL ? "local_"
-					      : "",
-		count & CHAIN_STICKY ? "sticky_" : "pick_", count & CHAIN_COUNT);
+					      : "");
 }
 
-static uint32_t mark_of(uint32_t kind)
+void chain_name(uint32_t count, struct buf *out)
+{
+	chain_kind_name(count, out);
+	buf_addf(out, "pick_%u", count & CHAIN_COUNT);
+}
+
+uint32_t mark_of(uint32_t kind)
 {
 	return kind & CHAIN_OUT ? MARK_MASQUERADE : kind & CHAIN_LOCAL ? MARK_LOCAL : 0;
 }
 
-/* The hash's seed is part of what a client's affinity is: the same at every node, in every life. */
 void chain_write(uint32_t count, struct buf *out)
 {
-	bool node = count & CHAIN_NODE, sticky = count & CHAIN_STICKY;
+	bool node = count & CHAIN_NODE;
 	CLEAN_BUF struct buf name = { 0 };
 
 	chain_name(count, &name);
 	buf_addf(out, "add chain " PROXY_TABLE " %s\n", name.p);
-	buf_addf(out, "add rule " PROXY_TABLE " %s meta mark set %s mod %u%s offset %u\n", name.p,
-		sticky ? "jhash ip saddr" : "numgen random", count & CHAIN_COUNT,
-		sticky ? " seed 0x736b6966" : "", mark_of(count));
+	buf_addf(out, "add rule " PROXY_TABLE " %s meta mark set numgen random mod %u offset %u\n",
+		name.p, count & CHAIN_COUNT, mark_of(count));
 	buf_addf(out, "add rule " PROXY_TABLE " %s dnat ip to %s . th dport . meta mark map @%s\n",
 		name.p, node ? "meta l4proto" : "ip daddr . meta l4proto",
 		node ? "node_port_endpoints" : "endpoints");
@@ -87,23 +90,51 @@ static void write_hooks(const struct table_config *c, struct buf *out)
 	buf_addz(out, "}\n");
 }
 
-void table_write(const struct table_config *c, struct buf *out)
+static const struct {
+	const char *kind, *name, *type;
+} sets[] = {
+	/* clang-format off */
+	{ "map", "services",                "ipv4_addr . inet_proto . inet_service : verdict" },
+	{ "map", "services_inside",         "ipv4_addr . inet_proto . inet_service : verdict" },
+	{ "map", "node_ports",              "inet_proto . inet_service : verdict" },
+	{ "map", "node_ports_inside",       "inet_proto . inet_service : verdict" },
+	{ "map", "restricted",              "ipv4_addr . inet_proto . inet_service : verdict" },
+	{ "map", "endpoints",               "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service" },
+	{ "map", "node_port_endpoints",     "inet_proto . inet_service . mark : ipv4_addr . inet_service" },
+	{ "map", "choices",                 "ipv4_addr . inet_proto . inet_service . mark : mark" },
+	{ "map", "node_port_choices",       "inet_proto . inet_service . mark : mark" },
+	{ "set", "no_endpoints",            "ipv4_addr . inet_proto . inet_service" },
+	{ "set", "no_endpoints_node_ports", "inet_proto . inet_service" },
+	{ "set", "hairpin",                 "ipv4_addr . ipv4_addr" },
+	/* clang-format on */
+};
+
+/* What is there is emptied piece by piece: with the table the memory of clients would go. */
+static void write_sets(const struct str_list *chains, struct buf *out)
+{
+	if (!chains)
+		buf_addz(out, "table " PROXY_TABLE "\ndelete table " PROXY_TABLE "\n");
+	buf_addz(out, "table " PROXY_TABLE " {\n");
+	for (size_t i = 0; i < ARRAY_LEN(sets); i++)
+		buf_addf(out, "%s %s { type %s; }\n", sets[i].kind, sets[i].name, sets[i].type);
+	buf_addz(out, "}\n");
+	if (!chains)
+		return;
+	buf_addz(out, "flush table " PROXY_TABLE "\n");
+	for (size_t i = 0; i < ARRAY_LEN(sets); i++)
+		buf_addf(out, "flush %s " PROXY_TABLE " %s\n", sets[i].kind, sets[i].name);
+	LIST_EACH(chain, chains)
+		buf_addf(out, "delete chain " PROXY_TABLE " " STR_FMT "\n", STR_ARG(*chain));
+}
+
+void table_write(const struct table_config *c, const struct str_list *chains, struct buf *out)
 {
 	CLEAN_FREE char *keep_dns =
 		c->dns_address ? xasprintf("ip daddr %s return\n", c->dns_address) : xstrdup("");
 
+	write_sets(chains, out);
 	buf_addf(out,
 		"table " PROXY_TABLE " {\n"
-		"map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
-		"map services_inside { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
-		"map node_ports { type inet_proto . inet_service : verdict; }\n"
-		"map node_ports_inside { type inet_proto . inet_service : verdict; }\n"
-		"map restricted { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
-		"map endpoints { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
-		"map node_port_endpoints { type inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
-		"set no_endpoints { type ipv4_addr . inet_proto . inet_service; }\n"
-		"set no_endpoints_node_ports { type inet_proto . inet_service; }\n"
-		"set hairpin { type ipv4_addr . ipv4_addr; }\n"
 		"chain dispatch {\n%s"
 		"ip daddr . meta l4proto . th dport vmap @services\n"
 		"ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports\n"
@@ -125,38 +156,6 @@ void table_write(const struct table_config *c, struct buf *out)
 
 /* ---- elements ---- */
 
-/* A client's number is drawn by its address, so that it comes to the same endpoint each time. With a number for each endpoint nearly all clients would
- * move when one comes or goes; so there are more numbers than endpoints, and each belongs to the endpoint that ranks highest for it. */
-#define SLOTS_LEAST 256
-
-static size_t numbers_for(struct targets t, bool sticky)
-{
-	size_t n = SLOTS_LEAST;
-
-	if (!sticky || !t.len)
-		return t.len;
-	while (n < t.len * 4 && n < TARGETS_MOST)
-		n *= 2;
-	return n;
-}
-
-static const struct target *owner_of(struct targets t, uint64_t number)
-{
-	const struct target *best = NULL;
-	uint64_t most = 0;
-
-	for (size_t i = 0; i < t.len; i++) {
-		uint32_t of[2] = { t.items[i].address, (uint32_t)t.items[i].port };
-		uint64_t rank = hash_bytes(of, sizeof(of), number);
-
-		if (!best || rank > most || (rank == most && t.items[i].address < best->address)) {
-			best = &t.items[i];
-			most = rank;
-		}
-	}
-	return best;
-}
-
 /* How one place (address or node port) leads to endpoints. */
 struct way {
 	const char *verdicts; /* the map that leads to the chain */
@@ -166,27 +165,56 @@ struct way {
 struct place {
 	struct str key;
 	enum front_rank rank;
-	bool node_port, sticky;
+	bool node_port;
+	uint32_t timeout; /* of affinity; 0: none */
 };
+
+static struct str need_shared(struct rules *r, uint32_t count, uint32_t timeout)
+{
+	CLEAN_BUF struct buf name = { 0 }, text = { 0 };
+
+	affinity_chain_name(count, timeout, &name);
+	affinity_chain_write(count, timeout, &text);
+	*ARENA_ADD(r->arena, r->shared, r->n_shared) =
+		(struct shared_chain){ arena_str(r->arena, buf_str(&name)),
+			arena_str(r->arena, buf_str(&text)) };
+	return arena_fmt(r->arena, "goto " STR_FMT, STR_ARG(buf_str(&name)));
+}
+
+/* One that is drawn has its place in the order of all as its number; one that is remembered has its own, and the draw leads to that. */
+static size_t add_endpoints(
+	struct rules *r, size_t front, const struct place *p, const struct way *w)
+{
+	uint32_t mark = mark_of(w->kind);
+	size_t n = 0;
+
+	for (size_t i = 0; i < w->to.len; i++) {
+		const struct target *t = &w->to.items[i];
+		size_t number = mark + (p->timeout ? t->number : n);
+
+		if (p->timeout && !t->number)
+			continue;
+		if (p->timeout)
+			add(r, front, p->node_port ? "node_port_choices" : "choices",
+				arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(p->key), mark + n),
+				arena_fmt(r->arena, "%zu", number));
+		add(r, front, p->node_port ? "node_port_endpoints" : "endpoints",
+			arena_fmt(r->arena, STR_FMT " . %zu", STR_ARG(p->key), number),
+			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t->ip), t->port));
+		n++;
+	}
+	return n;
+}
 
 static void add_way(struct rules *r, size_t front, const struct place *p, const struct way *w)
 {
-	size_t n = numbers_for(w->to, p->sticky);
-	uint32_t kind = w->kind | (p->sticky ? CHAIN_STICKY : 0) | (p->node_port ? CHAIN_NODE : 0);
+	uint32_t kind = w->kind | (p->node_port ? CHAIN_NODE : 0);
+	uint32_t n = (uint32_t)add_endpoints(r, front, p, w);
 
-	if (!n) {
-		add(r, front, w->verdicts, p->key, STR("drop"));
-		return;
-	}
-	add(r, front, w->verdicts, p->key, need_chain(r, (uint32_t)n | kind));
-	for (size_t i = 0; i < n; i++) {
-		const struct target *t = p->sticky ? owner_of(w->to, i) : &w->to.items[i];
-
-		add(r, front, p->node_port ? "node_port_endpoints" : "endpoints",
-			arena_fmt(
-				r->arena, STR_FMT " . %zu", STR_ARG(p->key), i + mark_of(w->kind)),
-			arena_fmt(r->arena, STR_FMT " . %d", STR_ARG(t->ip), t->port));
-	}
+	add(r, front, w->verdicts, p->key,
+		!n                   ? STR("drop")
+			: p->timeout ? need_shared(r, n | kind, p->timeout)
+				     : need_chain(r, n | kind));
 }
 
 /* false: it is not this service's, or has nowhere to lead to. */
@@ -196,7 +224,7 @@ static bool add_place(struct rules *r, const struct place *p, const struct port_
 	size_t n = 1;
 
 	for (size_t i = 0; i < n_ways; i++)
-		n += 1 + numbers_for(ways[i].to, p->sticky);
+		n += 1 + ways[i].to.len * (p->timeout ? 2 : 1);
 	if (!add_front(r, p->key, p->rank, n, ret_front))
 		return false;
 	if (!t->everywhere.len)
@@ -212,7 +240,7 @@ struct port {
 	const struct core_v1_service *s;
 	const struct core_v1_service_port *p;
 	struct port_targets t;
-	bool sticky;
+	uint32_t timeout;
 };
 
 static struct str key_of(const struct port *x, struct str ip)
@@ -224,7 +252,7 @@ static struct str key_of(const struct port *x, struct str ip)
 static void add_cluster_ip(const struct port *x, struct str ip)
 {
 	bool local = str_eqz(x->s->spec.internal_traffic_policy, "Local");
-	struct place p = { key_of(x, ip), FRONT_CLUSTER_IP, false, x->sticky };
+	struct place p = { key_of(x, ip), FRONT_CLUSTER_IP, false, x->timeout };
 	struct way w = { "services", 0, local ? x->t.local : x->t.cluster };
 	size_t front;
 
@@ -246,7 +274,7 @@ static bool add_outside(const struct port *x, const struct place *p, size_t *ret
 
 static void add_external(const struct port *x, struct str ip, struct str sources)
 {
-	struct place p = { key_of(x, ip), FRONT_OTHER, false, x->sticky };
+	struct place p = { key_of(x, ip), FRONT_OTHER, false, x->timeout };
 	size_t front;
 
 	if (add_outside(x, &p, &front) && sources.len)
@@ -258,7 +286,7 @@ static void add_node_port(const struct port *x)
 {
 	struct place p = { arena_fmt(x->r->arena, "%s . %d", protocol_text(x->p->protocol),
 				   x->p->node_port),
-		FRONT_OTHER, true, x->sticky };
+		FRONT_OTHER, true, x->timeout };
 	size_t front;
 
 	add_outside(x, &p, &front);
@@ -307,8 +335,8 @@ static struct str source_chain(struct rules *r, const struct core_v1_service *s)
 		buf_addf(&text, "add rule " PROXY_TABLE " " STR_FMT " " STR_FMT "\n", STR_ARG(name),
 			STR_ARG(line));
 	}
-	*ARENA_ADD(r->arena, r->sources, r->n_sources) =
-		(struct source_chain){ name, arena_str(r->arena, buf_str(&text)) };
+	*ARENA_ADD(r->arena, r->shared, r->n_shared) =
+		(struct shared_chain){ name, arena_str(r->arena, buf_str(&text)) };
 	return name;
 }
 
@@ -383,7 +411,7 @@ static const struct discovery_v1_endpoint_slice **for_us(struct arena *a,
 
 void rules_build(struct rules *r, const struct core_v1_service *s,
 	const struct discovery_v1_endpoint_slice *const *slices, size_t n_slices,
-	const struct proxy_node *node)
+	const struct proxy_node *node, const struct rules *was)
 {
 	if (str_eqz(s->spec.type, "ExternalName") || str_eqz(s->spec.cluster_ip, "None") ||
 		!s->spec.cluster_ip.len)
@@ -408,8 +436,10 @@ void rules_build(struct rules *r, const struct core_v1_service *s,
 			.s = s,
 			.p = p,
 			.t = targets_find(r->arena, slices, n_slices, p, node),
-			.sticky = str_eqz(s->spec.session_affinity, "ClientIP") };
+			.timeout = affinity_timeout(s) };
 
+		if (x.timeout)
+			affinity_number(r, was, p, &x.t);
 		add_port(&x, sources);
 		r->ready_local = MAX(r->ready_local, x.t.ready_local);
 		add_hairpin(r, x.t.everywhere, &local);
@@ -562,33 +592,33 @@ static void put_chains(struct applied *a, const struct rules *r, struct buf *nam
 	}
 }
 
-/* Chains of source ranges, which live as long as a service that names them. */
-static void take_sources(struct applied *a, const struct rules *r, struct buf *out)
+/* Shared chains live as long as a service that names them. */
+static void take_shared(struct applied *a, const struct rules *r, struct buf *out)
 {
-	for (size_t i = 0; r && i < r->n_sources; i++) {
-		size_t n = (size_t)(uintptr_t)map_get(&a->sources, r->sources[i].name);
+	for (size_t i = 0; r && i < r->n_shared; i++) {
+		size_t n = (size_t)(uintptr_t)map_get(&a->shared, r->shared[i].name);
 
 		if (!n)
-			buf_add_str(out, r->sources[i].text);
-		map_set(&a->sources, r->sources[i].name, (void *)(uintptr_t)(n + 1));
+			buf_add_str(out, r->shared[i].text);
+		map_set(&a->shared, r->shared[i].name, (void *)(uintptr_t)(n + 1));
 	}
 }
 
-static void drop_sources(struct applied *a, const struct rules *r, struct buf *out)
+static void drop_shared(struct applied *a, const struct rules *r, struct buf *out)
 {
-	for (size_t i = 0; r && i < r->n_sources; i++) {
-		struct str name = r->sources[i].name;
-		size_t n = (size_t)(uintptr_t)map_get(&a->sources, name);
+	for (size_t i = 0; r && i < r->n_shared; i++) {
+		struct str name = r->shared[i].name;
+		size_t n = (size_t)(uintptr_t)map_get(&a->shared, name);
 
 		if (n > 1) {
-			map_set(&a->sources, name, (void *)(uintptr_t)(n - 1));
+			map_set(&a->shared, name, (void *)(uintptr_t)(n - 1));
 			continue;
 		}
 		buf_addf(out,
 			"flush chain " PROXY_TABLE " " STR_FMT "\ndelete chain " PROXY_TABLE
 			" " STR_FMT "\n",
 			STR_ARG(name), STR_ARG(name));
-		map_remove(&a->sources, name);
+		map_remove(&a->shared, name);
 	}
 }
 
@@ -601,14 +631,14 @@ void rules_change(
 
 	if (now)
 		put_chains(a, now, &name, out);
-	take_sources(a, now, out);
+	take_shared(a, now, out);
 	for (size_t i = 0; was && i < was->len; i++)
 		if (is_held(was, &was->items[i]) && !has_element(&after, &was->items[i], &name))
 			element_drop(a, &was->items[i], &name, out);
 	for (size_t i = 0; now && i < now->len; i++)
 		if (is_held(now, &now->items[i]) && !has_element(&before, &now->items[i], &name))
 			element_put(a, &now->items[i], &name, out);
-	drop_sources(a, was, out);
+	drop_shared(a, was, out);
 	map_deinit(&before, NULL);
 	map_deinit(&after, NULL);
 }
@@ -625,5 +655,5 @@ void applied_deinit(struct applied *a)
 {
 	map_deinit(&a->elements, element_free);
 	map_deinit(&a->chains, NULL);
-	map_deinit(&a->sources, NULL);
+	map_deinit(&a->shared, NULL);
 }

@@ -15,6 +15,7 @@ struct fixture {
 	struct applied applied;
 	struct core_v1_service *service;
 	struct discovery_v1_endpoint_slice *slice;
+	const struct rules *was; /* for build */
 };
 
 static int setup(void **state)
@@ -64,8 +65,8 @@ static struct rules *build(struct fixture *f)
 	struct rules *r = arena_alloc(f->a, sizeof(*r));
 
 	r->arena = f->a;
-	rules_build(
-		r, f->service, slices, 1, &(struct proxy_node){ .name = "here", .zone = STR("a") });
+	rules_build(r, f->service, slices, 1,
+		&(struct proxy_node){ .name = "here", .zone = STR("a") }, f->was);
 	return r;
 }
 
@@ -163,44 +164,103 @@ static void policies_keep_to_the_node(void **state)
 	assert_int_equal(r->ready_local, 0);
 }
 
-/* Which endpoint each number leads to. */
-static struct str sticky_answer(const struct rules *r, size_t number)
+/* The number by which an endpoint of the cluster address is remembered, checked to be one that a draw leads to; 0: none. */
+static int number_of(struct fixture *f, const struct rules *r, const char *endpoint)
 {
-	char key[64];
+	for (size_t i = 0; i < r->len; i++) {
+		struct str key = r->items[i].key, number;
+		char draw[64];
 
-	snprintf(key, sizeof(key), "10.43.0.20 . tcp . 80 . %zu", number);
-	for (size_t i = 0; i < r->len; i++)
-		if (!strcmp(r->items[i].set, "endpoints") && str_eqz(r->items[i].key, key))
-			return r->items[i].value;
-	return STR_NONE;
+		if (strcmp(r->items[i].set, "endpoints") || !str_eqz(r->items[i].value, endpoint))
+			continue;
+		assert_true(str_has_prefix(key, STR("10.43.0.20 . tcp . 80 . ")));
+		number = str_n(key.p + 24, key.len - 24);
+		for (size_t n = 0; n < r->len; n++) {
+			snprintf(draw, sizeof(draw), "10.43.0.20 . tcp . 80 . %zu", n);
+			if (has(r, "choices", draw, arena_str(f->a, number).p))
+				return atoi(arena_str(f->a, number).p);
+		}
+	}
+	return 0;
 }
 
-/* A client whose endpoint stays comes to it again when others go, in whatever order they are listed. */
-static void affinity_outlives_other_endpoints(void **state)
+/* A client whose endpoint stays comes to it again when others come and go, in whatever order they are listed, and in another life of the agent. */
+static void endpoints_keep_their_numbers(void **state)
 {
 	struct fixture *f = *state;
 	struct rules *three, *two;
-	size_t of_gone = 0;
 
 	f->service->spec.session_affinity = STR("ClientIP");
 	add_endpoint(f, "10.42.0.5", "here");
 	add_endpoint(f, "10.42.1.6", "there");
 	add_endpoint(f, "10.42.2.7", "there");
 	three = build(f);
-	assert_true(has(three, "services", "10.43.0.20 . tcp . 80", "goto sticky_256"));
+	assert_true(has(three, "services", "10.43.0.20 . tcp . 80", "goto sticky_3_10800"));
+	assert_int_equal(number_of(f, three, "10.42.0.5 . 8080"), 5);
+	assert_int_equal(number_of(f, three, "10.42.1.6 . 8080"), 262);
 	f->slice->endpoints.items[0] = f->slice->endpoints.items[2];
 	f->slice->endpoints.len = 2;
 	two = build(f);
-	for (size_t i = 0; i < 256; i++) {
-		struct str was = sticky_answer(three, i), now = sticky_answer(two, i);
+	assert_true(has(two, "services", "10.43.0.20 . tcp . 80", "goto sticky_2_10800"));
+	assert_int_equal(number_of(f, two, "10.42.1.6 . 8080"), 262);
+	assert_int_equal(number_of(f, two, "10.42.2.7 . 8080"), 519);
+	assert_int_equal(number_of(f, two, "10.42.0.5 . 8080"), 0);
+}
 
-		assert_true(now.len && !str_eqz(now, "10.42.0.5 . 8080"));
-		if (str_eqz(was, "10.42.0.5 . 8080"))
-			of_gone++;
-		else
-			assert_true(str_eq(was, now));
-	}
-	assert_true(of_gone > 40 && of_gone < 130);
+static void numbers_that_clash(void **state)
+{
+	struct fixture *f = *state;
+	struct rules *one, *two;
+
+	f->service->spec.session_affinity = STR("ClientIP");
+	add_endpoint(f, "192.0.0.5", "there");
+	add_endpoint(f, "10.42.0.5", "here");
+	one = build(f);
+	assert_int_equal(number_of(f, one, "10.42.0.5 . 8080"), 5);
+	assert_int_equal(number_of(f, one, "192.0.0.5 . 8080"), 32754);
+	/* The second keeps it when the first goes, and when a third wants it. */
+	f->slice->endpoints.items[1].addresses.items[0] = STR("10.42.127.242");
+	f->was = one;
+	two = build(f);
+	assert_int_equal(number_of(f, two, "192.0.0.5 . 8080"), 32754);
+	assert_int_equal(number_of(f, two, "10.42.127.242 . 8080"), 65503);
+}
+
+/* At every kind of place, and for every port. */
+static void affinity_has_its_chains(void **state)
+{
+	struct fixture *f = *state;
+	struct core_v1_session_affinity_config config = { 0 };
+	struct core_v1_client_ip_config client = { .timeout_seconds = SOME(3) };
+	CLEAN_BUF struct buf out = { 0 };
+	struct rules *one, *two;
+
+	f->service->spec.session_affinity = STR("ClientIP");
+	f->service->spec.session_affinity_config = &config;
+	config.client_ip = &client;
+	f->service->spec.ports.items[0].node_port = 30080;
+	f->service->spec.external_traffic_policy = STR("Local");
+	add_endpoint(f, "10.42.0.5", "here");
+	add_endpoint(f, "10.42.1.6", "there");
+	one = build(f);
+	rules_change(&f->applied, NULL, one, &out);
+	assert_true(has(one, "services", "10.43.0.20 . tcp . 80", "goto sticky_2_3"));
+	assert_true(has(one, "node_ports", "tcp . 30080", "goto node_local_sticky_1_3"));
+	assert_true(has(one, "node_port_choices", "tcp . 30080 . 131072", "131077"));
+	assert_true(has(one, "node_port_endpoints", "tcp . 30080 . 131077", "10.42.0.5 . 8080"));
+	assert_true(has(one, "node_ports_inside", "tcp . 30080", "goto node_sticky_2_3"));
+	assert_true(has(one, "node_port_endpoints", "tcp . 30080 . 262", "10.42.1.6 . 8080"));
+	assert_non_null(strstr(out.p, "add chain " PROXY_TABLE " sticky_2_3\n"));
+	/* They go with the last service that has this timeout, so that changes of it leave nothing behind. */
+	client.timeout_seconds.value = 4;
+	two = build(f);
+	buf_clear(&out);
+	rules_change(&f->applied, one, two, &out);
+	assert_non_null(strstr(out.p, "add chain " PROXY_TABLE " sticky_2_4\n"));
+	assert_non_null(strstr(out.p, "delete chain " PROXY_TABLE " sticky_2_3\n"));
+	rules_change(&f->applied, two, NULL, &out);
+	assert_int_equal(f->applied.shared.len, 0);
+	assert_int_equal(f->applied.elements.len, 0);
 }
 
 static void hint(
@@ -250,8 +310,8 @@ static void sources_are_restricted(void **state)
 		*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = str_of(ranges[i]);
 	one = build(f);
 	rules_change(&f->applied, NULL, one, &out);
-	assert_int_equal(one->n_sources, 1);
-	const char *name = arena_strz(f->a, one->sources[0].name.p).p,
+	assert_int_equal(one->n_shared, 1);
+	const char *name = arena_strz(f->a, one->shared[0].name.p).p,
 		   *jump = arena_fmt(f->a, "jump %s", name).p;
 	assert_true(has(one, "restricted", "192.0.2.7 . tcp . 80", jump));
 	assert_non_null(strstr(out.p,
@@ -279,7 +339,7 @@ static void sources_are_restricted(void **state)
 		strstr(out.p, arena_fmt(f->a, "delete chain " PROXY_TABLE " %s\n", name).p));
 	/* Everybody: nothing is restricted. */
 	*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = STR("0.0.0.0/0");
-	assert_int_equal(build(f)->n_sources, 0);
+	assert_int_equal(build(f)->n_shared, 0);
 }
 
 static void headless_and_foreign_have_none(void **state)
@@ -536,7 +596,8 @@ static void the_kernel_takes_them(void **state)
 	*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = STR("10.0.0.0/8");
 	f->service->spec.external_traffic_policy = STR("Local");
 	one = build(f);
-	table_write(&(struct table_config){ "10.43.0.10", "10.42.0.0/16", "10.43.0.0/16" }, &text);
+	table_write(&(struct table_config){ "10.43.0.10", "10.42.0.0/16", "10.43.0.0/16" }, NULL,
+		&text);
 	/* Before any look-up, where connections are led and where they are refused. */
 	assert_non_null(strstr(text.p, "chain dispatch {\nip daddr 10.43.0.10 return\n"));
 	assert_non_null(strstr(text.p, "chain refuse {\nip daddr 10.43.0.10 return\n"));
@@ -553,7 +614,7 @@ static void the_kernel_takes_them(void **state)
 	if (nft_apply(text.p, &err) < 0)
 		fail_msg("%s\n%s", err.text, text.p);
 	assert_int_equal(nft_read("list map " PROXY_TABLE " endpoints", false, &listing, &err), 0);
-	assert_non_null(strstr(listing.p, "10.43.0.20 . tcp . 80 . 0x00000000 : 10.42.0.5 . 8080"));
+	assert_non_null(strstr(listing.p, "10.43.0.20 . tcp . 80 . 0x00000005 : 10.42.0.5 . 8080"));
 	assert_null(strstr(listing.p, "10.42.1.6"));
 	assert_false(refuses_forwarded());
 	/* Several turns in one transaction; the last one counts. */
@@ -573,13 +634,66 @@ static void the_kernel_takes_them(void **state)
 	assert_false(refuses_forwarded());
 }
 
+/* A write of everything over what is there forgets no client, and leaves nothing else of before. */
+static void clients_outlive_a_new_table(void **state)
+{
+	static const char client[] = "10.42.0.9 . 10.43.0.20 . tcp . 80";
+	struct fixture *f = *state;
+	const struct table_config config = { "10.43.0.10", NULL, NULL };
+	CLEAN_BUF struct buf text = { 0 }, listing = { 0 }, more = { 0 };
+	struct str_list chains = { 0 };
+	struct err err = { 0 };
+
+	if (getuid() != 0)
+		skip(); /* nftables needs root */
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	f->service->spec.session_affinity = STR("ClientIP");
+	LIST_ADD(f->a, &f->service->status.load_balancer.ingress)->ip = STR("192.0.2.7");
+	*LIST_ADD(f->a, &f->service->spec.load_balancer_source_ranges) = STR("10.0.0.0/8");
+	add_endpoint(f, "10.42.0.5", "here");
+	table_write(&config, NULL, &text);
+	rules_change(&f->applied, NULL, build(f), &text);
+	buf_addf(&text, "add element " PROXY_TABLE " clients { %s timeout 60s : 5 }\n", client);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s\n%s", err.text, text.p);
+	assert_true(table_chains(f->a, &chains));
+	assert_true(chains.len > 5);
+	buf_clear(&text);
+	table_write(&config, &chains, &text);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s\n%s", err.text, text.p);
+	assert_int_equal(nft_read("list table " PROXY_TABLE, false, &listing, &err), 0);
+	assert_non_null(strstr(listing.p, client));
+	assert_null(strstr(listing.p, "sticky"));
+	assert_null(strstr(listing.p, "sources_"));
+	assert_null(strstr(listing.p, "10.42.0.5"));
+	assert_non_null(strstr(listing.p, "hook prerouting"));
+	/* And with the same chains again. */
+	buf_clear(&text);
+	chains.len = 0;
+	assert_true(table_chains(f->a, &chains));
+	table_write(&config, &chains, &text);
+	applied_deinit(&f->applied);
+	f->applied = (struct applied){ 0 };
+	rules_change(&f->applied, NULL, build(f), &text);
+	if (nft_apply(text.p, &err) < 0)
+		fail_msg("%s\n%s", err.text, text.p);
+	assert_int_equal(nft_read("list table " PROXY_TABLE, false, &more, &err), 0);
+	assert_non_null(strstr(more.p, client));
+	assert_non_null(strstr(more.p, "sticky_1_10800"));
+	assert_int_equal(proxy_cleanup(&err), 0);
+	assert_false(table_chains(f->a, &chains));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(two_endpoints, setup, teardown),
 		cmocka_unit_test_setup_teardown(none_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(policies_keep_to_the_node, setup, teardown),
-		cmocka_unit_test_setup_teardown(affinity_outlives_other_endpoints, setup, teardown),
+		cmocka_unit_test_setup_teardown(endpoints_keep_their_numbers, setup, teardown),
+		cmocka_unit_test_setup_teardown(numbers_that_clash, setup, teardown),
+		cmocka_unit_test_setup_teardown(affinity_has_its_chains, setup, teardown),
 		cmocka_unit_test_setup_teardown(near_ones_are_preferred, setup, teardown),
 		cmocka_unit_test_setup_teardown(sources_are_restricted, setup, teardown),
 		cmocka_unit_test_setup_teardown(headless_and_foreign_have_none, setup, teardown),
@@ -593,6 +707,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(api_servers_keep_theirs, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_ones_are_quick, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_kernel_takes_them, setup, teardown),
+		cmocka_unit_test_setup_teardown(clients_outlive_a_new_table, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("proxy rules", tests, NULL, NULL);

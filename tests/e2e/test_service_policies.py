@@ -4,6 +4,7 @@ router between them, which is the world outside."""
 import json
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -205,17 +206,41 @@ def test_traffic_distribution(three, place):
     three.kubectl("label", "node", "--all", "topology.kubernetes.io/zone-")
 
 
-def test_affinity(three, place):
-    """A client stays with its pod over other pods' comings and goings, and over the agent's ends."""
+CLIENTS = [f"192.0.2.{n}" for n in range(101, 149)]
+
+
+@pytest.fixture(scope="module")
+def crowd(three):
+    """Asks as each of the clients, which are addresses of the router, at once: {client: who answered}."""
+    for c in CLIENTS:
+        three.wire.sh(f"ip addr add {c}/32 dev wire0")
+
+    def ask(host, port, clients=CLIENTS):
+        url = f"http://{host}:{port}/cgi-bin/who"
+        out = three.wire.sh(f"for c in {' '.join(clients)}; do echo $c $(curl -sf -m 3 --interface $c {url}) & done; wait")
+        return {line.split()[0]: line.split()[1] for line in out.splitlines() if " " in line}
+    return ask
+
+
+def sticky(place, seconds):
+    return place.service(type="NodePort", sessionAffinity="ClientIP", sessionAffinityConfig={"clientIP": {"timeoutSeconds": seconds}})["spec"]
+
+
+def test_affinity(three, place, crowd):
+    """Clients stay with their pods over other pods' comings and goings, and over the agent's ends."""
     place.servers(a="node1", b="node2", m="master")
     place.pods(client="node1")
-    s = place.service(type="NodePort", sessionAffinity="ClientIP")["spec"]
+    s = sticky(place, 10800)
     node, at = three.nodes[0], (s["clusterIP"], 80)
+    world = (node.ip, s["ports"][0]["nodePort"])
     mine = place.answers("client", *at)[0]
-    routers = place.answers(three.wire, node.ip, s["ports"][0]["nodePort"])[0]
+    place.answers(three.wire, *world)
+    eventually(lambda: set(crowd(*world, CLIENTS[24:]).values()) == {"a", "b", "m"}, 10, "all three")
+    old = crowd(*world, CLIENTS[:24])
+    assert len(old) == 24 and len(set(old.values())) == 3
 
     def stays(exec_works=True):
-        assert {place.answers(three.wire, node.ip, s["ports"][0]["nodePort"])[0] for _ in range(5)} == {routers}
+        assert crowd(*world, CLIENTS[:24]) == old
         if exec_works:
             assert {place.answers("client", *at)[0] for _ in range(5)} == {mine}
 
@@ -226,10 +251,42 @@ def test_affinity(three, place):
         node.join("skiff agent --server https://192.0.2.10:6443", *three.agent_flags)
         three.wait_ready("node1")
         stays()
-    other = next(name for name in "abm" if name not in (mine, routers))
-    three.kubectl("delete", "pod", other, "-n", place.ns)
-    eventually(lambda: other not in three.kubectl("get", "endpointslices", "-n", place.ns, "-o", "yaml").split(), 10, "an endpoint less")
+    place.servers(z="node2")
+    fresh = iter(f"192.0.2.{n}" for n in range(149, 250))
+
+    def somebody_new():
+        c = next(fresh)
+        three.wire.sh(f"ip addr add {c}/32 dev wire0")
+        return crowd(*world, [c])[c] == "z"
+    eventually(somebody_new, 15, "a new client at z")
     stays()
+    gone = next(name for name in "abm" if name != mine)
+    three.kubectl("delete", "pod", gone, "-n", place.ns)
+    eventually(lambda: gone not in crowd(*world).values(), 10, f"nobody at {gone}")
+    now = crowd(*world, CLIENTS[:24])
+    assert {c: who for c, who in now.items() if old[c] != gone} == {c: who for c, who in old.items() if who != gone}
+    old = now
+    stays()
+
+
+def test_affinity_ends(three, place, crowd):
+    """Who comes back within the timeout of its last connection is sent where it was, however long that goes on; later it is sent anywhere."""
+    place.servers(a="node1", b="node2", m="master")
+    s = sticky(place, 2)
+    world = (three.nodes[0].ip, s["ports"][0]["nodePort"])
+    place.answers(three.wire, *world)
+    eventually(lambda: set(crowd(*world).values()) == {"a", "b", "m"}, 10, "all three")
+    began = asked = time.monotonic()
+    first = crowd(*world)
+    while time.monotonic() < began + 5:
+        last, asked = asked, time.monotonic()
+        now = crowd(*world)
+        if time.monotonic() > last + 2:  # a busy machine: not all of them came in time
+            began, first = asked, now
+        assert now == first
+    time.sleep(2.5)
+    then = crowd(*world)
+    assert len(then) == len(first) and then != first
 
 
 def test_source_addresses(three, place):
