@@ -1,4 +1,4 @@
-/* skiff image import FILE [TAG] | list | rm REF: works on the engine's files themselves, under their locks, whether an agent runs or not. */
+/* skiff image import FILE [TAG] | list | rm REF | pin REF | unpin REF: works on the engine's files themselves, under their locks, whether an agent runs or not. */
 #include <stdio.h>
 
 #include "cmd/cmd.h"
@@ -9,7 +9,9 @@ static const char usage[] =
 	"skiff image: images of this node\n\n"
 	"  skiff image import FILE [TAG]   docker save, OCI layout (folder or archive), or a plain root file system as tar\n"
 	"  skiff image list                what is there\n"
-	"  skiff image rm REF              remove a tag, or an image with its last one\n\n"
+	"  skiff image rm REF              remove a tag, or an image with its last one\n"
+	"  skiff image pin REF             keep it however full the disk is; an import does that\n"
+	"  skiff image unpin REF           let the kubelet remove it when the disk is nearly full and no container uses it\n\n"
 	"  --data-dir DIR                  default /var/lib/skiff\n"
 	"  --root DIR                      the engine's folder; default DATA/engine\n"
 	"  -o, --output json               for programs\n";
@@ -33,7 +35,8 @@ static void print_json(const struct engine_image *images, size_t n)
 			}
 			buf_addc(&out, ']');
 		}
-		buf_addf(&out, ",\"size\":%llu}", (unsigned long long)images[i].size);
+		buf_addf(&out, ",\"size\":%llu,\"pinned\":%s}", (unsigned long long)images[i].size,
+			images[i].pinned ? "true" : "false");
 	}
 	printf("%s]\n", out.p);
 }
@@ -45,12 +48,13 @@ static void print_table(const struct engine_image *images, size_t n)
 	for (size_t i = 0; i < n; i++)
 		for (size_t t = 0; t < images[i].repo_tags.len; t++)
 			wide = MAX(wide, images[i].repo_tags.items[t].len);
-	printf("%-*s  %-12s  %10s\n", (int)wide, "IMAGE", "ID", "SIZE");
+	printf("%-*s  %-12s  %10s  %s\n", (int)wide, "IMAGE", "ID", "SIZE", "PINNED");
 	for (size_t i = 0; i < n; i++)
 		for (size_t t = 0; t < MAX(images[i].repo_tags.len, (size_t)1); t++)
-			printf("%-*s  %.12s  %8.1fMB\n", (int)wide,
+			printf("%-*s  %.12s  %8.1fMB  %s\n", (int)wide,
 				images[i].repo_tags.len ? images[i].repo_tags.items[t].p : "<none>",
-				images[i].id.p + strlen("sha256:"), (double)images[i].size / 1e6);
+				images[i].id.p + strlen("sha256:"), (double)images[i].size / 1e6,
+				images[i].pinned ? "yes" : "no");
 }
 
 static int run_import(
@@ -94,6 +98,26 @@ static int run_rm(struct image_store *s, const struct options *o, struct arena *
 	return r;
 }
 
+static int pin_all(struct image_store *s, const struct options *o, bool pinned, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 1; i < o->n_args && r == 0; i++)
+		r = image_store_pin(s, str_of(o->args[i]), pinned, err);
+	return r;
+}
+
+static int run_pin(struct image_store *s, const struct options *o, struct arena *a, struct err *err)
+{
+	return pin_all(s, o, true, err);
+}
+
+static int run_unpin(
+	struct image_store *s, const struct options *o, struct arena *a, struct err *err)
+{
+	return pin_all(s, o, false, err);
+}
+
 static const struct {
 	const char *name;
 	size_t min_args, max_args; /* with the name */
@@ -104,6 +128,8 @@ static const struct {
 	{ "list", 1, 1, run_list },
 	{ "ls", 1, 1, run_list },
 	{ "rm", 2, ARRAY_LEN(((struct options *)0)->args), run_rm },
+	{ "pin", 2, ARRAY_LEN(((struct options *)0)->args), run_pin },
+	{ "unpin", 2, ARRAY_LEN(((struct options *)0)->args), run_unpin },
 };
 
 /* Takes --root DIR or --root=DIR out of the arguments: it is this command's alone. Returns the new count. */

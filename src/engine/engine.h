@@ -129,6 +129,7 @@ struct engine_image {
 	struct engine_strs repo_tags, repo_digests;
 	uint64_t size;   /* bytes on disk */
 	struct str user; /* from the image's config */
+	bool pinned;     /* not for the kubelet to remove: nobody would bring it back */
 };
 
 /* An exec or attach session: plain descriptors. The caller closes in, out and err when it likes; session_wait closes control and pidfd. tty: out carries
@@ -226,6 +227,8 @@ int image_store_status(struct image_store *s, struct str ref, struct arena *a,
 	struct engine_image *ret, struct err *err); /* ENGINE_NOT_FOUND */
 int image_store_list(struct image_store *s, struct arena *a, struct engine_image **ret,
 	size_t *ret_n, struct err *err);
+/* An import pins its image; one that loses its last name to another is pinned no more. ENGINE_NOT_FOUND. */
+int image_store_pin(struct image_store *s, struct str ref, bool pinned, struct err *err);
 int image_store_remove(struct image_store *s, struct str ref,
 	struct err *err); /* ENGINE_NOT_FOUND; -EBUSY: a container uses it */
 

@@ -157,7 +157,8 @@ static void export_image(const struct fake_image *i, struct arena *a, struct eng
 	*ret = (struct engine_image){ .id = arena_str(a, i->image.id),
 		.repo_tags = { tag, 1 },
 		.size = i->image.size,
-		.user = STR("") };
+		.user = STR(""),
+		.pinned = i->image.pinned };
 }
 
 /* By name or id. */
@@ -180,8 +181,8 @@ static struct fake_image *find_image(struct fake *f, struct str ref, struct str 
 	return NULL;
 }
 
-static int add_image(
-	struct fake *f, struct str ref, struct arena *a, struct engine_image *ret, struct err *err)
+static int add_image(struct fake *f, struct str ref, bool pinned, struct arena *a,
+	struct engine_image *ret, struct err *err)
 {
 	struct arena *own = arena_new(1024);
 	struct image_ref parsed;
@@ -196,8 +197,10 @@ static int add_image(
 	struct str *tag = arena_memdup(own, &parsed.canonical, sizeof(parsed.canonical));
 	digest_of(parsed.canonical, id);
 	*i = (struct fake_image){ .arena = own,
-		.image = {
-			.id = arena_strz(own, id), .repo_tags = { tag, 1 }, .size = 1024 * 1024 } };
+		.image = { .id = arena_strz(own, id),
+			.repo_tags = { tag, 1 },
+			.size = 1024 * 1024,
+			.pinned = pinned } };
 	struct fake_image *old = map_set(&f->images, parsed.canonical, i);
 	if (old)
 		free_image(old);
@@ -211,7 +214,7 @@ static int fake_image_import(struct engine *e, const char *file, const char *tag
 	struct fake *f = fake_of(e);
 	int r = enter(f, "image_import", err);
 
-	return r ? r : leave(f, add_image(f, str_of(tag ? tag : file), a, ret, err));
+	return r ? r : leave(f, add_image(f, str_of(tag ? tag : file), true, a, ret, err));
 }
 
 static int fake_image_status(struct engine *e, struct str ref, struct arena *a,
@@ -238,7 +241,7 @@ static int fake_image_pull(struct engine *e, struct str ref, struct arena *a,
 	struct fake *f = fake_of(e);
 	int r = enter(f, "image_pull", err);
 
-	return r ? r : leave(f, add_image(f, ref, a, ret, err));
+	return r ? r : leave(f, add_image(f, ref, false, a, ret, err));
 }
 
 static int fake_image_list(struct engine *e, struct arena *a, struct engine_image **ret,

@@ -407,6 +407,49 @@ static void test_oci_layout(void **state)
 	image_store_free(s);
 }
 
+static bool pinned(const char *ref)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct image_store *s = open_store(); /* what another process would see */
+	struct engine_image image;
+
+	must(image_store_status(s, str_of(ref), a, &image, &err));
+	image_store_free(s);
+	return image.pinned;
+}
+
+static void test_pins(void **state)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct image_store *s = open_store();
+	struct engine_image image;
+	char file[PATH_MAX], id[72];
+
+	needs_root();
+	sh("mkdir fs; echo 1 > fs/one; tar -C fs -cf fs.tar .");
+	path_fmt(file, "%s/fs.tar", dir);
+	must(image_store_import(s, file, "app:v1", a, &image, &err));
+	snprintf(id, sizeof(id), "%s", image.id.p);
+	assert_true(image.pinned && pinned("app:v1"));
+	sh("! grep -r loose store/images"); /* as a record of an engine that knew no pins */
+	must(image_store_pin(s, STR("app:v1"), false, &err));
+	assert_false(pinned("app:v1"));
+	must(image_store_pin(s, STR("app:v1"), true, &err));
+	assert_true(pinned("app:v1"));
+	assert_int_equal(image_store_pin(s, STR("app:v2"), true, &err), ENGINE_NOT_FOUND);
+	/* Brought again: pinned again. */
+	must(image_store_pin(s, STR("app:v1"), false, &err));
+	must(image_store_import(s, file, "app:v1", a, &image, &err));
+	assert_true(pinned("app:v1"));
+	/* Another takes its only name: nobody asked for this one to stay. */
+	sh("echo 2 > fs/two; tar -C fs -cf fs.tar .");
+	must(image_store_import(s, file, "app:v1", a, &image, &err));
+	assert_true(pinned("app:v1"));
+	assert_false(pinned(id));
+	must(image_store_remove(s, STR("app:v1"), &err));
+	image_store_free(s);
+}
+
 /* Each is refused in words that name what is wrong, and leaves nothing. */
 static void test_damaged_images(void **state)
 {
@@ -483,6 +526,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_hostile_layers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_docker_save, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_oci_layout, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_images, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
 	};

@@ -71,6 +71,7 @@ struct image_record {
 	char **tags, **digests, **layers; /* layers: names of folders, lowest first */
 	int64_t size;
 	char *user;
+	bool loose; /* not pinned. Records from before pins say nothing: what they are of came by hand */
 };
 struct image_config { /* of the config file, what a container needs */
 	struct str user, working_dir, stop_signal;

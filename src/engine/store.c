@@ -19,6 +19,7 @@ static const struct record_row image_rows[] = {
 	{ "layers", RECORD_TEXTS, offsetof(struct image_record, layers) },
 	{ "size", RECORD_INT, offsetof(struct image_record, size) },
 	{ "user", RECORD_TEXT, offsetof(struct image_record, user) },
+	{ "loose", RECORD_BOOL, offsetof(struct image_record, loose) },
 };
 const struct record_type image_record_type = { image_rows, ARRAY_LEN(image_rows) };
 
@@ -295,6 +296,7 @@ static bool retag_one(void *arg, struct image_record *r)
 		texts_remove(&r->tags, str_of(t->by->tags[i]));
 	if (texts_len(r->tags) == before)
 		return false;
+	r->loose |= !texts_len(r->tags);
 	path_fmt(path, "%s/images/%s", t->store->root, r->id + strlen("sha256:"));
 	t->result = record_save(&image_record_type, r, path, true, t->err);
 	return t->result < 0;
@@ -348,6 +350,7 @@ void image_record_export(const struct image_record *r, struct arena *a, struct e
 		.repo_digests = export_texts(r->digests, a),
 		.size = (uint64_t)r->size,
 		.user = arena_strz(a, r->user ? r->user : ""),
+		.pinned = !r->loose,
 	};
 }
 
@@ -395,6 +398,22 @@ int image_store_list(struct image_store *s, struct arena *a, struct engine_image
 	*ret = l.items;
 	*ret_n = l.n;
 	return 0;
+}
+
+int image_store_pin(struct image_store *s, struct str ref, bool pinned, struct err *err)
+{
+	CLEANUP(image_record_clear) struct image_record record = { 0 };
+	CLEAN_FD int lock = -1;
+	char path[PATH_MAX];
+	int r = store_lock(s, "lock", LOCK_EX, &lock, err);
+
+	if (r == 0)
+		r = store_find(s, ref, &record, err);
+	if (r || record.loose == !pinned)
+		return r;
+	record.loose = !pinned;
+	path_fmt(path, "%s/images/%s", s->root, record.id + strlen("sha256:"));
+	return record_save(&image_record_type, &record, path, true, err);
 }
 
 /* ---- removing ---- */

@@ -120,7 +120,8 @@ static bool goes_first(const struct candidate *a, const struct candidate *b)
 	return a->over > b->over;
 }
 
-static void evict_one(struct kubelet *k, enum pressure p, const struct room *room)
+/* note: what else there is to know, behind upstream's sentence. */
+static void evict_one(struct kubelet *k, enum pressure p, const struct room *room, const char *note)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct candidate best = { 0 };
@@ -145,9 +146,9 @@ static void evict_one(struct kubelet *k, enum pressure p, const struct room *roo
 	}
 	if (best.w) {
 		struct str text = arena_fmt(a,
-			"The node was low on resource: %s. Threshold quantity: %llu%s, available: %llu%s. ",
+			"The node was low on resource: %s. Threshold quantity: %llu%s, available: %llu%s. %s",
 			resources[p], (unsigned long long)room->least, room->unit,
-			(unsigned long long)room->free, room->unit);
+			(unsigned long long)room->free, room->unit, note);
 		log_warn("kubelet", "evicting pod %s/%s: %s", best.w->ns, best.w->name, text.p);
 		worker_evict(best.w, "Evicted", text.p, 0);
 	}
@@ -190,17 +191,22 @@ static void tell(struct evictor *e, enum pressure p, const struct room *room)
 static void relieve(struct kubelet *k, enum pressure p, struct room *room)
 {
 	struct cached *node = node_cached(k);
+	char note[160] = "";
 
 	if (node && k->events)
 		event_record(k->events, &core_v1_node_type, node->obj, "Warning",
 			"EvictionThresholdMet", "Attempting to reclaim %s", resources[p]);
 	cached_unref(node);
 	if (p == PRESSURE_DISK) {
-		keeper_collect_images(k);
+		size_t pinned = keeper_collect_images(k);
 		*room = disk_room(k->c.root_dir);
+		if (pinned)
+			snprintf(note, sizeof(note),
+				"Unused images that are left are pinned (%zu): `skiff image unpin` lets them be removed. ",
+				pinned);
 	}
 	if (room->is_short)
-		evict_one(k, p, room);
+		evict_one(k, p, room, note);
 }
 
 static void look(void *arg)

@@ -590,7 +590,8 @@ void keeper_stop(struct kubelet *k);
 void keeper_free(struct kubelet *k);
 void keeper_ask_volumes(struct pod_worker *w); /* ConfigMaps and Secrets are read again */
 void keeper_prune_containers(struct sync *s);  /* old runs of this pod */
-void keeper_collect_images(struct kubelet *k); /* unused ones, while the disk is nearly full */
+/* Removes unused images while the disk is nearly full. Returns how many unused ones are left because they are pinned. */
+size_t keeper_collect_images(struct kubelet *k);
 int evictor_start(struct kubelet *k, struct err *err);
 void evictor_stop(struct kubelet *k);
 void evictor_free(struct kubelet *k);

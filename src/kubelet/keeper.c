@@ -137,25 +137,29 @@ static bool image_used(struct engine_container *list, size_t n, struct str id)
 	return false;
 }
 
-void keeper_collect_images(struct kubelet *k)
+size_t keeper_collect_images(struct kubelet *k)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct engine_image *images;
 	struct engine_container *containers;
-	size_t n, m;
+	size_t n, m, kept = 0;
 	struct err err;
 	int percent = disk_percent(k->c.root_dir);
 
 	if (percent < IMAGE_HIGH)
-		return;
+		return 0;
 	if (k->c.engine->v->image_list(k->c.engine, a, &images, &n, &err) ||
 		k->c.engine->v->container_list(k->c.engine, NULL, a, &containers, &m, &err)) {
 		log_warn("kubelet", "image collection: %s", err.text);
-		return;
+		return 0;
 	}
 	for (size_t i = 0; i < n && percent > IMAGE_LOW; i++) {
 		if (image_used(containers, m, images[i].id))
 			continue;
+		if (images[i].pinned) {
+			kept++;
+			continue;
+		}
 		log_info("kubelet", "disk is %d%% full: removing image " STR_FMT, percent,
 			STR_ARG(images[i].id));
 		if (k->c.engine->v->image_remove(k->c.engine, images[i].id, &err) < 0)
@@ -164,6 +168,7 @@ void keeper_collect_images(struct kubelet *k)
 		percent = disk_percent(k->c.root_dir);
 		node_status_changed(k);
 	}
+	return kept;
 }
 
 /* ---- folders without a pod ---- */
