@@ -373,6 +373,8 @@ static int start_network(struct agent *a, struct err *err)
 {
 	struct proxy_config pc = { .client = a->network_client,
 		.loop = a->loop,
+		.healthz_address = a->options.proxy_healthz,
+		.status_address = a->options.proxy_status,
 		.view = &a->view,
 		.node_name = a->options.node_name,
 		.node_ip = a->options.node_ip,

@@ -28,6 +28,7 @@ struct options {
 		*node_labels;
 	const char *output, *namespace_, *ttl, *role;
 	const char *cni_conf_dir, *cni_bin_dir;
+	const char *proxy_healthz, *proxy_status;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every, *service_load_balancer;
 	bool no_agent, replace;

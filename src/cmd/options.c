@@ -54,6 +54,8 @@ static const struct option_row rows[] = {
 	{ "node-ip",        NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_ip), NULL, "address of the node; default: the one of the default route" },
 	{ "node-labels",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(node_labels), NULL, "k=v,k=v put on the node when it registers" },
 	{ "kubelet-port",   NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(kubelet_port), "10250", "port of the node API" },
+	{ "proxy-healthz-bind-address", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(proxy_healthz), "127.0.0.1:10256", "the proxy's /healthz and /livez; off: none" },
+	{ "proxy-status-bind-address", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(proxy_status), "127.0.0.1:10249", "its /proxyMode; off: none" },
 	{ "static-pod-dir", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(static_pod_dir), NULL, "folder of static pods; default DATA/manifests" },
 	{ "shutdown-grace-period", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(shutdown_grace), "0s", "time that pods get when systemd shuts the machine down; 0s: none" },
 	{ "shutdown-grace-period-critical-pods", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(shutdown_grace_critical), "0s", "the part of it for critical pods, which end last" },

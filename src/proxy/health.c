@@ -1,38 +1,44 @@
-/* Answers load balancers at healthCheckNodePort: 200 while this node has ready endpoints of the service, 503 otherwise. Upstream: pkg/proxy/healthcheck.
+/* Answers load balancers: at each healthCheckNodePort, 200 while this node has ready endpoints of the service; at the proxy's own address, /healthz and /livez,
+ * 200 while changes get into the kernel in time. Upstream: pkg/proxy/healthcheck.
  *
- * 1. Everything but health_set runs on the loop.
- * 2. A client gets one answer, within CLIENT_MS, and there are at most CLIENTS_MOST at a time: the port is open to everybody. */
+ * 1. What is told comes from any thread; the answers are the loop's.
+ * 2. The proxy is well unless a change waits for longer than 60 s. /healthz asks more: that this node is not about to go (deleted, or tainted by the
+ *    cluster autoscaler), so that balancers leave it while its connections live; /livez does not, since starting it again would mend nothing. */
 #include "proxy/internal.h"
 
-#include <arpa/inet.h>
+#include <stdatomic.h>
 #include <stdio.h>
-#include <sys/socket.h>
+#include <time.h>
 
-#define CLIENTS_MOST 64
-#define CLIENT_MS 5000
-#define REQUEST_MOST 4096
+#define LATE_NS (60 * 1000000000ull)
+#define AGAIN_MS 5000
+#define EVERYWHERE "0.0.0.0"
+#define JSON_HEADERS "Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
 
+struct own_address {
+	struct health *h;
+	char host[64];
+	int port;
+	small_http_fn fn;
+	struct small_http *http;
+	struct timer *again; /* while somebody else has the port */
+	bool told;
+};
 struct health {
 	struct loop *loop;
+	const struct clock *clock;
 	struct map ports; /* key of the service -> struct health_port */
-	size_t clients;
+	struct own_address healthz, status;
+	_Atomic uint64_t waits_since_ns; /* 0: no change waits */
+	_Atomic int64_t updated_s;       /* 0: never yet */
+	_Atomic bool leaving;
 };
 struct health_port {
 	struct health *h;
-	struct str key;
-	char *text; /* key's */
-	int port, fd;
-	size_t local;
-	struct fd_watch *watch;
-};
-struct health_client {
-	struct health *h;
-	int fd;
-	size_t got, local;
 	char *key;
-	char request[REQUEST_MOST];
-	struct fd_watch *watch;
-	struct timer *timer;
+	int port;
+	size_t local;
+	struct small_http *http;
 };
 struct health_change {
 	struct health *h;
@@ -41,116 +47,142 @@ struct health_change {
 	size_t local;
 };
 
-/* ---- one client ---- */
-
-static void client_end(struct health_client *c)
+static bool is_well(const struct health *h)
 {
-	fd_watch_free(c->watch);
-	timer_free(c->timer);
-	close(c->fd);
-	c->h->clients--;
-	free(c->key);
-	free(c);
+	uint64_t since = atomic_load(&h->waits_since_ns);
+
+	return !since || h->clock->mono_ns(h->clock) < since + LATE_NS;
 }
 
-static void on_late(void *arg)
+void health_waits(struct health *h)
 {
-	client_end(arg);
+	uint64_t none = 0;
+
+	atomic_compare_exchange_strong(&h->waits_since_ns, &none, h->clock->mono_ns(h->clock));
 }
 
-static void answer(struct health_client *c)
+void health_updated(struct health *h)
 {
-	CLEAN_BUF struct buf body = { 0 }, all = { 0 };
+	atomic_store(&h->updated_s, h->clock->wall(h->clock).sec);
+	atomic_store(&h->waits_since_ns, 0);
+}
+
+void health_leaving(struct health *h, bool leaving)
+{
+	atomic_store(&h->leaving, leaving);
+}
+
+/* ---- the proxy's own answers ---- */
+
+/* As Go writes a time that is printed plainly. */
+static const char *time_text(int64_t sec, char out[40])
+{
+	time_t t = (time_t)sec;
+	struct tm tm;
+
+	if (!sec)
+		return "0001-01-01 00:00:00 +0000 UTC";
+	strftime(out, 40, "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
+	return out;
+}
+
+static int no_such_page(struct buf *headers, struct buf *body)
+{
+	buf_addz(headers,
+		"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n");
+	buf_addz(body, "404 page not found\n");
+	return 404;
+}
+
+static int own_health(void *arg, struct str path, struct buf *headers, struct buf *body)
+{
+	const struct health *h = arg;
+	bool well = is_well(h), leaving = atomic_load(&h->leaving), live = str_eqz(path, "/livez");
+	int64_t now = h->clock->wall(h->clock).sec;
+	char a[40], b[40];
+
+	if (!live && !str_eqz(path, "/healthz"))
+		return no_such_page(headers, body);
+	well &= live || !leaving;
+	buf_addz(headers, JSON_HEADERS);
+	buf_addf(body, "{\"lastUpdated\": \"%s\",\"currentTime\": \"%s\"",
+		time_text(well ? now : atomic_load(&h->updated_s), a), time_text(now, b));
+	if (!live)
+		buf_addf(body, ", \"nodeEligible\": %s", leaving ? "false" : "true");
+	buf_addz(body, "}");
+	return well ? 200 : 503;
+}
+
+/* Of upstream's status port: which proxy this is. */
+static int own_status(void *arg, struct str path, struct buf *headers, struct buf *body)
+{
+	if (!str_eqz(path, "/proxyMode"))
+		return no_such_page(headers, body);
+	buf_addz(headers,
+		"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n");
+	buf_addz(body, "nftables");
+	return 200;
+}
+
+static void open_own(void *arg)
+{
+	struct own_address *o = arg;
+	struct err err;
+
+	if (small_http_new(o->h->loop, o->host, o->port, o->fn, o->h, &o->http, &err) == 0) {
+		timer_free(o->again);
+		o->again = NULL;
+		return;
+	}
+	if (!o->told)
+		log_warn("proxy", "nobody is told of the proxy's health: %s; tried again each %d s",
+			err.text, AGAIN_MS / 1000);
+	o->told = true;
+	if (!o->again)
+		o->again = timer_new(o->h->loop, open_own, o);
+	timer_start(o->again, AGAIN_MS, 0);
+}
+
+static int parse_own(const char *text, struct own_address *ret, struct err *err)
+{
+	const char *colon = text ? strrchr(text, ':') : NULL;
+	size_t n = colon ? (size_t)(colon - text) : 0;
+	int64_t port;
+
+	if (!text || !strcmp(text, "off"))
+		return 0;
+	if (!colon || n >= sizeof(ret->host) || str_to_i64(str_of(colon + 1), &port) < 0 ||
+		port < 1 || port > 65535)
+		return err_set(err, -EINVAL,
+			"%s: expected ADDRESS:PORT, as in 127.0.0.1:10256, or off", text);
+	ret->port = (int)port;
+	snprintf(ret->host, sizeof(ret->host), "%.*s", (int)(n ? n : strlen(EVERYWHERE)),
+		n ? text : EVERYWHERE);
+	return 0;
+}
+
+/* ---- services ---- */
+
+static int service_health(void *arg, struct str path, struct buf *headers, struct buf *body)
+{
+	const struct health_port *p = arg;
+	bool well = is_well(p->h);
 	struct str ns, name;
 
-	str_cut(str_of(c->key), '/', &ns, &name);
-	buf_addf(&body,
+	str_cut(str_of(p->key), '/', &ns, &name);
+	buf_addf(headers, JSON_HEADERS "X-Load-Balancing-Endpoint-Weight: %zu\r\n", p->local);
+	buf_addf(body,
 		"{\n\t\"service\": {\n\t\t\"namespace\": \"" STR_FMT "\",\n\t\t\"name\": \"" STR_FMT
-		"\"\n\t},\n\t\"localEndpoints\": %zu,\n\t\"serviceProxyHealthy\": true\n}",
-		STR_ARG(ns), STR_ARG(name), c->local);
-	buf_addf(&all,
-		"HTTP/1.1 %s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
-		"X-Load-Balancing-Endpoint-Weight: %zu\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n",
-		c->local ? "200 OK" : "503 Service Unavailable", c->local, body.len);
-	buf_add_str(&all, buf_str(&body));
-	/* It fits any socket's buffer; who does not take it has no answer. */
-	if (send(c->fd, all.p, all.len, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
-		shutdown(c->fd, SHUT_WR);
+		"\"\n\t},\n\t\"localEndpoints\": %zu,\n\t\"serviceProxyHealthy\": %s\n}",
+		STR_ARG(ns), STR_ARG(name), p->local, well ? "true" : "false");
+	return p->local && well ? 200 : 503;
 }
 
-static void on_client(void *arg, int events)
+static void port_end(struct health_port *p)
 {
-	struct health_client *c = arg;
-	ssize_t n = recv(c->fd, c->request + c->got, sizeof(c->request) - c->got, MSG_DONTWAIT);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n > 0) {
-		c->got += (size_t)n;
-		if (!memmem(c->request, c->got, "\r\n\r\n", 4) && c->got < sizeof(c->request))
-			return;
-		answer(c);
-	}
-	client_end(c);
-}
-
-static void on_listener(void *arg, int events)
-{
-	struct health_port *p = arg;
-	int fd = accept4(p->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct health_client *c;
-
-	if (fd < 0)
-		return;
-	if (p->h->clients >= CLIENTS_MOST) {
-		close(fd);
-		return;
-	}
-	c = xcalloc(1, sizeof(*c));
-	c->h = p->h;
-	c->fd = fd;
-	c->key = xstrdup(p->text);
-	c->local = p->local;
-	if (fd_watch_new(p->h->loop, fd, IO_READ, on_client, c, &c->watch, NULL) < 0) {
-		close(fd);
-		free(c->key);
-		free(c);
-		return;
-	}
-	c->timer = timer_new(p->h->loop, on_late, c);
-	timer_start(c->timer, CLIENT_MS, 0);
-	p->h->clients++;
-}
-
-/* ---- ports ---- */
-
-static void port_end(void *v)
-{
-	struct health_port *p = v;
-
-	if (!p)
-		return;
-	if (p->watch)
-		fd_watch_free(p->watch);
-	if (p->fd >= 0)
-		close(p->fd);
-	free(p->text);
+	small_http_free(p->http);
+	free(p->key);
 	free(p);
-}
-
-static int listen_at(int port, int *ret_fd, struct err *err)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
-	CLEAN_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int on = 1;
-
-	if (fd < 0)
-		return err_errno(err, -errno, "cannot make a socket");
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 64) < 0)
-		return err_errno(err, -errno, "cannot listen at port %d", port);
-	*ret_fd = TAKE_FD(fd);
-	return 0;
 }
 
 static void port_begin(struct health *h, const struct health_change *c)
@@ -158,14 +190,13 @@ static void port_begin(struct health *h, const struct health_change *c)
 	struct health_port *p = xcalloc(1, sizeof(*p));
 	struct err err;
 
-	*p = (struct health_port){ .h = h, .text = xstrdup(c->key), .port = c->port, .fd = -1 };
-	p->key = str_of(p->text);
-	if (listen_at(p->port, &p->fd, &err) < 0 ||
-		fd_watch_new(h->loop, p->fd, IO_READ, on_listener, p, &p->watch, &err) < 0)
-		log_warn("proxy", "service %s: load balancers get no answer about it: %s", p->text,
+	*p = (struct health_port){
+		.h = h, .key = xstrdup(c->key), .port = c->port, .local = c->local
+	};
+	if (small_http_new(h->loop, EVERYWHERE, p->port, service_health, p, &p->http, &err) < 0)
+		log_warn("proxy", "service %s: load balancers get no answer about it: %s", p->key,
 			err.text);
-	map_set(&h->ports, p->key, p);
-	p->local = c->local;
+	map_set(&h->ports, str_of(p->key), p);
 }
 
 static void on_change(void *arg)
@@ -194,10 +225,52 @@ void health_set(struct health *h, struct str key, int port, size_t local)
 	loop_post(h->loop, on_change, c);
 }
 
-struct health *health_new(struct loop *l)
+int health_new(struct loop *l, const struct clock *clock, const char *healthz, const char *status,
+	struct health **ret, struct err *err)
 {
 	struct health *h = xcalloc(1, sizeof(*h));
+	struct own_address *own[] = { &h->healthz, &h->status };
+	int r;
 
 	h->loop = l;
-	return h;
+	h->clock = clock;
+	r = parse_own(healthz, &h->healthz, err);
+	if (r == 0)
+		r = parse_own(status, &h->status, err);
+	if (r < 0) {
+		free(h);
+		return r;
+	}
+	h->healthz.fn = own_health;
+	h->status.fn = own_status;
+	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+		own[i]->h = h;
+		if (own[i]->port)
+			loop_post(l, open_own, own[i]);
+	}
+	*ret = h;
+	return 0;
+}
+
+static void end(void *arg)
+{
+	struct health *h = arg;
+	struct own_address *own[] = { &h->healthz, &h->status };
+	size_t at = 0;
+	void *port;
+
+	for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+		small_http_free(own[i]->http);
+		timer_free(own[i]->again);
+	}
+	while (map_next(&h->ports, &at, NULL, &port))
+		port_end(port);
+	map_deinit(&h->ports, NULL);
+	free(h);
+}
+
+void health_free(struct health *h)
+{
+	if (h)
+		loop_post(h->loop, end, h);
 }

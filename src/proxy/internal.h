@@ -122,10 +122,24 @@ struct table_config {
 void table_write(const struct table_config *c, const struct str_list *chains, struct buf *out);
 bool table_chains(struct arena *a, struct str_list *ret); /* false: no table is there */
 
-/* ---- healthCheckNodePort (health.c); lives as long as the loop ---- */
+/* ---- a port with short answers (small_http.c): all on the loop ---- */
+/* Adds header lines and a body; returns 200, 404 or 503. */
+typedef int (*small_http_fn)(void *arg, struct str path, struct buf *headers, struct buf *body);
+struct small_http;
+int small_http_new(struct loop *l, const char *host, int port, small_http_fn fn, void *arg,
+	struct small_http **ret, struct err *err);
+void small_http_free(struct small_http *h); /* ends its clients too */
+
+/* ---- what load balancers ask (health.c); from any thread ---- */
 struct health;
-struct health *health_new(struct loop *l);
-/* port 0: none (any more). local: how many ready endpoints of the service are here. From any thread. */
+/* healthz, status: ADDRESS:PORT of the proxy's own health and of /proxyMode; NULL or "off": nobody is told. */
+int health_new(struct loop *l, const struct clock *clock, const char *healthz, const char *status,
+	struct health **ret, struct err *err);
+void health_free(struct health *h);                  /* its loop must still run */
+void health_waits(struct health *h);                 /* a change is to be written */
+void health_updated(struct health *h);               /* all are */
+void health_leaving(struct health *h, bool leaving); /* this node is about to go */
+/* healthCheckNodePort. port 0: none (any more). local: how many ready endpoints of the service are here. */
 void health_set(struct health *h, struct str key, int port, size_t local);
 
 /* ---- UDP flows that lead nowhere any more (flows.c) ---- */

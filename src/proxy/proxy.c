@@ -18,7 +18,7 @@
 struct proxy {
 	struct proxy_config c;
 	struct service_view *view;
-	struct informer *node;   /* this one's; NULL: its zone does not matter */
+	struct informer *node;   /* this one's; NULL: neither its zone nor its end matters */
 	struct health *health;   /* NULL: nobody asks */
 	struct flows flows;      /* to be looked at when the rules are the kernel's */
 	struct workqueue *dirty; /* keys of services */
@@ -61,12 +61,27 @@ static struct str zone_of(const struct cached *c)
 	return c ? str_map_get(&c->meta->labels, STR("topology.kubernetes.io/zone")) : STR_NONE;
 }
 
+/* It is deleted, or the cluster autoscaler is about to. */
+static bool is_leaving(const struct cached *c)
+{
+	const struct core_v1_node *n = c ? c->obj : NULL;
+
+	if (!n || !time_is_zero(n->metadata.deletion_timestamp))
+		return true;
+	LIST_EACH(t, &n->spec.taints)
+		if (str_eqz(t->key, "ToBeDeletedByClusterAutoscaler"))
+			return true;
+	return false;
+}
+
 static void on_node(
 	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
 	struct proxy *p = arg;
 	struct cached_list all;
 
+	if (p->health)
+		health_leaving(p->health, is_leaving(now));
 	if (str_eq(zone_of(old), zone_of(now)))
 		return;
 	informer_list(p->view->services, STR_NONE, &all);
@@ -144,6 +159,20 @@ static void tell_losses(struct str key, const struct rules *was, const struct ru
 		log_warn("proxy",
 			"service " STR_FMT " wants more than %d rules: the rest is left out",
 			STR_ARG(key), RULES_MOST);
+}
+
+static void waits(struct proxy *p)
+{
+	if (p->health)
+		health_waits(p->health);
+}
+
+/* The kernel has all. */
+static void written(struct proxy *p)
+{
+	flows_forget(&p->flows);
+	if (p->health)
+		health_updated(p->health);
 }
 
 static void replace(struct proxy *p, struct str key, struct buf *out)
@@ -224,7 +253,7 @@ static int apply_all(struct proxy *p, struct err *err)
 	p->look = false;
 	p->stale = r < 0;
 	if (!p->stale) {
-		flows_forget(&p->flows);
+		written(p);
 	} else {
 		log_error("proxy", "service rules cannot be written: %s; again in %d s", err->text,
 			AGAIN_MS / 1000);
@@ -265,6 +294,7 @@ static void *worker(struct proxy *p)
 		struct err err = { 0 };
 		bool gone;
 
+		waits(p);
 		take_burst(p, key, &text);
 		gone = p->look && !p->stale && !table_there();
 		if (gone)
@@ -276,7 +306,7 @@ static void *worker(struct proxy *p)
 		}
 		p->look = false;
 		if (!text.len || nft_apply(text.p, &err) == 0) {
-			flows_forget(&p->flows);
+			written(p);
 			continue;
 		}
 		/* The kernel and our picture of it differ: start over. */
@@ -303,7 +333,14 @@ static void *watch_thread(void *arg)
 int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err)
 {
 	struct proxy *p = xcalloc(1, sizeof(*p));
+	int r = c->loop ? health_new(c->loop, &clock_real, c->healthz_address, c->status_address,
+				  &p->health, err)
+			: 0;
 
+	if (r < 0) {
+		free(p);
+		return err_prefix(err, r, "the service proxy's addresses");
+	}
 	p->c = *c;
 	p->view = c->view;
 	p->dirty = workqueue_new("proxy");
@@ -319,8 +356,6 @@ int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err)
 		p->node = informer_new(&ic);
 		informer_add_handler(p->node, on_node, p);
 	}
-	if (c->loop)
-		p->health = health_new(c->loop);
 	*ret = p;
 	return 0;
 }
@@ -334,6 +369,7 @@ static void *start_then_work(void *arg)
 	while (!service_view_wait_synced(p->view, 1000))
 		if (atomic_load(&p->stopping))
 			return NULL;
+	waits(p);
 	apply_all(p, &err);
 	return worker(p);
 }
@@ -381,6 +417,7 @@ void proxy_free(struct proxy *p)
 		return;
 	if (p->node)
 		informer_free(p->node);
+	health_free(p->health);
 	flows_deinit(&p->flows);
 	workqueue_free(p->dirty);
 	map_deinit(&p->rules, rules_free);

@@ -5,8 +5,11 @@
 #include "client/services.h"
 
 struct proxy_config {
-	struct client *client; /* for this node's zone; NULL: it has none */
-	struct loop *loop;     /* answers at healthCheckNodePort; NULL: nobody does */
+	struct client *client; /* for this node's zone and its end; NULL: it has none */
+	struct loop
+		*loop; /* answers at healthCheckNodePort and at the two below; NULL: nobody does */
+	/* ADDRESS:PORT of upstream's 10256 (/healthz, /livez) and 10249 (/proxyMode), which ask nobody who he is; NULL or "off": none. */
+	const char *healthz_address, *status_address;
 	struct service_view
 		*view; /* shared; the owner starts it after this part was made, and stops it last */
 	const char *node_name, *node_ip;
@@ -17,7 +20,7 @@ struct proxy_config {
 struct proxy;
 int proxy_new(const struct proxy_config *c, struct proxy **ret, struct err *err);
 int proxy_start(struct proxy *p, struct err *err);
-void proxy_stop(struct proxy *p); /* rules stay: traffic goes on */
-void proxy_free(struct proxy *p);
+void proxy_stop(struct proxy *p);   /* rules stay: traffic goes on */
+void proxy_free(struct proxy *p);   /* the loop must still run */
 int proxy_cleanup(struct err *err); /* removes the table */
 #endif

@@ -126,6 +126,23 @@ def test_external_local(three, place):
     eventually(lambda: one.run("curl", "-s", "-m", "1", f"http://{one.ip}:{check}/", check=False).returncode == 7, 10, "a closed health port")
 
 
+def test_proxy_health(three):
+    """On the node alone: 200 while changes get into the kernel and the node is to stay."""
+    node, taint = three.nodes[1], "ToBeDeletedByClusterAutoscaler"
+
+    def says(path, port=10256):
+        body, code = node.sh(f"curl -s -m 2 -w ' %{{http_code}}' http://127.0.0.1:{port}{path}").rsplit(" ", 1)
+        return int(code), body
+    code, body = says("/healthz")
+    assert code == 200 and json.loads(body)["nodeEligible"] and {"lastUpdated", "currentTime"} <= set(json.loads(body))
+    assert says("/proxyMode", 10249) == (200, "nftables") and says("/metrics", 10249)[0] == 404
+    three.kubectl("taint", "node", node.name, f"{taint}=now:NoSchedule")
+    eventually(lambda: says("/healthz")[0] == 503, 10, "a node that is about to go")
+    assert not json.loads(says("/healthz")[1])["nodeEligible"] and says("/livez")[0] == 200
+    three.kubectl("taint", "node", node.name, f"{taint}-")
+    eventually(lambda: says("/healthz")[0] == 200, 10, "a node that stays")
+
+
 def test_external_cluster(three, place):
     place.servers(a="node1")
     place.service(type="LoadBalancer", ports=[{"port": 8089, "targetPort": 8080}])
