@@ -545,6 +545,7 @@ void respond_error(struct http_stream *s, int status, const char *fmt, ...) PRIN
 bool query_has(struct http_stream *s, const char *name, struct str *ret); /* last value */
 void serve_logs(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod,
 	struct str container);
+void serve_node_logs(struct node_route *r);
 void serve_exec(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod,
 	struct str container, bool attach);
 void serve_port_forward(struct kubelet *k, struct http_stream *s, struct str ns, struct str pod);

@@ -29,6 +29,7 @@ struct kubelet_config {
 	const char *node_name, *node_ip;
 	const char *root_dir;       /* /var/lib/skiff/kubelet: pods/UID/volumes, checkpoints */
 	const char *pod_log_dir;    /* /var/log/pods */
+	const char *node_log_dir;   /* what /logs/ of the node API shows; NULL: /var/log */
 	const char *static_pod_dir; /* NULL: none */
 	const char *cluster_dns, *cluster_domain; /* 10.43.0.10, cluster.local */
 	int max_pods;                             /* 0: 110 */

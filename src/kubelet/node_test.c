@@ -70,6 +70,7 @@ static void start_kubelet(void)
 		.node_ip = "127.0.0.1",
 		.root_dir = ROOT "/kubelet",
 		.pod_log_dir = ROOT "/logs",
+		.node_log_dir = ROOT "/varlog",
 		.cluster_dns = "10.43.0.10",
 		.cluster_domain = "cluster.local",
 		.serving_tls = tls,
@@ -418,6 +419,65 @@ static void test_node_api(void **state)
 	delete_pod("a", 1);
 }
 
+static void test_node_logs(void **state)
+{
+	static const struct {
+		const char *path;
+		int status;
+		const char *part;
+	} rows[] = {
+		{ "/logs/", 200,
+			"<a href=\"a%3Ab%26%3C.log\">a:b&amp;&lt;.log</a>\n<a href=\"big\">big</a>\n" },
+		{ "/logs/", 200, "<a href=\"sub/\">sub/</a>\n" },
+		{ "/logs/sub/", 200, "<a href=\"x.log\">x.log</a>" },
+		{ "/logs/sub/x.log", 200, "inside\n" },
+		{ "/logs//sub/./x.log", 200, "inside\n" },
+		{ "/logs/sub/..%2fsub/x.log", 200, "inside\n" },
+		{ "/logs/sub/near", 200, "inside\n" }, /* a link that stays inside */
+		{ "/logs/a%3Ab%26%3C.log", 200, "odd\n" },
+		{ "/logs", 301, "" },
+		{ "/logs/sub", 301, "" },
+		{ "/logs/sub/x.log/", 301, "" },
+		{ "/logs/none", 404, "404 page not found" },
+		{ "/logs/sub/x.log/y", 404, "" },
+		{ "/logs/sub%00/x.log", 404, "" },
+		{ "/logs/out", 403, "leads out of /var/log" },
+		{ "/logs/whole", 403, "leads out of" },
+		{ "/logs/whole/etc/passwd", 403, "leads out of" },
+		{ "/logs/far/x.log", 403,
+			"leads out of" }, /* from the root, although it comes back */
+		{ "/logs/loop", 403, "" },
+		{ "/logs/../secret", 403, "" },
+		{ "/logs/..%2fsecret", 403, "" },
+		{ "/logs/sub/../../secret", 403, "" },
+		{ "/logs/%2fetc%2fpasswd", 403, "" },
+		{ "/logs/pipe", 403, "neither a file nor a folder" },
+		{ "/logs/null", 403, "neither a file nor a folder" },
+		{ "/logs/?query=kubelet", 501, "not served" },
+		{ "/logs/sub/x.log?tailLines=3", 501, "not served" },
+	};
+	const size_t big = 20 << 20;
+
+	sh("mkdir -p " ROOT "/varlog/sub && cd " ROOT
+	   "/varlog && echo secret > ../secret && echo inside > sub/x.log && ln -s x.log sub/near && "
+	   "ln -s ../secret out && ln -s / whole && ln -s " ROOT
+	   "/varlog/sub far && ln -s loop loop && mkfifo pipe && mknod null c 1 3 && "
+	   "echo odd > 'a:b&<.log' && yes 0123456 | head -c 20971520 > big");
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct str text = ask(node, "GET", rows[i].path, rows[i].status);
+
+		if (str_find_str(text, str_of(rows[i].part)) < 0)
+			fail_msg("%s: %s in " STR_FMT, rows[i].path, rows[i].part, STR_ARG(text));
+	}
+	ask(stranger, "GET", "/logs/", 401);
+	ask(node, "POST", "/logs/", 405);
+	assert_int_equal(ask(node, "HEAD", "/logs/big", 200).len, 0);
+	struct str all = ask(node, "GET", "/logs/big", 200);
+	assert_int_equal(all.len, big);
+	for (size_t i = 0; i + 8 <= all.len; i += 4096)
+		assert_memory_equal(all.p + i, "0123456\n", 8);
+}
+
 static void test_follow(void **state)
 {
 	put_pod("f",
@@ -567,6 +627,7 @@ static int run_group(void)
 		cmocka_unit_test(test_shorter_grace),
 		cmocka_unit_test(test_probes),
 		cmocka_unit_test(test_node_api),
+		cmocka_unit_test(test_node_logs),
 		cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_config_follows),
 		cmocka_unit_test(test_empty_dir_limits),

@@ -47,7 +47,7 @@ static const char *reason_of(int status)
 		int status;
 		const char *reason;
 	} reasons[] = { { 400, "BadRequest" }, { 401, "Unauthorized" }, { 403, "Forbidden" },
-		{ 404, "NotFound" }, { 500, "InternalError" } };
+		{ 404, "NotFound" }, { 405, "MethodNotAllowed" }, { 500, "InternalError" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
 		if (reasons[i].status == status)
@@ -161,6 +161,7 @@ static const struct {
 	{ "pods",          1, 1, "pods",    false, false, get_pods },
 	{ "runningpods",   1, 1, "pods",    false, false, get_pods },
 	{ "containerLogs", 4, 4, "proxy",   true,  false, get_logs },
+	{ "logs",          1, 8, "log",     true,  false, serve_node_logs },
 	{ "exec",          4, 5, "proxy",   true,  true,  exec },
 	{ "attach",        4, 5, "proxy",   true,  true,  attach },
 	{ "portForward",   3, 4, "proxy",   true,  true,  port_forward },

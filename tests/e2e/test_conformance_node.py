@@ -176,3 +176,31 @@ def test_pod(cluster, run, row):
         assert expected(out, p), (out, p["status"])
     else:
         assert out.rstrip("\n").split("\n") == expected
+
+
+def test_node_logs(cluster, run):
+    """The node's own logs: by way of the API server, and from the node for who may get nodes/log and nothing else."""
+    cluster.sh("mount -t tmpfs logs /var/log; mkdir /var/log/sub; echo inside > /var/log/sub/x.log; ln -s /etc/passwd /var/log/out; seq 1000000 > /var/log/big")
+    try:
+        for node in ("node1", "node1:10250"):
+            base = f"/api/v1/nodes/{node}/proxy/logs"
+            assert '<a href="sub/">sub/</a>' in cluster.kubectl("get", "--raw", f"{base}/")
+            assert '<a href="x.log">x.log</a>' in cluster.kubectl("get", "--raw", f"{base}/sub")  # by a redirect
+            assert cluster.kubectl("get", "--raw", f"{base}/sub/x.log") == "inside\n"
+        assert cluster.kubectl("get", "--raw", f"{base}/big") == "".join(f"{n}\n" for n in range(1, 1000001))
+        for path, says in (("out", "leads out of /var/log"), ("none", "not found"), ("?query=kubelet", "not served")):
+            code, out, err = cluster.kubectl("get", "--raw", f"{base}/{path}", check=False)
+            assert code and says in err, (path, out, err)
+        cluster.kubectl("create", "clusterrole", "reader", "--verb=get", "--resource=nodes/log")
+        cluster.kubectl("create", "clusterrolebinding", "reader", "--clusterrole=reader", f"--serviceaccount={run}:reader")
+        cluster.kubectl("create", "serviceaccount", "reader", "-n", run)
+
+        def ask(account, path):
+            token = cluster.kubectl("create", "token", account, "-n", run).strip()
+            return cluster.run("curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Authorization: Bearer {token}",
+                               f"https://192.0.2.10:10250{path}").stdout
+        assert ask("default", "/logs/sub/") == "403"
+        assert ask("reader", "/logs/sub/x.log") == "200" and ask("reader", "/pods") == "403"
+    finally:
+        cluster.sh("umount -l /var/log")
+        cluster.kubectl("delete", "clusterrole,clusterrolebinding", "reader", "--ignore-not-found")
