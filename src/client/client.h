@@ -89,6 +89,8 @@ struct cached { /* immutable, shared */
 struct cached *cached_ref(struct cached *c);
 void cached_unref(struct cached *c);
 struct informer;
+/* While the server answers nobody, one informer of a client at a time asks it, each second or more often; the first answer to any request of the client wakes
+ * all of them. A server that answers with a refusal is asked again by each after a while that doubles up to 10 s. */
 struct informer_config {
 	struct client *client;
 	const struct type *type;

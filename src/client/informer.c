@@ -6,7 +6,9 @@
  *    twice in a row (it may have been set back, and our revision lie in its future).
  * 3. A new list is compared with the cache: handlers hear the difference and nothing twice.
  * 4. A resource that the server does not serve counts as one without objects; it is asked again each 5 minutes.
- * 5. Whatever goes wrong is tried again, from 100 ms doubling to 10 s; stopping interrupts every wait.
+ * 5. Whatever goes wrong is tried again. A server that answers, but not with what was asked for, is asked again after 100 ms doubling to 10 s; while nobody
+ *    answers, all informers of the client share one back-off, and the first answer to any of them sends the others on their way (reach.c), spread over
+ *    SPREAD_MS. Stopping interrupts every wait.
  * 6. managedFields are not kept (an update without them keeps the stored ones). */
 #include "client/internal.h"
 
@@ -17,6 +19,9 @@
 #define PAGE 500
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS 10000
+#define SPREAD_MS 300 /* a server that is just up hears of each in its turn */
+#define STEADY_MS \
+	1000 /* a watch that lasted so long was good: its end is not a failure like the last */
 #define UNSERVED_MS 300000
 #define WATCH_SECONDS 420 /* a little at random is added: not all reconnect at once */
 #define SILENCE_MS \
@@ -45,6 +50,8 @@ struct informer {
 	/* the thread's own */
 	struct buf revision; /* where the next watch begins; empty: list first */
 	struct arena *decoded, *copied;
+	uint64_t backoff_ms;
+	unsigned refused; /* watches, in a row */
 };
 
 struct informer *informer_new(const struct informer_config *c)
@@ -240,7 +247,7 @@ static void scratch_end(struct informer *i)
 	arena_free(TAKE(i->copied));
 }
 
-static int list_all(struct informer *i, struct err *err)
+static int list_all(struct informer *i, bool *ret_answered, struct err *err)
 {
 	const struct type *list_type = client_resource_row(i->config.type)->list_type;
 	struct buf token CLEAN_BUF = { 0 }, revision CLEAN_BUF = { 0 };
@@ -254,10 +261,13 @@ static int list_all(struct informer *i, struct err *err)
 			.label_selector = i->label_selector,
 			.field_selector = i->field_selector,
 			.continue_token = buf_str(&token) };
+		bool answered;
 		void *list;
 
 		arena_reset(i->decoded);
-		r = client_list_page(i->config.client, i->config.type, &q, i->decoded, &list, err);
+		r = client_list_answered(
+			i->config.client, i->config.type, &q, i->decoded, &list, &answered, err);
+		*ret_answered |= answered;
 		if (r)
 			break;
 		struct list_view page = view_list(list_type, list);
@@ -351,7 +361,7 @@ static int read_watch(struct informer *i, struct http_reader *reader, struct err
 	return r;
 }
 
-static int watch(struct informer *i, struct err *err)
+static int watch(struct informer *i, bool *ret_answered, struct err *err)
 {
 	struct buf target CLEAN_BUF = { 0 };
 	struct arena *head CLEAN_ARENA = arena_new(2048);
@@ -372,6 +382,7 @@ static int watch(struct informer *i, struct err *err)
 	client_query(&target, "labelSelector", str_of(i->label_selector));
 	client_query(&target, "fieldSelector", str_of(i->field_selector));
 	r = client_open(i->config.client, buf_str(&target), SILENCE_MS, head, &reader, err);
+	*ret_answered = r >= 0;
 	if (r)
 		return r;
 	pthread_mutex_lock(&i->lock);
@@ -388,40 +399,82 @@ static int watch(struct informer *i, struct err *err)
 	return r;
 }
 
+static bool is_stopping(void *arg)
+{
+	return stopping(arg);
+}
+
+/* Until it makes sense to ask a server that did not answer. */
+static void wait_reachable(struct informer *i)
+{
+	struct reach *reach = &i->config.client->reach;
+
+	do {
+		if (reach_wait(reach, is_stopping, i))
+			return;
+		pause_ms(i, reach_chance(SPREAD_MS));
+	} while (reach_is_silent(reach) && !stopping(i));
+}
+
+/* A try that failed, or a watch that ended soon. */
+struct failure {
+	int r;
+	bool listing, answered, steady;
+	const struct err *err;
+};
+
+static void log_failure(struct informer *i, const struct failure *f, bool known, const char *again)
+{
+	bool usual = f->r == -ECONNREFUSED || f->r == -ECONNRESET || known;
+
+	if (f->r && f->r != CLIENT_GONE)
+		log_write(usual ? LOG_DEBUG : LOG_WARN, "informer", "%s %s: %s; %s",
+			f->listing ? "list" : "watch", i->config.type->name, f->err->text, again);
+}
+
+static void wait_after(struct informer *i, const struct failure *f)
+{
+	if (f->r < 0 && (!f->answered || f->steady)) {
+		log_failure(i, f, !reach_failed(&i->config.client->reach),
+			"one informer of this client asks again each second");
+		return wait_reachable(i);
+	}
+	if (f->listing && f->r == CLIENT_NOT_FOUND) {
+		set_synced(i);
+		return pause_ms(i, UNSERVED_MS);
+	}
+	i->backoff_ms = i->backoff_ms ? MIN(i->backoff_ms * 2, (uint64_t)BACKOFF_MOST_MS)
+				      : BACKOFF_FIRST_MS;
+	uint64_t ms = reach_about(i->backoff_ms);
+	char again[32];
+
+	snprintf(again, sizeof(again), "again in %llu ms", (unsigned long long)ms);
+	log_failure(i, f, false, again);
+	pause_ms(i, ms);
+}
+
 static void *run(void *arg)
 {
 	struct informer *i = arg;
-	uint64_t backoff = 0;
-	unsigned refused = 0;
 
 	while (!stopping(i)) {
 		struct err err = { "" };
+		struct failure f = { .listing = !i->revision.len, .err = &err };
 		uint64_t began = mono_now_ns();
-		bool listing = !i->revision.len;
-		int r = listing ? list_all(i, &err) : watch(i, &err);
 
+		f.r = f.listing ? list_all(i, &f.answered, &err) : watch(i, &f.answered, &err);
+		f.steady = f.answered &&
+			(f.listing ? !f.r : mono_now_ns() - began > STEADY_MS * 1000000ull);
 		if (stopping(i))
 			break;
-		if (!r && (listing || mono_now_ns() - began > 1000000000)) {
-			backoff = 0;
-			refused = 0;
+		if (f.steady)
+			i->backoff_ms = i->refused = 0;
+		if (f.steady && !f.r)
 			continue;
-		}
-		refused = r > 0 && !listing ? refused + 1 : 0;
-		if (r == CLIENT_GONE || refused >= 2)
+		i->refused = f.r > 0 && !f.listing ? i->refused + 1 : 0;
+		if (f.r == CLIENT_GONE || i->refused >= 2)
 			buf_clear(&i->revision);
-		backoff = backoff ? MIN(backoff * 2, (uint64_t)BACKOFF_MOST_MS) : BACKOFF_FIRST_MS;
-		if (listing && r == CLIENT_NOT_FOUND) {
-			set_synced(i);
-			pause_ms(i, UNSERVED_MS);
-			continue;
-		}
-		if (r && r != CLIENT_GONE)
-			log_write(r == -ECONNREFUSED || r == -ECONNRESET ? LOG_DEBUG : LOG_WARN,
-				"informer", "%s %s: %s; again in %llu ms",
-				listing ? "list" : "watch", i->config.type->name, err.text,
-				(unsigned long long)backoff);
-		pause_ms(i, backoff);
+		wait_after(i, &f);
 	}
 	return NULL;
 }
@@ -463,6 +516,7 @@ void informer_stop(struct informer *i)
 		http_reader_cancel(i->reader);
 	pthread_cond_broadcast(&i->changed);
 	pthread_mutex_unlock(&i->lock);
+	reach_nudge(&i->config.client->reach);
 	if (i->started)
 		pthread_join(i->thread, NULL);
 	i->started = false;

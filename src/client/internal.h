@@ -9,9 +9,30 @@
 #include "client/client.h"
 #include "codec/codec.h"
 
+/* ---- whether the server answers at all (reach.c) ---- */
+struct reach {
+	pthread_mutex_t lock; /* what follows */
+	pthread_cond_t changed;
+	atomic_bool silent;
+	bool clock_watched;         /* one of those who wait does */
+	uint64_t turn_ns, pause_ms; /* while silent: the next turn, and the pause before it */
+};
+void reach_init(struct reach *r);
+void reach_deinit(struct reach *r);
+void reach_answered(struct reach *r); /* somebody was answered, with whatever */
+/* Nobody answered, or a connection broke. true: the silence begins with this. */
+bool reach_failed(struct reach *r);
+bool reach_is_silent(struct reach *r);
+/* Waits for the caller's turn to ask (true), or until somebody was answered or the caller stops (false). */
+bool reach_wait(struct reach *r, bool (*stopping)(void *arg), void *arg);
+void reach_nudge(struct reach *r);  /* those who wait look whether they are to stop */
+uint64_t reach_about(uint64_t ms);  /* a quarter more or less, by chance */
+uint64_t reach_chance(uint64_t ms); /* anything below */
+
 struct client {
 	struct http_client *http;
 	char *user_agent, *field_manager;
+	struct reach reach;
 };
 
 /* Appends the path of a type's collection, or of an object, or of its subresource: ns, name and sub may be empty. */
@@ -21,7 +42,10 @@ int client_path(const struct type *t, struct str ns, struct str name, struct str
 void client_query(struct buf *target, const char *key, struct str value);
 /* The outcome for an HTTP code, err from the Status in the body. 0 for 2xx. */
 int client_outcome(int code, struct str body, struct str what, struct err *err);
-/* A watch: its head must be 200, else the outcome. */
+/* client_list_page that tells whether there was an answer, be it a refusal or one that nobody understands. */
+int client_list_answered(struct client *c, const struct type *t, const struct client_list_query *q,
+	struct arena *a, void **ret_list, bool *ret_answered, struct err *err);
+/* A watch: its head must be 200, else the outcome. < 0: no answer. */
 int client_open(struct client *c, struct str target, unsigned timeout_ms, struct arena *a,
 	struct http_reader **ret, struct err *err);
 

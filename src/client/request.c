@@ -4,6 +4,9 @@
 
 #include <stdio.h>
 
+/* For the server to take a connection: what was asked while a link was cut must not wait for the slow repetitions of its first packet afterwards. */
+#define CONNECT_MS 3000
+
 /* One row an outcome; the first that fits. `reason` NULL: the code alone decides. */
 static const struct {
 	int code;
@@ -27,6 +30,7 @@ struct client *client_new(const struct client_config *c)
 	n->http = c->http;
 	n->user_agent = xstrdup(c->user_agent ? c->user_agent : "skiff");
 	n->field_manager = c->field_manager ? xstrdup(c->field_manager) : NULL;
+	reach_init(&n->reach);
 	return n;
 }
 
@@ -37,6 +41,7 @@ void client_free(struct client *c)
 	http_client_free(c->http);
 	free(c->user_agent);
 	free(c->field_manager);
+	reach_deinit(&c->reach);
 	free(c);
 }
 
@@ -135,23 +140,37 @@ static int call(struct client *c, struct http_call *call, struct arena *a, struc
 	call->n_headers = 1;
 	if (!call->accept.len)
 		call->accept = STR("application/json");
-	return http_client_call(c->http, call, a, reply, err);
+	call->connect_ms = CONNECT_MS;
+	int r = http_client_call(c->http, call, a, reply, err);
+
+	if (!r)
+		reach_answered(&c->reach);
+	return r;
 }
 
 /* Sends and decodes the answer as `t` (ret NULL: whatever it says). */
-static int exchange(struct client *c, struct http_call *request, const struct type *t,
-	struct arena *a, void **ret, struct err *err)
+static int exchange_noted(struct client *c, struct http_call *request, const struct type *t,
+	struct arena *a, void **ret, bool *ret_answered, struct err *err)
 {
 	struct arena *own = a ? NULL : arena_new(0);
 	struct http_reply reply = { 0 };
 	int r = call(c, request, a ? a : own, &reply, err);
 
+	*ret_answered = !r;
 	if (!r)
 		r = client_outcome(reply.status, reply.body, request->target, err);
 	if (!r && ret)
 		r = json_decode(t, reply.body, a, NULL, ret, err);
 	arena_free(own);
 	return r;
+}
+
+static int exchange(struct client *c, struct http_call *request, const struct type *t,
+	struct arena *a, void **ret, struct err *err)
+{
+	bool answered;
+
+	return exchange_noted(c, request, t, a, ret, &answered, err);
 }
 
 int client_get(struct client *c, const struct type *t, struct str ns, struct str name,
@@ -270,8 +289,8 @@ int client_delete(struct client *c, const struct type *t, struct str ns, struct 
 	return exchange(c, &request, NULL, NULL, NULL, err);
 }
 
-int client_list_page(struct client *c, const struct type *t, const struct client_list_query *q,
-	struct arena *a, void **ret_list, struct err *err)
+int client_list_answered(struct client *c, const struct type *t, const struct client_list_query *q,
+	struct arena *a, void **ret_list, bool *ret_answered, struct err *err)
 {
 	const struct resource_row *row = client_resource_row(t);
 	struct buf target CLEAN_BUF = { 0 };
@@ -290,7 +309,15 @@ int client_list_page(struct client *c, const struct type *t, const struct client
 	}
 	struct http_call request = { .method = STR("GET"), .target = buf_str(&target) };
 
-	return exchange(c, &request, row->list_type, a, ret_list, err);
+	return exchange_noted(c, &request, row->list_type, a, ret_list, ret_answered, err);
+}
+
+int client_list_page(struct client *c, const struct type *t, const struct client_list_query *q,
+	struct arena *a, void **ret_list, struct err *err)
+{
+	bool answered;
+
+	return client_list_answered(c, t, q, a, ret_list, &answered, err);
 }
 
 int client_list(struct client *c, const struct type *t, struct str ns, const char *label_selector,
@@ -332,13 +359,15 @@ int client_open(struct client *c, struct str target, unsigned timeout_ms, struct
 		.headers = &agent,
 		.n_headers = 1,
 		.accept = STR("application/json"),
-		.timeout_ms = timeout_ms };
+		.timeout_ms = timeout_ms,
+		.connect_ms = CONNECT_MS };
 	struct http_reply head = { 0 };
 	struct http_reader *reader = NULL;
 	int r = http_client_open(c->http, &request, a, &head, &reader, err);
 
 	if (r)
 		return r;
+	reach_answered(&c->reach);
 	if (head.status == 200) {
 		*ret = reader;
 		return 0;

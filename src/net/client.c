@@ -377,7 +377,8 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 {
 	struct exchange x = { .client = c, .call = call };
 	struct patience p = { (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS), -1,
-		call->deadline_ms ? mono_now_ns() / 1000000 + call->deadline_ms : 0 };
+		call->deadline_ms ? mono_now_ns() / 1000000 + call->deadline_ms : 0,
+		(int)call->connect_ms };
 	int r = start_exchange(&x, p, a, err);
 
 	if (r < 0)
@@ -426,7 +427,7 @@ int reader_new(struct http_client *c, const struct http_call *call, struct http_
 	r->x.h.arg = r;
 	r->patience =
 		(struct patience){ (int)(call->timeout_ms ? call->timeout_ms : DEFAULT_TIMEOUT_MS),
-			cancel_fd };
+			cancel_fd, 0, (int)call->connect_ms };
 	*ret = r;
 	return 0;
 }

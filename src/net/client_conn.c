@@ -167,6 +167,8 @@ static int connect_one(const struct addrinfo *ai, struct patience p)
 
 	if (fd < 0)
 		return -errno;
+	if (p.connect_ms && (p.timeout_ms < 0 || p.timeout_ms > p.connect_ms))
+		p.timeout_ms = p.connect_ms;
 	socket_tune(fd);
 	if (connect(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
 		if (errno != EINPROGRESS)

@@ -40,6 +40,7 @@ struct patience {
 	int timeout_ms;    /* between bytes; -1: for ever */
 	int cancel_fd;     /* readable: -ECANCELED; -1: none */
 	uint64_t until_ms; /* mono_now_ns in ms: however steadily bytes come; 0: no end */
+	int connect_ms; /* for the peer's kernel to take the connection, where that is less; 0: no other */
 };
 
 /* local.c */

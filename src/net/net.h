@@ -234,6 +234,8 @@ struct http_call {
 	size_t n_headers;
 	struct str body, content_type, accept;
 	unsigned timeout_ms; /* of connecting, and between bytes; 0: 30 s */
+	unsigned
+		connect_ms; /* of a server taking the connection, where that is less; 0: no other */
 	/* For servers that are not trusted (http_client_call alone). */
 	unsigned deadline_ms; /* of all of it, however steadily bytes come; 0: none */
 	size_t enough; /* of the answer's body: once there is so much, no more is read and the call is done; 0: all */

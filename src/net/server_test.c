@@ -238,6 +238,38 @@ static void readers(void **state)
 	assert_int_equal(closes, 2);
 }
 
+/* A server whose queue is full drops what comes, as a link does that was cut. */
+static void connecting_has_a_bound_of_its_own(void **state)
+{
+	CLEAN_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+		     first = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in in = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const struct http_call k = {
+		.method = STR("GET"), .target = STR("/"), .timeout_ms = 60000, .connect_ms = 100
+	};
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	socklen_t n = sizeof(in);
+	struct http_client *c;
+	struct http_reader *reader;
+	struct http_reply r;
+	struct err err = { "" };
+	char url[64];
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, n), 0);
+	assert_int_equal(listen(fd, 0), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &n), 0);
+	assert_int_equal(connect(first, (struct sockaddr *)&in, n), 0);
+	snprintf(url, sizeof(url), "http://127.0.0.1:%d", ntohs(in.sin_port));
+	assert_int_equal(http_client_new(url, NULL, &c, NULL), 0);
+	uint64_t began = mono_now_ns();
+
+	assert_int_equal(http_client_call(c, &k, a, &r, &err), -ETIMEDOUT);
+	assert_int_equal(http_client_open(c, &k, a, &r, &reader, &err), -ETIMEDOUT);
+	assert_true(mono_now_ns() - began < 30000000000ull);
+	http_client_free(c);
+}
+
 static int raw_connect(struct test_server *t)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET,
@@ -504,6 +536,7 @@ int main(void)
 		cmocka_unit_test(secure),
 		cmocka_unit_test(identities),
 		cmocka_unit_test(readers),
+		cmocka_unit_test(connecting_has_a_bound_of_its_own),
 		cmocka_unit_test(pipelining),
 		cmocka_unit_test(bad_requests),
 		cmocka_unit_test(port_in_use),
