@@ -2,9 +2,9 @@
  * or --seconds have passed.
  *
  *   bench-load --address 127.0.0.1:6443 --ca FILE --cert FILE --key FILE [--connections N] [--requests N] [--seconds N]
- *              [--method POST --body FILE] PATH
+ *              [--method POST --body FILE] [--accept TYPE] PATH
  *
- * "%d" in the body stands for the number of the request. Prints one line of JSON: requests answered 2xx, others, seconds, requests per
+ * "%d" in the body, and in the path, stands for the number of the request. Prints one line of JSON: requests answered 2xx, others, seconds, requests per
  * second, and latency at 50 and 99 percent in microseconds. Exit 1: an answer was not 2xx, or a connection broke. */
 #include <arpa/inet.h>
 #include <getopt.h>
@@ -27,10 +27,14 @@
 #define BODY_MAX (1 << 16)
 
 static struct {
-	const char *address, *ca, *cert, *key, *method, *body_file, *path;
+	const char *address, *ca, *cert, *key, *method, *accept, *body_file, *path;
 	int connections, seconds;
 	long requests;
-} options = { .method = "GET", .connections = 1, .seconds = 60, .requests = 10000 };
+} options = { .method = "GET",
+	.accept = "application/json",
+	.connections = 1,
+	.seconds = 60,
+	.requests = 10000 };
 
 static SSL_CTX *context;
 static char body[BODY_MAX];
@@ -130,13 +134,19 @@ static int write_request(SSL *ssl, long number, char *space, char *text)
 			? sprintf(text, "%.*s%ld%s", (int)(mark - body), body, number, mark + 2)
 			: sprintf(text, "%s", body);
 	}
-	int len = sprintf(space,
-		"%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench-load\r\nAccept: application/json\r\n",
-		options.method, options.path, options.address);
+	const char *mark = strstr(options.path, "%d");
+	int len = mark ? sprintf(space, "%s %.*s%ld%s", options.method, (int)(mark - options.path),
+				 options.path, number, mark + 2)
+		       : sprintf(space, "%s %s", options.method, options.path);
 
+	len += sprintf(space + len,
+		" HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench-load\r\nAccept: %s\r\n",
+		options.address, options.accept);
 	if (text_len)
-		len += sprintf(space + len,
-			"Content-Type: application/json\r\nContent-Length: %d\r\n", text_len);
+		len += sprintf(space + len, "Content-Type: %s\r\nContent-Length: %d\r\n",
+			strcmp(options.method, "PATCH") ? "application/json"
+							: "application/merge-patch+json",
+			text_len);
 	len += sprintf(space + len, "\r\n");
 	memcpy(space + len, text, (size_t)text_len);
 	return SSL_write(ssl, space, len + text_len);
@@ -175,7 +185,8 @@ static void setup(int argc, char **argv)
 	static const struct option rows[] = { { "address", 1, NULL, 'a' }, { "ca", 1, NULL, 'A' },
 		{ "cert", 1, NULL, 'c' }, { "key", 1, NULL, 'k' }, { "connections", 1, NULL, 'n' },
 		{ "requests", 1, NULL, 'r' }, { "seconds", 1, NULL, 's' },
-		{ "method", 1, NULL, 'm' }, { "body", 1, NULL, 'b' }, { 0 } };
+		{ "method", 1, NULL, 'm' }, { "body", 1, NULL, 'b' }, { "accept", 1, NULL, 'H' },
+		{ 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", rows, NULL)) != -1) {
@@ -204,6 +215,9 @@ static void setup(int argc, char **argv)
 		case 'm':
 			options.method = optarg;
 			break;
+		case 'H':
+			options.accept = optarg;
+			break;
 		case 'b':
 			options.body_file = optarg;
 			break;
@@ -216,7 +230,7 @@ static void setup(int argc, char **argv)
 		options.connections < 1 || options.connections > 1000 || options.requests < 1 ||
 		options.requests > 10000000)
 		die("usage: bench-load --address IP:PORT --ca FILE --cert FILE --key FILE [--connections N] [--requests N] [--seconds N] "
-		    "[--method M --body FILE] PATH");
+		    "[--method M --body FILE] [--accept TYPE] PATH");
 }
 
 static void read_body(void)

@@ -196,7 +196,7 @@ void render_object(const struct request *q, struct object *o, struct arena *a, s
 	} else if (ac->view == VIEW_PARTIAL) {
 		render_partial_json(ac, o->json, out);
 	} else if (ac->format == OUT_PROTO) {
-		buf_add_str(out, registry_object_proto(q->resource, o));
+		registry_object_proto(q->resource, o, out);
 		return;
 	} else {
 		buf_add_str(out, o->json);

@@ -80,18 +80,29 @@ static void put_struct(struct watch_job *j, const char *type, const struct type 
 	buf_addz(&j->out, "}\n");
 }
 
-static void put_event(struct watch_job *j, const char *type, struct object *o)
+static void put_proto_event(
+	struct watch_job *j, const char *type, const struct registry_watch_event *ev)
 {
 	struct request *q = j->q;
+	CLEAN_BUF struct buf b = { 0 };
+	if (q->accept.view == VIEW_OBJECT && ev->event) {
+		put_proto(j, type, registry_event_proto(q->resource, ev->event));
+		return;
+	}
+	if (q->accept.view == VIEW_OBJECT)
+		registry_object_proto_once(q->resource, ev->object, &b);
+	else
+		render_object(q, ev->object, j->scratch, &b);
+	put_proto(j, type, buf_str(&b));
+	arena_reset(j->scratch);
+}
+
+static void put_event(struct watch_job *j, const char *type, const struct registry_watch_event *ev)
+{
+	struct request *q = j->q;
+	struct object *o = ev->object;
 	if (q->accept.format == OUT_PROTO) {
-		if (q->accept.view == VIEW_OBJECT) {
-			put_proto(j, type, registry_object_proto(q->resource, o));
-			return;
-		}
-		CLEAN_BUF struct buf b = { 0 };
-		render_object(q, o, j->scratch, &b);
-		put_proto(j, type, buf_str(&b));
-		arena_reset(j->scratch);
+		put_proto_event(j, type, ev);
 		return;
 	}
 	begin_json(j, type);
@@ -204,7 +215,7 @@ static void pump(struct watch_job *j)
 	if (j->draining)
 		return;
 	while ((r = registry_watch_next(j->watch, &ev)) == 0) {
-		put_event(j, event_names[ev.type], ev.object);
+		put_event(j, event_names[ev.type], &ev);
 		if (j->out.len < CHUNK)
 			continue;
 		sent += j->out.len;

@@ -1,5 +1,6 @@
 /* Open addressing with linear probing. A removed key leaves a tombstone, so that iteration survives removal; growing
- * drops them. used counts live keys and tombstones, len only live keys. */
+ * drops them. used counts live keys and tombstones, len only live keys. What a crowd that left took goes with its last key, or
+ * with the next one that comes. */
 #include "base/map.h"
 
 struct map_slot {
@@ -8,6 +9,8 @@ struct map_slot {
 	uint64_t hash;
 	void *value;
 };
+
+#define ROOMY 64 /* slots: smaller ones are not worth giving back */
 
 static char tombstone;
 
@@ -87,7 +90,7 @@ void *map_set(struct map *m, struct str key, void *value)
 		s->value = value;
 		return former;
 	}
-	if ((m->used + 1) * 4 > m->cap * 3)
+	if ((m->used + 1) * 4 > m->cap * 3 || (m->cap > ROOMY && m->len < m->cap / 16))
 		rehash(m);
 	s = free_slot(m->slots, m->cap, hash);
 	*s = (struct map_slot){ str_dup(key), key.len, hash, value };
@@ -109,6 +112,8 @@ void *map_remove(struct map *m, struct str key)
 	free(s->key);
 	*s = (struct map_slot){ .key = &tombstone };
 	m->len--;
+	if (!m->len && m->cap > ROOMY)
+		map_deinit(m, NULL);
 	return value;
 }
 

@@ -65,6 +65,24 @@ static void map_random(void **state)
 	map_deinit(&m, NULL);
 }
 
+static void map_gives_room_back(void **state)
+{
+	for (int left = 0; left < 20; left += 10) {
+		struct map m = { 0 };
+		char key[16];
+
+		for (int i = 0; i < 10000; i++)
+			map_set(&m, str_n(key, (size_t)snprintf(key, sizeof(key), "%d", i)), &m);
+		for (int i = left; i < 10000; i++)
+			map_remove(&m, str_n(key, (size_t)snprintf(key, sizeof(key), "%d", i)));
+		map_set(&m, STR("one more"), &m);
+		assert_true(m.cap <= 64);
+		assert_int_equal(m.len, left + 1);
+		assert_ptr_equal(map_get(&m, STR("5")), left ? &m : NULL);
+		map_deinit(&m, NULL);
+	}
+}
+
 static size_t freed;
 
 static void count_free(void *p)
@@ -177,6 +195,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(map_random),
+		cmocka_unit_test(map_gives_room_back),
 		cmocka_unit_test(map_frees_values),
 		cmocka_unit_test(heap_random),
 		cmocka_unit_test(lists),

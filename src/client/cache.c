@@ -6,6 +6,7 @@
 #include "client/internal.h"
 
 #define INDEX_MAX 8
+#define BUCKET_ROOMY 64 /* places: smaller ones are not worth giving back */
 
 struct bucket {
 	struct entry **items;
@@ -153,6 +154,9 @@ static void bucket_take(struct cache *c, struct place p)
 	if (!b->len) {
 		map_remove(&c->buckets, b->value);
 		free_bucket(b);
+	} else if (b->cap > BUCKET_ROOMY && b->len < b->cap / 8) {
+		b->cap /= 4;
+		b->items = xrealloc(b->items, b->cap * sizeof(struct entry *));
 	}
 }
 

@@ -1,11 +1,14 @@
 /* What the long-running processes keep in memory.
  *
- * Heap: many threads that mostly wait, so few arenas, and what a burst left free goes back to the system.
+ * Heap: many threads that mostly wait, so few arenas, and what a burst left free goes back to the system: what is resident beyond what is in use is looked
+ * at each LOOK_MS. Some of it stays whatever is done, as parts of pages; so only what came on top of that counts.
  * Code: a start, or a burst of work, runs through much that is not needed for long. Those pages are unmapped; the kernel maps what is used again from
  * its cache, without reading. Only segments that nobody can write to are dropped, so their bytes are the file's. */
 #include <link.h>
 #include <malloc.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "cmd/cmd.h"
 #include "io/io.h"
@@ -15,6 +18,9 @@
 #define AFTER_START_MS 3000     /* by then start-up's own garbage is free */
 #define SETTLED_MS (30 * 1000)  /* the node has its pods again, what comes now comes regularly */
 #define EVERY_MS (300 * 1000)
+#define LOOK_MS (20 * 1000)
+#define BUSY_NS (20 * 1000 * 1000)
+#define WASTE_BYTES (4 * 1024 * 1024)
 
 static int drop_segments(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -40,10 +46,49 @@ void memory_drop_code(void)
 	dl_iterate_phdr(drop_segments, NULL);
 }
 
+/* Resident and no file's, but not in use: mostly the heap's free pages. */
+static size_t waste(void)
+{
+	CLEAN_BUF struct buf text = { 0 };
+	long resident = 0, shared = 0;
+	struct mallinfo2 m = mallinfo2();
+	size_t used = m.uordblks + m.hblkhd, own;
+
+	if (file_read("/proc/self/statm", 256, &text, NULL) < 0 ||
+		sscanf(text.p, "%*d %ld %ld", &resident, &shared) != 2 || resident < shared)
+		return 0;
+	own = (size_t)(resident - shared) * (size_t)getpagesize();
+	return own > used ? own - used : 0;
+}
+
+static size_t stays; /* of the waste, after the last trim */
+
+static void trim_heap(void)
+{
+	malloc_trim(0);
+	stays = waste();
+}
+
 static void trim(void *arg)
 {
 	memory_drop_code();
-	malloc_trim(0);
+	trim_heap();
+}
+
+/* Looking walks all that is free, some ms after a burst: whoever did nothing since the last look need not. */
+static void look(void *arg)
+{
+	static int64_t looked_ns;
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	int64_t now_ns = t.tv_sec * 1000000000LL + t.tv_nsec;
+
+	if (now_ns - looked_ns < BUSY_NS)
+		return;
+	if (waste() > stays + WASTE_BYTES)
+		trim_heap();
+	looked_ns = now_ns;
 }
 
 void memory_setup(void)
@@ -58,4 +103,5 @@ void memory_trim_start(struct loop *l)
 {
 	timer_start(timer_new(l, trim, NULL), AFTER_START_MS, 0);
 	timer_start(timer_new(l, trim, NULL), SETTLED_MS, EVERY_MS);
+	timer_start(timer_new(l, look, NULL), LOOK_MS, LOOK_MS);
 }

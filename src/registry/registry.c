@@ -56,16 +56,14 @@ int registry_decode(const struct resource *r, const struct object *o, struct are
 	return rc;
 }
 
-struct proto_block {
-	size_t len;
-	char bytes[];
-};
-
-static struct str kept_proto(const struct object *o)
+static struct str form_text(const struct store_form *f)
 {
-	const struct proto_block *b =
-		atomic_load_explicit(&((struct object *)o)->proto, memory_order_acquire);
-	return b ? str_n(b->bytes, b->len) : STR_NONE;
+	return f ? str_n(f->bytes, f->len) : STR_NONE;
+}
+
+static struct str kept_proto(struct object *o)
+{
+	return form_text(atomic_load_explicit(&o->proto, memory_order_acquire));
 }
 
 void registry_object_proto_once(const struct resource *r, struct object *o, struct buf *out)
@@ -85,20 +83,40 @@ void registry_object_proto_once(const struct resource *r, struct object *o, stru
 		proto_encode_object(r->row->type, obj, out);
 }
 
-struct str registry_object_proto(const struct resource *r, struct object *o)
+static struct store_form *form_new(struct str bytes)
+{
+	struct store_form *f = xmalloc(sizeof(*f) + bytes.len);
+	f->len = bytes.len;
+	memcpy(f->bytes, bytes.p, bytes.len);
+	return f;
+}
+
+void registry_object_proto(const struct resource *r, struct object *o, struct buf *out)
+{
+	size_t from = out->len;
+	bool kept = kept_proto(o).p;
+	registry_object_proto_once(r, o, out);
+	if (kept || out->len == from)
+		return;
+	struct store_form *f = form_new(str_from(buf_str(out), from));
+	if (!object_keep_proto(o, f))
+		free(f);
+}
+
+struct str registry_event_proto(const struct resource *r, struct store_event *ev)
 {
 	CLEAN_BUF struct buf out = { 0 };
-	struct str kept = kept_proto(o);
+	struct str kept = kept_proto(ev->object);
+	if (!kept.p)
+		kept = form_text(atomic_load_explicit(&ev->proto, memory_order_acquire));
 	if (kept.p)
 		return kept;
-	registry_object_proto_once(r, o, &out);
+	registry_object_proto_once(r, ev->object, &out);
 	if (!out.len)
 		return STR_NONE;
-	struct proto_block *b = xmalloc(sizeof(*b) + out.len);
-	b->len = out.len;
-	memcpy(b->bytes, out.p, out.len);
-	b = store_cache_set(&o->proto, b);
-	return str_n(b->bytes, b->len);
+	struct store_form *f = form_new(buf_str(&out));
+	const struct store_form *k = object_keep_proto(ev->object, f);
+	return form_text(k ? k : store_event_keep_proto(ev, f));
 }
 
 struct object *object_convert(const struct resource *to, const struct object *o, struct err *err)

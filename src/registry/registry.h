@@ -155,8 +155,8 @@ struct registry_watch_event {
 		WATCH_DELETED
 	} type;                /* after selection: entering a selector is ADDED, leaving DELETED */
 	struct object *object; /* borrowed until the next call */
-	struct store_event
-		*event; /* its log entry, for caches of encoded forms; NULL for initial objects */
+	struct store_event *
+		event; /* the log's entry whose object this is, for its encoded form; NULL: another's, or an initial object */
 };
 /* resource_version "" or "0": from now after the initial objects as ADDED (upstream's legacy start); a number: events after it. send_initial: the
  * WatchList way: initial objects, then *the caller* sends the bookmark with k8s.io/initial-events-end when registry_watch_initial_done. */
@@ -178,10 +178,13 @@ void registry_table_cells(const struct resource *r, struct object *o, struct tim
 /* Decodes a stored object into its struct (of the resource's storage type). -EBADMSG: damaged. */
 int registry_decode(const struct resource *r, const struct object *o, struct arena *a, void **ret,
 	struct err *err);
-/* The object in protobuf (envelope included), made once and kept with the object. */
-struct str registry_object_proto(const struct resource *r, struct object *o);
-/* The same appended to out, but nothing is kept that was not kept before: for lists, which would keep it with every object. */
+/* Appends the object in protobuf, envelope included, and keeps it with the object while there is room (object_keep_proto). */
+void registry_object_proto(const struct resource *r, struct object *o, struct buf *out);
+/* The same, but nothing is kept that was not kept before: for lists, which would keep it with every object. */
 void registry_object_proto_once(const struct resource *r, struct object *o, struct buf *out);
+/* The same of an event's object: made once for all who watch, kept with the object or, where there is no room, with the event. Empty: it has none, which
+ * was logged. */
+struct str registry_event_proto(const struct resource *r, struct store_event *ev);
 
 /* ---- what the apiserver supplies (declared here since we call up) ---- */
 struct admission_attributes {

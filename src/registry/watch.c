@@ -193,8 +193,10 @@ static bool judge(
 	if (!is && !was)
 		return false;
 	ret->type = !was ? WATCH_ADDED : is ? WATCH_MODIFIED : WATCH_DELETED;
-	ret->event = w->res->storage == w->res && (int)ret->type == (int)ev->type ? ev : NULL;
-	return give(w, is || ev->type == STORE_DELETED ? ev->object : leaving(w, ev), ret);
+	if (!give(w, is || ev->type == STORE_DELETED ? ev->object : leaving(w, ev), ret))
+		return false;
+	ret->event = ret->object == ev->object ? ev : NULL;
+	return true;
 }
 
 int registry_watch_next(struct registry_watch *w, struct registry_watch_event *ret)

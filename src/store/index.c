@@ -17,6 +17,11 @@ struct node {
 	struct node *children[]; /* MAX_LEN + 1, unless leaf */
 };
 
+static size_t node_size(bool leaf)
+{
+	return sizeof(struct node) + (leaf ? 0 : (MAX_LEN + 1) * sizeof(struct node *));
+}
+
 /* ---- garbage: pointers, the lowest bit set for an object ---- */
 void garbage_add(struct garbage *g, uintptr_t item)
 {
@@ -43,6 +48,12 @@ uint64_t garbage_birth(uintptr_t item)
 	return o ? o->revision : ((struct node *)item)->birth;
 }
 
+size_t garbage_bytes(uintptr_t item)
+{
+	struct object *o = item_object(item);
+	return o ? object_bytes(o) : node_size(((struct node *)item)->leaf);
+}
+
 void garbage_free_item(uintptr_t item)
 {
 	if (item & 1)
@@ -52,11 +63,6 @@ void garbage_free_item(uintptr_t item)
 }
 
 /* ---- nodes ---- */
-static size_t node_size(bool leaf)
-{
-	return sizeof(struct node) + (leaf ? 0 : (MAX_LEN + 1) * sizeof(struct node *));
-}
-
 static struct node *node_new(struct index_edit *e, bool leaf)
 {
 	struct node *n = xmalloc(node_size(leaf));

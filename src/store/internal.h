@@ -33,6 +33,8 @@ void object_set_revision(struct object *o, size_t head_len, uint64_t revision);
 struct object *object_new_whole(
 	const struct object_parts *parts, struct str json, uint64_t revision);
 
+size_t object_bytes(const struct object *o); /* of memory, without what is kept with it */
+
 /* ---- index: a B-tree whose nodes never change once published ---- */
 struct node;
 struct garbage { /* what a version holds and newer ones do not: nodes and objects */
@@ -60,6 +62,7 @@ size_t index_count(const struct node *root, struct str prefix, struct str start)
 void index_free(struct node *root); /* the tree and its objects */
 void garbage_add(struct garbage *g, uintptr_t item);
 uint64_t garbage_birth(uintptr_t item);
+size_t garbage_bytes(uintptr_t item);
 void garbage_free_item(uintptr_t item);
 
 /* ---- versions ---- */
@@ -110,6 +113,8 @@ struct revisions {
 };
 void log_append(struct event_log *l, struct store_event *const *events, size_t n,
 	struct revisions *dropped);
+/* Forgets what is too old, as log_append does; returns seconds until there may be more of it, 0: until something is appended. */
+uint64_t log_expire(struct event_log *l, uint64_t now_s, struct revisions *dropped);
 void log_advance(struct event_log *l, uint64_t revision); /* nothing happened up to here */
 void log_reset(struct event_log *l,
 	uint64_t revision); /* what happened up to here is not known: every cursor has fallen off */
@@ -162,6 +167,7 @@ struct store {
 	struct store_snapshot *current;
 	struct list versions, kept;
 	size_t n_kept;
+	size_t garbage_bytes;      /* what versions hold that newer ones do not */
 	_Atomic uint64_t revision; /* of `current` */
 
 	struct event_log log;
@@ -180,6 +186,12 @@ void shared_submit(struct store *s, const struct store_op *op, store_done_fn don
 void shared_end_remote(struct store *s); /* it calls nothing any more */
 void shared_free(struct store *s);
 uint64_t shared_size(struct store *s);
+
+static inline void revisions_clear(struct revisions *r)
+{
+	free(r->v);
+	*r = (struct revisions){ 0 };
+}
 
 static inline void revisions_add(struct revisions *r, uint64_t v)
 {

@@ -11,10 +11,13 @@
 
 enum {
 	HISTORY_DEFAULT = 50000,
-	OLD_SECONDS = 300,    /* older events go when more than a 50th of history is there */
-	BYTES_MAX = 32 << 20, /* beyond, events go when more than a 500th of history is there */
+	OLD_SECONDS = 300,    /* older events go when more than a 50th of history is there, … */
+	OLD_BYTES = 2 << 20,  /* … or, beyond this, when more than a 500th */
+	BYTES_MAX = 32 << 20, /* beyond, events of any age go when more than a 500th is there */
+	EXPIRE_PAUSE_S = 10,
 	BATCH = 16,
 	SCAN = 1024, /* events looked at before the lock is let go once */
+	RING_MIN = 256,
 };
 
 struct watch_group {
@@ -60,11 +63,30 @@ void store_event_unref(struct store_event *ev)
 {
 	if (!ev || atomic_fetch_sub_explicit(&ev->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	for (size_t i = 0; i < ARRAY_LEN(ev->encoded); i++)
-		free(atomic_load_explicit(&ev->encoded[i], memory_order_relaxed));
+	free(atomic_load_explicit(&ev->proto, memory_order_relaxed));
 	object_unref(ev->object);
 	object_unref(ev->prev);
 	free(ev);
+}
+
+const struct store_form *store_event_keep_proto(struct store_event *ev, struct store_form *f)
+{
+	struct store_form *was = NULL;
+	if (!atomic_compare_exchange_strong_explicit(
+		    &ev->proto, &was, f, memory_order_acq_rel, memory_order_acquire)) {
+		free(f);
+		return was;
+	}
+	struct event_log *l = atomic_load(&ev->log);
+	if (!l)
+		return f;
+	pthread_mutex_lock(&l->lock);
+	if (atomic_load(&ev->log)) {
+		ev->held += sizeof(*f) + f->len;
+		l->bytes += sizeof(*f) + f->len;
+	}
+	pthread_mutex_unlock(&l->lock);
+	return f;
 }
 
 /* ---- the ring ---- */
@@ -74,10 +96,25 @@ void log_init(struct event_log *l, uint64_t history)
 	l->history = history ? history : HISTORY_DEFAULT;
 }
 
+/* It is in the log no more, but others may hold it, even when the log is gone. */
+static void leaves(struct event_log *l, struct store_event *ev)
+{
+	l->bytes -= ev->held;
+	atomic_store(&ev->log, NULL);
+}
+
+static void let_all_go(struct event_log *l)
+{
+	for (; l->first < l->end; l->first++) {
+		struct store_event *ev = l->ring[l->first % l->cap];
+		leaves(l, ev);
+		store_event_unref(ev);
+	}
+}
+
 void log_deinit(struct event_log *l)
 {
-	for (uint64_t i = l->first; i < l->end; i++)
-		store_event_unref(l->ring[i % l->cap]);
+	let_all_go(l);
 	free(l->ring);
 	map_deinit(&l->groups, free);
 	pthread_mutex_destroy(&l->lock);
@@ -88,34 +125,106 @@ static struct store_event *at(const struct event_log *l, uint64_t i)
 	return l->ring[i % l->cap];
 }
 
+static size_t version_bytes(const struct object *o)
+{
+	const struct store_form *f =
+		atomic_load_explicit(&((struct object *)o)->proto, memory_order_acquire);
+	return object_bytes(o) + (f ? sizeof(*f) + f->len : 0);
+}
+
 /* What is in memory on behalf of this event alone: versions that are not the newest. */
 static size_t held_bytes(const struct store_event *ev)
 {
-	return sizeof(*ev) + (ev->prev ? ev->prev->json.len : 0) +
-		(ev->type == STORE_DELETED ? ev->object->json.len : 0);
+	return sizeof(*ev) + sizeof(ev) + (ev->prev ? version_bytes(ev->prev) : 0) +
+		(ev->type == STORE_DELETED ? version_bytes(ev->object) : 0);
+}
+
+static void resize(struct event_log *l, size_t cap)
+{
+	struct store_event **ring = xcalloc(cap, sizeof(*ring));
+	for (uint64_t i = l->first; i < l->end; i++)
+		ring[i % cap] = at(l, i);
+	free(l->ring);
+	l->ring = ring;
+	l->cap = cap;
 }
 
 static void put(struct event_log *l, struct store_event *ev)
 {
-	if (l->end - l->first == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 256;
-		struct store_event **ring = xcalloc(cap, sizeof(*ring));
-		for (uint64_t i = l->first; i < l->end; i++)
-			ring[i % cap] = at(l, i);
-		free(l->ring);
-		l->ring = ring;
-		l->cap = cap;
-	}
+	if (l->end - l->first == l->cap)
+		resize(l, l->cap ? l->cap * 2 : RING_MIN);
 	l->ring[l->end++ % l->cap] = ev;
 	l->newest = ev->revision;
-	l->bytes += held_bytes(ev);
+	atomic_store_explicit(&ev->log, l, memory_order_relaxed); /* nobody else has it yet */
+	ev->held = held_bytes(ev);
+	l->bytes += ev->held;
+}
+
+/* May the oldest go before its time is over, and after? */
+static bool too_many(const struct event_log *l)
+{
+	uint64_t n = l->end - l->first;
+	return n > l->history || (n > l->history / 500 && l->bytes > BYTES_MAX);
+}
+
+static bool goes_when_old(const struct event_log *l)
+{
+	uint64_t n = l->end - l->first;
+	return n > l->history / 50 || (n > l->history / 500 && l->bytes > OLD_BYTES);
 }
 
 static bool oldest_goes(const struct event_log *l, uint32_t now_s)
 {
-	uint64_t n = l->end - l->first;
-	return n > l->history || (n > l->history / 500 && l->bytes > BYTES_MAX) ||
-		(n > l->history / 50 && now_s - at(l, l->first)->age_s > OLD_SECONDS);
+	return too_many(l) || (goes_when_old(l) && now_s - at(l, l->first)->age_s > OLD_SECONDS);
+}
+
+struct fallen {
+	struct store_event **events;
+	size_t len, cap;
+};
+
+/* Under the lock. */
+static void take_old(struct event_log *l, uint32_t now_s, struct fallen *f)
+{
+	while (l->first < l->end && oldest_goes(l, now_s)) {
+		struct store_event *ev = at(l, l->first++);
+		l->compacted = ev->revision;
+		leaves(l, ev);
+		if (f->len == f->cap) {
+			f->cap = f->cap ? f->cap * 2 : 64;
+			f->events = xrealloc(f->events, f->cap * sizeof(struct store_event *));
+		}
+		f->events[f->len++] = ev;
+	}
+	if (l->cap > RING_MIN && l->end - l->first < l->cap / 8)
+		resize(l, l->cap / 4);
+}
+
+static void forget(struct fallen *f, struct revisions *dropped)
+{
+	for (size_t i = 0; i < f->len; i++) {
+		struct store_event *ev = f->events[i];
+		if (ev->prev)
+			revisions_add(dropped, ev->prev->revision);
+		if (ev->type == STORE_DELETED)
+			revisions_add(dropped, ev->revision);
+		store_event_unref(ev);
+	}
+	free(f->events);
+}
+
+uint64_t log_expire(struct event_log *l, uint64_t now_s, struct revisions *dropped)
+{
+	struct fallen f = { 0 };
+	uint64_t left = 0;
+	pthread_mutex_lock(&l->lock);
+	take_old(l, (uint32_t)now_s, &f);
+	if (l->first < l->end && goes_when_old(l))
+		left = MAX(OLD_SECONDS - ((uint32_t)now_s - at(l, l->first)->age_s) + 1u,
+			(uint32_t)EXPIRE_PAUSE_S);
+	pthread_mutex_unlock(&l->lock);
+	forget(&f, dropped);
+	return left;
 }
 
 /* ---- finding who wants an event ---- */
@@ -201,8 +310,7 @@ void log_append(
 	struct event_log *l, struct store_event *const *events, size_t n, struct revisions *dropped)
 {
 	CLEAN_BUF struct buf scratch = { 0 };
-	CLEAN_FREE struct store_event **old = NULL;
-	size_t n_old = 0, cap_old = 0;
+	struct fallen old = { 0 };
 	uint32_t now_s = (uint32_t)(mono_now_ns() / 1000000000);
 
 	pthread_mutex_lock(&l->lock);
@@ -211,25 +319,9 @@ void log_append(
 		if (l->groups.len > 0)
 			offer_to_all(l, events[i], l->end - 1, &scratch);
 	}
-	while (l->first < l->end && oldest_goes(l, now_s)) {
-		struct store_event *ev = at(l, l->first++);
-		l->compacted = ev->revision;
-		l->bytes -= held_bytes(ev);
-		if (n_old == cap_old) {
-			cap_old = cap_old ? cap_old * 2 : 64;
-			old = xrealloc(old, cap_old * sizeof(struct store_event *));
-		}
-		old[n_old++] = ev;
-	}
+	take_old(l, now_s, &old);
 	pthread_mutex_unlock(&l->lock);
-
-	for (size_t i = 0; i < n_old; i++) {
-		if (old[i]->prev)
-			revisions_add(dropped, old[i]->prev->revision);
-		if (old[i]->type == STORE_DELETED)
-			revisions_add(dropped, old[i]->revision);
-		store_event_unref(old[i]);
-	}
+	forget(&old, dropped);
 }
 
 void log_advance(struct event_log *l, uint64_t revision)
@@ -260,10 +352,8 @@ static void throw_off(struct event_log *l)
 void log_reset(struct event_log *l, uint64_t revision)
 {
 	pthread_mutex_lock(&l->lock);
-	for (uint64_t i = l->first; i < l->end; i++)
-		store_event_unref(l->ring[i % l->cap]);
+	let_all_go(l);
 	l->first = l->end = l->end + 1;
-	l->bytes = 0;
 	l->compacted = l->newest = revision;
 	throw_off(l);
 	pthread_mutex_unlock(&l->lock);

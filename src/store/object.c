@@ -2,7 +2,14 @@
  * last because its length may still change by a digit when the revision is known. */
 #include "store/internal.h"
 
-enum { DIGITS_MAX = 20 };
+enum { DIGITS_MAX = 20, FORMS_MAX = 8 << 20 };
+
+static _Atomic size_t forms_bytes; /* kept with objects */
+
+static size_t form_bytes(const struct store_form *f)
+{
+	return sizeof(*f) + f->len;
+}
 
 static size_t format_revision(uint64_t v, char out[DIGITS_MAX])
 {
@@ -125,7 +132,10 @@ void object_unref(struct object *o)
 {
 	if (!o || atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	free(atomic_load_explicit(&o->proto, memory_order_relaxed));
+	struct store_form *f = atomic_load_explicit(&o->proto, memory_order_relaxed);
+	if (f)
+		atomic_fetch_sub(&forms_bytes, form_bytes(f));
+	free(f);
 	free(o);
 }
 
@@ -134,12 +144,23 @@ void object_unrefp(struct object **o)
 	object_unref(*o);
 }
 
-void *store_cache_set(_Atomic(void *) *slot, void *block)
+const struct store_form *object_keep_proto(struct object *o, struct store_form *f)
 {
-	void *was = NULL;
+	struct store_form *was = NULL;
+	size_t n = form_bytes(f);
+	if (atomic_fetch_add(&forms_bytes, n) + n > FORMS_MAX) {
+		atomic_fetch_sub(&forms_bytes, n);
+		return NULL;
+	}
 	if (atomic_compare_exchange_strong_explicit(
-		    slot, &was, block, memory_order_acq_rel, memory_order_acquire))
-		return block;
-	free(block);
+		    &o->proto, &was, f, memory_order_acq_rel, memory_order_acquire))
+		return f;
+	atomic_fetch_sub(&forms_bytes, n);
+	free(f);
 	return was;
+}
+
+size_t object_bytes(const struct object *o)
+{
+	return (size_t)(o->json.p - (const char *)o) + o->json.len + 1;
 }

@@ -505,7 +505,7 @@ static void publish(struct batch *b)
 	if (b->n > 0)
 		log_append(&s->log, b->events, b->n, &s->dropped);
 	log_advance(&s->log, revision);
-	s->dropped.len = 0;
+	revisions_clear(&s->dropped);
 }
 
 /* Events that came together become visible together, so that no reader sees half of a revision. */
@@ -636,9 +636,13 @@ static uint64_t next_deadline(struct shared *h)
 static struct item *wait_for_items(struct store *s, bool *ret_stop)
 {
 	struct shared *h = s->shared;
-	uint64_t kept = versions_expire(s, mono_now_ns() / 1000000000), due = next_deadline(h);
+	uint64_t now = mono_now_ns(), kept = versions_expire(s, now / 1000000000),
+		 old = log_expire(&s->log, now / 1000000000, &s->dropped), due = next_deadline(h);
 	if (kept)
-		due = MIN(due, mono_now_ns() + kept * 1000000000);
+		due = MIN(due, now + kept * 1000000000);
+	if (old)
+		due = MIN(due, now + old * 1000000000);
+	revisions_clear(&s->dropped);
 	struct timespec until = { (time_t)(due / 1000000000), (long)(due % 1000000000) };
 	int r = 0;
 	pthread_mutex_lock(&s->queue_lock);

@@ -12,7 +12,11 @@
 #include "base/values.h"
 #include "store/internal.h"
 
-enum { KEPT_MAX = 64, KEPT_SECONDS = 300 };
+enum {
+	KEPT_MAX = 64,
+	KEPT_SECONDS = 300,
+	GARBAGE_MAX = 32 << 20, /* beyond, the oldest kept snapshots go */
+};
 
 static uint64_t now_s(void)
 {
@@ -47,10 +51,12 @@ static void sort_garbage(struct store *s, struct store_snapshot *v, struct garba
 		: list_entry(v->versions.prev, struct store_snapshot, versions);
 	size_t left = 0;
 	for (size_t i = 0; i < g->len; i++) {
-		if (older && garbage_birth(g->items[i]) <= older->revision)
+		if (older && garbage_birth(g->items[i]) <= older->revision) {
 			garbage_add(&older->dead, g->items[i]);
-		else
-			g->items[left++] = g->items[i];
+			continue;
+		}
+		s->garbage_bytes -= garbage_bytes(g->items[i]);
+		g->items[left++] = g->items[i];
 	}
 	g->len = left;
 }
@@ -83,15 +89,33 @@ void store_snapshot_free(struct store_snapshot *v)
 	free(v);
 }
 
+/* A client that pages slowly while much is replaced: its snapshot is rebuilt when it is asked for again. */
+static bool drop_kept(struct store *s)
+{
+	struct store_snapshot *drop = NULL;
+	pthread_mutex_lock(&s->versions_lock);
+	if (s->garbage_bytes > GARBAGE_MAX && !list_empty(&s->kept)) {
+		drop = list_entry(s->kept.next, struct store_snapshot, kept);
+		list_remove(&drop->kept);
+		s->n_kept--;
+	}
+	pthread_mutex_unlock(&s->versions_lock);
+	store_snapshot_free(drop);
+	return drop;
+}
+
 void versions_publish(struct store *s, struct index_edit *e, uint64_t revision)
 {
 	pthread_mutex_lock(&s->versions_lock);
 	struct store_snapshot *was = s->current;
 	/* Replaced by `e`: held by `was`, unless made within `e` itself. */
 	struct garbage now = { 0 };
-	for (size_t i = 0; i < e->dead.len; i++)
-		garbage_add(garbage_birth(e->dead.items[i]) <= was->revision ? &was->dead : &now,
-			e->dead.items[i]);
+	for (size_t i = 0; i < e->dead.len; i++) {
+		uintptr_t item = e->dead.items[i];
+		bool held = garbage_birth(item) <= was->revision;
+		garbage_add(held ? &was->dead : &now, item);
+		s->garbage_bytes += held ? garbage_bytes(item) : 0;
+	}
 	s->current = version_new(s, e->root, revision);
 	atomic_store(&s->revision, revision);
 	pthread_mutex_unlock(&s->versions_lock);
@@ -100,6 +124,8 @@ void versions_publish(struct store *s, struct index_edit *e, uint64_t revision)
 	free(e->dead.items);
 	*e = (struct index_edit){ 0 };
 	store_snapshot_free(was);
+	while (drop_kept(s))
+		;
 }
 
 struct store_snapshot *store_snapshot(struct store *s)

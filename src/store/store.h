@@ -24,6 +24,11 @@ enum {
 	STORE_COMPACTED, /* the revision asked for is no longer in the log or not yet written: 410 Gone */
 };
 
+/* Another form of an object for the wire: one block from malloc. */
+struct store_form {
+	size_t len;
+	char bytes[];
+};
 /* Immutable, reference-counted. One allocation: header, key, labels, fields and JSON bytes. `json` holds the object as it
  * is served, resourceVersion included. */
 struct object {
@@ -32,10 +37,10 @@ struct object {
 	uint64_t revision; /* of the write that made this version: resourceVersion */
 	uint64_t create_revision;
 	struct str key;
-	struct str json;            /* canonical JSON, NUL-terminated */
-	struct object_pair *labels; /* sorted by key */
-	struct object_pair *fields; /* selectable fields, sorted by key */
-	_Atomic(void *) proto;      /* cache of the protobuf form, see store_cache_set */
+	struct str json;                    /* canonical JSON, NUL-terminated */
+	struct object_pair *labels;         /* sorted by key */
+	struct object_pair *fields;         /* selectable fields, sorted by key */
+	_Atomic(struct store_form *) proto; /* kept with it, see object_keep_proto; NULL: none */
 };
 struct object_pair {
 	struct str key, value;
@@ -46,9 +51,9 @@ void object_unrefp(struct object **o);
 #define CLEAN_OBJECT CLEANUP(object_unrefp)
 /* The same key, labels and fields with other bytes: an object in another version of its kind, or as a watcher is told of it. */
 struct object *object_with_json(const struct object *o, struct str json, uint64_t revision);
-/* Puts a block from malloc into a cache slot (object.proto, store_event.encoded[i]) when it is empty, and returns what is in it
- * now: another thread may have been first, then `block` is freed. Lives as long as its object or event. */
-void *store_cache_set(_Atomic(void *) *slot, void *block);
+/* Keeps the form (taken) as long as the object lives, and returns what is kept: another thread may have been first. NULL, and
+ * not taken: all objects together keep 8 MB already. */
+const struct store_form *object_keep_proto(struct object *o, struct store_form *f);
 
 struct store;
 struct store_shared_config;
@@ -59,8 +64,9 @@ struct store_config {
 	uint64_t
 		first_revision; /* sqlite, a new store: it begins here; 0: at 1. Restoring moves it on, so that no old cache fits */
 	uint64_t
-		history; /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there
-	                                * are more than a 50th of this, older versions in excess of 32 MB likewise */
+		history; /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there are
+	                  * more than a 50th of this, or when what they alone hold is more than 2 MB; in excess of 32 MB
+	                  * they go at any age. A 500th is always kept. */
 };
 /* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
  * and the remedy in err. */
@@ -89,8 +95,8 @@ size_t store_snapshot_count(const struct store_snapshot *sn, struct str prefix,
  * (a microsecond for each event since). NULL: no longer there (410, or the caller goes on with the newest). */
 struct store_snapshot *store_snapshot_at(struct store *s, uint64_t revision);
 /* Remembers this snapshot for store_snapshot_at. Call it when a continue token for it is handed out (only then: a kept snapshot
- * holds what was replaced since). Kept for 5 minutes after the first call, the newest 64 at most; then it is rebuilt while what
- * replaced it is no older than that. */
+ * holds what was replaced since). Kept for 5 minutes after the first call, the newest 64 at most, and while what snapshots hold
+ * beyond the newest version is no more than 32 MB; then it is rebuilt while what replaced it is no older than 5 minutes. */
 void store_snapshot_keep(struct store_snapshot *sn);
 
 /* ---- writing: one writer thread orders and commits in groups ---- */
@@ -127,11 +133,17 @@ struct store_event {
 	enum store_event_type type;
 	struct object *
 		object; /* the new version; for DELETED the last state, its revision the delete's */
-	struct object *prev;        /* the version before; NULL for ADDED */
-	_Atomic(void *) encoded[4]; /* apiserver's cache of wire forms, see store_cache_set */
+	struct object *prev; /* the version before; NULL for ADDED */
+	_Atomic(struct store_form *)
+		proto; /* of `object`, see store_event_keep_proto; NULL: none */
 	_Atomic uint32_t refs;
-	uint32_t age_s; /* the store's: when it came, in seconds of the monotonic clock */
+	/* the store's own */
+	uint32_t age_s;                  /* when it came, in seconds of the monotonic clock */
+	size_t held;                     /* bytes that it alone holds */
+	_Atomic(struct event_log *) log; /* that it is in */
 };
+/* Keeps the form (taken) as long as the event lives, and returns what is kept. The log counts it as what the event holds. */
+const struct store_form *store_event_keep_proto(struct store_event *ev, struct store_form *f);
 struct store_event *store_event_ref(
 	struct store_event *ev); /* to keep one longer than the cursor stands on it */
 void store_event_unref(struct store_event *ev);

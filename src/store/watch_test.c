@@ -5,6 +5,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
+#include "base/values.h"
 #include "store/internal.h"
 #include "store/store_test.h"
 
@@ -202,6 +203,83 @@ static void old_and_heavy_events_go_early(void **state)
 	store_close(s);
 }
 
+static struct store_form *form(const char *text)
+{
+	size_t len = strlen(text);
+	struct store_form *f = xmalloc(sizeof(*f) + len + 1);
+	f->len = len;
+	memcpy(f->bytes, text, len + 1);
+	return f;
+}
+
+/* Also when nothing is written any more. */
+static void old_events_go_by_themselves(void **state)
+{
+	struct store *s = open_memory(1000);
+	struct store_watch *w;
+	struct store_event *ev;
+	struct revisions dropped = { 0 };
+	uint64_t now_s = mono_now_ns() / 1000000000;
+	char key[32];
+
+	assert_int_equal(store_watch(s, STR("/"), 0, test_wake_nothing, NULL, &w), 0);
+	assert_int_equal(log_expire(&s->log, now_s + 301, &dropped), 0);
+	for (int i = 0; i < 18; i++) {
+		snprintf(key, sizeof(key), "/a/%d", i);
+		write_on(s, STORE_CREATE, key, "n");
+	}
+	write_on(s, STORE_UPDATE, "/a/0", "n");
+	write_on(s, STORE_DELETE, "/a/1", "n");
+	assert_int_equal(log_expire(&s->log, now_s + 302, &dropped), 0);
+	assert_int_equal(held(s), 1000 / 50);
+	/* What watchers were sent counts too. */
+	while (store_watch_next(w, &ev) == 0) {
+		struct store_form *f = xmalloc(sizeof(*f) + 200000);
+		f->len = 200000;
+		store_event_keep_proto(ev, f);
+	}
+	assert_in_range(s->log.bytes, 4000000, 4100000);
+	assert_in_range(log_expire(&s->log, now_s, &dropped), 300, 302);
+	assert_int_equal(held(s), 20);
+	assert_in_range(log_expire(&s->log, now_s + 295, &dropped), 10, 11);
+	assert_int_equal(log_expire(&s->log, now_s + 303, &dropped), 0);
+	assert_int_equal(held(s), 10);
+	assert_in_range(s->log.bytes, 2000000, 2 << 20);
+	assert_int_equal(dropped.len, 0);
+	store_watch_close(w);
+	revisions_clear(&dropped);
+	store_close(s);
+}
+
+/* Clients that page slowly keep no more of what was replaced than is bearable. */
+static void kept_snapshots_are_bounded_by_what_they_hold(void **state)
+{
+	struct store *s = open_memory(1);
+	CLEAN_FREE char *megabyte = xcalloc(1, (1 << 20) + 1);
+	uint64_t revision = 0;
+
+	memset(megabyte, ' ', 1 << 20);
+	struct store_op op = { .verb = STORE_CREATE,
+		.key = STR("/a"),
+		.json_head = STR("{\""),
+		.json_tail = str_of(megabyte) };
+	for (int i = 0; i < 50; i++) {
+		assert_int_equal(store_write(s, &op, NULL), 0);
+		op.verb = STORE_UPDATE;
+		struct store_snapshot *sn = store_snapshot(s);
+		store_snapshot_keep(sn);
+		revision = i == 49 - 29 ? store_snapshot_revision(sn) : revision;
+		store_snapshot_free(sn);
+	}
+	assert_in_range(s->n_kept, 30, 33);
+	assert_in_range(s->garbage_bytes, 29 << 20, 32 << 20);
+	struct store_snapshot *sn = store_snapshot_at(s, revision);
+	assert_non_null(sn);
+	store_snapshot_free(sn);
+	assert_null(store_snapshot_at(s, revision - 10));
+	store_close(s);
+}
+
 static void an_event_outlives_its_cursor(void **state)
 {
 	struct store *s = open_memory(1);
@@ -211,14 +289,14 @@ static void an_event_outlives_its_cursor(void **state)
 	write_on(s, STORE_CREATE, "/a", "n");
 	assert_int_equal(store_watch_next(w, &ev), 0);
 	store_event_ref(ev);
-	void *first = xstrdup("first");
-	assert_ptr_equal(store_cache_set(&ev->encoded[1], first), first);
-	assert_ptr_equal(store_cache_set(&ev->encoded[1], xstrdup("second")), first);
+	struct store_form *first = form("first");
+	assert_ptr_equal(store_event_keep_proto(ev, first), first);
+	assert_ptr_equal(store_event_keep_proto(ev, form("second")), first);
 	store_watch_close(w);
 	write_on(s, STORE_UPDATE, "/a", "n");
 	write_on(s, STORE_UPDATE, "/a", "n");
 	store_close(s);
-	assert_string_equal(ev->encoded[1], "first");
+	assert_string_equal(ev->proto->bytes, "first");
 	assert_string_equal(ev->object->key.p, "/a");
 	store_event_unref(ev);
 }
@@ -308,6 +386,8 @@ int main(void)
 		cmocka_unit_test(falls_off_only_when_it_missed_something),
 		cmocka_unit_test(what_was_replaced_long_ago_is_gone),
 		cmocka_unit_test(old_and_heavy_events_go_early),
+		cmocka_unit_test(old_events_go_by_themselves),
+		cmocka_unit_test(kept_snapshots_are_bounded_by_what_they_hold),
 		cmocka_unit_test(an_event_outlives_its_cursor),
 		cmocka_unit_test(random_cursors),
 	};

@@ -191,7 +191,7 @@ static void tidy(struct store *s, bool idle)
 	if (s->dropped.len >= s->dropped_max || (untidy && idle && s->dropped.len > 0)) {
 		r = s->type->compact(s->backend, s->log.compacted, &s->dropped, &err);
 		if (r == 0)
-			s->dropped.len = 0;
+			revisions_clear(&s->dropped);
 	}
 	if (r == 0 && untidy)
 		r = s->type->tidy(s->backend, &err);
@@ -202,8 +202,11 @@ static void tidy(struct store *s, bool idle)
 /* Seconds until there is housekeeping to do; 0: none is due. */
 static uint64_t idle_seconds(struct store *s)
 {
-	uint64_t kept = versions_expire(s, mono_now_ns() / 1000000000);
-	return s->type->untidy(s->backend, true) ? IDLE_SECONDS : kept;
+	uint64_t now = mono_now_ns() / 1000000000, kept = versions_expire(s, now),
+		 old = log_expire(&s->log, now, &s->dropped);
+	if (s->type->untidy(s->backend, true) || s->dropped.len >= s->dropped_max)
+		return IDLE_SECONDS;
+	return kept && old ? MIN(kept, old) : MAX(kept, old);
 }
 
 static struct pending *wait_for_ops(struct store *s)
