@@ -279,6 +279,7 @@ static int start_pod_network(struct agent *a, struct err *err)
 		.dns_address = a->dns_address,
 		.mode = a->network_mode,
 		.vxlan_port = (uint16_t)a->options.vxlan_port,
+		.no_flow_cache = a->options.no_flow_cache,
 		.pod_cidr_changed = pod_cidr_changed,
 		.arg = a };
 	int r = network_new(&nc, &a->network, err);

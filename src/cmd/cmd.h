@@ -31,7 +31,7 @@ struct options {
 	const char *proxy_healthz, *proxy_status;
 	const char *etcd_cafile, *etcd_certfile, *etcd_keyfile, *from, *to;
 	const char *snapshot_every, *service_load_balancer;
-	bool no_agent, replace;
+	bool no_agent, replace, no_flow_cache;
 	int64_t revision_jump;
 	int64_t pressure_transition;
 	int64_t kubelet_port, node_monitor_grace, node_lease, vxlan_port, certificate_life;

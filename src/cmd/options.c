@@ -42,6 +42,7 @@ static const struct option_row rows[] = {
 	{ "cni-conf-dir",   NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cni_conf_dir), "/etc/cni/net.d", "with --pod-network cni: the first .conflist or .conf here, by name" },
 	{ "cni-bin-dir",    NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cni_bin_dir), "/opt/cni/bin,/usr/lib/cni", "where its plugins are" },
 	{ "vxlan-port",     NULL, OPT_SERVER | OPT_AGENT, OPTION_INT, O(vxlan_port), "8472", "UDP port of VXLAN between nodes" },
+	{ "no-flow-cache",  NULL, OPT_SERVER | OPT_AGENT, OPTION_BOOL, O(no_flow_cache), NULL, "packets of pods' TCP connections never pass by the kernel's routes and rules" },
 	{ "service-cidr",   NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(service_cidr), "10.43.0.0/16", "addresses of services" },
 	{ "service-load-balancer", NULL, OPT_SERVER, OPTION_TEXT, O(service_load_balancer), "nodes", "who answers LoadBalancer services: nodes; off: others" },
 	{ "cluster-domain", NULL, OPT_SERVER | OPT_AGENT, OPTION_TEXT, O(cluster_domain), "cluster.local", "the domain that DNS answers for" },

@@ -177,6 +177,25 @@ int neighbor_each(struct netlink *n, int link, neighbor_fn fn, void *arg,
 int netlink_monitor(int *ret_fd, struct err *err);
 void netlink_drain(int fd);
 
+/* ---- programs that look at the packets of links (eBPF, clsact) ---- */
+struct bpf_insn;
+struct bpf_map_spec {
+	const char *name; /* up to 15 characters */
+	uint32_t type;    /* BPF_MAP_TYPE_... */
+	uint32_t key_size, value_size, entries;
+};
+int bpf_map_new(const struct bpf_map_spec *spec, int *ret_fd, struct err *err);
+int bpf_program_load(const struct bpf_insn *code, size_t n, const char *name, int *ret_fd,
+	struct err *err); /* the error has the verifier's reason */
+enum link_side { LINK_INGRESS, LINK_EGRESS, LINK_SIDES };
+/* The program sees the link's IPv4 packets, Ethernet header first; one set earlier is replaced. Programs of others stay. */
+int link_program_set(struct netlink *n, int link, enum link_side side, int program_fd,
+	const char *name, struct err *err);
+int link_programs_remove(
+	struct netlink *n, int link, const char *const names[LINK_SIDES], struct err *err);
+typedef void (*link_fn)(void *arg, int index, bool ethernet);
+int link_each(struct netlink *n, link_fn fn, void *arg, struct err *err); /* fn must not use n */
+
 /* ---- nftables ---- */
 /* Runs a batch of nft commands as one transaction: all of it or nothing. The error carries the kernel's or parser's first line. */
 int nft_apply(const char *text, struct err *err);

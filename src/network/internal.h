@@ -83,4 +83,26 @@ void host_ports_remove(struct host_ports *h, struct str key);
 void host_ports_change(struct host_ports *h, struct buf *out);
 void host_ports_write(struct host_ports *h, struct buf *out);
 
+/* ---- flow cache: what the kernel did with one packet of a TCP connection is done again to those that follow within FLOW_LIFE_MS, by programs on the links,
+ * without asking routes, conntrack and rules again. flow_code.c has the programs, flow_cache.c puts them on links. ---- */
+#define FLOW_LIFE_MS 100
+#define FLOW_CODE_MAX 160
+
+struct bpf_insn;
+struct flow_maps {
+	int flows, seen; /* descriptors of eBPF maps */
+};
+int flow_maps_new(struct flow_maps *ret, struct err *err);
+/* The code of one side; returns its length. */
+size_t flow_code(enum link_side side, const struct flow_maps *m, struct bpf_insn *ret);
+
+struct flow_cache;
+int flow_cache_new(struct flow_cache **ret, struct err *err);
+void flow_cache_free(struct flow_cache *f); /* what is on links stays there, and works */
+/* Puts the programs on the links of this node's pods and on those that lead to other nodes and out. */
+int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct network_config *c,
+	const struct peers *peers, struct err *err);
+int flow_cache_remove(
+	struct netlink *n, struct err *err); /* from all links, whoever put them there */
+
 #endif

@@ -44,8 +44,9 @@ struct network {
 	pthread_cond_t told; /* waiters, that they are done */
 	struct policies *policies;
 	struct host_ports *ports;
-	struct map hooked;   /* by "ns/name" */
-	struct map localnet; /* addresses of pods whose link is to carry loopback addresses */
+	struct flow_cache *flows; /* NULL: off */
+	struct map hooked;        /* by "ns/name" */
+	struct map localnet;      /* addresses of pods whose link is to carry loopback addresses */
 	struct list waiters;
 	pthread_t worker, router;
 	bool started;
@@ -569,8 +570,33 @@ static int keep_routes(struct network *n, struct netlink *netlink, bool tell, st
 	own_range(n, &nodes);
 	p = peers_of(&n->c, &nodes, a, tell ? warn : NULL, n);
 	r = routes_apply(netlink, &n->c, &p, err);
+	if (n->flows) {
+		struct err e;
+		int also = flow_cache_apply(n->flows, netlink, &n->c, &p, r < 0 ? &e : err);
+
+		r = r < 0 ? r : also;
+	}
 	cached_list_deinit(&nodes);
 	return r;
+}
+
+/* Plugins may have programs of their own on pods' links. */
+static void start_flow_cache(struct network *n, struct netlink *netlink)
+{
+	struct err err = { 0 };
+	int r;
+
+	if (n->c.plugins || n->c.no_flow_cache) {
+		r = flow_cache_remove(netlink, &err);
+		if (r < 0)
+			log_warn("network", "the flow cache is not off: %s", err.text);
+		return;
+	}
+	r = flow_cache_new(&n->flows, &err);
+	if (r < 0)
+		log_warn("network",
+			"no flow cache, each packet of a pod takes the kernel's whole way: %s",
+			err.text);
 }
 
 static void *route_thread(void *arg)
@@ -588,6 +614,7 @@ static void *route_thread(void *arg)
 		log_error("network", "no routes to other nodes: %s", err.text);
 		return NULL;
 	}
+	start_flow_cache(n, netlink);
 	for (bool routes = true, tell = true; !atomic_load(&n->stopping);) {
 		netlink_drain(n->monitor);
 		int r = routes ? keep_routes(n, netlink, tell, &err) : 0;
@@ -714,6 +741,7 @@ void network_free(struct network *n)
 	workqueue_free(n->dirty);
 	policies_free(n->policies);
 	host_ports_free(n->ports);
+	flow_cache_free(n->flows);
 	map_deinit(&n->hooked, hooked_free);
 	map_deinit(&n->localnet, NULL);
 	if (n->wake >= 0)
@@ -735,6 +763,8 @@ int network_cleanup(struct err *err)
 	if (r < 0)
 		return r;
 	r = routes_apply(n, &none, &nobody, err);
+	if (r == 0)
+		r = flow_cache_remove(n, err);
 	netlink_close(n);
 	also = nft_apply("table " POLICY_TABLE "\ndelete table " POLICY_TABLE
 			 "\ntable " HOST_PORT_TABLE "\ndelete table " HOST_PORT_TABLE "\n",

@@ -1,9 +1,9 @@
-/* The pod network between nodes, and who may talk on it: routes to the other nodes' pods, NetworkPolicy, host ports. Upstream's counterparts: the
+/* The pod network between nodes, and who may talk on it: routes to the other nodes' pods, NetworkPolicy, host ports, a cache of flows. Upstream's counterparts: the
  * cloud's route controller or a CNI plugin's daemon, and the portmap plugin.
  *
  * 1. Every node takes care of its own kernel alone, from what the API shows; nodes do not talk to each other.
  * 2. Nothing is touched that is not ours: routes carry protocol number 83, the link is skiff.vxlan, the tables are "inet skiff_policy" and
- *    "ip skiff_host_ports".
+ *    "ip skiff_host_ports", the programs on links skiff_in and skiff_out.
  * 3. What is in the kernel stays there when the agent ends, and is compared with what should be there when it is back.
  * 4. A policy is in force before a pod's first instruction: whoever starts containers calls network_pod_ready between making the sandbox and
  *    starting the first one, and starts none when it fails. */
@@ -35,6 +35,8 @@ struct network_config {
 		dns_address; /* of the cluster DNS, which policies see as a pod of kube-system with the label k8s-app=kube-dns */
 	enum network_mode mode;
 	uint16_t vxlan_port; /* 0: 8472 */
+	/* Each packet of a TCP connection of a pod takes the kernel's whole way, not only one in 100 ms; so it is with plugins in any case. */
+	bool no_flow_cache;
 	/* The API gave this node another range than pod_cidr: it was deleted and made again. From then on it is the one. May be NULL. */
 	void (*pod_cidr_changed)(void *arg, const char *cidr);
 	void *arg;
@@ -53,5 +55,5 @@ int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const ch
 	struct err *err); /* second_ip: of the other family; empty or NULL: none */
 void network_pod_gone(
 	struct network *n, struct str uid); /* its sandbox is gone; unknown: nothing */
-int network_cleanup(struct err *err);       /* removes routes, link and tables of ours */
+int network_cleanup(struct err *err);       /* removes routes, link, programs and tables of ours */
 #endif

@@ -22,6 +22,7 @@ def test_quickstart(machine):
     again = quickstart()
     assert machine.skiff_pids() == pids, "a second run starts nothing"
     assert "replicationcontroller/hello unchanged" in again
+    assert "skiff_in" in machine.sh("tc filter show dev eth0 ingress")
     assert "stopped" in quickstart("down")
     assert not machine.skiff_pids()
     assert "replicationcontroller/hello unchanged" in quickstart()
@@ -33,6 +34,7 @@ def test_quickstart(machine):
     assert not machine.skiff_pids()
     assert "conmon" not in machine.sh("ps -e -o stat=,comm= | grep -v ^Z")
     assert machine.sh("nft list ruleset") == ""
+    assert "clsact" not in machine.sh("tc qdisc show")
     assert machine.sh("cut -d' ' -f2 /proc/mounts | sort") == mounts
     assert machine.sh("ls /sys/class/net || ip -o link | wc -l") == links
     for path in (machine.data, machine.run_dir, f"{machine.dir}/podlogs", machine.kubeconfig):

@@ -123,6 +123,28 @@ def test_services(three, place):
     assert ip["a"] != ip["b"]
 
 
+def test_few_packets_of_a_connection_see_the_rules(three, place):
+    """The flow cache: 64 MB through a service are 1,000 packets of 64 KB at least, of which each node's rules meet a few, and all of it arrives."""
+    place.pods(a="node1")
+    three.apply(pod("big", place.ns, "node2", command="mkdir -p /www; dd if=/dev/urandom of=/www/big bs=1M count=64; " + WEB))
+    three.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "big", "namespace": place.ns},
+                 "spec": {"selector": {"app": "big"}, "ports": [{"port": 80, "targetPort": "http"}]}})
+    place.wait("big")
+    place.reaches("a", "big", 80)
+    for m in three.nodes:
+        m.sh("nft 'table ip count { chain forward { type filter hook forward priority 9; counter; }; }'")
+    try:
+        got, there = (three.kubectl("exec", "-n", place.ns, *command).split()[0] for command in (
+            ("a", "--", "sh", "-c", "wget -qO- http://big/big | md5sum"), ("big", "--", "sh", "-c", "md5sum /www/big")))
+        assert got == there
+        for m in three.nodes:
+            counted = int(m.sh("nft list chain ip count forward").split("packets ")[1].split()[0])
+            assert 0 < counted < 300, f"{m.name}: {counted} packets"
+    finally:
+        for m in three.nodes:
+            m.sh("nft delete table ip count")
+
+
 def test_logs_and_exec_of_another_node(three, place):
     three.apply(pod("talk", place.ns, "node2", command="echo hello from $(hostname); sleep 1000"))
     place.wait("talk")

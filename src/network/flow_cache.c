@@ -1,0 +1,186 @@
+/* See internal.h: the programs of flow_code.c on the links that pods' packets take. A link of pods is one with a route to one address of this node's range. A
+ * program that somebody else takes off a link comes back with the agent's next start; until then the packets there take the whole way. */
+#include "network/internal.h"
+
+#include <arpa/inet.h>
+#include <linux/bpf.h>
+#include <linux/rtnetlink.h>
+
+static const char *const names[LINK_SIDES] = {
+	[LINK_INGRESS] = "skiff_in", [LINK_EGRESS] = "skiff_out"
+};
+
+struct flow_cache {
+	int programs[LINK_SIDES];
+	int *links; /* those that have the programs */
+	size_t n_links;
+};
+
+/* Conntrack sees one packet of many. It is not to take the next one, far ahead, for one of another connection. */
+static int set_conntrack(struct err *err)
+{
+	struct err none;
+	int r = sysctl_set("net.netfilter.nf_conntrack_tcp_be_liberal", "1", err);
+
+	if (r == 0)
+		sysctl_set("net.netfilter.nf_conntrack_tcp_ignore_invalid_rst", "1",
+			&none); /* of newer kernels */
+	return r;
+}
+
+int flow_cache_new(struct flow_cache **ret, struct err *err)
+{
+	struct bpf_insn insns[FLOW_CODE_MAX];
+	struct flow_cache *f;
+	struct flow_maps m;
+	int r = flow_maps_new(&m, err);
+
+	if (r < 0)
+		return r;
+	f = xcalloc(1, sizeof(*f));
+	for (int side = 0; side < LINK_SIDES; side++)
+		f->programs[side] = -1;
+	for (int side = 0; side < LINK_SIDES && r == 0; side++)
+		r = bpf_program_load(insns, flow_code((enum link_side)side, &m, insns), names[side],
+			&f->programs[side], err);
+	close(m.flows);
+	close(m.seen);
+	if (r == 0)
+		r = set_conntrack(err);
+	if (r < 0)
+		flow_cache_free(f);
+	else
+		*ret = f;
+	return r;
+}
+
+void flow_cache_free(struct flow_cache *f)
+{
+	if (!f)
+		return;
+	for (int side = 0; side < LINK_SIDES; side++)
+		if (f->programs[side] >= 0)
+			close(f->programs[side]);
+	free(f->links);
+	free(f);
+}
+
+/* ---- which links ---- */
+
+struct links {
+	struct arena *a;
+	int *items;
+	size_t len;
+	uint32_t pods; /* of this node, in host order */
+	int prefix;
+};
+
+static bool has(const int *links, size_t n, int link)
+{
+	for (size_t i = 0; i < n; i++)
+		if (links[i] == link)
+			return true;
+	return false;
+}
+
+static void want(struct links *l, int link)
+{
+	if (link && !has(l->items, l->len, link))
+		*ARENA_ADD(l->a, l->items, l->len) = link;
+}
+
+static void see_route(void *arg, const struct route *r)
+{
+	struct links *l = arg;
+
+	if (r->prefix == 32 && !r->gateway && l->prefix &&
+		(ntohl(r->destination) ^ l->pods) >> (32 - l->prefix) == 0)
+		want(l, r->link);
+}
+
+struct ethernet {
+	struct arena *a;
+	int *items;
+	size_t len;
+};
+
+static void see_link(void *arg, int index, bool is_ethernet)
+{
+	struct ethernet *e = arg;
+
+	if (is_ethernet)
+		*ARENA_ADD(e->a, e->items, e->len) = index;
+}
+
+static int find_links(struct netlink *n, const struct network_config *c, const struct peers *peers,
+	struct links *l, struct err *err)
+{
+	uint32_t ip, source;
+	struct route r;
+	int link;
+
+	cidr_read(str_of(c->pod_cidr), &l->pods, &l->prefix);
+	if (ip_read(str_of(c->node_ip), &ip) == 0 && address_find_link(n, htonl(ip), &link) == 0)
+		want(l, link);
+	if (route_default_link(n, &link, &source) == 0)
+		want(l, link);
+	if (link_find(n, VXLAN_LINK, &link) == 0)
+		want(l, link);
+	for (size_t i = 0; i < peers->len; i++)
+		if (route_find(n, htonl(peers->items[i].ip), &r) == 0)
+			want(l, r.link);
+	return route_each(n, RTPROT_STATIC, see_route, l, err);
+}
+
+static int put(struct flow_cache *f, struct netlink *n, int link, struct err *err)
+{
+	int r = 0;
+
+	/* Out first: what comes in and is noted meets one that remembers. */
+	for (int side = LINK_SIDES - 1; side >= 0 && r == 0; side--)
+		r = link_program_set(
+			n, link, (enum link_side)side, f->programs[side], names[side], err);
+	return r;
+}
+
+int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct network_config *c,
+	const struct peers *peers, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct links wanted = { .a = a };
+	struct ethernet ethernet = { .a = a };
+	int r = find_links(n, c, peers, &wanted, err);
+
+	if (r == 0)
+		r = link_each(n, see_link, &ethernet, err);
+	if (r < 0)
+		return r;
+	int *now = xcalloc(wanted.len + 1, sizeof(*now));
+	size_t n_now = 0;
+
+	for (size_t i = 0; i < wanted.len; i++) {
+		int link = wanted.items[i];
+
+		if (!has(ethernet.items, ethernet.len, link))
+			continue; /* gone meanwhile, or without Ethernet headers */
+		if (has(f->links, f->n_links, link) || (r = put(f, n, link, err)) == 0)
+			now[n_now++] = link;
+		else if (r < 0)
+			break;
+	}
+	free(f->links);
+	f->links = now;
+	f->n_links = n_now;
+	return r < 0 ? r : 0;
+}
+
+int flow_cache_remove(struct netlink *n, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	struct ethernet all = { .a = a };
+	int r = link_each(n, see_link, &all, err);
+
+	for (size_t i = 0; i < all.len && r == 0; i++)
+		r = link_programs_remove(n, all.items[i], names, err);
+	return r;
+}

@@ -1,0 +1,417 @@
+/* The flow cache between two namespaces: what passes by the kernel's rules arrives whole, translated, one hop older and no larger than the link out takes,
+ * and a rule that changes holds for connections under way. As root. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <arpa/inet.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "network/internal.h"
+
+#define POD "10.42.0.5"
+#define HOST "192.0.2.20"       /* beyond the link out */
+#define HOST_AGAIN "192.0.2.21" /* so that what is known of the way to the other does not count */
+#define SERVICE "10.43.0.1"
+#define PORT 9000
+#define CHUNK 32768
+#define MEGABYTE (1 << 20)
+#define STALL_MS 600 /* several times FLOW_LIFE_MS */
+
+static const struct network_config config = {
+	.node_name = "me", .node_ip = "192.0.2.10", .pod_cidr = "10.42.0.0/24"
+};
+static int pod_ns, host_ns, listener;
+static struct netlink *router;
+static char data[CHUNK], got[CHUNK];
+
+static void must(int r, const struct err *err)
+{
+	if (r < 0)
+		fail_msg("%s", err->text);
+}
+
+/* ---- namespaces ---- */
+
+static int make_ns(void *arg, struct err *err)
+{
+	int r = unshare(CLONE_NEWNET) < 0 ? -errno : 0;
+
+	return r < 0 ? r : ns_open("/proc/thread-self/ns/net", arg, err);
+}
+
+static void inside(int net_fd, ns_fn fn, void *arg)
+{
+	struct ns_where where = { .net_fd = net_fd };
+	struct err err = { 0 };
+
+	must(ns_run(&where, fn, arg, &err), &err);
+}
+
+struct end {
+	const char *ip, *also, *gateway;
+};
+
+static int set_up_end(void *arg, struct err *err)
+{
+	const struct end *e = arg;
+	struct netlink *n;
+	int r = netlink_open(&n, err);
+
+	if (r < 0)
+		return r;
+	if ((r = address_add(n, "eth0", inet_addr(e->ip), 32, err)) == 0 &&
+		(!e->also || (r = address_add(n, "eth0", inet_addr(e->also), 32, err)) == 0) &&
+		(r = link_set_up(n, "eth0", err)) == 0 &&
+		(r = route_set(n, inet_addr(e->gateway), 32, 0, "eth0", err)) == 0)
+		r = route_set(n, 0, 0, inet_addr(e->gateway), "eth0", err);
+	netlink_close(n);
+	return r;
+}
+
+struct offload {
+	const char *link;
+	bool on;
+};
+
+static int set_offload(void *arg, struct err *err)
+{
+	const struct offload *o = arg;
+	struct ethtool_value v = { .cmd = ETHTOOL_STXCSUM, .data = o->on };
+	struct ifreq q = { .ifr_data = (char *)&v };
+	CLEAN_FD int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(q.ifr_name, sizeof(q.ifr_name), "%s", o->link);
+	return ioctl(s, SIOCETHTOOL, &q) < 0 ? err_errno(err, -errno, "ethtool") : 0;
+}
+
+/* Whether links complete checksums themselves, as they say of veth pairs: nobody does, and nobody checks. */
+static void set_offloads(bool ends, bool middle)
+{
+	struct offload e = { "eth0", ends }, m[] = { { "eth0", middle }, { "skvpod", middle } };
+
+	inside(pod_ns, set_offload, &e);
+	inside(host_ns, set_offload, &e);
+	inside(-1, set_offload, &m[0]);
+	inside(-1, set_offload, &m[1]);
+}
+
+static int set_mtu(void *arg, struct err *err)
+{
+	struct ifreq q = { .ifr_name = "eth0", .ifr_mtu = *(int *)arg };
+	CLEAN_FD int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return ioctl(s, SIOCSIFMTU, &q) < 0 ? err_errno(err, -errno, "mtu") : 0;
+}
+
+static int make_listener(void *arg, struct err *err)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(listener, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(listener, 1) < 0)
+		return err_errno(err, -errno, "listen");
+	return 0;
+}
+
+/* The router is this process' namespace: eth0 leads out, skvpod to the pod. */
+static int set_up(void **state)
+{
+	struct link_veth out = { .name = "eth0", .peer = "eth0" },
+			 in = { .name = "skvpod", .peer = "eth0" };
+	struct end pod = { POD, NULL, "10.42.0.1" }, host = { HOST, HOST_AGAIN, "192.0.2.10" };
+	struct err err = { 0 };
+
+	if (getuid() != 0)
+		return 0;
+	inside(-1, make_ns, &pod_ns);
+	inside(-1, make_ns, &host_ns);
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	must(netlink_open(&router, &err), &err);
+	out.peer_netns_fd = host_ns;
+	in.peer_netns_fd = pod_ns;
+	must(link_add_veth(router, &out, &err), &err);
+	must(link_add_veth(router, &in, &err), &err);
+	must(address_add(router, "eth0", inet_addr("192.0.2.10"), 24, &err), &err);
+	must(address_add(router, "skvpod", inet_addr("10.42.0.1"), 32, &err), &err);
+	must(link_set_up(router, "eth0", &err), &err);
+	must(link_set_up(router, "skvpod", &err), &err);
+	must(route_set(router, inet_addr(POD), 32, 0, "skvpod", &err), &err);
+	must(sysctl_set("net.ipv4.ip_forward", "1", &err), &err);
+	inside(pod_ns, set_up_end, &pod);
+	inside(host_ns, set_up_end, &host);
+	inside(host_ns, make_listener, NULL);
+	for (size_t i = 0; i < CHUNK; i++)
+		data[i] = (char)(i * 7 + i / 251);
+	must(nft_apply("table ip test {\n"
+		       "chain count { type filter hook forward priority 10; counter; }\n"
+		       "chain to { type nat hook prerouting priority dstnat;\n"
+		       "ip daddr " SERVICE " tcp dport 80 dnat to " HOST ":9000\n}\n"
+		       "chain from { type nat hook postrouting priority srcnat;\n"
+		       "ct original ip daddr " SERVICE " masquerade\n}\n}\n",
+		     &err),
+		&err);
+	return 0;
+}
+
+/* ---- connections: sockets stay in the namespace that they were made in ---- */
+
+struct pair {
+	const char *ip;
+	uint16_t port;
+	int client, server;
+	struct sockaddr_in from; /* as the server sees it */
+};
+
+static int dial(void *arg, struct err *err)
+{
+	struct pair *p = arg;
+	struct sockaddr_in to = { .sin_family = AF_INET,
+		.sin_port = htons(p->port),
+		.sin_addr.s_addr = inet_addr(p->ip) };
+
+	p->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	return connect(p->client, (struct sockaddr *)&to, sizeof(to)) < 0
+		? err_errno(err, -errno, "connect")
+		: 0;
+}
+
+static struct pair connected(const char *ip, uint16_t port)
+{
+	struct pair p = { .ip = ip, .port = port };
+	socklen_t len = sizeof(p.from);
+
+	inside(pod_ns, dial, &p);
+	p.server = accept4(listener, (struct sockaddr *)&p.from, &len, SOCK_CLOEXEC);
+	assert_true(p.server >= 0);
+	return p;
+}
+
+static void close_pair(struct pair *p)
+{
+	close(p->client);
+	close(p->server);
+}
+
+/* false: nothing came for `ms`. */
+static bool arrives(int to, size_t n, int ms)
+{
+	for (size_t have = 0; have < n;) {
+		struct pollfd f = { .fd = to, .events = POLLIN };
+
+		if (poll(&f, 1, ms) != 1)
+			return false;
+		ssize_t r = read(to, got + have, n - have);
+		assert_true(r > 0);
+		have += (size_t)r;
+	}
+	return true;
+}
+
+static void pass(int from, int to, size_t bytes)
+{
+	for (size_t sent = 0; sent < bytes; sent += CHUNK) {
+		assert_int_equal(write(from, data, CHUNK), CHUNK);
+		assert_true(arrives(to, CHUNK, 10000));
+		assert_memory_equal(got, data, CHUNK);
+	}
+}
+
+static void pass_both_ways(const struct pair *p)
+{
+	pass(p->client, p->server, 2 * MEGABYTE);
+	pass(p->server, p->client, 2 * MEGABYTE);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Packets that took the way through the kernel's rules. */
+static long counted(void)
+{
+	CLEAN_BUF struct buf text = { 0 };
+	struct err err = { 0 };
+
+	must(nft_read("list chain ip test count", false, &text, &err), &err);
+	const char *at = strstr(text.p, "packets ");
+	assert_non_null(at);
+	return strtol(at + 8, NULL, 10);
+}
+
+static long counted_while_passing(const struct pair *p)
+{
+	long before = counted();
+
+	pass_both_ways(p);
+	return counted() - before;
+}
+
+static struct flow_cache *switched_on(void)
+{
+	struct peers nobody = { 0 };
+	struct flow_cache *f;
+	struct err err = { 0 };
+
+	must(flow_cache_new(&f, &err), &err);
+	for (int again = 0; again < 2; again++)
+		must(flow_cache_apply(f, router, &config, &nobody, &err), &err);
+	return f;
+}
+
+/* ---- tests ---- */
+
+#define NEEDS_ROOT() \
+	if (getuid() != 0) \
+	skip() /* links and programs need root */
+
+static void few_packets_see_the_rules(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct pair p = connected(HOST, PORT);
+	long without = counted_while_passing(&p);
+	assert_in_range(without, 2 * 2 * MEGABYTE / 65536, 100000);
+	flow_cache_free(switched_on()); /* the programs go on */
+	long with = counted_while_passing(&p);
+	assert_in_range(with, 1, without / 3);
+	must(flow_cache_remove(router, &err), &err);
+	assert_in_range(counted_while_passing(&p), without / 2, 100000);
+	close_pair(&p);
+}
+
+static void translated_ones_arrive_whole(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	/* Checksums are complete from the start, are completed on the way out, or by nobody. */
+	for (int who = 0; who < 3; who++) {
+		set_offloads(who > 0, who > 1);
+		struct pair p = connected(SERVICE, 80);
+
+		assert_int_equal(p.from.sin_addr.s_addr, inet_addr("192.0.2.10"));
+		assert_in_range(counted_while_passing(&p), 1, who ? 40 : 400);
+		close_pair(&p);
+	}
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
+static void a_rule_holds_for_what_is_under_way(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	struct pair p = connected(HOST, PORT);
+
+	pass_both_ways(&p);
+	must(nft_apply("add chain ip test stop { type filter hook forward priority 20; }\n"
+		       "add rule ip test stop tcp dport 9000 drop",
+		     &err),
+		&err);
+	/* What is sent within the life of an entry may still pass. */
+	int64_t begin = now_ms(), last = begin;
+	while (write(p.client, data, 1000) == 1000 && arrives(p.server, 1000, STALL_MS))
+		last = now_ms();
+	assert_in_range(last - begin, 0, 10 * FLOW_LIFE_MS);
+	must(nft_apply("delete chain ip test stop", &err), &err);
+	assert_true(arrives(p.server, 1000, 10000)); /* by TCP's repetition */
+	pass_both_ways(&p);
+	close_pair(&p);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
+static void set_hops(int fd, int option, int value)
+{
+	assert_int_equal(setsockopt(fd, IPPROTO_IP, option, &value, sizeof(value)), 0);
+}
+
+static void a_hop_is_a_hop(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	struct pair p = connected(HOST, PORT);
+
+	pass_both_ways(&p);
+	set_hops(p.client, IP_TTL, 1); /* ends at the router */
+	assert_int_equal(write(p.client, data, 1000), 1000);
+	assert_false(arrives(p.server, 1000, STALL_MS));
+	set_hops(p.client, IP_TTL, 64);
+	assert_true(arrives(p.server, 1000, 10000));
+	pass_both_ways(&p);
+	set_hops(p.server, IP_MINTTL, 64); /* would come in at 64 were it not routed */
+	assert_int_equal(write(p.client, data, 1000), 1000);
+	assert_false(arrives(p.server, 1000, STALL_MS));
+	set_hops(p.server, IP_MINTTL, 63);
+	assert_true(arrives(p.server, 1000, 10000));
+	pass_both_ways(&p);
+	close_pair(&p);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
+static uint32_t largest_segment(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	return info.tcpi_rcv_mss;
+}
+
+/* Both ends have larger links than the one between. */
+static void a_smaller_link_is_told(void **state)
+{
+	int small = 1000, large = 1500;
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	for (int gather = 0; gather < 2;
+		gather++) { /* single packets, and those that are parted on their way out */
+		set_offloads(gather, true);
+		must(set_mtu(&small, &err), &err);
+		struct pair p = connected(gather ? HOST : HOST_AGAIN, PORT);
+
+		pass(p.client, p.server, MEGABYTE);
+		assert_in_range(largest_segment(p.server), 500, (uintmax_t)small);
+		close_pair(&p);
+		must(set_mtu(&large, &err), &err);
+	}
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(few_packets_see_the_rules),
+		cmocka_unit_test(translated_ones_arrive_whole),
+		cmocka_unit_test(a_rule_holds_for_what_is_under_way),
+		cmocka_unit_test(a_hop_is_a_hop),
+		cmocka_unit_test(a_smaller_link_is_told),
+	};
+
+	return cmocka_run_group_tests_name("flow cache", tests, set_up, NULL);
+}
