@@ -1,17 +1,10 @@
 /* A document, a line break, a patch: as each kind of patch. The outcome is a tree that can be written and read; merging the
  * same twice is merging once. Applied twice (server-side apply) changes nothing the second time, and what is owned reads
  * back as it was written. */
+#include "fuzz.h"
 #include "codec/codec.h"
 #include "gen/types.h"
 #include "model/apply.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static void check_tree(const struct value *v, struct arena *a)
 {

@@ -1,13 +1,6 @@
 /* YAML. What is read is the same after it was written as YAML, and as JSON. */
+#include "fuzz.h"
 #include "codec/codec.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 /* libyaml's writer breaks texts with characters that YAML cannot hold, and numbers lose nothing only up to a size. */
 static bool writable(const struct value *v)

@@ -1,15 +1,8 @@
 /* What reaches the kubelet from containers and from files: log lines (written by whoever writes to a container's output), manifests of static pods, file
  * paths of volumes, $(NAME) in texts. The first byte chooses. */
+#include "fuzz.h"
 #include "gen/types.h"
 #include "kubelet/internal.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 /* What is filtered is never longer than what came, and nothing is read past a line that is not whole. */
 static void logs(struct str in)

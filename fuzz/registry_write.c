@@ -1,18 +1,11 @@
 /* Bodies, patches, selectors and continue tokens of any bytes against a registry over the memory store. First byte: the resource, second: what is
  * done. Whatever is answered is an object that decodes, or a Status that says why not. */
+#include "fuzz.h"
 #include "registry/registry.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct registry *registry;
 static const char *const plurals[] = { "pods", "services", "configmaps", "secrets", "namespaces",
 	"replicationcontrollers", "nodes", "events" };
-
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
 
 static void start(void)
 {

@@ -156,7 +156,7 @@ static int make_job(struct cronjob *x, int64_t at, struct err *err)
 		return 0;
 	}
 	if (ret) {
-		if (!strstr(err->text, "because it is being terminated"))
+		if (!namespace_ends(ret, err))
 			say(x, "Warning", "FailedCreate",
 				arena_fmt(x->r->arena, "Error creating job: %s", err->text));
 		return ret;

@@ -214,7 +214,7 @@ static int create_failed(
 		arena_fmt(o->r->arena, "Failed to create new replica set \"" STR_FMT "\": %s",
 			STR_ARG(rs->metadata.name), err->text);
 
-	if (failure == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
+	if (namespace_ends(failure, err))
 		return 0;
 	event_record(o->r->events, &apps_v1_deployment_type, o->d, "Warning",
 		"ReplicaSetCreateError", "%s", text.p);

@@ -1,7 +1,7 @@
 /* Which pods stand behind a service. Upstream: endpoints controller's and endpointslice's utilities. */
 #include "controllers/endpoint.h"
 
-#define GATHER_MS 3 /* events about pods within this time make one reconcile of a service */
+#define GATHER_MS 3 /* events within this time make one reconcile of a service */
 
 bool service_headless(const struct core_v1_service *s)
 {
@@ -179,6 +179,24 @@ struct objects service_slices(struct run *r, struct str key, const char *managed
 			    managed_by))
 			ours.items[ours.len++] = all.items[i];
 	return ours;
+}
+
+void map_own_slice(struct run *r, enum informer_event ev, const struct cached *old,
+	const struct cached *now, const char *managed_by)
+{
+	const struct cached *c = now ? now : old;
+	struct str service = str_map_get(&c->meta->labels, STR(SERVICE_NAME_LABEL));
+	struct buf key CLEAN_BUF = { 0 };
+
+	if (!service.len ||
+		!str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), managed_by))
+		return;
+	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(service));
+	if (ev == INFORMER_ADDED)
+		creation_observed(r->state, buf_str(&key));
+	else if (ev == INFORMER_DELETED)
+		deletion_observed(r->state, buf_str(&key), c->meta->uid);
+	enqueue_after(r, buf_str(&key), GATHER_MS);
 }
 
 struct str_map service_object_labels(const struct core_v1_service *s, struct arena *a)

@@ -39,6 +39,9 @@ void map_pod_services(
 	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now);
 /* The slices of service NAMESPACE/NAME that this controller made. */
 struct objects service_slices(struct run *r, struct str key, const char *managed_by);
+/* Rows' mapping: the event of a slice that this controller made to its service, and what was expected of it is seen. */
+void map_own_slice(struct run *r, enum informer_event ev, const struct cached *old,
+	const struct cached *now, const char *managed_by);
 /* The labels of the object made for a service: the service's own and these. */
 struct str_map service_object_labels(const struct core_v1_service *s, struct arena *a);
 

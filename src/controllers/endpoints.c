@@ -150,7 +150,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 		? client_update(r->client, &core_v1_endpoints_type, NULL, e, r->arena, NULL, err)
 		: client_create(r->client, &core_v1_endpoints_type, e->metadata.namespace, e,
 			  r->arena, NULL, err);
-	if (ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
+	if (namespace_ends(ret, err))
 		return 0;
 	if (ret == CLIENT_EXISTS)
 		return CLIENT_CONFLICT; /* the cache is behind */

@@ -323,7 +323,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 	}
 	if (!ret)
 		ret = drop_others(r, &slices, families, n, err);
-	if (ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
+	if (namespace_ends(ret, err))
 		return 0;
 	if (ret && ret != CLIENT_CONFLICT)
 		event_record(r->events, &core_v1_service_type, s, "Warning",
@@ -336,19 +336,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 static void map_slice(
 	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
-	const struct cached *c = now ? now : old;
-	struct str service = str_map_get(&c->meta->labels, STR(SERVICE_NAME_LABEL));
-	struct buf key CLEAN_BUF = { 0 };
-
-	if (!service.len ||
-		!str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
-		return;
-	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(service));
-	if (ev == INFORMER_ADDED)
-		creation_observed(r->state, buf_str(&key));
-	else if (ev == INFORMER_DELETED)
-		deletion_observed(r->state, buf_str(&key), c->meta->uid);
-	enqueue_after(r, buf_str(&key), 3);
+	map_own_slice(r, ev, old, now, OUR_NAME);
 }
 
 /* Zones are written into endpoints. */

@@ -75,6 +75,8 @@ struct informer *run_informer(struct run *r, const struct type *t);
 
 struct str key_of(struct arena *a, struct str ns, struct str name);
 void split_key(struct str key, struct str *ret_ns, struct str *ret_name);
+/* Was a create refused since its namespace is being deleted? Then what was to be made goes too, and that is no failure. */
+bool namespace_ends(int result, const struct err *err);
 
 /* ---- mappings for rows ---- */
 void map_self(

@@ -202,7 +202,7 @@ static int create_one(void *arg, size_t i, struct err *err)
 
 	if (r)
 		creation_observed(c->x->r->state, c->x->key);
-	return r == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated") ? 0 : r;
+	return namespace_ends(r, err) ? 0 : r;
 }
 
 static int delete_one(void *arg, size_t i, struct err *err)

@@ -225,7 +225,7 @@ int pod_create(struct run *r, const struct core_v1_pod *pod, const struct type *
 	if (!ret)
 		event_record(r->events, owner_type, owner, "Normal", "SuccessfulCreate",
 			"Created pod: " STR_FMT, STR_ARG(made->metadata.name));
-	else if (!strstr(err->text, "because it is being terminated"))
+	else if (!namespace_ends(ret, err))
 		event_record(r->events, owner_type, owner, "Warning", "FailedCreate",
 			"Error creating: %s", err->text);
 	return ret;

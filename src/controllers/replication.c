@@ -171,7 +171,7 @@ static int create_one(void *arg, size_t i, struct err *err)
 
 	if (r)
 		creation_observed(c->r->state, c->x->key);
-	if (r == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
+	if (namespace_ends(r, err))
 		return 0; /* the namespace goes: its deletion ends this too */
 	return r;
 }

@@ -19,7 +19,7 @@ static int create_quietly(
 {
 	int ret = client_create(r->client, t, ns, obj, r->arena, NULL, err);
 
-	if (ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
+	if (namespace_ends(ret, err))
 		return 0;
 	return ret == CLIENT_EXISTS || ret == CLIENT_NOT_FOUND ? 0 : ret;
 }

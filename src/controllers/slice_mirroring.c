@@ -161,8 +161,7 @@ static int put(struct mirror *m, const struct objects *present, struct str key, 
 	for (size_t i = 0; i < m->n_wanted && !ret; i++)
 		if (m->wanted[i].slice)
 			ret = make(m, m->wanted[i].slice, key, err);
-	return ret == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated") ? 0
-											      : ret;
+	return namespace_ends(ret, err) ? 0 : ret;
 }
 
 static int reconcile(struct run *r, struct str key, struct err *err)
@@ -186,17 +185,7 @@ static int reconcile(struct run *r, struct str key, struct err *err)
 static void map_slice(
 	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {
-	const struct cached *c = now ? now : old;
-	struct str service = str_map_get(&c->meta->labels, STR(SERVICE_NAME_LABEL));
-	struct buf key CLEAN_BUF = { 0 };
-
-	if (!service.len ||
-		!str_eqz(str_map_get(&c->meta->labels, STR(MANAGED_BY_SLICES)), OUR_NAME))
-		return;
-	buf_addf(&key, STR_FMT "/" STR_FMT, STR_ARG(c->meta->namespace), STR_ARG(service));
-	if (ev == INFORMER_ADDED)
-		creation_observed(r->state, buf_str(&key));
-	enqueue_after(r, buf_str(&key), 3);
+	map_own_slice(r, ev, old, now, OUR_NAME);
 }
 
 static int init(struct run *r, struct err *err)

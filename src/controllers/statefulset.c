@@ -234,7 +234,7 @@ static int create_pod(struct stateful *x, int ordinal, struct err *err)
 		return err_set(err, CLIENT_CONFLICT,
 			"pod " STR_FMT " is there and not in the cache yet",
 			STR_ARG(p->metadata.name));
-	if (r == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated"))
+	if (namespace_ends(r, err))
 		return 0;
 	say(x, "create", "Pod", p->metadata.name, r, err);
 	x->created++;

@@ -22,6 +22,11 @@ void split_key(struct str key, struct str *ret_ns, struct str *ret_name)
 	}
 }
 
+bool namespace_ends(int result, const struct err *err)
+{
+	return result == CLIENT_FORBIDDEN && strstr(err->text, "because it is being terminated");
+}
+
 void map_self(
 	struct run *r, enum informer_event ev, const struct cached *old, const struct cached *now)
 {

@@ -9,28 +9,10 @@ import threading
 import time
 
 from api import Api
-from machine import SKIFF, Failure, eventually
+from machine import SKIFF, Failure, eventually, web
 
 ROUNDS = int(os.environ.get("SKIFF_KILL_ROUNDS", "9"))
 SEED = int(os.environ.get("SKIFF_KILL_SEED", "1"))
-WEB = """
-apiVersion: v1
-kind: ReplicationController
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {app: web}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: c, image: "test/busybox:1", command: [sh, -c, "hostname > /index.html; httpd -f -p 8080 -h /"]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"""
 COUNTER = "/api/v1/namespaces/default/configmaps/counter"
 
 
@@ -79,7 +61,7 @@ def test_kill_each_process_in_turn(machine):
     machine.start()
     machine.wait_node()
     machine.import_busybox()
-    machine.apply(WEB)
+    machine.apply(web(3))
     machine.wait_pods("app=web", 3)
     machine.kubectl("create", "configmap", "counter", "--from-literal=n=0")
     before = containers(machine)

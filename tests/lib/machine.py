@@ -69,6 +69,28 @@ def let_go(p):
     p.stdin.close()
 
 
+def web(replicas):
+    """A service that answers with the name of one of so many pods."""
+    return f"""
+apiVersion: v1
+kind: ReplicationController
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{app: web}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{{name: c, image: "test/busybox:1", command: [sh, -c, "hostname > /index.html; httpd -f -p 8080 -h /"]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}
+"""
+
+
 class Machine:
     MEMORY = 2 << 30
     swept = False

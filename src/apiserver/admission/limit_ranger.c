@@ -66,51 +66,40 @@ static bool less(struct str a, struct str b)
 	return quantity_parse(a, &x) == 0 && quantity_parse(b, &y) == 0 && quantity_cmp(x, y) < 0;
 }
 
-static void judge_min(struct judge *j, const struct core_v1_limit_range_item *item,
+/* A minimum must have a request, a maximum a limit; both hold for both. */
+static void judge_bound(struct judge *j, const struct core_v1_limit_range_item *item, bool most,
 	const struct str_map *requests, const struct str_map *limits)
 {
-	for (size_t i = 0; i < item->min.len; i++) {
-		struct str key = item->min.items[i].key, min = item->min.items[i].value;
-		struct str request = str_map_get(requests, key), limit = str_map_get(limits, key);
-		if (!request.p)
-			complain(j,
-				"minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT
-				".  No request is specified",
-				STR_ARG(key), STR_ARG(item->type), STR_ARG(min));
-		else if (less(request, min))
-			complain(j,
-				"minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT
-				", but request is " STR_FMT,
-				STR_ARG(key), STR_ARG(item->type), STR_ARG(min), STR_ARG(request));
-		else if (limit.p && less(limit, min))
-			complain(j,
-				"minimum " STR_FMT " usage per " STR_FMT " is " STR_FMT
-				", but limit is " STR_FMT,
-				STR_ARG(key), STR_ARG(item->type), STR_ARG(min), STR_ARG(limit));
-	}
-}
+	const struct {
+		const char *name;
+		const struct str_map *values;
+	} sides[] = { { "request", requests }, { "limit", limits } };
+	const struct str_map *bounds = most ? &item->max : &item->min;
+	const char *word = most ? "maximum" : "minimum";
 
-static void judge_max(struct judge *j, const struct core_v1_limit_range_item *item,
-	const struct str_map *requests, const struct str_map *limits)
-{
-	for (size_t i = 0; i < item->max.len; i++) {
-		struct str key = item->max.items[i].key, max = item->max.items[i].value;
-		struct str request = str_map_get(requests, key), limit = str_map_get(limits, key);
-		if (!limit.p)
-			complain(j,
-				"maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT
-				".  No limit is specified",
-				STR_ARG(key), STR_ARG(item->type), STR_ARG(max));
-		else if (less(max, limit))
-			complain(j,
-				"maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT
-				", but limit is " STR_FMT,
-				STR_ARG(key), STR_ARG(item->type), STR_ARG(max), STR_ARG(limit));
-		else if (request.p && less(max, request))
-			complain(j,
-				"maximum " STR_FMT " usage per " STR_FMT " is " STR_FMT
-				", but request is " STR_FMT,
-				STR_ARG(key), STR_ARG(item->type), STR_ARG(max), STR_ARG(request));
+	for (size_t i = 0; i < bounds->len; i++) {
+		struct str key = bounds->items[i].key, bound = bounds->items[i].value;
+
+		for (int n = 0; n < 2; n++) {
+			int side = most ? !n : n;
+			struct str value = str_map_get(sides[side].values, key);
+
+			if (!value.p && n == 0)
+				complain(j,
+					"%s " STR_FMT " usage per " STR_FMT " is " STR_FMT
+					".  No %s is specified",
+					word, STR_ARG(key), STR_ARG(item->type), STR_ARG(bound),
+					sides[side].name);
+			else if (value.p && (most ? less(bound, value) : less(value, bound)))
+				complain(j,
+					"%s " STR_FMT " usage per " STR_FMT " is " STR_FMT
+					", but %s is " STR_FMT,
+					word, STR_ARG(key), STR_ARG(item->type), STR_ARG(bound),
+					sides[side].name, STR_ARG(value));
+			else
+				continue;
+			break; /* one complaint a bound */
+		}
 	}
 }
 
@@ -143,8 +132,8 @@ static void judge_ratio(struct judge *j, const struct core_v1_limit_range_item *
 static void judge_one(struct judge *j, const struct core_v1_limit_range_item *item,
 	const struct str_map *requests, const struct str_map *limits)
 {
-	judge_min(j, item, requests, limits);
-	judge_max(j, item, requests, limits);
+	judge_bound(j, item, false, requests, limits);
+	judge_bound(j, item, true, requests, limits);
 	judge_ratio(j, item, requests, limits);
 }
 
@@ -226,9 +215,9 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 	for (size_t i = 0; i < r.len; i++) {
 		LIST_EACH(item, &r.items[i]->spec.limits) {
 			if (pvc && str_eqz(item->type, "PersistentVolumeClaim")) {
-				judge_min(&j, item, &pvc->spec.resources.requests,
+				judge_bound(&j, item, false, &pvc->spec.resources.requests,
 					&pvc->spec.resources.limits);
-				judge_max(&j, item, &pvc->spec.resources.requests,
+				judge_bound(&j, item, true, &pvc->spec.resources.requests,
 					&pvc->spec.resources.requests);
 			}
 			if (pod && str_eqz(item->type, "Container")) {
