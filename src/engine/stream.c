@@ -29,6 +29,7 @@ struct session {
 	pid_t pid;               /* crun exec; 0: attach */
 	struct exec_files files; /* of crun exec */
 	bool has_resizer, has_pump;
+	bool ends_with_input; /* attach: whoever has nothing more to say hears no more either */
 	pthread_t resizer, pump;
 	int control,
 		terminal; /* resizer: reads control, sets terminal's size; attach: writes to conmon's fifo */
@@ -476,17 +477,20 @@ static bool pump_out(struct session *s)
 	return fd < 0 || write_all(fd, packet + 1, (size_t)n - 1);
 }
 
-static void pump_in(struct session *s)
+static bool pump_in(struct session *s)
 {
 	char chunk[4096];
 	ssize_t n = read(s->in, chunk, sizeof(chunk));
 
 	if (n > 0 && send(s->socket, chunk, (size_t)n, MSG_NOSIGNAL) >= 0)
-		return;
+		return true;
 	if (n < 0 && errno == EINTR)
-		return;
+		return true;
+	if (s->ends_with_input)
+		return false;
 	shutdown(s->socket, SHUT_WR);
 	close(TAKE_FD(s->in));
+	return true;
 }
 
 static void *pump_main(void *arg)
@@ -501,9 +505,9 @@ static void *pump_main(void *arg)
 		/* The caller has closed what we write to: it has gone. */
 		if ((p[2].revents | p[3].revents) & POLLERR)
 			break;
-		if (p[1].revents)
-			pump_in(s);
 		if (p[0].revents && !pump_out(s))
+			break;
+		if (p[1].revents && !pump_in(s))
 			break;
 	}
 	clean_fd(&s->out);
@@ -566,9 +570,12 @@ int local_attach(struct engine *e, const char *id, bool in, bool out, bool err_s
 		return r;
 	pthread_mutex_lock(&l->lock);
 	struct container *c = container_find(l, id);
-	bool tty = c && c->tty, open_stdin = c && c->stdin_open;
+	bool tty = c && c->tty, open_stdin = c && c->stdin_open,
+	     once = c && c->stdin_once && !c->tty;
 	pthread_mutex_unlock(&l->lock);
 	struct session *s = session_new(l, id);
+	/* The container's stdin stays open: its end would never come, nor that of such a session. As containerd has it. */
+	s->ends_with_input = !once;
 	s->socket = connect_attach(l, id, err);
 	r = s->socket < 0 ? s->socket : 0;
 	if (r == 0) {

@@ -136,6 +136,24 @@ static void test_attach(void **state)
 	must(engine->v->container_status(engine, other, arena, &k, &err));
 	assert_int_equal(k.state, CONTAINER_RUNNING);
 
+	/* A stdin that outlives its writer: the writer's end is the session's, and another one may come. */
+	struct engine_container_config keeps = shell("keeps", "while read x; do echo got $x; done");
+	keeps.stdin_open = true;
+	start(&s, &keeps, other);
+	for (int i = 0; i < 2; i++) {
+		must(engine->v->attach(engine, other, true, true, true, &x, &err));
+		assert_int_equal(write(x.in, "more\n", 5), 5);
+		read_until(x.out, "got more\n");
+		close(x.in);
+		p.fd = x.pidfd;
+		assert_int_equal(poll(&p, 1, 10000), 1);
+		must(engine->v->session_wait(engine, &x, &code, &err));
+		close(x.out);
+		close(x.err);
+	}
+	must(engine->v->container_status(engine, other, arena, &k, &err));
+	assert_int_equal(k.state, CONTAINER_RUNNING);
+
 	t.stdin_open = t.tty = true;
 	start(&s, &t, id);
 	must(engine->v->attach(engine, id, true, true, false, &x, &err));
