@@ -450,6 +450,8 @@ int volume_mounts(struct sync *s, const struct core_v1_container *c, uint32_t at
 bool pod_volumes_refresh(const struct core_v1_pod *pod); /* has it any that follow the API? */
 void empty_dirs_check(struct pod_worker *w,
 	const struct core_v1_pod *pod); /* ends one that outgrew a sizeLimit */
+void storage_limits_check(
+	struct pod_worker *w, const struct core_v1_pod *pod); /* the same of ephemeral-storage */
 int volume_tmpfs(
 	const char *dir, uint64_t size, mode_t mode, struct err *err); /* mounted already: 0 */
 int volume_own(const char *dir, int64_t fs_group, struct err *err);

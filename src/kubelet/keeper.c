@@ -1,6 +1,6 @@
 /* What piles up on a node: old runs of containers, log files that grow, images that nobody uses, folders of pods that are no more; and the refresh of
  * volumes that follow ConfigMaps and Secrets. Once a minute, for the whole node, on one slow thread;
- * logs every ten seconds, as upstream, and with them emptyDirs that have a sizeLimit. Figures are upstream's defaults. */
+ * logs every ten seconds, as upstream, and with them storage that has a limit. Figures are upstream's defaults. */
 #include <dirent.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -221,6 +221,7 @@ static void round_(void *arg)
 		if (all[i]->state == POD_SYNCING) {
 			check_logs(k, all[i]);
 			empty_dirs_check(all[i], o->pod);
+			storage_limits_check(all[i], o->pod);
 			if (whole && pod_volumes_refresh(o->pod))
 				keeper_ask_volumes(all[i]);
 		}

@@ -583,6 +583,45 @@ static void test_empty_dir_limits(void **state)
 	delete_pod("e", 1);
 }
 
+static void test_storage_limits(void **state)
+{
+	/* What a container writes and says is its own; what is in emptyDirs is the pod's. */
+	static const struct {
+		const char *command, *message;
+	} over[] = {
+		{ "dd+if=/dev/zero+of=/root.bin+bs=1k+count=600",
+			"Container c exceeded its local ephemeral storage limit \"1Mi\". " },
+		{ "dd+if=/dev/zero+of=/d/b+bs=1k+count=3000",
+			"Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. " },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(over); i++) {
+		CLEAN_FREE char *write = xasprintf("/run/default/s/c?cmd=%s", over[i].command);
+
+		put_pod("s",
+			"\"volumes\":[{\"name\":\"d\",\"emptyDir\":{}}],\"containers\":["
+			"{\"name\":\"c\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"],"
+			"\"resources\":{\"limits\":{\"ephemeral-storage\":\"1Mi\"}},\"volumeMounts\":[{\"name\":\"d\",\"mountPath\":\"/d\"}]},"
+			"{\"name\":\"more\",\"image\":\"busybox:1\",\"command\":[\"sleep\",\"1000\"],"
+			"\"resources\":{\"limits\":{\"ephemeral-storage\":\"1Mi\"}}}]");
+		await_pod("s", is_ready, NULL, "ready");
+		CLEANUP(worker_unrefp)
+		struct pod_worker *w = pods_find_name(k, STR("default"), STR("s"));
+		ask(node, "POST", "/run/default/s/c?cmd=dd+if=/dev/zero+of=/a+bs=1k+count=500",
+			200);
+		ask(node, "POST", "/run/default/s/c?cmd=dd+if=/dev/zero+of=/d/a+bs=1k+count=500",
+			200);
+		storage_limits_check(w, w->desired->pod); /* as the keeper does */
+		assert_null(w->evict_reason);
+		ask(node, "POST", write, 200);
+		storage_limits_check(w, w->desired->pod);
+		struct value v = await_pod("s", is_phase, "Failed", "Failed");
+		assert_string_equal(test_text(&v, "status.reason"), "Evicted");
+		assert_string_equal(test_text(&v, "status.message"), over[i].message);
+		delete_pod("s", 1);
+	}
+}
+
 /* Not a test of correctness alone: how long from the word to Running. */
 static void test_latency(void **state)
 {
@@ -631,6 +670,7 @@ static int run_group(void)
 		cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_config_follows),
 		cmocka_unit_test(test_empty_dir_limits),
+		cmocka_unit_test(test_storage_limits),
 		cmocka_unit_test(test_restart),
 		cmocka_unit_test(test_nothing_is_left),
 	};
