@@ -176,10 +176,9 @@ static bool minute_matches(const struct cron *c, int64_t second_of_day)
 		(c->minutes >> (second_of_day / 60 % 60) & 1);
 }
 
-int64_t cron_next(const struct cron *c, int64_t after)
+/* The two below know one clock: that of a zone while its offset stays the same, as if it were UTC. */
+static int64_t next_by_clock(const struct cron *c, int64_t after)
 {
-	if (c->every_s)
-		return after + c->every_s;
 	int64_t day = after / DAY_S * DAY_S;
 
 	for (int i = 0; i < HORIZON_DAYS; i++, day += DAY_S) {
@@ -192,12 +191,8 @@ int64_t cron_next(const struct cron *c, int64_t after)
 	return 0;
 }
 
-int64_t cron_last(const struct cron *c, int64_t after, int64_t until)
+static int64_t last_by_clock(const struct cron *c, int64_t after, int64_t until)
 {
-	if (c->every_s)
-		return until - after >= c->every_s
-			? after + (until - after) / c->every_s * c->every_s
-			: 0;
 	int64_t day = until / DAY_S * DAY_S;
 
 	for (int i = 0; i < HORIZON_DAYS && day + DAY_S > after; i++, day -= DAY_S) {
@@ -206,6 +201,47 @@ int64_t cron_last(const struct cron *c, int64_t after, int64_t until)
 		for (int64_t s = DAY_S - 60; s >= 0; s -= 60)
 			if (day + s <= until && day + s > after && minute_matches(c, s))
 				return day + s;
+	}
+	return 0;
+}
+
+int64_t cron_next(const struct cron *c, int64_t after)
+{
+	int64_t horizon = after + (int64_t)HORIZON_DAYS * DAY_S;
+
+	if (c->every_s)
+		return after + c->every_s;
+	if (!c->zone)
+		return next_by_clock(c, after);
+	while (after < horizon) {
+		struct zone_span span = zone_at(c->zone, after + 1);
+		int64_t next = next_by_clock(c, after + span.offset);
+
+		if (next && next - span.offset < span.until)
+			return next - span.offset;
+		if (span.until > horizon)
+			break;
+		after = span.until - 1;
+	}
+	return 0;
+}
+
+int64_t cron_last(const struct cron *c, int64_t after, int64_t until)
+{
+	if (c->every_s)
+		return until - after >= c->every_s
+			? after + (until - after) / c->every_s * c->every_s
+			: 0;
+	if (!c->zone)
+		return last_by_clock(c, after, until);
+	while (until > after) {
+		struct zone_span span = zone_at(c->zone, until);
+		int64_t from = MAX(after, span.from > 0 ? span.from - 1 : 0),
+			last = last_by_clock(c, from + span.offset, until + span.offset);
+
+		if (last)
+			return last - span.offset;
+		until = from;
 	}
 	return 0;
 }

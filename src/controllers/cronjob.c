@@ -1,5 +1,5 @@
 /* Makes Jobs by the clock. Upstream: pkg/controller/cronjob. A run's name is made of its scheduled minute, so that one moment never makes two
- * Jobs. Schedules run in UTC; other time zones are refused in words. */
+ * Jobs. */
 #include "controllers/cron.h"
 #include "controllers/job.h"
 
@@ -214,17 +214,16 @@ static bool readable(struct cronjob *x)
 {
 	struct err why;
 
-	if (x->c->spec.time_zone.len && !str_eqz(x->c->spec.time_zone, "Etc/UTC") &&
-		!str_eqz(x->c->spec.time_zone, "UTC")) {
-		say(x, "Warning", "UnknownTimeZone",
-			arena_fmt(x->r->arena,
-				"time zone \"" STR_FMT "\" is not supported here: use Etc/UTC",
-				STR_ARG(x->c->spec.time_zone)));
-		return false;
-	}
 	if (cron_parse(x->c->spec.schedule, &x->schedule, &why)) {
 		say(x, "Warning", "UnparseableSchedule",
 			arena_fmt(x->r->arena, "unparseable schedule: %s", why.text));
+		return false;
+	}
+	if (x->c->spec.time_zone.len &&
+		zone_load(x->c->spec.time_zone, x->r->arena, &x->schedule.zone, &why)) {
+		say(x, "Warning", "UnknownTimeZone",
+			arena_fmt(x->r->arena, "invalid timeZone: \"" STR_FMT "\": %s",
+				STR_ARG(x->c->spec.time_zone), why.text));
 		return false;
 	}
 	return true;

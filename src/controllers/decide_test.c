@@ -217,6 +217,55 @@ static void test_cron(void **state)
 	}
 }
 
+/* Central Europe by its rule alone. */
+static const struct zone *central_europe(struct arena *a)
+{
+	static const char block[] =
+		"TZif2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"\0\0\0\1\0\0\0\4\0\0\x0e\x10\0\0CET";
+	CLEAN_BUF struct buf b = { 0 };
+	const struct zone *z;
+
+	buf_add(&b, block, sizeof(block));
+	buf_add(&b, block, sizeof(block));
+	buf_add_str(&b, STR("\nCET-1CEST,M3.5.0,M10.5.0/3\n"));
+	assert_int_equal(zone_parse(buf_str(&b), a, &z), 0);
+	return z;
+}
+
+static void test_cron_zone(void **state)
+{
+	static const struct {
+		const char *schedule, *after, *next;
+	} rows[] = {
+		{ "0 9 * * *", "2026-01-01T00:00:00Z", "2026-01-01T08:00:00Z" },
+		{ "0 9 * * *", "2026-07-01T00:00:00Z", "2026-07-01T07:00:00Z" },
+		{ "0 0 1 1 *", "2026-01-01T00:00:00Z", "2026-12-31T23:00:00Z" },
+		{ "0 1 * * *", "2026-07-01T00:00:00Z", "2026-07-01T23:00:00Z" },
+		/* 02:30 is not there on the day of the leap; twice when the hour comes again */
+		{ "30 2 * * *", "2026-03-28T02:00:00Z", "2026-03-30T00:30:00Z" },
+		{ "30 2 * * *", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z" },
+		{ "30 2 * * *", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z" },
+		{ "30 2 * * *", "2026-10-25T01:30:00Z", "2026-10-26T01:30:00Z" },
+		{ "0 3 * * *", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z" },
+		{ "0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-28T23:00:00Z" },
+	};
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	const struct zone *zone = central_europe(a);
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct cron c;
+		int64_t after = at(rows[i].after), next = at(rows[i].next);
+
+		assert_int_equal(cron_parse(str_of(rows[i].schedule), &c, NULL), 0);
+		c.zone = zone;
+		assert_int_equal(cron_next(&c, after), next);
+		assert_int_equal(cron_last(&c, after, next), next);
+		assert_int_equal(cron_last(&c, after, next + 5), next);
+		assert_int_equal(cron_last(&c, after, next - 1), 0);
+	}
+}
+
 static void test_indexes(void **state)
 {
 	static const int add[] = { 5, 1, 3, 4, 0, 9, 8, 2, 5 };
@@ -313,6 +362,7 @@ int main(void)
 		cmocka_unit_test(test_proportions),
 		cmocka_unit_test(test_scaled_value),
 		cmocka_unit_test(test_cron),
+		cmocka_unit_test(test_cron_zone),
 		cmocka_unit_test(test_indexes),
 		cmocka_unit_test(test_graph),
 		cmocka_unit_test(test_expectations),

@@ -1,4 +1,5 @@
 /* Jobs and cron jobs. Upstream: pkg/registry/batch. */
+#include "base/zone.h"
 #include "registry/kinds/kinds.h"
 
 static const struct at root = { NULL, "spec", -1, { NULL, 0 } };
@@ -143,6 +144,20 @@ static bool schedule_ok(struct str s)
 	return fields == 5;
 }
 
+static void check_zone(struct str name, struct arena *a, struct causes *cs)
+{
+	const struct zone *ignored;
+	struct err err;
+	if (!name.len)
+		INVALID(cs, AT(&root, "timeZone"), name,
+			"timeZone must be nil or non-empty string");
+	else if (name.len == 5 && !strncasecmp(name.p, "Local", 5))
+		INVALID(cs, AT(&root, "timeZone"), name,
+			"timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+	else if (zone_load(name, a, &ignored, &err))
+		INVALID(cs, AT(&root, "timeZone"), name, err.text);
+}
+
 static void cron_validate(struct write *w, struct causes *cs)
 {
 	struct batch_v1_cron_job *c = w->obj;
@@ -155,6 +170,9 @@ static void cron_validate(struct write *w, struct causes *cs)
 	else if (c->spec.schedule.len && !schedule_ok(c->spec.schedule))
 		cause_at(cs, CAUSE_INVALID, AT(&root, "schedule"), c->spec.schedule,
 			"expected exactly 5 fields, found " STR_FMT, STR_ARG(c->spec.schedule));
+	const struct batch_v1_cron_job *old = w->old;
+	if (c->spec.time_zone.p && !(old && str_eq(old->spec.time_zone, c->spec.time_zone)))
+		check_zone(c->spec.time_zone, w->arena, cs);
 	if (w->operation == VERB_CREATE && c->metadata.name.len > 52)
 		INVALID(cs, AT(AT(NULL, "metadata"), "name"), c->metadata.name,
 			"must be no more than 52 characters");
