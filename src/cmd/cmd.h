@@ -76,6 +76,8 @@ int kubeconfig_write(const char *path, const char *server, struct str ca, struct
 struct cmd_store {
 	struct store *store;
 	struct store_shared_config shared; /* of etcd */
+	void (*on_wait)(
+		void); /* called when etcd does not answer and is waited for; NULL: nothing */
 };
 /* Stays at its address until it is closed. */
 int cmd_store_open(const struct options *o, struct cmd_store *ret, struct err *err);

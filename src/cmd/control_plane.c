@@ -388,6 +388,15 @@ static void deinit(struct control_plane *cp)
 	cmd_store_close(&cp->store);
 }
 
+/* Clients need not wait with us: there are other servers. Starting to serve opens the door again. */
+static void refuse_meanwhile(void)
+{
+	int fd = handover_fd("api");
+
+	if (fd > 0)
+		http_refuse(fd);
+}
+
 static int run(struct control_plane *cp, struct err *err)
 {
 	struct signal_watch *term, *interrupt;
@@ -401,6 +410,7 @@ static int run(struct control_plane *cp, struct err *err)
 		if (r == 0)
 			r = loop_start(cp->loops[i], err);
 	}
+	cp->store.on_wait = refuse_meanwhile;
 	if (r == 0)
 		r = cmd_store_open(&cp->options, &cp->store, err);
 	/* Up to here a signal ends the process as it is: opening may take long. */

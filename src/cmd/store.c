@@ -58,8 +58,8 @@ static int wait_until_now(struct store *s, struct err *err)
 }
 
 /* A server waits for its etcd rather than to end and be started again. What the operator must mend is told at once, and again each half minute. */
-static int open_patiently(
-	const struct options *o, struct str urls, struct etcd **ret, struct err *err)
+static int open_patiently(const struct options *o, struct str urls, void (*on_wait)(void),
+	struct etcd **ret, struct err *err)
 {
 	uint64_t told_ns = 0;
 
@@ -72,6 +72,8 @@ static int open_patiently(
 				log_info("store", "etcd answers now");
 			return r;
 		}
+		if (on_wait)
+			on_wait();
 		if (!told_ns || now - told_ns >= (uint64_t)TELL_S * 1000000000) {
 			log_error("store", "%s. It is tried again every %d s", err->text, AGAIN_S);
 			told_ns = now;
@@ -88,7 +90,7 @@ static int open_etcd(
 	int r = registry_codec_new(&ret->shared.codec, err);
 
 	if (r == 0)
-		r = open_patiently(o, urls, &e, err);
+		r = open_patiently(o, urls, ret->on_wait, &e, err);
 	if (r < 0)
 		return r;
 	ret->shared.type = &etcd_remote;

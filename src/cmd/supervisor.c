@@ -5,7 +5,7 @@
  * 2. Children die with it (PR_SET_PDEATHSIG); containers do not.
  * 3. A child that ends with EXIT_FINAL said why; starting it again cannot help, so the supervisor ends.
  * 4. The API's socket is the supervisor's, so that connections wait while the control plane starts anew. A control plane that keeps dying has them
- *    refused, and so has one of several: then clients turn to another server.
+ *    refused. So has one of several that dies, or waits for its etcd: then clients turn to another server. While another build takes over they wait.
  * 5. SIGHUP: the build that lies where this one came from takes over (handover.c). The control plane is ended and started, the agent becomes its
  *    successor in place.
  * Keys are made in a short-lived child: what libraries allocate for it does not stay. */
@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,6 +42,7 @@ struct child {
 	uint64_t kill_ms; /* an older build's: killed then; 0: this build's */
 	int listen_fd;    /* it gets; 0: none */
 	bool wanted;
+	bool replaceable; /* other servers do the same: nobody waits for this one */
 };
 
 struct supervisor {
@@ -179,6 +179,13 @@ static void child_main(struct child *c)
 	_exit(EXIT_FINAL);
 }
 
+/* Connections are refused until a child listens again. */
+static void shut_door(struct child *c)
+{
+	if (c->listen_fd)
+		http_refuse(c->listen_fd);
+}
+
 static void child_start(struct child *c)
 {
 	c->started_ms = now_ms();
@@ -198,8 +205,10 @@ static bool child_ended(struct child *c, int status)
 	bool is_final = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FINAL;
 
 	c->pid = 0;
-	if (!c->wanted)
+	if (!c->wanted) {
+		shut_door(c);
 		return false;
+	}
 	if (c->kill_ms) {
 		c->kill_ms = c->again_ms = 0;
 		return false;
@@ -211,8 +220,8 @@ static bool child_ended(struct child *c, int status)
 	c->backoff_ms =
 		c->backoff_ms ? MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
 	c->again_ms = now_ms() + c->backoff_ms;
-	if (c->listen_fd && c->backoff_ms > REFUSE_MS)
-		shutdown(c->listen_fd, SHUT_RD);
+	if (c->replaceable || c->backoff_ms > REFUSE_MS)
+		shut_door(c);
 	log_warn("supervisor", "the %s ended by %s %d; started again in %llu ms", c->name,
 		WIFSIGNALED(status) ? "signal" : "status",
 		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
@@ -370,20 +379,26 @@ static int supervise(struct supervisor *s)
 	}
 }
 
-/* The API's socket, unless there are other servers to turn to. */
-static int open_door(const struct options *o, int *ret_fd, struct err *err)
+/* The API's socket: a predecessor's, or one of our own. */
+static int open_door(const struct options *o, struct child *c, struct err *err)
 {
 	int fd = handover_fd("api");
 
+	c->replaceable = str_has_prefix(str_of(o->store), STR("etcd="));
 	if (fd > 0 && http_listens_on(fd, o->listen_host, o->listen_port)) {
-		*ret_fd = fd;
+		c->listen_fd = fd;
 		return 0;
 	}
 	if (fd > 0)
 		close(fd);
-	return str_has_prefix(str_of(o->store), STR("etcd="))
-		? 0
-		: http_listen(o->listen_host, o->listen_port, ret_fd, err);
+	int r = http_listen(o->listen_host, o->listen_port, &c->listen_fd, err);
+
+	/* Builds that kept no socket for etcd: their control plane has it, and ends soon. Ours makes its own then. */
+	if (r == -EADDRINUSE && c->replaceable && handover_number("control-plane") > 0)
+		return 0;
+	if (r == 0 && c->replaceable)
+		shut_door(c);
+	return r;
 }
 
 int cmd_server(int argc, char **argv)
@@ -409,7 +424,7 @@ int cmd_server(int argc, char **argv)
 	s.lock = lock_data_dir(&o, &err);
 	if (s.lock < 0 || find_user(&o, &children[0].uid, &children[0].gid, &err) < 0 ||
 		prepare_dirs(&o, children[0].uid, children[0].gid, &err) < 0 ||
-		open_door(&o, &children[0].listen_fd, &err) < 0)
+		open_door(&o, &children[CONTROL_PLANE], &err) < 0)
 		return cmd_fail("server", &err, EXIT_FINAL);
 	if (make_credentials_apart(&o, children[0].uid, children[0].gid) < 0)
 		return EXIT_FINAL;

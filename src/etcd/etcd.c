@@ -4,7 +4,13 @@
 #include "etcd/internal.h"
 #include "io/io.h"
 
-enum { PAGE = 500, OPEN_MS = 10000, FILE_MAX = 1 << 20, TELL_S = 30 };
+enum {
+	PAGE = 500,
+	OPEN_MS = 10000,
+	FILE_MAX = 1 << 20,
+	TELL_S = 30,
+	RECENT = 1000, /* revisions */
+};
 
 static const struct http_header metadata[] = {
 	{ { "hasleader", 9 },
@@ -264,7 +270,8 @@ static int read_all(struct etcd *e, int64_t revision, store_remote_each_fn each,
 	return 0;
 }
 
-/* A revision of some minutes ago that etcd still knows; 0: none. */
+/* A revision of some minutes ago that etcd still knows; 0: none. In the first minutes of an etcd nobody has written one down: then it is one of not long
+ * ago. */
 static int64_t past_revision(struct etcd *e)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
@@ -272,8 +279,13 @@ static int64_t past_revision(struct etcd *e)
 	struct etcd_v3_range_response *resp;
 	int64_t revision = 0;
 	if (etcd_call(e, "/etcdserverpb.KV/Range", &etcd_v3_range_request_type, &read,
-		    &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL) ||
-		!resp->kvs.len || str_to_i64(resp->kvs.items[0].value, &revision) || revision <= 0)
+		    &etcd_v3_range_response_type, a, ETCD_CALL_MS, (void **)&resp, NULL))
+		return 0;
+	if (resp->kvs.len && str_to_i64(resp->kvs.items[0].value, &revision))
+		return 0;
+	if (revision <= 0 && resp->header)
+		revision = MAX(resp->header->revision - RECENT, (int64_t)1);
+	if (revision <= 0)
 		return 0;
 	struct etcd_v3_range_request probe = {
 		.key = STR(ETCD_PREFIX), .count_only = true, .revision = revision

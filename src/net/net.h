@@ -150,6 +150,8 @@ struct http_server_config {
 int http_listen(const char *address, int port, int *ret_fd,
 	struct err *err); /* -EADDRINUSE named in words */
 bool http_listens_on(int fd, const char *address, int port);
+void http_refuse(
+	int fd); /* connections to what http_listen made, until a server is started on it */
 int http_server_start(
 	const struct http_server_config *c, struct http_server **ret, struct err *err);
 int http_server_port(const struct http_server *s);

@@ -175,6 +175,16 @@ bool http_listens_on(int fd, const char *address, int port)
 	return same;
 }
 
+void http_refuse(int fd)
+{
+	int listens = 0;
+	socklen_t n = sizeof(listens);
+
+	/* A second time would stick: connections that are taken later would be at their end from the beginning. */
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) == 0 && listens)
+		shutdown(fd, SHUT_RD);
+}
+
 int http_listen(const char *address, int port, int *ret_fd, struct err *err)
 {
 	struct addrinfo *ai = address_of(address, port);

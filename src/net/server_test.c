@@ -470,6 +470,40 @@ static void port_in_use(void **state)
 	test_server_stop(&t);
 }
 
+/* However often it is told to refuse, the next server takes connections as the first one did. */
+static void refused_until_served(void **state)
+{
+	struct test_server t;
+	struct http_server *second;
+	struct http_client *c;
+	struct http_reply r;
+	struct err err = { "" };
+	int fd;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+
+	test_server_start(&t, false, (struct http_handler){ .on_request = handle });
+	assert_int_equal(http_listen("127.0.0.1", 0, &fd, &err), 0);
+	for (int round = 0; round < 2; round++) {
+		struct http_server_config config = { .loops = &t.loop,
+			.n_loops = 1,
+			.listen_fd = dup(fd),
+			.handler = { .on_request = handle } };
+
+		assert_int_equal(http_server_start(&config, &second, &err), 0);
+		struct str url = arena_fmt(a, "http://127.0.0.1:%d", http_server_port(second));
+
+		assert_int_equal(http_client_new(url.p, NULL, &c, &err), 0);
+		assert_int_equal(call(c, "GET", "/echo", STR_NONE, a, &r), 0);
+		http_server_stop(second);
+		http_refuse(fd);
+		http_refuse(fd);
+		assert_int_equal(call(c, "GET", "/echo", STR_NONE, a, &r), -ECONNREFUSED);
+		http_client_free(c);
+	}
+	close(fd);
+	test_server_stop(&t);
+}
+
 /* The server of the URL is not there: another one of the list answers, and is asked first from then on. */
 static void alternatives(void **state)
 {
@@ -540,6 +574,7 @@ int main(void)
 		cmocka_unit_test(pipelining),
 		cmocka_unit_test(bad_requests),
 		cmocka_unit_test(port_in_use),
+		cmocka_unit_test(refused_until_served),
 		cmocka_unit_test(line_breaks_in_headers),
 		cmocka_unit_test(idle_connections_end),
 		cmocka_unit_test(new_certificates),

@@ -15,7 +15,9 @@ import pytest
 import machine as machines
 from api import Api
 from cluster import Cluster
+from etcd import Etcd
 from machine import eventually
+from test_etcd import need
 
 GAP_S = 1.0
 WEB = """
@@ -102,7 +104,7 @@ class Client(threading.Thread):
         self.api, self.stop, self.longest, self.done, self.error = Api(machine), threading.Event(), 0.0, 0, None
 
     def ask(self, *args):
-        """Until it is answered: a connection that is refused or lost is tried again, as client libraries do."""
+        """Until it is answered: a connection that is lost is tried again, as client libraries do. None is refused."""
         began = time.monotonic()
         while not self.stop.is_set():
             try:
@@ -112,8 +114,8 @@ class Client(threading.Thread):
                     self.done += 1
                     return r
                 assert r.status in (429, 500, 502, 503, 504), r
-            except ConnectionError:
-                pass
+            except ConnectionError as e:
+                assert "Refused" not in str(e), e
             time.sleep(0.01)
         return None
 
@@ -175,19 +177,37 @@ class Load:
         return out
 
 
+def start(c, *flags):
+    for m in c.machines:
+        m.binary = f"{m.dir}/skiff"
+        install(m, b"v1.36.3")
+    c.start(*flags)
+    c.apply(WEB)
+    c.wait_pods("app=web", 4)
+
+
 @pytest.fixture(scope="module")
 def three():
     c = Cluster(2)
     try:
-        for m in c.machines:
-            m.binary = f"{m.dir}/skiff"
-            install(m, b"v1.36.3")
-        c.start()
-        c.apply(WEB)
-        c.wait_pods("app=web", 4)
+        start(c)
         yield c
     finally:
         c.close()
+
+
+@pytest.fixture
+def on_etcd():
+    need("3.6")
+    c, etcd = Cluster(1), None
+    try:
+        etcd = Etcd("3.6", 1, c.wire)
+        start(c, *etcd.flags())
+        yield c, etcd
+    finally:
+        c.close()
+        if etcd:
+            etcd.close()
 
 
 def install(m, version):
@@ -218,7 +238,7 @@ def test_agent(three):
     os.kill(pid, signal.SIGHUP)
     eventually(lambda: upgraded(c, "node1", "v1.36.8"), 20, "the new agent")
     assert node.skiff_pids() == {"agent": pid}
-    time.sleep(1)
+    time.sleep(2)
     gaps = load.end(c)
     print(gaps)
     assert containers(c) == before
@@ -226,7 +246,33 @@ def test_agent(three):
 
 
 def test_server(three):
-    c = three
+    upgrade_server(three)
+
+
+def test_server_on_etcd(on_etcd):
+    """The same where there could be other servers to turn to. But nobody waits for one that died, or that waits for its etcd."""
+    c, etcd = on_etcd
+    upgrade_server(c)
+    m = c.master
+
+    def connect():
+        return m.run("curl", "-sk", "--max-time", "5", "-o", "/dev/null", "https://127.0.0.1:6443/livez", check=False).returncode
+    assert connect() == 0
+    etcd.kill(0)
+    m.stop(signal.SIGKILL)
+    m.again()
+    eventually(lambda: "etcd" in m.log_text(5) and "tried again" in m.log_text(5), 20, "the wait for etcd")
+    assert connect() == 7, "refused"
+    etcd.start(0)
+    eventually(lambda: connect() == 0, 20, "the server")
+    pids = m.skiff_pids()
+    os.kill(pids["control-plane"], signal.SIGSTOP)
+    os.kill(pids["control-plane"], signal.SIGKILL)
+    eventually(lambda: connect() == 7, 5, "a refusal while it is away")
+    eventually(lambda: connect() == 0, 20, "the server")
+
+
+def upgrade_server(c):
     before = containers(c)
     # A stream that would go on for ever does not hold the upgrade up.
     stream = subprocess.Popen(c.master.enter(os.path.join(machines.CLIENTS, "kubectl-1.35"), "--kubeconfig", c.kubeconfig, "exec", c.pods("app=web")[0]["metadata"]["name"],
@@ -241,7 +287,7 @@ def test_server(three):
     now = c.master.skiff_pids()
     stream.communicate(timeout=10)
     assert (now["server"], now["agent"]) == (pids["server"], pids["agent"]) and now["control-plane"] != pids["control-plane"]
-    time.sleep(1)
+    time.sleep(2)
     gaps = load.end(c)
     print(gaps)
     assert containers(c) == before
