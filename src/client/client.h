@@ -102,7 +102,8 @@ struct informer_config {
 		const struct type *t, const void *obj, struct str ret_values[8], struct arena *a);
 };
 enum informer_event { INFORMER_ADDED, INFORMER_MODIFIED, INFORMER_DELETED };
-/* Called on the informer's thread in order; old is NULL for ADDED, now is NULL for DELETED. Must not block for long. */
+/* Called in order and one at a time for an informer, on threads that a client's informers share; old is NULL for ADDED, now is NULL for DELETED. Must not
+ * block for long, and not stop its informer. */
 typedef void (*informer_fn)(
 	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now);
 struct informer *informer_new(const struct informer_config *c);
@@ -110,7 +111,7 @@ void informer_add_handler(struct informer *i, informer_fn fn, void *arg); /* bef
 int informer_start(struct informer *i, struct err *err);
 bool informer_wait_synced(struct informer *i,
 	unsigned timeout_ms);           /* the first list is in the cache and its handlers ran */
-void informer_stop(struct informer *i); /* joins its thread */
+void informer_stop(struct informer *i); /* afterwards no handler runs */
 void informer_free(struct informer *i);
 struct cached *informer_get(struct informer *i, struct str key); /* a reference, or NULL */
 struct cached_list {

@@ -293,6 +293,17 @@ static void test_resource_not_served(void **state)
 	fake_free(f);
 }
 
+/* Who never starts one needs no client for it. */
+static void test_never_started(void **state)
+{
+	const struct informer_config c = { .type = &core_v1_pod_type };
+	struct informer *i = informer_new(&c);
+
+	assert_false(informer_wait_synced(i, 0));
+	informer_stop(i);
+	informer_free(i);
+}
+
 /* ---- kubeconfig ---- */
 static void write_file(const char *path, const char *text)
 {
@@ -566,6 +577,7 @@ int main(void)
 		cmocka_unit_test(test_informer_tries_again),
 		cmocka_unit_test(test_server_set_back),
 		cmocka_unit_test(test_resource_not_served),
+		cmocka_unit_test(test_never_started),
 		cmocka_unit_test(test_kubeconfig),
 		cmocka_unit_test(test_events),
 		cmocka_unit_test(test_events_do_not_flood),

@@ -1,14 +1,14 @@
-/* An informer: one thread that lists a resource page by page, then watches it from there, and keeps a cache. Upstream: Reflector
- * and sharedIndexInformer.
+/* An informer: lists a resource page by page, then watches it from there, and keeps a cache. Upstream: Reflector
+ * and sharedIndexInformer. It is a task (crew.c): while a watch is silent it has no thread, no buffer and no stack.
  *
- * 1. The cache changes first, then the handlers hear of it; both on this thread, in the server's order.
+ * 1. The cache changes first, then the handlers hear of it; both in the server's order, on one thread at a time.
  * 2. A broken watch resumes after the last revision seen (events and bookmarks tell it); only 410 makes a new list, and a server that refuses
  *    twice in a row (it may have been set back, and our revision lie in its future).
  * 3. A new list is compared with the cache: handlers hear the difference and nothing twice.
  * 4. A resource that the server does not serve counts as one without objects; it is asked again each 5 minutes.
  * 5. Whatever goes wrong is tried again. A server that answers, but not with what was asked for, is asked again after 100 ms doubling to 10 s; while nobody
- *    answers, all informers of the client share one back-off, and the first answer to any of them sends the others on their way (reach.c), spread over
- *    SPREAD_MS. Stopping interrupts every wait.
+ *    answers, all informers of the client share one back-off, and the first answer to any of them sends the others on their way (crew.c). Stopping interrupts
+ *    every wait.
  * 6. managedFields are not kept (an update without them keeps the stored ones). */
 #include "client/internal.h"
 
@@ -19,7 +19,6 @@
 #define PAGE 500
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS 10000
-#define SPREAD_MS 300 /* a server that is just up hears of each in its turn */
 #define STEADY_MS \
 	1000 /* a watch that lasted so long was good: its end is not a failure like the last */
 #define UNSERVED_MS 300000
@@ -27,6 +26,8 @@
 #define SILENCE_MS \
 	90000 /* bookmarks come each minute; a server that says nothing for this long is gone */
 #define KEEP_BUFFER 16384
+#define READ_SIZE 4096
+#define TAKE_MOST (256 * 1024) /* bytes of a watch at a time */
 
 struct handler {
 	informer_fn fn;
@@ -39,16 +40,17 @@ struct informer {
 	struct handler *handlers;
 	size_t n_handlers;
 	struct cache *cache;
-	pthread_t thread;
-	bool started;
 
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t changed;
 	bool synced, stopping;
-	struct http_reader *reader; /* while a watch is open: stopping cancels it */
 
-	/* the thread's own */
-	struct buf revision; /* where the next watch begins; empty: list first */
+	/* the task's own */
+	struct task task;
+	struct http_reader *reader;   /* while a watch is open */
+	uint64_t opened_ns, heard_ns; /* the watch was asked for; bytes of it came */
+	struct buf in;                /* of it, up to the end of a line */
+	struct buf revision;          /* where the next watch begins; empty: list first */
 	struct arena *decoded, *copied;
 	uint64_t backoff_ms;
 	unsigned refused; /* watches, in a row */
@@ -107,16 +109,6 @@ static bool stopping(struct informer *i)
 
 	pthread_mutex_unlock(&i->lock);
 	return r;
-}
-
-static void pause_ms(struct informer *i, uint64_t ms)
-{
-	uint64_t until = mono_now_ns() + ms * 1000000;
-
-	pthread_mutex_lock(&i->lock);
-	while (!i->stopping && cond_wait_until(&i->changed, &i->lock, until))
-		;
-	pthread_mutex_unlock(&i->lock);
 }
 
 static void tell(struct informer *i, enum informer_event ev, const struct cached *old,
@@ -343,29 +335,38 @@ static int on_bytes(struct informer *i, struct buf *in, struct err *err)
 	return r;
 }
 
-static int read_watch(struct informer *i, struct http_reader *reader, struct err *err)
+/* What is there now. 0: the watch ended; -EAGAIN: nothing is left; -EINPROGRESS: it was much, and others want their turn. */
+static int read_watch(struct informer *i, struct err *err)
 {
-	struct buf in CLEAN_BUF = { 0 };
-	int r = 0;
+	for (size_t taken = 0; taken < TAKE_MOST;) {
+		buf_reserve(&i->in, READ_SIZE);
+		ssize_t n = http_reader_try_read(
+			i->reader, i->in.p + i->in.len, i->in.cap - i->in.len - 1, err);
 
-	thread_release_stack(); /* most informers hear of nothing for hours */
-	while (!r) {
-		buf_reserve(&in, 4096);
-		ssize_t n = http_reader_read(reader, in.p + in.len, in.cap - in.len - 1, err);
-
+		if (n == -EAGAIN && !i->in.len)
+			buf_deinit(&i->in); /* most informers hear of nothing for hours */
 		if (n <= 0)
 			return (int)n;
-		in.len += (size_t)n;
-		r = on_bytes(i, &in, err);
+		i->in.len += (size_t)n;
+		taken += (size_t)n;
+		i->heard_ns = mono_now_ns();
+		int r = on_bytes(i, &i->in, err);
+
+		if (r)
+			return r;
 	}
-	return r;
+	return -EINPROGRESS;
 }
 
-static int watch(struct informer *i, bool *ret_answered, struct err *err)
+static void close_watch(struct informer *i)
+{
+	http_reader_free(TAKE(i->reader));
+	buf_deinit(&i->in);
+}
+
+static int open_watch(struct informer *i, bool *ret_answered, struct err *err)
 {
 	struct buf target CLEAN_BUF = { 0 };
-	struct arena *head CLEAN_ARENA = arena_new(2048);
-	struct http_reader *reader = NULL;
 	uint8_t spread;
 	char seconds[16];
 
@@ -381,39 +382,9 @@ static int watch(struct informer *i, bool *ret_answered, struct err *err)
 	client_query(&target, "timeoutSeconds", str_of(seconds));
 	client_query(&target, "labelSelector", str_of(i->label_selector));
 	client_query(&target, "fieldSelector", str_of(i->field_selector));
-	r = client_open(i->config.client, buf_str(&target), SILENCE_MS, head, &reader, err);
+	r = client_open(i->config.client, buf_str(&target), SILENCE_MS, &i->reader, err);
 	*ret_answered = r >= 0;
-	if (r)
-		return r;
-	pthread_mutex_lock(&i->lock);
-	bool stop = i->stopping;
-
-	i->reader = reader;
-	pthread_mutex_unlock(&i->lock);
-	if (!stop)
-		r = read_watch(i, reader, err);
-	pthread_mutex_lock(&i->lock);
-	i->reader = NULL;
-	pthread_mutex_unlock(&i->lock);
-	http_reader_free(reader);
 	return r;
-}
-
-static bool is_stopping(void *arg)
-{
-	return stopping(arg);
-}
-
-/* Until it makes sense to ask a server that did not answer. */
-static void wait_reachable(struct informer *i)
-{
-	struct reach *reach = &i->config.client->reach;
-
-	do {
-		if (reach_wait(reach, is_stopping, i))
-			return;
-		pause_ms(i, reach_chance(SPREAD_MS));
-	} while (reach_is_silent(reach) && !stopping(i));
 }
 
 /* A try that failed, or a watch that ended soon. */
@@ -432,67 +403,102 @@ static void log_failure(struct informer *i, const struct failure *f, bool known,
 			f->listing ? "list" : "watch", i->config.type->name, f->err->text, again);
 }
 
-static void wait_after(struct informer *i, const struct failure *f)
+static void rest_after(struct informer *i, const struct failure *f)
 {
+	struct crew *crew = &i->config.client->crew;
+
 	if (f->r < 0 && (!f->answered || f->steady)) {
-		log_failure(i, f, !reach_failed(&i->config.client->reach),
-			"one informer of this client asks again each second");
-		return wait_reachable(i);
+		log_failure(
+			i, f, crew->silent, "one informer of this client asks again each second");
+		crew_rest_silent(crew, &i->task);
+		return;
 	}
 	if (f->listing && f->r == CLIENT_NOT_FOUND) {
 		set_synced(i);
-		return pause_ms(i, UNSERVED_MS);
+		return crew_rest(crew, &i->task, UNSERVED_MS);
 	}
 	i->backoff_ms = i->backoff_ms ? MIN(i->backoff_ms * 2, (uint64_t)BACKOFF_MOST_MS)
 				      : BACKOFF_FIRST_MS;
-	uint64_t ms = reach_about(i->backoff_ms);
+	uint64_t ms = crew_about(i->backoff_ms);
 	char again[32];
 
 	snprintf(again, sizeof(again), "again in %llu ms", (unsigned long long)ms);
 	log_failure(i, f, false, again);
-	pause_ms(i, ms);
+	crew_rest(crew, &i->task, ms);
 }
 
-static void *run(void *arg)
+/* false: the informer rests, and is no more this thread's. */
+static bool after_try(struct informer *i, const struct failure *f)
 {
-	struct informer *i = arg;
+	if (f->steady)
+		i->backoff_ms = i->refused = 0;
+	if (f->steady && !f->r)
+		return true;
+	i->refused = f->r > 0 && !f->listing ? i->refused + 1 : 0;
+	if (f->r == CLIENT_GONE || i->refused >= 2)
+		buf_clear(&i->revision);
+	rest_after(i, f);
+	return false;
+}
 
-	while (!stopping(i)) {
-		struct err err = { "" };
-		struct failure f = { .listing = !i->revision.len, .err = &err };
-		uint64_t began = mono_now_ns();
+/* The next piece of work. true: there may be more at once. */
+static bool advance(struct informer *i, bool may_block)
+{
+	struct crew *crew = &i->config.client->crew;
+	struct err err = { "" };
+	struct failure f = { .err = &err, .answered = true };
 
-		f.r = f.listing ? list_all(i, &f.answered, &err) : watch(i, &f.answered, &err);
-		f.steady = f.answered &&
-			(f.listing ? !f.r : mono_now_ns() - began > STEADY_MS * 1000000ull);
-		if (stopping(i))
-			break;
-		if (f.steady)
-			i->backoff_ms = i->refused = 0;
-		if (f.steady && !f.r)
-			continue;
-		i->refused = f.r > 0 && !f.listing ? i->refused + 1 : 0;
-		if (f.r == CLIENT_GONE || i->refused >= 2)
-			buf_clear(&i->revision);
-		wait_after(i, &f);
+	if (i->reader) {
+		f.r = read_watch(i, &err);
+		if (f.r == -EINPROGRESS) {
+			crew_rest(crew, &i->task, 0);
+			return false;
+		}
+		if (f.r == -EAGAIN && mono_now_ns() < i->heard_ns + SILENCE_MS * 1000000ull) {
+			crew_rest_on(crew, &i->task, http_reader_fd(i->reader), SILENCE_MS);
+			return false;
+		}
+		if (f.r == -EAGAIN)
+			f.r = err_set(&err, -ETIMEDOUT, "the server has said nothing for %d s",
+				SILENCE_MS / 1000);
+		close_watch(i);
+	} else if (!may_block) {
+		crew_defer(crew, &i->task);
+		return false;
+	} else if (!i->revision.len) {
+		f = (struct failure){ .listing = true, .err = &err };
+		f.r = list_all(i, &f.answered, &err);
+	} else {
+		i->opened_ns = mono_now_ns();
+		f.r = open_watch(i, &f.answered, &err);
+		i->heard_ns = mono_now_ns();
+		if (!f.r)
+			return true;
 	}
-	return NULL;
+	f.steady = f.answered &&
+		(f.listing ? !f.r : mono_now_ns() - i->opened_ns > STEADY_MS * 1000000ull);
+	return stopping(i) || after_try(i, &f);
+}
+
+static void run(struct task *t, bool may_block)
+{
+	struct informer *i = container_of(t, struct informer, task);
+
+	do {
+		if (stopping(i))
+			return crew_done(&i->config.client->crew, t);
+	} while (advance(i, may_block));
 }
 
 int informer_start(struct informer *i, struct err *err)
 {
-	char name[16];
-
 	if (!client_resource_row(i->config.type))
 		return err_set(err, -EINVAL, "%s is no resource: it cannot be watched",
 			i->config.type->name);
-	snprintf(name, sizeof(name), "i-%s", i->config.type->name);
-	int r = thread_start(&i->thread, name, run, i);
+	i->task.run = run;
+	int r = crew_start(&i->config.client->crew, &i->task, err);
 
-	if (r)
-		return err_errno(err, r, "start the informer of %s", i->config.type->name);
-	i->started = true;
-	return 0;
+	return r ? err_prefix(err, r, "informer of %s", i->config.type->name) : 0;
 }
 
 bool informer_wait_synced(struct informer *i, unsigned timeout_ms)
@@ -512,14 +518,11 @@ void informer_stop(struct informer *i)
 {
 	pthread_mutex_lock(&i->lock);
 	i->stopping = true;
-	if (i->reader)
-		http_reader_cancel(i->reader);
 	pthread_cond_broadcast(&i->changed);
 	pthread_mutex_unlock(&i->lock);
-	reach_nudge(&i->config.client->reach);
-	if (i->started)
-		pthread_join(i->thread, NULL);
-	i->started = false;
+	if (i->task.crew) /* it was started */
+		crew_stop(i->task.crew, &i->task);
+	close_watch(i);
 }
 
 struct cached *informer_get(struct informer *i, struct str key)

@@ -9,30 +9,55 @@
 #include "client/client.h"
 #include "codec/codec.h"
 
-/* ---- whether the server answers at all (reach.c) ---- */
-struct reach {
-	pthread_mutex_t lock; /* what follows */
-	pthread_cond_t changed;
-	atomic_bool silent;
-	bool clock_watched;         /* one of those who wait does */
+/* ---- the threads that informers share (crew.c) ---- */
+struct task {
+	/* On one of the crew's threads; may_block: in its pool. Ends with one of the calls below that take the task, and touches nothing after it. */
+	void (*run)(struct task *t, bool may_block);
+	/* the crew's */
+	struct crew *crew;
+	struct task *next;
+	enum {
+		TASK_IDLE,
+		TASK_READY,
+		TASK_RUNS,
+		TASK_RESTS
+	} state; /* READY: for a thread that may block */
+	bool stopping, wants_answer;
+	uint64_t key, wake_ns;
+};
+#define CREW_THREADS 2 /* for what watches bring */
+struct crew {
+	pthread_mutex_t lock;
+	pthread_cond_t idle; /* a task became so */
+	struct task *tasks;
+	int epoll, clock; /* a timerfd */
+	uint64_t clock_ns, last_key;
+	pthread_t threads[CREW_THREADS];
+	size_t n_threads, n_blocking;
+	struct pool *pool;
+	bool ending;
+	atomic_bool silent;         /* the server answers nobody */
 	uint64_t turn_ns, pause_ms; /* while silent: the next turn, and the pause before it */
 };
-void reach_init(struct reach *r);
-void reach_deinit(struct reach *r);
-void reach_answered(struct reach *r); /* somebody was answered, with whatever */
-/* Nobody answered, or a connection broke. true: the silence begins with this. */
-bool reach_failed(struct reach *r);
-bool reach_is_silent(struct reach *r);
-/* Waits for the caller's turn to ask (true), or until somebody was answered or the caller stops (false). */
-bool reach_wait(struct reach *r, bool (*stopping)(void *arg), void *arg);
-void reach_nudge(struct reach *r);  /* those who wait look whether they are to stop */
-uint64_t reach_about(uint64_t ms);  /* a quarter more or less, by chance */
-uint64_t reach_chance(uint64_t ms); /* anything below */
+void crew_init(struct crew *c);
+void crew_deinit(struct crew *c); /* no task is left */
+int crew_start(struct crew *c, struct task *t, struct err *err);
+void crew_stop(
+	struct crew *c, struct task *t); /* returns when it runs no more, and will not again */
+void crew_done(struct crew *c, struct task *t);  /* it ends by itself */
+void crew_defer(struct crew *c, struct task *t); /* goes on where it may block */
+void crew_rest(struct crew *c, struct task *t, uint64_t ms);
+void crew_rest_on(struct crew *c, struct task *t, int fd,
+	uint64_t ms); /* until fd is readable, so long at most */
+/* Nobody answered, or a connection broke: rests until it makes sense to ask again. true: a silence begins with this. */
+bool crew_rest_silent(struct crew *c, struct task *t);
+void crew_answered(struct crew *c); /* somebody was answered, with whatever */
+uint64_t crew_about(uint64_t ms);   /* a quarter more or less, by chance */
 
 struct client {
 	struct http_client *http;
 	char *user_agent, *field_manager;
-	struct reach reach;
+	struct crew crew;
 };
 
 /* Appends the path of a type's collection, or of an object, or of its subresource: ns, name and sub may be empty. */
@@ -46,8 +71,8 @@ int client_outcome(int code, struct str body, struct str what, struct err *err);
 int client_list_answered(struct client *c, const struct type *t, const struct client_list_query *q,
 	struct arena *a, void **ret_list, bool *ret_answered, struct err *err);
 /* A watch: its head must be 200, else the outcome. < 0: no answer. */
-int client_open(struct client *c, struct str target, unsigned timeout_ms, struct arena *a,
-	struct http_reader **ret, struct err *err);
+int client_open(struct client *c, struct str target, unsigned timeout_ms, struct http_reader **ret,
+	struct err *err);
 
 /* ---- the cache behind an informer (cache.c) ---- */
 struct cache;

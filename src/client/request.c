@@ -30,7 +30,7 @@ struct client *client_new(const struct client_config *c)
 	n->http = c->http;
 	n->user_agent = xstrdup(c->user_agent ? c->user_agent : "skiff");
 	n->field_manager = c->field_manager ? xstrdup(c->field_manager) : NULL;
-	reach_init(&n->reach);
+	crew_init(&n->crew);
 	return n;
 }
 
@@ -38,10 +38,10 @@ void client_free(struct client *c)
 {
 	if (!c)
 		return;
+	crew_deinit(&c->crew);
 	http_client_free(c->http);
 	free(c->user_agent);
 	free(c->field_manager);
-	reach_deinit(&c->reach);
 	free(c);
 }
 
@@ -144,7 +144,7 @@ static int call(struct client *c, struct http_call *call, struct arena *a, struc
 	int r = http_client_call(c->http, call, a, reply, err);
 
 	if (!r)
-		reach_answered(&c->reach);
+		crew_answered(&c->crew);
 	return r;
 }
 
@@ -350,9 +350,10 @@ int client_raw(struct client *c, const char *method, const char *target, struct 
 	return client_outcome(reply.status, reply.body, request.target, err);
 }
 
-int client_open(struct client *c, struct str target, unsigned timeout_ms, struct arena *a,
-	struct http_reader **ret, struct err *err)
+int client_open(struct client *c, struct str target, unsigned timeout_ms, struct http_reader **ret,
+	struct err *err)
 {
+	struct arena *a CLEAN_ARENA = arena_new(2048);
 	const struct http_header agent = { STR("user-agent"), str_of(c->user_agent) };
 	struct http_call request = { .method = STR("GET"),
 		.target = target,
@@ -367,7 +368,7 @@ int client_open(struct client *c, struct str target, unsigned timeout_ms, struct
 
 	if (r)
 		return r;
-	reach_answered(&c->reach);
+	crew_answered(&c->crew);
 	if (head.status == 200) {
 		*ret = reader;
 		return 0;

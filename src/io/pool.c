@@ -30,7 +30,11 @@ static void *thread_main(void *arg)
 
 	free(arg);
 	pthread_setname_np(pthread_self(), a.name);
-	return a.fn(a.arg);
+	void *r = a.fn(a.arg);
+
+	/* The C library keeps stacks of threads that ended, with what lies in their last 16 KB. */
+	thread_release_stack();
+	return r;
 }
 
 int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg)

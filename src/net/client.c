@@ -464,18 +464,22 @@ int http_client_open(struct http_client *c, const struct http_call *call, struct
 	return e;
 }
 
-ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *err)
+static ssize_t reader_read(
+	struct http_reader *r, struct patience patience, void *p, size_t n, struct err *err)
 {
 	while (r->body_read == r->body.len) {
 		buf_clear(&r->body);
 		r->body_read = 0;
 		if (r->x.h.done)
 			return 0;
-		int e = read_more(&r->x, r->patience, err);
+		int e = read_more(&r->x, patience, err);
 
+		if (e == -EAGAIN)
+			buf_deinit(&r->body);
 		if (e < 0)
-			return err_prefix(
-				err, e, "%s %s%s", r->method, r->x.client->url, r->target);
+			return e == -EAGAIN ? e
+					    : err_prefix(err, e, "%s %s%s", r->method,
+						      r->x.client->url, r->target);
 	}
 	size_t take = MIN(n, r->body.len - r->body_read);
 
@@ -488,6 +492,24 @@ ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *e
 		buf_clear(&r->body);
 	}
 	return (ssize_t)take;
+}
+
+ssize_t http_reader_read(struct http_reader *r, void *p, size_t n, struct err *err)
+{
+	return reader_read(r, r->patience, p, n, err);
+}
+
+ssize_t http_reader_try_read(struct http_reader *r, void *p, size_t n, struct err *err)
+{
+	struct patience patience = r->patience;
+
+	patience.at_once = true;
+	return reader_read(r, patience, p, n, err);
+}
+
+int http_reader_fd(const struct http_reader *r)
+{
+	return r->x.conn->fd;
 }
 
 void http_reader_cancel(struct http_reader *r)

@@ -137,7 +137,9 @@ ssize_t client_read(
 			return err_errno(err, (int)r, "cannot receive");
 		/* A watch waits for hours: it needs no buffer meanwhile. */
 		free(TAKE(conn->in));
-		r = send_waiting(conn, p);
+		r = p.at_once ? client_try_send(conn) : send_waiting(conn, p);
+		if (p.at_once && (r == 0 || r == -EAGAIN))
+			return -EAGAIN;
 		if (r == 0)
 			r = wait_for(conn->fd, POLLIN, p);
 		if (r < 0)

@@ -41,6 +41,7 @@ struct patience {
 	int cancel_fd;     /* readable: -ECANCELED; -1: none */
 	uint64_t until_ms; /* mono_now_ns in ms: however steadily bytes come; 0: no end */
 	int connect_ms; /* for the peer's kernel to take the connection, where that is less; 0: no other */
+	bool at_once; /* reading: -EAGAIN instead of waiting */
 };
 
 /* local.c */

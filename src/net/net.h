@@ -255,9 +255,13 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 /* A response read piece by piece (watch, logs). */
 struct http_reader;
 int http_client_open(struct http_client *c, const struct http_call *call, struct arena *a,
-	struct http_reply *ret_head, struct http_reader **ret, struct err *err);
+	struct http_reply *ret_head, struct http_reader **ret,
+	struct err *err); /* the arena is for the head: the reader does not need it */
 ssize_t http_reader_read(struct http_reader *r, void *p, size_t n,
-	struct err *err);                       /* 0: the end; waits; -ECANCELED after cancel */
+	struct err *err); /* 0: the end; waits; -ECANCELED after cancel */
+/* The same without waiting: -EAGAIN when nothing is there now; the reader then holds no buffer. The descriptor is readable when there may be more. */
+ssize_t http_reader_try_read(struct http_reader *r, void *p, size_t n, struct err *err);
+int http_reader_fd(const struct http_reader *r);
 void http_reader_cancel(struct http_reader *r); /* any thread: a waiting read returns */
 void http_reader_free(struct http_reader *r);
 /* Forwards an upgrade request from stream s (apiserver) to the server of c (a kubelet) as it is and pumps bytes both ways on a thread of its own until

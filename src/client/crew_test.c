@@ -94,7 +94,7 @@ static void test_silence_is_shared(void **state)
 	log_set_level(LOG_INFO);
 	/* Spread over 300 ms: that all 30 choose the same third of it does not happen. */
 	assert_true(the.last_ns - the.first_ns > 100000000);
-	assert_false(reach_is_silent(&the.f->client->reach));
+	assert_false(the.f->client->crew.silent);
 	for (size_t i = 0; i < MANY; i++)
 		assert_true(informer_wait_synced(the.items[i], 0));
 	crowd_end();
@@ -130,14 +130,11 @@ static void test_any_answer_wakes_all(void **state)
 	void *list;
 
 	the.f = fake_new_silent(answer_crowd);
-	struct reach *r = &the.f->client->reach;
+	struct crew *c = &the.f->client->crew;
 
 	log_set_level(LOG_ERROR);
-	assert_true(reach_failed(r));
-	assert_false(reach_failed(r));
-	pthread_mutex_lock(&r->lock);
-	r->turn_ns = mono_now_ns() + 3600 * 1000000000ull;
-	pthread_mutex_unlock(&r->lock);
+	c->silent = true;
+	c->turn_ns = mono_now_ns() + 3600 * 1000000000ull;
 	crowd_start(MANY);
 	assert_int_equal(hang_up(WAIT_MS, MANY), MANY);
 	fake_serve(the.f);
@@ -237,6 +234,165 @@ static void test_good_watch_ends_back_off(void **state)
 	crowd_end();
 }
 
+/* Events of one length: a little more than an informer takes at a time, and a little more with each watch, so that one of them leaves a rest that is no more
+ * in the socket but in the reader. */
+#define FLOODS 8
+#define EVENT \
+	"{\"type\":\"ADDED\",\"object\":{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"p%05d\",\"namespace\":\"x\"," \
+	"\"uid\":\"u%05d\",\"resourceVersion\":\"%06d\"}}}\n"
+
+static int flood_events(int which)
+{
+	return 256 * 1024 / (snprintf(NULL, 0, EVENT, 0, 0, 0)) + 2 + 9 * which;
+}
+
+static void write_flood(struct http_stream *s, void *arg)
+{
+	struct buf out CLEAN_BUF = { 0 };
+
+	for (int k = 0; k < flood_events((int)(intptr_t)arg); k++)
+		buf_addf(&out, EVENT, k, k, k + 2);
+	http_stream_write(s, arena_str(http_stream_arena(s), buf_str(&out)), NULL, NULL);
+	http_stream_flush(s);
+}
+
+static void answer_flood(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	answer_crowd(f, s, q);
+	if (str_find_str(q->query, STR("watch=true")) >= 0)
+		http_stream_post(s, write_flood, (void *)(intptr_t)(the.watches - 1));
+}
+
+struct order {
+	_Atomic int heard, wrong, inside;
+};
+
+static void on_flood(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	struct order *o = arg;
+	char name[16];
+
+	snprintf(name, sizeof(name), "p%05d", o->heard);
+	o->wrong += o->inside++ || !str_eqz(now->meta->name, name);
+	o->inside--;
+	o->heard++;
+}
+
+/* More than one thread takes at a time, and then silence: all of it is heard, in order, never by two at once. */
+static void test_flood(void **state)
+{
+	struct order orders[FLOODS] = { 0 };
+	int sent = 0, heard = 0, wrong = 0;
+
+	the.f = fake_new(answer_flood);
+	const struct informer_config c = { .client = the.f->client, .type = &core_v1_pod_type };
+
+	for (int i = 0; i < FLOODS; i++) {
+		the.items[i] = informer_new(&c);
+		informer_add_handler(the.items[i], on_flood, &orders[i]);
+		assert_int_equal(informer_start(the.items[i], NULL), 0);
+		sent += flood_events(i);
+	}
+	uint64_t until = mono_now_ns() + WAIT_MS * 1000000ull;
+
+	while (heard < sent && mono_now_ns() < until) {
+		heard = wrong = 0;
+		for (int i = 0; i < FLOODS; i++) {
+			heard += orders[i].heard;
+			wrong += orders[i].wrong;
+		}
+		usleep(1000);
+	}
+	assert_int_equal(heard, sent);
+	assert_int_equal(wrong, 0);
+	crowd_end();
+}
+
+#define HUNG 10
+
+static struct http_stream *hung[HUNG];
+
+static void answer_services(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	if (str_eqz(q->path, "/api/v1/services"))
+		return answer_crowd(f, s, q);
+	if (f->stage < HUNG)
+		hung[f->stage++] = http_stream_ref(s);
+	else
+		reply(s, 500, "no");
+}
+
+static void refuse(struct http_stream *s, void *arg)
+{
+	reply(s, 500, "no");
+}
+
+/* More lists that get no answer than a crew has threads for them at first: others get through all the same. */
+static void test_hung_lists_hold_nobody_up(void **state)
+{
+	the.f = fake_new(answer_services);
+	const struct informer_config c = { .client = the.f->client, .type = &core_v1_service_type };
+
+	log_set_level(LOG_ERROR);
+	crowd_start(HUNG);
+	the.items[HUNG] = informer_new(&c);
+	assert_int_equal(informer_start(the.items[HUNG], NULL), 0);
+	assert_true(informer_wait_synced(the.items[HUNG], WAIT_MS));
+	await_watches(1);
+	uint64_t until = mono_now_ns() + WAIT_MS * 1000000ull;
+
+	pthread_mutex_lock(&the.f->lock);
+	while (the.f->stage < HUNG)
+		assert_true(cond_wait_until(&the.f->changed, &the.f->lock, until));
+	pthread_mutex_unlock(&the.f->lock);
+	for (size_t i = 0; i < HUNG; i++) {
+		http_stream_post(hung[i], refuse, NULL);
+		http_stream_unref(hung[i]);
+	}
+	crowd_end();
+	log_set_level(LOG_INFO);
+}
+
+static _Atomic int blocked;
+
+static void block(
+	void *arg, enum informer_event ev, const struct cached *old, const struct cached *now)
+{
+	blocked++;
+	usleep(200000);
+	blocked--;
+}
+
+static void answer_one_event(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	answer_crowd(f, s, q);
+	if (str_find_str(q->query, STR("watch=true")) < 0)
+		return;
+	http_stream_unref(f->watch);
+	f->watch = http_stream_ref(s);
+}
+
+/* When stop returns, no handler runs, and none will. */
+static void test_stop_waits_for_handler(void **state)
+{
+	the.f = fake_new(answer_one_event);
+	const struct informer_config c = { .client = the.f->client, .type = &core_v1_pod_type };
+
+	the.items[0] = informer_new(&c);
+	informer_add_handler(the.items[0], block, NULL);
+	assert_int_equal(informer_start(the.items[0], NULL), 0);
+	await_watches(1);
+	for (int k = 0; k < 3; k++)
+		fake_push(the.f, "ADDED",
+			"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\",\"namespace\":\"x\",\"uid\":\"u\",\"resourceVersion\":\"2\"}}");
+	while (!blocked)
+		sched_yield();
+	informer_stop(the.items[0]);
+	assert_int_equal(blocked, 0);
+	crowd_end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +402,9 @@ int main(void)
 		cmocka_unit_test(test_stop_while_silent),
 		cmocka_unit_test(test_refusals_are_backed_off_from),
 		cmocka_unit_test(test_good_watch_ends_back_off),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_hung_lists_hold_nobody_up),
+		cmocka_unit_test(test_stop_waits_for_handler),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
