@@ -17,7 +17,8 @@
 
 struct zone {
 	size_t n;
-	int64_t *at; /* ascending; offsets[i] holds from at[i] on, before the first one it is `first` */
+	int64_t *
+		at; /* ascending; offsets[i] holds from at[i] on, before the first one it is `first` */
 	int32_t *offsets, first;
 };
 struct text { /* what is left of it */
@@ -67,8 +68,7 @@ static bool take_name(struct text *t)
 			t->p++;
 		return take(t, '>');
 	}
-	while (t->p < t->end &&
-		((*t->p >= 'A' && *t->p <= 'Z') || (*t->p >= 'a' && *t->p <= 'z')))
+	while (t->p < t->end && ((*t->p >= 'A' && *t->p <= 'Z') || (*t->p >= 'a' && *t->p <= 'z')))
 		t->p++;
 	return t->p - p >= 3;
 }

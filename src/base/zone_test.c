@@ -58,8 +58,9 @@ static void as_libc(void **state)
 
 static void wrong_names(void **state)
 {
-	static const char *const names[] = { "bad-time-zone", "", "/etc/passwd", "../../../etc/passwd",
-		"Europe", "Europe/", "Europe//Berlin", "./UTC", "Europe/Berlin ", "tzdata.zi" };
+	static const char *const names[] = { "bad-time-zone", "", "/etc/passwd",
+		"../../../etc/passwd", "Europe", "Europe/", "Europe//Berlin", "./UTC",
+		"Europe/Berlin ", "tzdata.zi" };
 	CLEAN_ARENA struct arena *a = arena_new(0);
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -76,8 +77,9 @@ static void damaged(void **state)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	CLEAN_BUF struct buf b = { 0 };
-	static const char block[] = "TZif2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-				    "\0\0\0\1\0\0\0\4\0\0\x0e\x10\0\0CET";
+	static const char block[] =
+		"TZif2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"\0\0\0\1\0\0\0\4\0\0\x0e\x10\0\0CET";
 	const struct zone *z;
 
 	buf_add(&b, block, sizeof(block));
@@ -87,7 +89,8 @@ static void damaged(void **state)
 	assert_int_equal(zone_at(z, 1780000000).offset, 7200); /* 2026-05-28 */
 	assert_int_equal(zone_at(z, 1767225600).offset, 3600); /* 2026-01-01 */
 	for (size_t n = 0; n < b.len; n++) {
-		char *copy = malloc(MAX(n, (size_t)1)); /* of its own, for sanitizers to see its end */
+		char *copy =
+			malloc(MAX(n, (size_t)1)); /* of its own, for sanitizers to see its end */
 
 		memcpy(copy, b.p, n);
 		assert_int_equal(zone_parse(str_n(copy, n), a, &z), -EBADMSG);
