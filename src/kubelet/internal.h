@@ -480,7 +480,7 @@ int secret_files(struct volume_ctx *c, struct str name, const struct core_v1_key
 int downward_files(struct volume_ctx *c, const struct core_v1_downward_api_volume_file *items,
 	size_t n, int32_t mode, struct volume_files *f, struct err *err);
 /* subpath.c */
-int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd,
+int subpath_open(const char *base, struct str sub, struct arena *a, int *ret_fd,
 	struct err *err); /* O_PATH; made when missing */
 int subpath_bind(const char *base, struct str sub, const char *target, struct arena *a,
 	struct err *err); /* what it is now, bound to target */

@@ -16,12 +16,15 @@ static int open_in(int root, const char *path, int flags)
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 }
 
-/* Makes what is missing of the path, one folder at a time. */
-static int make_in(int root, struct str sub, mode_t mode, struct arena *a, struct err *err)
+/* Makes what is missing of the path, one folder at a time, each as open to users and groups as the volume itself. */
+static int make_in(int root, struct str sub, struct arena *a, struct err *err)
 {
+	struct stat volume;
 	struct str rest = sub, part;
 	CLEAN_BUF struct buf so_far = { 0 };
 
+	if (fstat(root, &volume))
+		return err_errno(err, -errno, "\"" STR_FMT "\"", STR_ARG(sub));
 	while (rest.len) {
 		str_cut(rest, '/', &part, &rest);
 		if (!part.len || str_eqz(part, "."))
@@ -31,15 +34,19 @@ static int make_in(int root, struct str sub, mode_t mode, struct arena *a, struc
 		if (parent < 0)
 			return err_errno(err, -errno, "\"" STR_FMT "\"", STR_ARG(sub));
 		struct str name = arena_str(a, part);
-		if (mkdirat(parent, name.p, mode) && errno != EEXIST)
+		bool made = mkdirat(parent, name.p, 0700) == 0;
+		if (!made && errno != EEXIST)
 			return err_errno(err, -errno, "\"" STR_FMT "\"", STR_ARG(sub));
 		buf_addf(&so_far, "%s" STR_FMT, so_far.len ? "/" : "", STR_ARG(part));
+		CLEAN_FD int fd =
+			made ? open_in(root, so_far.p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) : -1;
+		if (made && (fd < 0 || fchmod(fd, volume.st_mode & 07777))) /* umask or not */
+			return err_errno(err, -errno, "\"" STR_FMT "\"", STR_ARG(sub));
 	}
 	return 0;
 }
 
-int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a, int *ret_fd,
-	struct err *err)
+int subpath_open(const char *base, struct str sub, struct arena *a, int *ret_fd, struct err *err)
 {
 	struct str path = arena_str(a, sub);
 
@@ -51,7 +58,7 @@ int subpath_open(const char *base, struct str sub, mode_t mode, struct arena *a,
 		return err_errno(err, -errno, "volume %s", base);
 	int fd = open_in(root, path.p, O_PATH);
 	if (fd < 0 && errno == ENOENT) {
-		int r = make_in(root, path, mode, a, err);
+		int r = make_in(root, path, a, err);
 		if (r)
 			return r;
 		fd = open_in(root, path.p, O_PATH);
@@ -83,7 +90,7 @@ int subpath_bind(
 	struct stat st;
 	CLEAN_FD int fd = -1;
 
-	int r = subpath_open(base, sub, 0755, a, &fd, err);
+	int r = subpath_open(base, sub, a, &fd, err);
 	if (r)
 		return r;
 	if (fstat(fd, &st))
