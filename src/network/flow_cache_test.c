@@ -168,7 +168,7 @@ static int set_up(void **state)
 
 struct pair {
 	const char *ip;
-	uint16_t port;
+	uint16_t port, own_port; /* own_port: the client's; 0: any */
 	int client, server;
 	struct sockaddr_in from; /* as the server sees it */
 };
@@ -178,23 +178,31 @@ static int dial(void *arg, struct err *err)
 	struct pair *p = arg;
 	struct sockaddr_in to = { .sin_family = AF_INET,
 		.sin_port = htons(p->port),
-		.sin_addr.s_addr = inet_addr(p->ip) };
+		.sin_addr.s_addr = inet_addr(p->ip) },
+			   own = { .sin_family = AF_INET, .sin_port = htons(p->own_port) };
 
 	p->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(p->client, (struct sockaddr *)&own, sizeof(own)) < 0)
+		return err_errno(err, -errno, "bind");
 	return connect(p->client, (struct sockaddr *)&to, sizeof(to)) < 0
 		? err_errno(err, -errno, "connect")
 		: 0;
 }
 
-static struct pair connected(const char *ip, uint16_t port)
+static struct pair connected_from(uint16_t own_port, const char *ip, uint16_t port)
 {
-	struct pair p = { .ip = ip, .port = port };
+	struct pair p = { .ip = ip, .port = port, .own_port = own_port };
 	socklen_t len = sizeof(p.from);
 
 	inside(pod_ns, dial, &p);
 	p.server = accept4(listener, (struct sockaddr *)&p.from, &len, SOCK_CLOEXEC);
 	assert_true(p.server >= 0);
 	return p;
+}
+
+static struct pair connected(const char *ip, uint16_t port)
+{
+	return connected_from(0, ip, port);
 }
 
 static void close_pair(struct pair *p)
@@ -403,6 +411,91 @@ static void a_smaller_link_is_told(void **state)
 	flow_cache_free(f);
 }
 
+/* New connections to the service go there. */
+static void aim_service(const char *host)
+{
+	CLEAN_FREE char *text =
+		xasprintf("flush chain ip test to\n"
+			  "add rule ip test to ip daddr " SERVICE " tcp dport 80 dnat to %s:9000",
+			host);
+	struct err err = { 0 };
+
+	must(nft_apply(text, &err), &err);
+}
+
+static int tcp_state(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	return info.tcpi_state;
+}
+
+/* The server first. */
+static void end_pair(struct pair *p)
+{
+	shutdown(p->server, SHUT_WR);
+	assert_int_equal(read(p->client, got, 1), 0);
+	shutdown(p->client, SHUT_WR);
+	for (int64_t begin = now_ms(); tcp_state(p->client) != TCP_CLOSE; poll(NULL, 0, 1))
+		assert_in_range(now_ms() - begin, 0, 10000);
+	close_pair(p);
+}
+
+/* With the same ports within a moment, and for as long as the kernel keeps the one that ended. */
+static void the_next_one_begins_anew(void **state)
+{
+	struct sockaddr_in at;
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	for (int again = 0; again < 4; again++) {
+		const char *host = again % 2 ? HOST_AGAIN : HOST;
+		socklen_t len = sizeof(at);
+
+		aim_service(host);
+		struct pair p = connected_from(1234, SERVICE, 80);
+		assert_int_equal(getsockname(p.server, (struct sockaddr *)&at, &len), 0);
+		assert_int_equal(at.sin_addr.s_addr, inet_addr(host));
+		pass_both_ways(&p);
+		end_pair(&p);
+	}
+	aim_service(HOST);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
+static int mistake_gateway(void *arg, struct err *err)
+{
+	static const uint8_t another[6] = { 2, 0, 0, 0, 0, 9 };
+	struct netlink *n;
+	int r = netlink_open(&n, err);
+
+	if (r < 0)
+		return r;
+	r = neighbor_set(n, "eth0", inet_addr("10.42.0.1"), another, err);
+	netlink_close(n);
+	return r;
+}
+
+static void frames_for_others_stay(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	struct pair p = connected(HOST, PORT);
+	pass_both_ways(&p);
+	inside(pod_ns, mistake_gateway, NULL);
+	assert_int_equal(write(p.client, data, 1000), 1000);
+	assert_false(arrives(p.server, 1000, STALL_MS));
+	close_pair(&p);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -411,6 +504,8 @@ int main(void)
 		cmocka_unit_test(a_rule_holds_for_what_is_under_way),
 		cmocka_unit_test(a_hop_is_a_hop),
 		cmocka_unit_test(a_smaller_link_is_told),
+		cmocka_unit_test(the_next_one_begins_anew),
+		cmocka_unit_test(frames_for_others_stay),
 	};
 
 	return cmocka_run_group_tests_name("flow cache", tests, set_up, NULL);

@@ -5,7 +5,9 @@
  * for this CPU and takes its way through the stack. When the same packet leaves a link, what became of it is remembered. So whatever anybody configured
  * holds: routes, policies, translation, firewalls of others; a change of theirs reaches a connection under way after FLOW_LIFE_MS at most.
  *
- * 1. Only IPv4 TCP without SYN, FIN and RST, without IP options and fragments: connections begin and end in the stack, and conntrack knows them.
+ * 1. Only IPv4 TCP to this machine's Ethernet address, without SYN, FIN and RST, without IP options and fragments: connections begin and end in the stack, and
+ *    conntrack knows them. Those three also end what is known of their direction, so that conntrack sees the last acknowledgment, and the next connection
+ *    with the same ports owes nothing to the one before.
  * 2. A packet is noted and remembered within one pass through the stack, which does not leave the CPU. What leaves is compared with what was noted in
  *    all that a router keeps (length, id, sequence numbers): another one is not remembered. Neither is one that somebody marked, changed in another way, or
  *    made here.
@@ -14,6 +16,7 @@
 #include <arpa/inet.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <netinet/in.h>
 
@@ -57,7 +60,7 @@ int flow_maps_new(struct flow_maps *ret, struct err *err)
 /* ---- an assembler ---- */
 
 enum reg { R0, R1, R2, R3, R4, R5, SKB, FLOW, SEEN, TEMP, STACK };
-enum place { NEXT, PASS, MISS, WHOLE, SIZED, SAME, PLACES };
+enum place { NEXT, PASS, MISS, FORGET, WHOLE, SIZED, SAME, PLACES };
 struct code {
 	struct bpf_insn *insns;
 	size_t n, at[PLACES];
@@ -143,6 +146,12 @@ static void jump_if_reg(struct code *c, enum reg d, int op, enum reg s, enum pla
 	put(c, BPF_JMP | op | BPF_X, d, s, 0, 0);
 }
 
+static void jump(struct code *c, enum place to)
+{
+	c->to[c->n] = to;
+	put(c, BPF_JMP | BPF_JA, 0, 0, 0, 0);
+}
+
 static void here(struct code *c, enum place p)
 {
 	c->at[p] = c->n;
@@ -205,9 +214,14 @@ static void read_headers(struct code *c)
 	jump_if(c, R1, BPF_JNE, 0, PASS);
 	load(c, BPF_B, R1, STACK, IP + 9);
 	jump_if(c, R1, BPF_JNE, IPPROTO_TCP, PASS);
+}
+
+/* FIN, SYN, RST */
+static void if_it_begins_or_ends(struct code *c, enum place to)
+{
 	load(c, BPF_B, R1, STACK, TCP + 13);
-	math(c, R1, BPF_AND, 0x07); /* FIN, SYN, RST */
-	jump_if(c, R1, BPF_JNE, 0, PASS);
+	math(c, R1, BPF_AND, 0x07);
+	jump_if(c, R1, BPF_JNE, 0, to);
 }
 
 /* d = d folded to 16 bits once; uses R2 */
@@ -221,15 +235,24 @@ static void fold(struct code *c, enum reg d)
 
 /* ---- in ---- */
 
-/* Jumps to MISS when nothing is known, or not since a moment ago. FLOW: what is. */
-static void find_flow(struct code *c, const struct flow_maps *m)
+static void make_key(struct code *c)
 {
 	for (int i = 0; i < 3; i++)
 		copy(c, BPF_W, STACK, KEY + 4 * i, STACK, IP + 12 + 4 * i);
 	copy(c, BPF_W, STACK, KEY + F(flow_key, link), SKB, F(__sk_buff, ifindex));
+}
+
+static void with_key(struct code *c, const struct flow_maps *m, int function)
+{
 	map(c, R1, m->flows);
 	address(c, R2, STACK, KEY);
-	call(c, BPF_FUNC_map_lookup_elem);
+	call(c, function);
+}
+
+/* Jumps to MISS when nothing is known, or not since a moment ago. FLOW: what is. */
+static void find_flow(struct code *c, const struct flow_maps *m)
+{
+	with_key(c, m, BPF_FUNC_map_lookup_elem);
 	jump_if(c, R0, BPF_JEQ, 0, MISS);
 	move(c, FLOW, R0);
 	call(c, BPF_FUNC_ktime_get_coarse_ns);
@@ -333,7 +356,11 @@ static void ingress(struct code *c, const struct flow_maps *m)
 	move(c, SKB, R1);
 	find_seen(c, m);
 	store_value(c, BPF_W, SEEN, F(seen, valid), 0);
+	load(c, BPF_W, R1, SKB, F(__sk_buff, pkt_type));
+	jump_if(c, R1, BPF_JNE, PACKET_HOST, PASS);
 	read_headers(c);
+	make_key(c);
+	if_it_begins_or_ends(c, FORGET);
 	load(c, BPF_B, R1, STACK, IP + 8);
 	jump_if(c, R1, BPF_JLT, 2, PASS);
 	find_flow(c, m);
@@ -343,6 +370,9 @@ static void ingress(struct code *c, const struct flow_maps *m)
 	forward(c);
 	here(c, MISS);
 	note(c);
+	jump(c, PASS);
+	here(c, FORGET);
+	with_key(c, m, BPF_FUNC_map_delete_elem);
 }
 
 /* ---- out ---- */
@@ -430,6 +460,7 @@ static void egress(struct code *c, const struct flow_maps *m)
 	jump_if_reg(c, R1, BPF_JNE, TEMP, PASS);
 	store_value(c, BPF_W, SEEN, F(seen, valid), 0);
 	read_headers(c);
+	if_it_begins_or_ends(c, PASS);
 	compare(c);
 	describe(c);
 	map(c, R1, m->flows);

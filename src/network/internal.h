@@ -86,7 +86,7 @@ void host_ports_write(struct host_ports *h, struct buf *out);
 /* ---- flow cache: what the kernel did with one packet of a TCP connection is done again to those that follow within FLOW_LIFE_MS, by programs on the links,
  * without asking routes, conntrack and rules again. flow_code.c has the programs, flow_cache.c puts them on links. ---- */
 #define FLOW_LIFE_MS 100
-#define FLOW_CODE_MAX 160
+#define FLOW_CODE_MAX 200
 
 struct bpf_insn;
 struct flow_maps {
