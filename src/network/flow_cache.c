@@ -10,18 +10,28 @@ static const char *const names[LINK_SIDES] = {
 	[LINK_INGRESS] = "skiff_in", [LINK_EGRESS] = "skiff_out"
 };
 
+static const char *const patience[] = { "net.netfilter.nf_conntrack_tcp_timeout_unacknowledged",
+	"net.netfilter.nf_conntrack_tcp_timeout_max_retrans" };
+
 struct flow_cache {
 	int programs[LINK_SIDES];
 	int *links; /* those that have the programs */
 	size_t n_links;
 };
 
-/* Conntrack sees one packet of many. It is not to take the next one, far ahead, for one of another connection. */
+/* Conntrack sees one packet of many. It is not to take the next one, far ahead, for one of another connection; nor, as it saw data and seldom the packet
+ * that acknowledges just these, to forget an idle connection, with its translation, earlier than others (after 300 s). */
 static int set_conntrack(struct err *err)
 {
+	CLEAN_BUF struct buf established = { 0 };
 	struct err none;
 	int r = sysctl_set("net.netfilter.nf_conntrack_tcp_be_liberal", "1", err);
 
+	if (r == 0)
+		r = sysctl_get(
+			"net.netfilter.nf_conntrack_tcp_timeout_established", &established, err);
+	for (size_t i = 0; i < ARRAY_LEN(patience) && r == 0; i++)
+		r = sysctl_set(patience[i], established.p, err);
 	if (r == 0)
 		sysctl_set("net.netfilter.nf_conntrack_tcp_ignore_invalid_rst", "1",
 			&none); /* of newer kernels */

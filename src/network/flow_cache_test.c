@@ -423,6 +423,29 @@ static void aim_service(const char *host)
 	must(nft_apply(text, &err), &err);
 }
 
+/* The kernel sees data of which it does not see that they arrived, and has a shorter patience with such connections. */
+static void an_idle_one_stays_known(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	must(sysctl_set("net.netfilter.nf_conntrack_tcp_timeout_unacknowledged", "1", &err), &err);
+	struct flow_cache *f = switched_on();
+	struct pair p = connected(SERVICE, 80);
+
+	assert_int_equal(write(p.server, data, 1000), 1000);
+	assert_true(arrives(p.client, 1000, 10000));
+	assert_false(arrives(p.client, 1, 2500));
+	aim_service(HOST_AGAIN);
+	assert_int_equal(write(p.client, data, 1000), 1000);
+	assert_true(arrives(p.server, 1000, 10000));
+	pass_both_ways(&p);
+	close_pair(&p);
+	aim_service(HOST);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
 static int tcp_state(int fd)
 {
 	struct tcp_info info;
@@ -504,6 +527,7 @@ int main(void)
 		cmocka_unit_test(a_rule_holds_for_what_is_under_way),
 		cmocka_unit_test(a_hop_is_a_hop),
 		cmocka_unit_test(a_smaller_link_is_told),
+		cmocka_unit_test(an_idle_one_stays_known),
 		cmocka_unit_test(the_next_one_begins_anew),
 		cmocka_unit_test(frames_for_others_stay),
 	};
