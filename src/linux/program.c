@@ -13,7 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PREFERENCE 8300 /* among the filters of a link; lower ones of others come first */
+#define PREFERENCE \
+	65000 /* among the filters of a link: behind those of others, which so have their say on each packet */
 #define HANDLE 1
 #define LOG_SIZE 65536
 
