@@ -3,6 +3,7 @@
 #include "network/internal.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <linux/bpf.h>
 #include <linux/rtnetlink.h>
 
@@ -170,18 +171,22 @@ int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct netwo
 
 	for (size_t i = 0; i < wanted.len; i++) {
 		int link = wanted.items[i];
+		struct err e = { 0 };
 
 		if (!has(ethernet.items, ethernet.len, link))
 			continue; /* gone meanwhile, or without Ethernet headers */
-		if (has(f->links, f->n_links, link) || (r = put(f, n, link, err)) == 0)
+		int s = has(f->links, f->n_links, link) ? 0 : put(f, n, link, &e);
+		if (s == 0)
 			now[n_now++] = link;
-		else if (r < 0)
-			break;
+		else if (s != -ENODEV && r == 0) { /* the others get theirs */
+			r = s;
+			*err = e;
+		}
 	}
 	free(f->links);
 	f->links = now;
 	f->n_links = n_now;
-	return r < 0 ? r : 0;
+	return r;
 }
 
 int flow_cache_remove(struct netlink *n, struct err *err)
