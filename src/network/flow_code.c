@@ -8,9 +8,9 @@
  * 1. Only IPv4 TCP to this machine's Ethernet address, without SYN, FIN and RST, without IP options and fragments: connections begin and end in the stack, and
  *    conntrack knows them. Those three also end what is known of their direction, so that conntrack sees the last acknowledgment, and the next connection
  *    with the same ports owes nothing to the one before.
- * 2. A packet is noted and remembered within one pass through the stack, which does not leave the CPU. What leaves is compared with what was noted in
- *    all that a router keeps (length, id, sequence numbers): another one is not remembered. Neither is one that somebody marked, changed in another way, or
- *    made here.
+ * 2. A packet is noted and remembered within one pass through the stack, which does not leave the CPU. It carries the number of its note, drawn by lot, and is
+ *    compared with it in all that a router keeps (length, id, sequence numbers): another one is not remembered. Neither is one that somebody marked, changed
+ *    in another way, or made here.
  * 3. The link it came from is part of the key: what a link may not send, it may not send by the cache.
  * 4. Larger packets than the link out takes go to the stack, which answers them. */
 #include <arpa/inet.h>
@@ -39,7 +39,7 @@ struct flow { /* what the stack did */
 };
 struct seen { /* a packet on its way through the stack, one a CPU */
 	struct flow_key key;
-	uint32_t valid;
+	uint32_t number; /* that the packet carries as its tc_index; 0: none is on its way */
 	uint32_t head, id, sequence, acknowledged; /* head: version to length; id: and fragments */
 	uint16_t life, flags;                      /* life: and protocol */
 };
@@ -348,14 +348,18 @@ static void note(struct code *c)
 	copy(c, BPF_W, SEEN, F(seen, sequence), STACK, TCP + 4);
 	copy(c, BPF_W, SEEN, F(seen, acknowledged), STACK, TCP + 8);
 	copy(c, BPF_H, SEEN, F(seen, flags), STACK, TCP + 12);
-	store_value(c, BPF_W, SEEN, F(seen, valid), 1);
+	call(c, BPF_FUNC_get_prandom_u32);
+	math(c, R0, BPF_AND, 0xffff);
+	math(c, R0, BPF_OR, 1);
+	store(c, BPF_W, SEEN, F(seen, number), R0);
+	store(c, BPF_W, SKB, F(__sk_buff, tc_index), R0);
 }
 
 static void ingress(struct code *c, const struct flow_maps *m)
 {
 	move(c, SKB, R1);
 	find_seen(c, m);
-	store_value(c, BPF_W, SEEN, F(seen, valid), 0);
+	store_value(c, BPF_W, SEEN, F(seen, number), 0);
 	load(c, BPF_W, R1, SKB, F(__sk_buff, pkt_type));
 	jump_if(c, R1, BPF_JNE, PACKET_HOST, PASS);
 	read_headers(c);
@@ -376,6 +380,19 @@ static void ingress(struct code *c, const struct flow_maps *m)
 }
 
 /* ---- out ---- */
+
+/* Whether it is the packet whose note is this CPU's: not another one that waited, for a hardware address or in a queue, while that one was dropped. */
+static void find_note(struct code *c, const struct flow_maps *m)
+{
+	find_seen(c, m);
+	load(c, BPF_W, R1, SEEN, F(seen, number));
+	jump_if(c, R1, BPF_JEQ, 0, PASS);
+	load(c, BPF_W, R2, SKB, F(__sk_buff, tc_index));
+	jump_if_reg(c, R1, BPF_JNE, R2, PASS);
+	set(c, R1, 0);
+	store(c, BPF_W, SEEN, F(seen, number), R1);
+	store(c, BPF_W, SKB, F(__sk_buff, tc_index), R1);
+}
 
 /* The packet that was noted, after the stack did what routers do. */
 static void compare(struct code *c)
@@ -453,12 +470,9 @@ static void egress(struct code *c, const struct flow_maps *m)
 	jump_if(c, R1, BPF_JNE, 0, PASS);
 	load(c, BPF_W, TEMP, SKB, F(__sk_buff, ingress_ifindex));
 	jump_if(c, TEMP, BPF_JEQ, 0, PASS);
-	find_seen(c, m);
-	load(c, BPF_W, R1, SEEN, F(seen, valid));
-	jump_if(c, R1, BPF_JEQ, 0, PASS);
+	find_note(c, m);
 	load(c, BPF_W, R1, SEEN, F(seen, key.link));
 	jump_if_reg(c, R1, BPF_JNE, TEMP, PASS);
-	store_value(c, BPF_W, SEEN, F(seen, valid), 0);
 	read_headers(c);
 	if_it_begins_or_ends(c, PASS);
 	compare(c);
