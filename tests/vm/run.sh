@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 . scripts/packages.sh
 [ "$(id -u)" = 0 ] || { echo "$0: must be root, to make the system's files" >&2; exit 1; }
 install_packages debootstrap e2fsprogs qemu-system-x86
-[ -x build/skiff ] || { echo "$0: build/skiff is missing: run make first" >&2; exit 1; }
+[ -x build/skiff ] && [ -d build/test/linux ] || { echo "$0: build/skiff or its unit tests are missing: run make all unit-build first" >&2; exit 1; }
 
 packages="systemd systemd-sysv dbus udev kmod linux-image-cloud-amd64 kubernetes-client python3-pytest iperf3 $run_packages $build_packages $test_packages"
 vm=build/vm
@@ -70,7 +70,7 @@ base=$vm/debian-$(printf '%s\n' $packages "$(declare -f make_base)" | sha256sum 
 # The checkout as it is, with what make and the fetch scripts left in build/.
 mkdir "$work/disk" "$work/disk/skiff"
 git ls-files -z | tar -c --null -T - | tar -x -C "$work/disk/skiff"
-tar -c --exclude='*.gcda' $(ls -d build/skiff build/schemac build/gen build/src build/*.a build/clients build/etcd build/bench 2>/dev/null) | tar -x -C "$work/disk/skiff"
+tar -c --exclude='*.gcda' $(ls -d build/skiff build/schemac build/gen build/src build/*.a build/test/{linux,network,proxy} build/clients build/etcd build/bench 2>/dev/null) | tar -x -C "$work/disk/skiff"
 printf '%s\n' "${*:-tests/vm/inside.sh}" >"$work/disk/command"
 mke2fs -q -t ext4 -d "$work/disk" "$work/work.img" 4G
 rm -rf "$work/disk"

@@ -35,13 +35,16 @@ systemctl restart skiff
 within 120 kubectl get --raw /readyz
 [ "$(systemctl show -P MainPID skiff)" != "$pid" ]
 systemctl stop skiff
-! pgrep -x skiff
+[ -z "$(pgrep -x skiff)" ]
 [ "$(pgrep -x -f 'sleep 100000')" = "$container" ]
 systemctl start skiff
 within 120 sh -c 'kubectl wait --for=condition=Ready node --all --timeout=60s'
 [ "$(state)" = "$before" ]
+within 60 sh -c 'tc filter show dev eth0 ingress | grep -q skiff_in'
+[ "$(journalctl -u skiff --no-pager | grep -c "no flow cache")" = 0 ]
 [ "$(pgrep -x -f 'sleep 100000')" = "$container" ]
 kubectl delete pod stays
 within 60 sh -c "! kill -0 $container"
 systemctl stop skiff
 skiff uninstall
+[ -z "$(tc qdisc show | grep clsact)" ]
