@@ -351,7 +351,7 @@ static void a_rule_holds_for_what_is_under_way(void **state)
 	flow_cache_free(f);
 }
 
-static void set_hops(int fd, int option, int value)
+static void set_ip_option(int fd, int option, int value)
 {
 	assert_int_equal(setsockopt(fd, IPPROTO_IP, option, &value, sizeof(value)), 0);
 }
@@ -365,18 +365,43 @@ static void a_hop_is_a_hop(void **state)
 	struct pair p = connected(HOST, PORT);
 
 	pass_both_ways(&p);
-	set_hops(p.client, IP_TTL, 1); /* ends at the router */
+	set_ip_option(p.client, IP_TTL, 1); /* ends at the router */
 	assert_int_equal(write(p.client, data, 1000), 1000);
 	assert_false(arrives(p.server, 1000, STALL_MS));
-	set_hops(p.client, IP_TTL, 64);
+	set_ip_option(p.client, IP_TTL, 64);
 	assert_true(arrives(p.server, 1000, 10000));
 	pass_both_ways(&p);
-	set_hops(p.server, IP_MINTTL, 64); /* would come in at 64 were it not routed */
+	set_ip_option(p.server, IP_MINTTL, 64); /* would come in at 64 were it not routed */
 	assert_int_equal(write(p.client, data, 1000), 1000);
 	assert_false(arrives(p.server, 1000, STALL_MS));
-	set_hops(p.server, IP_MINTTL, 63);
+	set_ip_option(p.server, IP_MINTTL, 63);
 	assert_true(arrives(p.server, 1000, 10000));
 	pass_both_ways(&p);
+	close_pair(&p);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
+/* Rules and routes may tell packets of one connection apart by their class. */
+static void each_class_is_asked_for(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	struct pair p = connected(HOST, PORT);
+
+	must(nft_apply("add chain ip test stop { type filter hook forward priority 20; }\n"
+		       "add rule ip test stop ip dscp ef drop",
+		     &err),
+		&err);
+	pass_both_ways(&p);
+	set_ip_option(p.client, IP_TOS, 0xb8); /* ef */
+	assert_int_equal(write(p.client, data, 1000), 1000);
+	assert_false(arrives(p.server, 1000, STALL_MS));
+	set_ip_option(p.client, IP_TOS, 0);
+	assert_true(arrives(p.server, 1000, 10000));
+	must(nft_apply("delete chain ip test stop", &err), &err);
 	close_pair(&p);
 	must(flow_cache_remove(router, &err), &err);
 	flow_cache_free(f);
@@ -636,6 +661,7 @@ int main(void)
 		cmocka_unit_test(translated_ones_arrive_whole),
 		cmocka_unit_test(a_rule_holds_for_what_is_under_way),
 		cmocka_unit_test(a_hop_is_a_hop),
+		cmocka_unit_test(each_class_is_asked_for),
 		cmocka_unit_test(a_smaller_link_is_told),
 		cmocka_unit_test(an_idle_one_stays_known),
 		cmocka_unit_test(the_next_one_begins_anew),

@@ -1,9 +1,11 @@
 /* The programs of the flow cache, as eBPF.
  *
- * A packet that comes in on a link is looked up by its addresses, ports and link. Known: it gets the header that the stack gave to the one before it (addresses,
+ * A packet that comes in on a link is looked up by its addresses, ports, class and link. Known: it gets the header that the stack gave to the one before it (addresses,
  * ports, time to live, Ethernet addresses) and leaves by the same link, past routes and rules. Not known, or known for longer than FLOW_LIFE_MS: it is noted
  * for this CPU and takes its way through the stack. When the same packet leaves a link, what became of it is remembered. So whatever anybody configured
- * holds: routes, policies, translation, firewalls of others; a change of theirs reaches a connection under way after FLOW_LIFE_MS at most.
+ * by these or by connection holds: routes, policies, translation, firewalls of others; a change of theirs reaches a connection under way after FLOW_LIFE_MS at
+ * most. What wants to see each packet (inspection of payload, FTP's helper, rates and quotas of rules, netdev chains) sees one in FLOW_LIFE_MS;
+ * filters of traffic control see all.
  *
  * 1. Only IPv4 TCP to this machine's Ethernet address, without SYN, FIN and RST, without IP options and fragments: connections begin and end in the stack, and
  *    conntrack knows them. Those three also end what is known of their direction, so that conntrack sees the last acknowledgment, and the next connection
@@ -26,7 +28,8 @@
 
 struct flow_key { /* as on the wire */
 	uint32_t source, destination, ports;
-	uint32_t link; /* that it came in on */
+	uint32_t link;  /* that it came in on */
+	uint32_t class; /* DSCP: routes and rules may ask for it */
 };
 struct flow { /* what the stack did */
 	uint64_t at;
@@ -240,6 +243,9 @@ static void make_key(struct code *c)
 	for (int i = 0; i < 3; i++)
 		copy(c, BPF_W, STACK, KEY + 4 * i, STACK, IP + 12 + 4 * i);
 	copy(c, BPF_W, STACK, KEY + F(flow_key, link), SKB, F(__sk_buff, ifindex));
+	load(c, BPF_B, R1, STACK, IP + 1);
+	math(c, R1, BPF_AND, 0xfc); /* without ECN */
+	store(c, BPF_W, STACK, KEY + F(flow_key, class), R1);
 }
 
 static void with_key(struct code *c, const struct flow_maps *m, int function)
@@ -340,8 +346,8 @@ static void forward(struct code *c)
 
 static void note(struct code *c)
 {
-	for (int i = 0; i < 4; i++)
-		copy(c, BPF_W, SEEN, 4 * i, STACK, KEY + 4 * i);
+	for (int i = 0; i < F(seen, number); i += 4) /* the key */
+		copy(c, BPF_W, SEEN, i, STACK, KEY + i);
 	copy(c, BPF_W, SEEN, F(seen, head), STACK, IP);
 	copy(c, BPF_W, SEEN, F(seen, id), STACK, IP + 4);
 	copy(c, BPF_H, SEEN, F(seen, life), STACK, IP + 8);
