@@ -341,13 +341,14 @@ static int release(struct run *r, const struct core_v1_persistent_volume *v, str
 	return ret;
 }
 
+/* One that is being deleted, too: while it is bound it is held, so it must be told that its claim has gone. */
 static int reconcile_volume(struct run *r, struct str name, struct err *err)
 {
 	const struct core_v1_persistent_volume *v = cache_object(r, VOLUME, name);
 	const struct core_v1_object_reference *ref = v ? v->spec.claim_ref : NULL;
 	struct core_v1_persistent_volume_claim *live;
 
-	if (!v || !time_is_zero(v->metadata.deletion_timestamp))
+	if (!v)
 		return 0;
 	if (!ref || !ref->uid.len)
 		return set_volume_phase(r, v, "Available", err);
@@ -367,6 +368,8 @@ static int reconcile_volume(struct run *r, struct str name, struct err *err)
 	if (str_eq(c->spec.volume_name, v->metadata.name))
 		return set_volume_phase(r, v, "Bound", err);
 	if (!c->spec.volume_name.len) {
+		if (!time_is_zero(v->metadata.deletion_timestamp))
+			return 0;
 		struct str key = arena_fmt(r->arena, "c/" STR_FMT "/" STR_FMT,
 			STR_ARG(ref->namespace), STR_ARG(ref->name));
 
