@@ -3,7 +3,7 @@
 #include "controllers/internal.h"
 
 #include "controllers/table.h"
-#include "model/placement.h"
+#include "model/quota.h"
 
 #define GATHER_MS 100
 
@@ -13,167 +13,21 @@ struct counting {
 	struct str ns;
 };
 
-/* ---- scopes: which pods a quota speaks of ---- */
-static bool best_effort(const struct core_v1_pod *p)
+/* Of all objects of one type that are not over. */
+static struct quantity sum_of(
+	struct counting *c, struct str name, const struct type *t, const char *group_resource)
 {
-	LIST_EACH(c, &p->spec.containers)
-		if (c->resources.requests.len || c->resources.limits.len)
-			return false;
-	return true;
-}
-
-static bool cross_namespace_affinity(const struct core_v1_pod *p)
-{
-	const struct core_v1_affinity *a = p->spec.affinity;
-
-	if (a && a->pod_affinity)
-		LIST_EACH(t, &a->pod_affinity->required_during_scheduling_ignored_during_execution)
-			if (t->namespaces.len || t->namespace_selector)
-				return true;
-	if (a && a->pod_anti_affinity)
-		LIST_EACH(t,
-			&a->pod_anti_affinity->required_during_scheduling_ignored_during_execution)
-			if (t->namespaces.len || t->namespace_selector)
-				return true;
-	return false;
-}
-
-static bool in_scope(const struct core_v1_pod *p, struct str scope, struct str operator,
-	const struct str_list * values)
-{
-	bool has = p->spec.active_deadline_seconds.set;
-
-	if (str_eqz(scope, "Terminating"))
-		return has;
-	if (str_eqz(scope, "NotTerminating"))
-		return !has;
-	if (str_eqz(scope, "BestEffort"))
-		return best_effort(p);
-	if (str_eqz(scope, "NotBestEffort"))
-		return !best_effort(p);
-	if (str_eqz(scope, "CrossNamespacePodAffinity"))
-		return cross_namespace_affinity(p);
-	if (str_eqz(operator, "Exists") || !operator.len)
-		return p->spec.priority_class_name.len;
-	if (str_eqz(operator, "DoesNotExist"))
-		return !p->spec.priority_class_name.len;
-	return (values && str_list_has(values, p->spec.priority_class_name)) ==
-		str_eqz(operator, "In");
-}
-
-static bool speaks_of(const struct core_v1_resource_quota *q, const struct core_v1_pod *p)
-{
-	LIST_EACH(s, &q->spec.scopes)
-		if (!in_scope(p, *s, STR_NONE, NULL))
-			return false;
-	if (q->spec.scope_selector)
-		LIST_EACH(m, &q->spec.scope_selector->match_expressions)
-			if (!in_scope(p, m->scope_name, m->operator, & m->values))
-				return false;
-	return true;
-}
-
-/* ---- amounts ---- */
-static struct quantity whole(int64_t n)
-{
-	return (struct quantity){ .nano = (__int128)n * 1000000000, .format = 'D' };
-}
-
-static struct quantity parsed(struct str text)
-{
-	struct quantity q = { 0, 'D' };
-
-	if (text.p && quantity_parse(text, &q))
-		q = whole(0);
-	return q;
-}
-
-static struct quantity limits_of(const struct core_v1_pod *p, struct str resource)
-{
-	struct quantity sum = { 0, 'D' }, most = { 0, 'D' };
-
-	LIST_EACH(c, &p->spec.containers)
-		sum = quantity_add(sum, parsed(str_map_get(&c->resources.limits, resource)));
-	LIST_EACH(c, &p->spec.init_containers) {
-		struct quantity one = parsed(str_map_get(&c->resources.limits, resource));
-
-		if (str_eqz(c->restart_policy, "Always"))
-			sum = quantity_add(sum, one);
-		else if (quantity_cmp(one, most) > 0)
-			most = one;
-	}
-	return quantity_cmp(most, sum) > 0 ? most : sum;
-}
-
-static struct quantity requests_of(const struct core_v1_pod *p, struct str resource)
-{
-	int64_t n = pod_request(&p->spec, resource, 0);
-
-	if (str_eqz(resource, "cpu"))
-		return (struct quantity){ .nano = (__int128)n * 1000000, .format = 'D' };
-	struct quantity q = whole(n);
-
-	q.format =
-		str_eqz(resource, "memory") || str_eqz(resource, "ephemeral-storage") ? 'B' : 'D';
-	return q;
-}
-
-static struct quantity sum_pods(struct counting *c, struct str name)
-{
-	struct objects pods = cache_objects(c->r, &core_v1_pod_type, c->ns);
+	struct objects os = cache_objects(c->r, t, c->ns);
 	struct quantity sum = { 0, 'D' };
-	bool limits = str_has_prefix(name, STR("limits."));
-	struct str resource = limits                     ? str_from(name, 7)
-		: str_has_prefix(name, STR("requests.")) ? str_from(name, 9)
-							 : name;
 
-	OBJECT_EACH(const struct core_v1_pod, p, pods) {
-		if (pod_ended(p) || !speaks_of(c->q, p))
+	OBJECT_EACH(const void, x, os) {
+		struct quantity one;
+
+		if ((t == &core_v1_pod_type && pod_ended(x)) ||
+			!quota_speaks_of(&c->q->spec, t, x) ||
+			!quota_takes(name, str_of(group_resource), t, x, &one))
 			continue;
-		struct quantity one = str_eqz(name, "pods") ? whole(1)
-			: limits                            ? limits_of(p, resource)
-							    : requests_of(p, resource);
-		char format = one.nano ? one.format : sum.format;
-
-		sum = quantity_add(sum, one);
-		sum.format = format;
-	}
-	return sum;
-}
-
-static struct quantity sum_services(struct counting *c, struct str name)
-{
-	struct objects os = cache_objects(c->r, &core_v1_service_type, c->ns);
-	int64_t n = 0;
-
-	OBJECT_EACH(const struct core_v1_service, s, os) {
-		if (str_eqz(name, "services"))
-			n++;
-		else if (str_eqz(name, "services.loadbalancers"))
-			n += str_eqz(s->spec.type, "LoadBalancer");
-		else if (str_eqz(s->spec.type, "NodePort") || str_eqz(s->spec.type, "LoadBalancer"))
-			LIST_EACH(p, &s->spec.ports)
-				n += p->node_port > 0;
-	}
-	return whole(n);
-}
-
-/* requests.storage, persistentvolumeclaims, and CLASS.storageclass.storage.k8s.io/ before either. */
-static struct quantity sum_claims(struct counting *c, struct str name)
-{
-	struct objects os = cache_objects(c->r, &core_v1_persistent_volume_claim_type, c->ns);
-	struct quantity sum = { 0, 'D' };
-	ssize_t at = str_find_str(name, STR(".storageclass.storage.k8s.io/"));
-	struct str class = at > 0 ? str_n(name.p, (size_t)at) : STR_NONE;
-	bool counts = str_has_suffix(name, STR("persistentvolumeclaims"));
-
-	OBJECT_EACH(const struct core_v1_persistent_volume_claim, x, os) {
-		if (class.len && !str_eq(x->spec.storage_class_name, class))
-			continue;
-		sum = quantity_add(sum,
-			counts ? whole(1)
-			       : parsed(str_map_get(&x->spec.resources.requests, STR("storage"))));
-		sum.format = counts ? 'D' : 'B';
+		sum = sum.nano ? quantity_add(sum, one) : one;
 	}
 	return sum;
 }
@@ -203,7 +57,7 @@ static bool count_objects(struct counting *c, struct str name, struct quantity *
 	if (!row || !row->namespaced)
 		return false;
 	informer_list(run_informer(c->r, row->type), c->ns, &l);
-	*ret = whole((int64_t)l.len);
+	*ret = (struct quantity){ .nano = (__int128)l.len * 1000000000, .format = 'D' };
 	cached_list_deinit(&l);
 	return true;
 }
@@ -219,12 +73,13 @@ static bool used(struct counting *c, struct str name, struct quantity *ret)
 	if (str_has_prefix(name, STR("count/")))
 		return count_objects(c, name, ret);
 	if (str_has_prefix(name, STR("services")))
-		*ret = sum_services(c, name);
+		*ret = sum_of(c, name, &core_v1_service_type, "services");
 	else if (str_has_suffix(name, STR("persistentvolumeclaims")) ||
 		str_has_suffix(name, STR("requests.storage")))
-		*ret = sum_claims(c, name);
+		*ret = sum_of(
+			c, name, &core_v1_persistent_volume_claim_type, "persistentvolumeclaims");
 	else
-		*ret = sum_pods(c, name);
+		*ret = sum_of(c, name, &core_v1_pod_type, "pods");
 	return true;
 }
 

@@ -223,6 +223,85 @@ static void test_quota(void **state)
 			"failed quota: cpu: must specify requests.cpu for: c", NULL });
 }
 
+#define CLAIM(name, rest) \
+	"{\"metadata\":{\"name\":\"" name "\"},\"spec\":{" rest \
+	"\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}"
+
+/* Claims by class and attributes class, ports of services, affinity to other namespaces, and what an update adds. */
+static void test_quota_scopes(void **state)
+{
+	const char *pods = namespace("quo2", "");
+	const char *claims = "/api/v1/namespaces/quo2/persistentvolumeclaims",
+		   *services = "/api/v1/namespaces/quo2/services",
+		   *quotas = "/api/v1/namespaces/quo2/resourcequotas";
+	expect(&f, 201, "POST", quotas,
+		"{\"metadata\":{\"name\":\"slow\"},\"spec\":{\"hard\":{\"slow.storageclass.storage.k8s.io/persistentvolumeclaims\":\"1\"}}}");
+	expect(&f, 201, "POST", quotas,
+		"{\"metadata\":{\"name\":\"gold\"},\"spec\":{\"hard\":{\"requests.storage\":\"1Gi\"},\"scopeSelector\":{\"matchExpressions\":["
+		"{\"scopeName\":\"VolumeAttributesClass\",\"operator\":\"In\",\"values\":[\"gold\"]}]}}}");
+	expect(&f, 201, "POST", quotas,
+		"{\"metadata\":{\"name\":\"ports\"},\"spec\":{\"hard\":{\"services.nodeports\":\"1\"}}}");
+	expect(&f, 201, "POST", quotas,
+		"{\"metadata\":{\"name\":\"far\"},\"spec\":{\"hard\":{\"pods\":\"0\"},\"scopeSelector\":{\"matchExpressions\":["
+		"{\"scopeName\":\"CrossNamespacePodAffinity\",\"operator\":\"Exists\"}]}}}");
+
+	expect(&f, 201, "POST", claims, CLAIM("a", "\"storageClassName\":\"slow\","));
+	expect(&f, 403, "POST", claims, CLAIM("b", "\"storageClassName\":\"slow\","));
+	expect(&f, 201, "POST", claims,
+		CLAIM("c", "\"storageClassName\":\"\",\"volumeAttributesClassName\":\"gold\","));
+	expect(&f, 403, "POST", claims,
+		CLAIM("d", "\"storageClassName\":\"\",\"volumeAttributesClassName\":\"gold\","));
+	expect(&f, 201, "POST", claims,
+		CLAIM("e", "\"storageClassName\":\"\",\"volumeAttributesClassName\":\"tin\","));
+
+	expect(&f, 403, "POST", services,
+		"{\"metadata\":{\"name\":\"two\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"a\",\"port\":1},{\"name\":\"b\",\"port\":2}]}}");
+	expect(&f, 201, "POST", services,
+		"{\"metadata\":{\"name\":\"one\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":1}]}}");
+	expect(&f, 201, "POST", services,
+		"{\"metadata\":{\"name\":\"inner\"},\"spec\":{\"ports\":[{\"port\":1}]}}");
+	struct answer a = ask_as(&f, f.admin, "PATCH", "/api/v1/namespaces/quo2/services/inner",
+		"application/merge-patch+json", NULL, "{\"spec\":{\"type\":\"NodePort\"}}");
+	assert_int_equal(a.code, 403);
+
+	expect(&f, 201, "POST", pods, pod("", ""));
+	expect(&f, 403, "POST", pods,
+		pod("\"affinity\":{\"podAntiAffinity\":{\"requiredDuringSchedulingIgnoredDuringExecution\":[{\"topologyKey\":\"z\",\"namespaces\":[\"x\"]}]}},",
+			""));
+}
+
+/* A resize is held to what a new pod is held to. */
+static void test_resize(void **state)
+{
+	static const char body[] =
+		"{\"spec\":{\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"%s\"}}}]}}";
+	const char *pods = namespace("rsz", "");
+	expect(&f, 201, "POST", "/api/v1/namespaces/rsz/resourcequotas",
+		"{\"metadata\":{\"name\":\"q\"},\"spec\":{\"hard\":{\"requests.cpu\":\"300m\"}}}");
+	expect(&f, 201, "POST", "/api/v1/namespaces/rsz/limitranges",
+		"{\"metadata\":{\"name\":\"l\"},\"spec\":{\"limits\":[{\"type\":\"Container\",\"min\":{\"cpu\":\"50m\"}}]}}");
+	expect(&f, 201, "POST", pods,
+		"{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"100m\"}}}]}}");
+	static const struct {
+		const char *cpu;
+		int code;
+		const char *text;
+	} rows[] = {
+		{ "301m", 403, "exceeded quota: q, requested: requests.cpu=201m" },
+		{ "20m", 403, "minimum cpu usage per Container is 50m" },
+		{ "300m", 200, "300m" },
+		{ "60m", 200, "60m" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct answer a =
+			ask_as(&f, f.admin, "PATCH", "/api/v1/namespaces/rsz/pods/p/resize",
+				"application/strategic-merge-patch+json", NULL,
+				arena_fmt(f.arena, body, rows[i].cpu).p);
+		assert_int_equal(a.code, rows[i].code);
+		assert_true(has(a.body, rows[i].text));
+	}
+}
+
 static void test_classes(void **state)
 {
 	const char *pods = namespace("cls", "");
@@ -249,6 +328,8 @@ int main(void)
 		cmocka_unit_test(test_limit_range),
 		cmocka_unit_test(test_pod_security),
 		cmocka_unit_test(test_quota),
+		cmocka_unit_test(test_quota_scopes),
+		cmocka_unit_test(test_resize),
 		cmocka_unit_test(test_classes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -187,7 +187,7 @@ static struct meta_v1_status *admit(struct apiserver *s, struct admission_attrib
 	struct arena *a = at->req->arena;
 	struct ranges r = { .server = s, .arena = a };
 	struct core_v1_pod *pod = at->type == &core_v1_pod_type ? at->obj : NULL;
-	if (!pod)
+	if (!pod || at->operation != VERB_CREATE)
 		return NULL;
 	lookup_each(s, s->known.limit_ranges, at->req->ns, each_range, &r);
 	CLEAN_BUF struct buf note = { 0 };
@@ -205,8 +205,20 @@ static struct meta_v1_status *admit(struct apiserver *s, struct admission_attrib
 	return NULL;
 }
 
+/* What an update leaves as it was is not judged again. */
+static bool asks_anew(const struct admission_attributes *at)
+{
+	const struct core_v1_persistent_volume_claim *now = at->obj, *old = at->old;
+	return at->operation == VERB_CREATE || at->type != &core_v1_persistent_volume_claim_type ||
+		!model_equal(&core_v1_volume_resource_requirements_type, &now->spec.resources,
+			&old->spec.resources);
+}
+
 static struct meta_v1_status *validate(struct apiserver *s, struct admission_attributes *at)
 {
+	if ((at->operation == VERB_UPDATE && at->type == &core_v1_pod_type && !at->req->sub) ||
+		!asks_anew(at))
+		return NULL;
 	struct ranges r = { .server = s, .arena = at->req->arena };
 	lookup_each(s, s->known.limit_ranges, at->req->ns, each_range, &r);
 	struct judge j = { .at = at };
@@ -233,8 +245,8 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 
 const struct plugin limit_ranger_plugin = {
 	.name = "LimitRanger",
-	.operations = VERB_CREATE,
-	.resources = { "pods", "persistentvolumeclaims" },
+	.operations = VERB_CREATE | VERB_UPDATE,
+	.resources = { "pods", "pods/resize", "persistentvolumeclaims" },
 	.admit = admit,
 	.validate = validate,
 };

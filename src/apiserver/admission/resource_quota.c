@@ -1,8 +1,9 @@
 /* ResourceQuota: what a namespace may hold. Usage is counted from the store when a quota is there, not taken from its status, so that
  * it is right whoever keeps that status. Creates that were let through and are not in the store yet count as well, for FLIGHT_NS at most:
- * what is refused further on must not count for longer.
+ * what is refused further on must not count for longer. Updates that are on their way at the same time do not see each other.
  * Upstream: plugin/pkg/admission/resourcequota. */
 #include "apiserver/admission/admission.h"
+#include "model/quota.h"
 
 #define FLIGHT_NS 1000000000ULL
 
@@ -25,7 +26,9 @@ struct usage {
 	const struct core_v1_resource_quota *quotas[16];
 	size_t n_quotas;
 	const struct core_v1_resource_quota *quota; /* the one being judged */
-	struct str name;                            /* requests.cpu */
+	const struct resource *resource;            /* of what is counted */
+	const struct type *type;
+	struct str name; /* requests.cpu */
 	struct quantity sum;
 };
 
@@ -38,135 +41,22 @@ static bool each_quota(void *arg, struct object *o)
 	return u->n_quotas < ARRAY_LEN(u->quotas);
 }
 
-/* ---- scopes ---- */
+/* ---- what is there ---- */
 
-static bool best_effort(const struct core_v1_pod_spec *s)
+static bool each_counted(void *arg, struct object *o)
 {
-	LIST_EACH(c, &s->containers)
-		if (c->resources.requests.len || c->resources.limits.len)
-			return false;
-	return true;
-}
-
-static bool scope_fits(struct str scope, struct str operator, const struct str_list * values,
-	const struct core_v1_pod_spec *s)
-{
-	if (str_eqz(scope, "Terminating"))
-		return s->active_deadline_seconds.set;
-	if (str_eqz(scope, "NotTerminating"))
-		return !s->active_deadline_seconds.set;
-	if (str_eqz(scope, "BestEffort"))
-		return best_effort(s);
-	if (str_eqz(scope, "NotBestEffort"))
-		return !best_effort(s);
-	if (!str_eqz(scope, "PriorityClass"))
-		return false;
-	bool in = values && str_list_has(values, s->priority_class_name);
-	if (str_eqz(operator, "In"))
-		return in;
-	if (str_eqz(operator, "NotIn"))
-		return !in;
-	return str_eqz(operator, "DoesNotExist") ? !s->priority_class_name.len
-						 : s->priority_class_name.len > 0;
-}
-
-static bool quota_fits(const struct core_v1_resource_quota *q, const struct core_v1_pod_spec *s)
-{
-	const struct core_v1_resource_quota_spec *spec = &q->spec;
-	bool scoped = spec->scopes.len || spec->scope_selector;
-	if (!s)
-		return !scoped;
-	for (size_t i = 0; i < spec->scopes.len; i++)
-		if (!scope_fits(spec->scopes.items[i], STR("Exists"), NULL, s))
-			return false;
-	if (spec->scope_selector)
-		LIST_EACH(m, &spec->scope_selector->match_expressions)
-			if (!scope_fits(m->scope_name, m->operator, & m->values, s))
-				return false;
-	return true;
-}
-
-/* ---- what one object takes ---- */
-
-static bool compute_name(struct str name, bool *ret_limits, struct str *ret_resource)
-{
-	*ret_limits = str_has_prefix(name, STR("limits."));
-	if (*ret_limits)
-		*ret_resource = str_from(name, strlen("limits."));
-	else if (str_has_prefix(name, STR("requests.")))
-		*ret_resource = str_from(name, strlen("requests."));
-	else if (str_eqz(name, "cpu") || str_eqz(name, "memory") ||
-		str_eqz(name, "ephemeral-storage"))
-		*ret_resource = name;
-	else
-		return false;
-	return !str_eqz(*ret_resource, "storage");
-}
-
-static struct quantity containers_take(
-	const struct core_v1_container_items *l, bool limits, struct str resource, bool most)
-{
-	struct quantity sum = { .format = 'D' };
-	LIST_EACH(c, l) {
-		struct quantity x;
-		struct str text = str_map_get(
-			limits ? &c->resources.limits : &c->resources.requests, resource);
-		if (!text.p || quantity_parse(text, &x) < 0)
-			continue;
-		sum = !most ? quantity_add(x, sum) : quantity_cmp(x, sum) > 0 ? x : sum;
+	struct usage *u = arg;
+	struct quantity takes;
+	void *obj;
+	if (u->type == &core_v1_pod_type) {
+		struct str phase = object_field(o, STR("status.phase"));
+		if (str_eqz(phase, "Succeeded") || str_eqz(phase, "Failed"))
+			return true;
 	}
-	return sum;
-}
-
-static struct quantity pod_takes(const struct core_v1_pod_spec *s, struct str name)
-{
-	bool limits;
-	struct str resource;
-	if (str_eqz(name, "pods") || str_eqz(name, "count/pods"))
-		return (struct quantity){ .nano = 1000000000, .format = 'D' };
-	if (!compute_name(name, &limits, &resource))
-		return (struct quantity){ .format = 'D' };
-	struct quantity run = containers_take(&s->containers, limits, resource, false),
-			init = containers_take(&s->init_containers, limits, resource, true);
-	return quantity_cmp(init, run) > 0 ? init : run;
-}
-
-static bool each_pod(void *arg, struct object *o)
-{
-	struct usage *u = arg;
-	struct str phase = object_field(o, STR("status.phase"));
-	void *obj;
-	if (str_eqz(phase, "Succeeded") || str_eqz(phase, "Failed") ||
-		registry_decode(u->server->known.pods, o, u->arena, &obj, NULL) < 0)
-		return true;
-	const struct core_v1_pod *pod = obj;
-	if (quota_fits(u->quota, &pod->spec))
-		u->sum = quantity_add(pod_takes(&pod->spec, u->name), u->sum);
-	return true;
-}
-
-static bool each_claim(void *arg, struct object *o)
-{
-	struct usage *u = arg;
-	struct quantity x;
-	void *obj;
-	if (registry_decode(u->server->known.claims, o, u->arena, &obj, NULL) < 0)
-		return true;
-	const struct core_v1_persistent_volume_claim *pvc = obj;
-	if (quantity_parse(str_map_get(&pvc->spec.resources.requests, STR("storage")), &x) == 0)
-		u->sum = quantity_add(x, u->sum);
-	return true;
-}
-
-static bool each_service(void *arg, struct object *o)
-{
-	struct usage *u = arg;
-	struct str type = object_field(o, STR("spec.type"));
-	bool counts = str_eqz(u->name, "services.loadbalancers")
-		? str_eqz(type, "LoadBalancer")
-		: str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort");
-	if (counts)
-		u->sum.nano += 1000000000;
+	if (registry_decode(u->resource, o, u->arena, &obj, NULL) == 0 &&
+		quota_speaks_of(&u->quota->spec, u->type, obj) &&
+		quota_takes(u->name, u->resource->group_resource, u->type, obj, &takes))
+		u->sum = quantity_add(takes, u->sum);
 	return true;
 }
 
@@ -178,38 +68,17 @@ static bool each_any(void *arg, struct object *o)
 
 /* ---- judging ---- */
 
-/* How much of `name` the new object takes; false: it has nothing to do with it. */
+/* How much more of `name` there will be; false: it has nothing to do with it, or there will be no more. */
 static bool object_takes(
 	const struct admission_attributes *at, struct str name, struct quantity *ret)
 {
 	struct str gr = at->req->resource->group_resource;
-	const struct quantity one = { .nano = 1000000000, .format = 'D' };
-	struct str counted =
-		str_has_prefix(name, STR("count/")) ? str_from(name, strlen("count/")) : name;
-	if (at->type == &core_v1_pod_type) {
-		*ret = pod_takes(&((const struct core_v1_pod *)at->obj)->spec, name);
-		return ret->nano > 0;
-	}
-	if (str_eq(counted, gr)) {
-		*ret = one;
-		return true;
-	}
-	if (at->type == &core_v1_service_type) {
-		struct str type = ((const struct core_v1_service *)at->obj)->spec.type;
-		*ret = one;
-		if (str_eqz(name, "services.loadbalancers"))
-			return str_eqz(type, "LoadBalancer");
-		return str_eqz(name, "services.nodeports") &&
-			(str_eqz(type, "LoadBalancer") || str_eqz(type, "NodePort"));
-	}
-	if (at->type == &core_v1_persistent_volume_claim_type && str_eqz(name, "requests.storage"))
-		return quantity_parse(
-			       str_map_get(
-				       &((const struct core_v1_persistent_volume_claim *)at->obj)
-						->spec.resources.requests,
-				       STR("storage")),
-			       ret) == 0;
-	return false;
+	struct quantity before;
+	if (!quota_takes(name, gr, at->type, at->obj, ret))
+		return false;
+	if (at->old && quota_takes(name, gr, at->type, at->old, &before))
+		*ret = quantity_sub(*ret, before);
+	return ret->nano > 0;
 }
 
 static void flight_end(struct flight *f)
@@ -260,8 +129,7 @@ static void add_flights(struct usage *u, const struct admission_attributes *at, 
 		if (f->server != u->server || f->req.resource != at->req->resource ||
 			!str_eq(f->req.ns, u->ns))
 			continue;
-		if (f->at.type == &core_v1_pod_type &&
-			!quota_fits(u->quota, &((const struct core_v1_pod *)f->at.obj)->spec))
+		if (!quota_speaks_of(&u->quota->spec, f->at.type, f->at.obj))
 			continue;
 		if (object_takes(&f->at, name, &takes))
 			u->sum = quantity_add(u->sum, takes);
@@ -272,14 +140,12 @@ static struct quantity used(struct usage *u, const struct admission_attributes *
 {
 	u->name = name;
 	u->sum = (struct quantity){ .format = 'D' };
-	if (at->type == &core_v1_pod_type)
-		lookup_each(u->server, u->server->known.pods, u->ns, each_pod, u);
-	else if (str_has_prefix(name, STR("services.")))
-		lookup_each(u->server, u->server->known.services, u->ns, each_service, u);
-	else if (str_eqz(name, "requests.storage"))
-		lookup_each(u->server, u->server->known.claims, u->ns, each_claim, u);
-	else
-		lookup_each(u->server, at->req->resource, u->ns, each_any, u);
+	u->resource = at->req->resource;
+	u->type = at->type;
+	bool plain = !u->quota->spec.scopes.len && !u->quota->spec.scope_selector &&
+		at->type != &core_v1_pod_type && at->type != &core_v1_service_type &&
+		at->type != &core_v1_persistent_volume_claim_type;
+	lookup_each(u->server, at->req->resource, u->ns, plain ? each_any : each_counted, u);
 	add_flights(u, at, name);
 	return u->sum;
 }
@@ -292,13 +158,17 @@ static struct str must_specify(
 	for (size_t i = 0; i < q->spec.hard.len; i++) {
 		struct str name = q->spec.hard.items[i].key, resource;
 		bool limits;
-		if (!compute_name(name, &limits, &resource) ||
+		if (!quota_compute_name(name, &limits, &resource) ||
 			!(str_eqz(resource, "cpu") || str_eqz(resource, "memory")))
 			continue;
 		CLEAN_BUF struct buf who = { 0 };
+		const struct str_map *own = !s->resources ? NULL
+			: limits                          ? &s->resources->limits
+							  : &s->resources->requests;
 		LIST_EACH(c, &s->containers)
 			if (!str_map_has(limits ? &c->resources.limits : &c->resources.requests,
-				    resource))
+				    resource) &&
+				!(own && str_map_has(own, resource)))
 				buf_addf(&who, "%s" STR_FMT, who.len ? "," : "", STR_ARG(c->name));
 		if (who.len)
 			buf_addf(&b, "%s" STR_FMT " for: %s", b.len ? "; " : "", STR_ARG(name),
@@ -344,7 +214,7 @@ static struct meta_v1_status *judge_all(struct usage *up, const struct admission
 	const struct core_v1_pod_spec *spec =
 		at->type == &core_v1_pod_type ? &((const struct core_v1_pod *)at->obj)->spec : NULL;
 	for (size_t i = 0; i < u.n_quotas; i++) {
-		if (!quota_fits(u.quotas[i], spec))
+		if (!quota_speaks_of(&u.quotas[i]->spec, at->type, at->obj))
 			continue;
 		struct str missing = spec ? must_specify(at, u.quotas[i]) : STR_NONE;
 		if (missing.len)
@@ -357,9 +227,22 @@ static struct meta_v1_status *judge_all(struct usage *up, const struct admission
 	return NULL;
 }
 
+/* Creates; and of updates those that may ask for more. */
+static bool can_take_more(const struct admission_attributes *at)
+{
+	const struct subresource_row *sub = at->req->sub;
+	if (at->operation == VERB_CREATE)
+		return !sub;
+	if (at->type == &core_v1_pod_type)
+		return sub && !strcmp(sub->name, "resize");
+	return !sub &&
+		(at->type == &core_v1_service_type ||
+			at->type == &core_v1_persistent_volume_claim_type);
+}
+
 static struct meta_v1_status *validate(struct apiserver *s, struct admission_attributes *at)
 {
-	if (!at->req->ns.len || at->req->sub || !at->obj)
+	if (!at->req->ns.len || !at->obj || !can_take_more(at))
 		return NULL;
 	struct usage u = { .server = s, .arena = at->req->arena, .ns = at->req->ns };
 	lookup_each(s, s->known.quotas, at->req->ns, each_quota, &u);
@@ -368,7 +251,7 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 	pthread_mutex_lock(&flights_lock);
 	flights_settle(s);
 	struct meta_v1_status *st = judge_all(&u, at);
-	if (!st && !at->req->dry_run)
+	if (!st && !at->req->dry_run && !at->old)
 		flight_note(s, at);
 	pthread_mutex_unlock(&flights_lock);
 	return st;
@@ -376,6 +259,6 @@ static struct meta_v1_status *validate(struct apiserver *s, struct admission_att
 
 const struct plugin resource_quota_plugin = {
 	.name = "ResourceQuota",
-	.operations = VERB_CREATE,
+	.operations = VERB_CREATE | VERB_UPDATE,
 	.validate = validate,
 };
