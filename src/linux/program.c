@@ -181,8 +181,10 @@ int link_programs_remove(
 	if (!removed || others)
 		return 0;
 	tc_request(&q, RTM_DELQDISC, 0, link, TC_H_CLSACT);
+	mnl_attr_put_strz(q.h, TCA_KIND, "clsact");
 	r = request_run(n, &q, NULL, NULL);
-	return r < 0 && r != -ENOENT && r != -ENODEV
+	/* -EINVAL: it is somebody's "ingress", which takes programs, too. */
+	return r < 0 && r != -ENOENT && r != -ENODEV && r != -EINVAL
 		? err_errno(err, r, "cannot remove clsact from link %d", link)
 		: 0;
 }
