@@ -407,6 +407,31 @@ static void each_class_is_asked_for(void **state)
 	flow_cache_free(f);
 }
 
+/* As a route may that takes less than its link. */
+static void a_larger_one_is_asked_for(void **state)
+{
+	struct err err = { 0 };
+
+	NEEDS_ROOT();
+	struct flow_cache *f = switched_on();
+	struct pair p = connected(HOST, PORT);
+
+	must(nft_apply("add chain ip test stop { type filter hook forward priority 20; }\n"
+		       "add rule ip test stop meta length > 600 drop",
+		     &err),
+		&err);
+	assert_int_equal(write(p.client, data, 100), 100);
+	assert_true(arrives(p.server, 100, 10000));
+	assert_int_equal(write(p.client, data, 1000), 1000);
+	assert_false(arrives(p.server, 1000, STALL_MS));
+	must(nft_apply("delete chain ip test stop", &err), &err);
+	assert_true(arrives(p.server, 1000, 10000));
+	pass_both_ways(&p);
+	close_pair(&p);
+	must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(f);
+}
+
 static uint32_t largest_segment(int fd)
 {
 	struct tcp_info info;
@@ -662,6 +687,7 @@ int main(void)
 		cmocka_unit_test(a_rule_holds_for_what_is_under_way),
 		cmocka_unit_test(a_hop_is_a_hop),
 		cmocka_unit_test(each_class_is_asked_for),
+		cmocka_unit_test(a_larger_one_is_asked_for),
 		cmocka_unit_test(a_smaller_link_is_told),
 		cmocka_unit_test(an_idle_one_stays_known),
 		cmocka_unit_test(the_next_one_begins_anew),

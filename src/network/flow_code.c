@@ -14,7 +14,7 @@
  *    compared with it in all that a router keeps (length, id, sequence numbers): another one is not remembered. Neither is one that somebody marked, changed
  *    in another way, or made here.
  * 3. The link it came from is part of the key: what a link may not send, it may not send by the cache.
- * 4. Larger packets than the link out takes go to the stack, which answers them. */
+ * 4. Larger packets than the one that the stack let pass are asked for: links and routes may take none of that size, which the stack answers. */
 #include <arpa/inet.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -33,7 +33,7 @@ struct flow_key { /* as on the wire */
 };
 struct flow { /* what the stack did */
 	uint64_t at;
-	uint32_t link, mtu;
+	uint32_t link, size;
 	uint32_t source, destination, ports; /* after translation */
 	uint32_t translated;
 	uint32_t address_diff, port_diff; /* of checksums */
@@ -180,7 +180,6 @@ enum {
 	FRAME = IP - 14,
 	KEY = -80,
 	ZERO = -84,
-	MTU = -88,
 	NEW = -88 - (int)sizeof(struct flow),
 };
 #define FRAME_SIZE (-FRAME - 4) /* the three headers */
@@ -227,6 +226,21 @@ static void if_it_begins_or_ends(struct code *c, enum place to)
 	jump_if(c, R1, BPF_JNE, 0, to);
 }
 
+/* TEMP = the IP packet's size. One that was put together from several leaves as several: each of them counts. */
+static void measure(struct code *c)
+{
+	load(c, BPF_H, TEMP, STACK, IP + 2);
+	put(c, BPF_ALU | BPF_END | BPF_TO_BE, TEMP, 0, 0, 16);
+	load(c, BPF_W, R1, SKB, F(__sk_buff, gso_size));
+	jump_if(c, R1, BPF_JEQ, 0, WHOLE);
+	load(c, BPF_B, TEMP, STACK, TCP + 12);
+	math(c, TEMP, BPF_RSH, 4);
+	math(c, TEMP, BPF_LSH, 2);
+	math_reg(c, TEMP, BPF_ADD, R1);
+	math(c, TEMP, BPF_ADD, 20);
+	here(c, WHOLE);
+}
+
 /* d = d folded to 16 bits once; uses R2 */
 static void fold(struct code *c, enum reg d)
 {
@@ -267,21 +281,11 @@ static void find_flow(struct code *c, const struct flow_maps *m)
 	jump_if(c, R0, BPF_JGT, FLOW_LIFE_MS * 1000000, MISS);
 }
 
-/* A packet that was put together from several leaves as several: each of them counts. */
 static void check_size(struct code *c)
 {
-	load(c, BPF_H, TEMP, STACK, IP + 2);
-	put(c, BPF_ALU | BPF_END | BPF_TO_BE, TEMP, 0, 0, 16);
-	load(c, BPF_W, R1, SKB, F(__sk_buff, gso_size));
-	jump_if(c, R1, BPF_JEQ, 0, WHOLE);
-	load(c, BPF_B, TEMP, STACK, TCP + 12);
-	math(c, TEMP, BPF_RSH, 4);
-	math(c, TEMP, BPF_LSH, 2);
-	math_reg(c, TEMP, BPF_ADD, R1);
-	math(c, TEMP, BPF_ADD, 20);
-	here(c, WHOLE);
-	load(c, BPF_W, R1, FLOW, F(flow, mtu));
-	jump_if_reg(c, TEMP, BPF_JGT, R1, PASS);
+	measure(c);
+	load(c, BPF_W, R1, FLOW, F(flow, size));
+	jump_if_reg(c, TEMP, BPF_JGT, R1, MISS);
 }
 
 static void replace_checksum(struct code *c, int diff, int flags)
@@ -437,15 +441,8 @@ static void difference(struct code *c, int member, int noted, int size, int diff
 
 static void describe(struct code *c)
 {
-	store_value(c, BPF_W, STACK, MTU, 0);
-	move(c, R1, SKB);
-	set(c, R2, 0);
-	address(c, R3, STACK, MTU);
-	set(c, R4, 0);
-	set(c, R5, 0);
-	call(c, BPF_FUNC_check_mtu); /* wanted is the link's MTU, not the judgment */
-	jump_if(c, R0, BPF_JSLT, 0, PASS);
-	copy(c, BPF_W, STACK, NEW + F(flow, mtu), STACK, MTU);
+	measure(c);
+	store(c, BPF_W, STACK, NEW + F(flow, size), TEMP);
 	copy(c, BPF_W, STACK, NEW + F(flow, link), SKB, F(__sk_buff, ifindex));
 	for (int i = 0; i < 6; i++)
 		copy(c, BPF_H, STACK, NEW + F(flow, mac) + 2 * i, STACK, FRAME + 2 * i);
