@@ -237,7 +237,7 @@ s = c.wrap_socket(socket.create_connection(("127.0.0.1", 6443), timeout=10), ser
 s.sendall((f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
            f"Sec-WebSocket-Key: {base64.b64encode(b'0' * 16).decode()}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n").encode())
 f = s.makefile("rb")
-print(f.readline().split()[1].decode())
+print(f.readline().split()[1].decode(), flush=True)
 while f.readline().strip():
     pass
 while True:
