@@ -79,7 +79,7 @@ def figure_burst():
         time.sleep(40)
         b.row("40 s later, the past still held", idle + 60)
         time.sleep(330)
-        b.row("6 minutes later", idle + 12)
+        b.row("6 minutes later", idle + 16)
     finally:
         b.close()
 
