@@ -52,19 +52,21 @@ static bool cross_namespace_affinity(const struct core_v1_pod_spec *s)
 
 	return a &&
 		((a->pod_affinity &&
-			 elsewhere(&a->pod_affinity->required_during_scheduling_ignored_during_execution,
+			 elsewhere(&a->pod_affinity
+					    ->required_during_scheduling_ignored_during_execution,
 				 &a->pod_affinity
 					  ->preferred_during_scheduling_ignored_during_execution)) ||
 			(a->pod_anti_affinity &&
-				elsewhere(&a->pod_anti_affinity
-						   ->required_during_scheduling_ignored_during_execution,
+				elsewhere(
+					&a->pod_anti_affinity
+						 ->required_during_scheduling_ignored_during_execution,
 					&a->pod_anti_affinity
 						 ->preferred_during_scheduling_ignored_during_execution)));
 }
 
 /* The names of classes that an object has, against those that are listed. */
-static bool names_fit(const struct str *names, size_t n, struct str operator,
-	const struct str_list * values)
+static bool names_fit(
+	const struct str *names, size_t n, struct str operator, const struct str_list * values)
 {
 	bool any = false, in = false;
 
@@ -168,16 +170,17 @@ static struct quantity most(struct quantity a, struct quantity b)
 }
 
 /* Containers and sidecars together, or the largest init container with the sidecars before it; pod-level resources win. */
-static struct quantity pod_amount(const struct core_v1_pod_spec *s, bool limits, struct str resource)
+static struct quantity pod_amount(
+	const struct core_v1_pod_spec *s, bool limits, struct str resource)
 {
 	struct quantity run = none, sidecars = none, peak = none;
 
 	LIST_EACH(c, &s->containers)
-		run = sum(run, amount(limits ? &c->resources.limits : &c->resources.requests,
-				       resource));
+		run = sum(run,
+			amount(limits ? &c->resources.limits : &c->resources.requests, resource));
 	LIST_EACH(c, &s->init_containers) {
-		struct quantity q = amount(
-			limits ? &c->resources.limits : &c->resources.requests, resource);
+		struct quantity q =
+			amount(limits ? &c->resources.limits : &c->resources.requests, resource);
 
 		if (str_eqz(c->restart_policy, "Always"))
 			sidecars = sum(sidecars, q);
@@ -186,7 +189,8 @@ static struct quantity pod_amount(const struct core_v1_pod_spec *s, bool limits,
 	}
 	run = most(peak, sum(run, sidecars));
 	if (s->resources) {
-		const struct str_map *own = limits ? &s->resources->limits : &s->resources->requests;
+		const struct str_map *own =
+			limits ? &s->resources->limits : &s->resources->requests;
 
 		if (str_map_has(own, resource))
 			run = amount(own, resource);
@@ -231,8 +235,8 @@ static bool service_takes(struct str name, const struct core_v1_service *s, stru
 }
 
 /* NAME, or CLASS.storageclass.storage.k8s.io/NAME for the claims of a class. */
-static bool claim_takes(struct str name, const struct core_v1_persistent_volume_claim *c,
-	struct quantity *ret)
+static bool claim_takes(
+	struct str name, const struct core_v1_persistent_volume_claim *c, struct quantity *ret)
 {
 	ssize_t at = str_find_str(name, STR(STORAGE_CLASS));
 
@@ -261,7 +265,7 @@ bool quota_takes(struct str name, struct str group_resource, const struct type *
 		*ret = one;
 		return true;
 	}
-	return t == &core_v1_service_type                ? service_takes(name, obj, ret)
+	return t == &core_v1_service_type                    ? service_takes(name, obj, ret)
 		: t == &core_v1_persistent_volume_claim_type ? claim_takes(name, obj, ret)
 							     : false;
 }
