@@ -459,6 +459,7 @@ int volume_own(const char *dir, int64_t fs_group, struct err *err);
 struct volume_file {
 	struct str path, bytes;
 	int32_t mode;
+	int64_t owner; /* 0: root */
 };
 struct volume_files {
 	struct volume_file *items;

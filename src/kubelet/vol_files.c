@@ -18,12 +18,12 @@ void volume_files_add(
 {
 	for (size_t i = 0; i < f->len; i++)
 		if (str_eq(f->items[i].path, path)) {
-			f->items[i] = (struct volume_file){ path, bytes, mode };
+			f->items[i] = (struct volume_file){ path, bytes, mode, 0 };
 			return;
 		}
 	f->items = arena_grow(
 		a, f->items, f->len * sizeof(*f->items), (f->len + 1) * sizeof(*f->items));
-	f->items[f->len++] = (struct volume_file){ arena_str(a, path), bytes, mode };
+	f->items[f->len++] = (struct volume_file){ arena_str(a, path), bytes, mode, 0 };
 }
 
 static bool path_is_safe(struct str p)
@@ -115,6 +115,8 @@ static int write_one(int dir, const struct volume_file *f, int64_t fs_group, str
 			return err_errno(err, -errno, "%s", path);
 		done += (size_t)n;
 	}
+	if (f->owner && fchown(fd, (uid_t)f->owner, (gid_t)-1))
+		return err_errno(err, -errno, "owner of %s", path);
 	if (fs_group >= 0) {
 		mode |= 0040; /* the group is why it was named */
 		if (fchown(fd, (uid_t)-1, (gid_t)fs_group))

@@ -82,6 +82,28 @@ static bool token_is_young(struct volume_ctx *c,
 	return true;
 }
 
+static int64_t user_of(const struct core_v1_pod_spec *p, const struct core_v1_container *c)
+{
+	if (c->security_context && c->security_context->run_as_user.set)
+		return c->security_context->run_as_user.value;
+	return p->security_context && p->security_context->run_as_user.set
+		? p->security_context->run_as_user.value
+		: -1;
+}
+
+/* The user that all containers are told to run as; -1: one is not told, or they differ. */
+static int64_t only_user(const struct core_v1_pod_spec *p)
+{
+	const struct core_v1_container_items *lists[] = { &p->containers, &p->init_containers };
+	int64_t user = p->containers.len ? user_of(p, &p->containers.items[0]) : -1;
+
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+		LIST_EACH(c, lists[i])
+			if (user_of(p, c) != user)
+				return -1;
+	return user;
+}
+
 static int token_file(struct volume_ctx *c,
 	const struct core_v1_service_account_token_projection *t, int32_t mode,
 	struct volume_files *f, struct err *err)
@@ -121,12 +143,15 @@ static int token_file(struct volume_ctx *c,
 		*due_of(c, t->path) = in_seconds(c, MIN(expires * 4 / 5, DAY_S));
 		renew_at(c, *due_of(c, t->path));
 	}
-	/* A token is for whoever runs in the pod: readable by the group when there is one, by its only user otherwise. */
-	const struct core_v1_pod_security_context *sc = s->pod->spec.security_context;
+	/* A token is for whoever runs in the pod: its only user, where there is one, and its group. */
+	int64_t user = only_user(&s->pod->spec);
 	volume_files_add(s->a, f, t->path, token,
-		c->fs_group >= 0                                             ? 0640
-			: sc && sc->run_as_user.set && sc->run_as_user.value ? 0644
-									     : mode);
+		c->fs_group >= 0    ? 0640
+			: user >= 0 ? 0600
+				    : mode);
+	LIST_EACH(file, f)
+		if (str_eq(file->path, t->path))
+			file->owner = MAX(user, (int64_t)0);
 	return 0;
 }
 
