@@ -398,6 +398,21 @@ static int lease_seconds(const struct node_agent *n)
 	return n->k->c.lease_seconds ? n->k->c.lease_seconds : LEASE_SECONDS;
 }
 
+/* The lease goes with its node. Again at each renewal, until it is there: the node may not be known yet when the lease is made. */
+static void lease_own(struct node_agent *n, struct coordination_v1_lease *l, struct arena *a)
+{
+	struct cached *node = l->metadata.owner_references.len ? NULL : node_cached(n->k);
+
+	if (!node)
+		return;
+	struct meta_v1_owner_reference *o = LIST_ADD(a, &l->metadata.owner_references);
+	o->api_version = STR("v1");
+	o->kind = STR("Node");
+	o->name = str_of(n->k->c.node_name);
+	o->uid = arena_str(a, node->meta->uid);
+	cached_unref(node);
+}
+
 static int lease_make(struct node_agent *n, struct err *err)
 {
 	struct str ns = STR("kube-node-lease"), name = str_of(n->k->c.node_name);
@@ -407,19 +422,10 @@ static int lease_make(struct node_agent *n, struct err *err)
 	int r = client_get(
 		n->k->c.client, &coordination_v1_lease_type, ns, name, a, (void **)&made, err);
 	if (r == CLIENT_NOT_FOUND) {
-		struct cached *node = node_cached(n->k);
 		l = model_new(&coordination_v1_lease_type, a);
 		l->metadata.name = name;
 		l->metadata.namespace = ns;
-		if (node) {
-			struct meta_v1_owner_reference *o =
-				LIST_ADD(a, &l->metadata.owner_references);
-			o->api_version = STR("v1");
-			o->kind = STR("Node");
-			o->name = name;
-			o->uid = arena_str(a, node->meta->uid);
-			cached_unref(node);
-		}
+		lease_own(n, l, a);
 		l->spec.holder_identity = name;
 		l->spec.lease_duration_seconds = (struct opt_int32)SOME(lease_seconds(n));
 		l->spec.renew_time = now_wall(n->k);
@@ -444,6 +450,7 @@ static int lease_renew(struct node_agent *n, struct err *err)
 	n->lease->spec.holder_identity = str_of(n->k->c.node_name);
 	n->lease->spec.lease_duration_seconds = (struct opt_int32)SOME(lease_seconds(n));
 	n->lease->spec.renew_time = now_wall(n->k);
+	lease_own(n, n->lease, n->lease_arena);
 	int r = client_update(n->k->c.client, &coordination_v1_lease_type, NULL, n->lease, a,
 		(void **)&made, err);
 	if (r) {
