@@ -101,6 +101,11 @@ static void refusals(void **state)
 			"`privileged` to true" },
 		{ "{\"containers\":[" C "}],\"dnsPolicy\":\"None\"}",
 			"spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None" },
+		{ "{\"containers\":[" C "}],\"hostnameOverride\":\"Not_A_Name\"}",
+			"spec.hostnameOverride: Invalid value: \"Not_A_Name\"" },
+		{ "{\"containers\":[" C
+		  "}],\"hostnameOverride\":\"a\",\"hostNetwork\":true,\"setHostnameAsFQDN\":true}",
+			"spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true" },
 		{ "{\"containers\":[" C "}],\"activeDeadlineSeconds\":0}",
 			"spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive" },
 		{ "{\"containers\":[" C

@@ -239,6 +239,24 @@ static void check_names(const struct core_v1_pod_spec *s, const struct at *at, s
 	}
 }
 
+static void check_hostname_override(
+	const struct core_v1_pod_spec *s, const struct at *at, struct causes *cs)
+{
+	const struct at *here = AT(at, "hostnameOverride");
+	struct str name = s->hostname_override;
+	if (!name.p)
+		return;
+	const char *bad = valid_dns_subdomain(name);
+	if (s->set_hostname_as_fqdn.value)
+		FORBIDDEN(cs, here, "may not be specified when setHostnameAsFQDN is true");
+	if (s->host_network)
+		FORBIDDEN(cs, here, "may not be specified when hostNetwork is true");
+	if (name.len > 64)
+		cause_at(cs, CAUSE_TOO_LONG, here, STR_NONE, "may not be more than 64 bytes");
+	if (bad)
+		INVALID(cs, here, shown(name), bad);
+}
+
 /* Segments of [a-z0-9]([-_a-z0-9]*[a-z0-9])? between dots or slashes. */
 static bool sysctl_name_ok(struct str name)
 {
@@ -286,6 +304,7 @@ void pod_spec_validate(const struct core_v1_pod_spec *s, const struct at *at, st
 	check_volumes(s, at, cs);
 	pod_containers_validate(s, at, cs);
 	check_names(s, at, cs);
+	check_hostname_override(s, at, cs);
 	if (s->node_selector.len)
 		meta_validate_labels(
 			&s->node_selector, at_text(AT(at, "nodeSelector"), cs->arena), cs);
