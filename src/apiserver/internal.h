@@ -34,7 +34,8 @@ struct request_options { /* the query */
 		resource_version_match;
 	struct str field_manager, field_validation, dry_run, propagation_policy, pretty,
 		include_object;
-	int64_t limit, timeout_seconds;
+	int64_t limit, timeout_seconds,
+		timeout_ns; /* how long the client waits: read, so that a wrong one is told of */
 	struct opt_int64 grace_period_seconds;
 	struct opt_bool watch, allow_watch_bookmarks, send_initial_events, force, orphan_dependents;
 };

@@ -55,7 +55,7 @@ static const struct method_row *method_find(struct str method)
 
 /* ---- the query ---- */
 
-enum option_kind { OPTION_TEXT, OPTION_I64, OPTION_OPT_I64, OPTION_OPT_BOOL };
+enum option_kind { OPTION_TEXT, OPTION_I64, OPTION_OPT_I64, OPTION_OPT_BOOL, OPTION_DURATION };
 #define OPTION(name, kind, member) \
 	{ \
 		name, kind, offsetof(struct request_options, member) \
@@ -84,6 +84,7 @@ static const struct option_row {
 	OPTION("gracePeriodSeconds", OPTION_OPT_I64, grace_period_seconds),
 	OPTION("propagationPolicy", OPTION_TEXT, propagation_policy),
 	OPTION("orphanDependents", OPTION_OPT_BOOL, orphan_dependents),
+	OPTION("timeout", OPTION_DURATION, timeout_ns),
 };
 
 /* As upstream converts them: absent text is false, "false" and "0" are false, anything else is true. */
@@ -103,6 +104,13 @@ static int option_set(
 		return 0;
 	case OPTION_OPT_BOOL:
 		*(struct opt_bool *)at = (struct opt_bool){ true, option_true(value) };
+		return 0;
+	case OPTION_DURATION:
+		if (value.len && duration_parse(value, at) < 0)
+			return err_set(err, -EBADMSG,
+				"invalid timeout specified in the request URL - time: invalid duration \"" STR_FMT
+				"\"",
+				STR_ARG(value));
 		return 0;
 	case OPTION_I64:
 	case OPTION_OPT_I64:

@@ -81,6 +81,22 @@ static void test_info(void **state)
 	}
 }
 
+static void test_bad_options(void **state)
+{
+	static const char *const queries[] = { "timeout=invalid", "timeout=5", "limit=a",
+		"timeoutSeconds=1s" };
+	for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
+		CLEAN_ARENA struct arena *a = arena_new(0);
+		struct request_options o = { 0 };
+		struct err err = { 0 };
+		assert_int_equal(request_options_parse(str_of(queries[i]), a, &o, &err), -EBADMSG);
+		assert_true(err.text[0]);
+		assert_int_equal(request_options_parse(
+					 STR("timeout=0s&timeout=1m30s&timeout="), a, &o, &err),
+			0);
+	}
+}
+
 static void test_bad_paths(void **state)
 {
 	static const char *const paths[] = { "", "api", "/%", "/%z0", "/api/v1/%f" };
@@ -171,7 +187,8 @@ static void test_json_member(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_info),
-		cmocka_unit_test(test_bad_paths), cmocka_unit_test(test_accept),
-		cmocka_unit_test(test_content_type), cmocka_unit_test(test_json_member) };
+		cmocka_unit_test(test_bad_options), cmocka_unit_test(test_bad_paths),
+		cmocka_unit_test(test_accept), cmocka_unit_test(test_content_type),
+		cmocka_unit_test(test_json_member) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
