@@ -169,6 +169,11 @@ static bool add_usage(X509 *x, X509 *issuer, struct usage u)
 	return issuer == x || add_ext(x, &ctx, NID_authority_key_identifier, "keyid");
 }
 
+static long tolerance(int64_t valid_seconds)
+{
+	return valid_seconds < 86400 ? CLOCK_TOLERANCE_SHORT_S : CLOCK_TOLERANCE_S;
+}
+
 static bool set_frame(
 	X509 *x, int64_t valid_seconds, X509_NAME *subject, X509_NAME *issuer, EVP_PKEY *key)
 {
@@ -182,7 +187,7 @@ static bool set_frame(
 	ok = number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(x));
 	BN_free(number);
 	return ok && X509_set_version(x, X509_VERSION_3) &&
-		X509_gmtime_adj(X509_getm_notBefore(x), -CLOCK_TOLERANCE_S) &&
+		X509_gmtime_adj(X509_getm_notBefore(x), -tolerance(valid_seconds)) &&
 		X509_time_adj_ex(X509_getm_notAfter(x), (int)(valid_seconds / 86400),
 			valid_seconds % 86400, NULL) &&
 		X509_set_subject_name(x, subject) && X509_set_issuer_name(x, issuer) &&
@@ -329,8 +334,9 @@ int cert_life(
 		return failed(err, -EINVAL, "cannot read the certificate");
 	if (!cert_seconds(x, &begin, &end))
 		return failed(err, -EINVAL, "cannot read the certificate's begin and end");
-	if (end - begin > CLOCK_TOLERANCE_S)
-		begin += CLOCK_TOLERANCE_S;
+	int64_t before = tolerance(end - begin - CLOCK_TOLERANCE_S);
+	if (end - begin > before)
+		begin += before;
 	*ret_made = (struct timestamp){ begin, 0 };
 	*ret_end = (struct timestamp){ end, 0 };
 	return 0;

@@ -119,8 +119,9 @@ bool url_query_next(struct str *rest, struct arena *a, struct str *ret_key, stru
 void url_encode(struct buf *out, struct str s); /* for a query value or a path segment */
 
 /* Clocks of machines differ, and are moved. By so much, in seconds, may the clock of one that judges what is not valid yet be behind that of the one that
- * signed it: certificates begin so long before they are made. */
+ * signed it: certificates begin so long before they are made, those for less than a day by the shorter one, as upstream's. */
 #define CLOCK_TOLERANCE_S 7200
+#define CLOCK_TOLERANCE_SHORT_S 300
 
 /* ---- server ---- */
 struct http_stream; /* one request and its response */
