@@ -296,6 +296,15 @@ static bool headers_fit(const struct http_call *call)
 	return true;
 }
 
+/* A peer that did not answer and answers now may have died in between: what waits on it should know soon. */
+static void note_peer(struct http_client *c, int r)
+{
+	bool failed = r < 0 && r != -ECANCELED;
+
+	if (atomic_exchange(&c->failed, failed) && !failed)
+		client_doubt();
+}
+
 static int start_exchange(struct exchange *x, struct patience p, struct arena *a, struct err *err)
 {
 	bool again;
@@ -317,6 +326,7 @@ static int start_exchange(struct exchange *x, struct patience p, struct arena *a
 		x->h.on_body = on_body;
 		x->h.arg = arg;
 		r = try_once(x, attempt > 0, p, a, err, &again);
+		note_peer(x->client, r);
 		if (r == 0 || !again)
 			break;
 	}
@@ -441,6 +451,7 @@ int reader_start(struct http_reader *r, const struct http_call *call, struct are
 	r->x.call = NULL;
 	if (e < 0)
 		return e;
+	client_watch(r->x.conn);
 	/* What is read now is a stream that may be silent for hours, unless the caller said otherwise. */
 	if (!call->timeout_ms)
 		r->patience.timeout_ms = -1;
@@ -476,6 +487,8 @@ static ssize_t reader_read(
 
 		if (e == -EAGAIN)
 			buf_deinit(&r->body);
+		if (e == -ECONNRESET || e == -ETIMEDOUT)
+			client_doubt();
 		if (e < 0)
 			return e == -EAGAIN ? e
 					    : err_prefix(err, e, "%s %s%s", r->method,
@@ -521,6 +534,8 @@ void http_reader_free(struct http_reader *r)
 {
 	if (!r)
 		return;
+	if (r->x.conn)
+		client_unwatch(r->x.conn);
 	end_exchange(&r->x);
 	close(r->patience.cancel_fd);
 	buf_deinit(&r->body);

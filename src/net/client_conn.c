@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #define IDLE_MAX 8
 #define ALTERNATIVE_MS 3000 /* for one server to take a connection, where there are others */
 #define IDLE_MS 60000
+#define DOUBTED_IDLE_S 1
 
 static uint64_t now_ms(void)
 {
@@ -89,6 +91,46 @@ int client_write(
 	return r < 0 ? err_errno(err, r, "cannot send") : 0;
 }
 
+/* ---- whether a silent peer is there ---- */
+
+static struct {
+	pthread_mutex_t lock;
+	struct client_conn *first;
+} watched = { PTHREAD_MUTEX_INITIALIZER, NULL };
+
+void client_watch(struct client_conn *conn)
+{
+	pthread_mutex_lock(&watched.lock);
+	conn->next_watched = watched.first;
+	watched.first = conn;
+	pthread_mutex_unlock(&watched.lock);
+}
+
+void client_unwatch(struct client_conn *conn)
+{
+	pthread_mutex_lock(&watched.lock);
+	for (struct client_conn **at = &watched.first; *at; at = &(*at)->next_watched)
+		if (*at == conn) {
+			*at = conn->next_watched;
+			break;
+		}
+	pthread_mutex_unlock(&watched.lock);
+}
+
+static void ask_peer_after(struct client_conn *conn, int seconds)
+{
+	setsockopt(conn->fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+}
+
+void client_doubt(void)
+{
+	pthread_mutex_lock(&watched.lock);
+	for (struct client_conn *conn = watched.first; conn; conn = conn->next_watched)
+		if (!atomic_exchange(&conn->doubted, true))
+			ask_peer_after(conn, DOUBTED_IDLE_S);
+	pthread_mutex_unlock(&watched.lock);
+}
+
 /* ---- receiving ---- */
 
 static ssize_t receive(struct client_conn *conn, void *out, size_t n)
@@ -131,6 +173,8 @@ ssize_t client_read(
 	for (;;) {
 		ssize_t r = try_read(conn, out, n, err);
 
+		if (r > 0 && atomic_exchange(&conn->doubted, false))
+			ask_peer_after(conn, SOCKET_IDLE_S);
 		if (r >= 0 || r == -EPROTO)
 			return r;
 		if (r != -EAGAIN)

@@ -21,12 +21,15 @@ struct http_client {
 	char *bearer;
 	struct client_conn *idle;
 	size_t n_idle;
+	atomic_bool failed; /* the last exchange got no answer */
 };
 
 struct client_conn {
 	struct client_conn *next;
+	struct client_conn *next_watched;
 	int fd;
 	bool secure, reused;
+	atomic_bool doubted; /* the kernel asks its peer sooner than usual */
 	unsigned generation; /* of the TLS context that it was opened with */
 	uint64_t idle_since_ms;
 	struct tls_conn tls;
@@ -52,6 +55,11 @@ void local_free(struct local_end *l);
 int client_connect(struct http_client *c, bool fresh, struct patience p, struct client_conn **ret,
 	struct err *err);
 void client_keep(struct http_client *c, struct client_conn *conn); /* for the next call */
+/* What a reader waits on, maybe for hours: from watch to unwatch. A machine that died and came back knows nothing of it, and says so only when asked, which the
+ * kernel does after a while; client_doubt, after any sign of such a death, lets it ask all of them now. */
+void client_watch(struct client_conn *conn);
+void client_unwatch(struct client_conn *conn);
+void client_doubt(void);
 void client_conn_free(struct client_conn *conn);
 int client_write(
 	struct client_conn *conn, struct patience p, const void *bytes, size_t n, struct err *err);

@@ -24,6 +24,7 @@
 #ifndef TCP_RTO_MAX_MS
 #define TCP_RTO_MAX_MS 44
 #endif
+#define SOCKET_IDLE_S 15  /* of silence: then the kernel asks whether the peer is there */
 void socket_tune(int fd); /* a TCP socket of ours, on either side, before it connects */
 
 /* ---- sendq: bytes on their way out, copied or borrowed, in order ---- */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <arpa/inet.h>
 
 static void write_rest(struct http_stream *s, void *arg)
@@ -268,6 +269,99 @@ static void connecting_has_a_bound_of_its_own(void **state)
 	assert_int_equal(http_client_open(c, &k, a, &r, &reader, &err), -ETIMEDOUT);
 	assert_true(mono_now_ns() - began < 30000000000ull);
 	http_client_free(c);
+}
+
+/* The peer's socket is gone as with its machine: nobody says so. */
+static bool vanish(int fd)
+{
+	int one = 1;
+	bool done = !setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &one, sizeof(one));
+
+	close(fd);
+	return done;
+}
+
+static int accept_answering(int fd, const char *answer)
+{
+	char bytes[2048];
+	int peer = accept(fd, NULL, NULL);
+
+	assert_true(peer >= 0);
+	assert_true(read(peer, bytes, sizeof(bytes)) > 0);
+	assert_int_equal(write(peer, answer, strlen(answer)), strlen(answer));
+	return peer;
+}
+
+struct raw_call {
+	struct http_client *c;
+	struct http_reader *reader;
+	int r;
+};
+
+static void *open_reader(void *arg)
+{
+	struct raw_call *x = arg;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	const struct http_call k = { .method = STR("GET"), .target = STR("/watch") };
+	struct http_reply head;
+
+	x->r = http_client_open(x->c, &k, a, &head, &x->reader, NULL);
+	return NULL;
+}
+
+static void *call_once(void *arg)
+{
+	struct raw_call *x = arg;
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	const struct http_call k = { .method = STR("GET"), .target = STR("/") };
+	struct http_reply head;
+
+	x->r = http_client_call(x->c, &k, a, &head, NULL);
+	return NULL;
+}
+
+/* A machine dies and comes back between two bytes of a watch. Who asks it for something else finds out; the watch must not sit there until its time comes. */
+static void a_reborn_server_is_noticed(void **state)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	CLEAN_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t n = sizeof(in);
+	struct raw_call x = { 0 };
+	struct err err = { "" };
+	char url[64], byte;
+	pthread_t thread;
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, n), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &n), 0);
+	snprintf(url, sizeof(url), "http://127.0.0.1:%d", ntohs(in.sin_port));
+	assert_int_equal(http_client_new(url, NULL, &x.c, NULL), 0);
+	assert_int_equal(thread_start(&thread, "open", open_reader, &x), 0);
+	int peer = accept_answering(fd, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+
+	pthread_join(thread, NULL);
+	assert_int_equal(x.r, 0);
+	if (!vanish(peer)) {
+		http_reader_free(x.reader);
+		http_client_free(x.c);
+		skip(); /* needs CAP_NET_ADMIN */
+	}
+	assert_int_equal(thread_start(&thread, "call", call_once, &x), 0);
+	close(accept(fd, NULL, NULL)); /* it is starting: no answer … */
+	pthread_join(thread, NULL);
+	assert_true(x.r < 0);
+	assert_int_equal(thread_start(&thread, "call", call_once, &x), 0);
+	close(accept_answering(
+		fd, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")); /* … and is there */
+	pthread_join(thread, NULL);
+	assert_int_equal(x.r, 0);
+	uint64_t began = mono_now_ns();
+
+	assert_int_equal(http_reader_read(x.reader, &byte, 1, &err), -ECONNRESET);
+	assert_true(mono_now_ns() - began < 10000000000ull);
+	http_reader_free(x.reader);
+	http_client_free(x.c);
 }
 
 static int raw_connect(struct test_server *t)
@@ -571,6 +665,7 @@ int main(void)
 		cmocka_unit_test(identities),
 		cmocka_unit_test(readers),
 		cmocka_unit_test(connecting_has_a_bound_of_its_own),
+		cmocka_unit_test(a_reborn_server_is_noticed),
 		cmocka_unit_test(pipelining),
 		cmocka_unit_test(bad_requests),
 		cmocka_unit_test(port_in_use),
