@@ -177,6 +177,7 @@ static const struct row path_rows[] = {
 	{ "GET", "/.well-known/openid-configuration", NULL, NULL, NULL, 200,
 		{ "\"jwks_uri\":\"https://kubernetes.default.svc.cluster.local/openid/v1/jwks\"" } },
 	{ "GET", "/openid/v1/jwks", NULL, NULL, NULL, 200, { "{\"keys\":[{", "ES256" } },
+	{ "GET", "/metrics/slis", NULL, NULL, NULL, 200, { "kubernetes_healthcheck{name=\"etcd\",type=\"readyz\"} 1" } },
 	{ "GET", "/metrics", NULL, NULL, NULL, 200, { "apiserver_request_total{code=\"200\"", "apiserver_storage_objects{resource=\"namespaces\"} 4" } },
 };
 /* clang-format on */

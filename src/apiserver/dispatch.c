@@ -12,6 +12,7 @@ static const struct path_row {
 	{ "/readyz", true, serve_health },
 	{ "/healthz", true, serve_health },
 	{ "/metrics", false, serve_metrics },
+	{ "/metrics/slis", false, serve_slis },
 	{ "/skiff/v1/snapshot", false, serve_snapshot },
 	{ "/openapi/v2", false, serve_openapi },
 	{ "/openapi/v3", true, serve_openapi },

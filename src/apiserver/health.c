@@ -95,6 +95,33 @@ bool serve_health(struct request *q)
 	return true;
 }
 
+/* The same checks as numbers, asked when they are read. */
+bool serve_slis(struct request *q)
+{
+	static const struct {
+		const char *type;
+		unsigned where;
+	} types[] = { { "healthz", LIVE }, { "livez", LIVE }, { "readyz", READY } };
+	static const char *const line = "kubernetes_healthcheck{name=\"%s\",type=\"%s\"} %d\n";
+	CLEAN_BUF struct buf out = { 0 };
+	buf_addz(&out,
+		"# HELP kubernetes_healthcheck Whether a check of the server's health passes: 1, or 0.\n"
+		"# TYPE kubernetes_healthcheck gauge\n");
+	for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+		for (size_t i = 0; i < ARRAY_LEN(own_checks); i++)
+			if (own_checks[i].where & types[t].where)
+				buf_addf(&out, line, own_checks[i].name, types[t].type,
+					own_checks[i].ok(q->server));
+		for (size_t i = 0; i < q->server->n_checks; i++) {
+			const struct named_check *c = &q->server->checks[i];
+			buf_addf(&out, line, c->name, types[t].type, c->ok(c->arg));
+		}
+	}
+	respond_text(q, 200, "text/plain; version=0.0.4; charset=utf-8",
+		arena_str(q->arena, buf_str(&out)));
+	return true;
+}
+
 bool serve_version(struct request *q)
 {
 	const char *v = q->server->config.git_version;

@@ -152,6 +152,7 @@ bool serve_connect(struct request
 bool serve_discovery(struct request *q);
 bool serve_openapi(struct request *q);
 bool serve_health(struct request *q);
+bool serve_slis(struct request *q);
 bool serve_snapshot(struct request *q); /* snapshot.c */
 bool serve_metrics(struct request *q);
 bool serve_oidc(struct request *q);
