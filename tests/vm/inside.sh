@@ -40,4 +40,5 @@ try "the unit: reload, restart and stop end no container" tests/vm/unit.sh
 for t in "tests/e2e/test_main_job.py" "tests/e2e/test_conformance_node.py" "tests/e2e/test_conformance_life.py"; do
 	try "$t" python3 -m pytest -q -p no:cacheprovider --deselect tests/e2e/test_conformance_life.py::test_probes "$t"
 done
+try "a connection's packets and the rules" python3 -m pytest -q -p no:cacheprovider tests/e2e/test_three_machines.py -k few_packets
 [ "$bad" = 0 ]
