@@ -272,6 +272,13 @@ static long counted_while_passing(const struct pair *p)
 	return counted() - before;
 }
 
+/* How many that may be: `quickly`, and in each life of an entry the first of data and of acknowledgments, or twice as many. A busy
+ * machine takes several lives. */
+static long most(long quickly, int64_t begin)
+{
+	return quickly + 4 * (long)((now_ms() - begin) / FLOW_LIFE_MS);
+}
+
 static struct flow_cache *switched_on(void)
 {
 	struct peers nobody = { 0 };
@@ -299,8 +306,9 @@ static void few_packets_see_the_rules(void **state)
 	long without = counted_while_passing(&p);
 	assert_in_range(without, 2 * 2 * MEGABYTE / 65536, 100000);
 	flow_cache_free(switched_on()); /* the programs go on */
+	int64_t begin = now_ms();
 	long with = counted_while_passing(&p);
-	assert_in_range(with, 1, without / 3);
+	assert_in_range(with, 1, most(without / 3, begin));
 	must(flow_cache_remove(router, &err), &err);
 	assert_in_range(counted_while_passing(&p), without / 2, 100000);
 	close_pair(&p);
@@ -318,7 +326,9 @@ static void translated_ones_arrive_whole(void **state)
 		struct pair p = connected(SERVICE, 80);
 
 		assert_int_equal(p.from.sin_addr.s_addr, inet_addr("192.0.2.10"));
-		assert_in_range(counted_while_passing(&p), 1, who ? 40 : 400);
+		int64_t begin = now_ms();
+		long n = counted_while_passing(&p);
+		assert_in_range(n, 1, most(who ? 40 : 400, begin));
 		close_pair(&p);
 	}
 	must(flow_cache_remove(router, &err), &err);
