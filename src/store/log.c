@@ -10,10 +10,14 @@
 #include "store/internal.h"
 
 enum {
-	HISTORY_DEFAULT = 50000,
-	OLD_SECONDS = 300,    /* older events go when more than a 50th of history is there, … */
-	OLD_BYTES = 2 << 20,  /* … or, beyond this, when more than a 500th */
-	BYTES_MAX = 32 << 20, /* beyond, events of any age go when more than a 500th is there */
+	HISTORY_DEFAULT = 100000,
+	OLD_SECONDS = 300,   /* older events go when more than a 50th of history is there, … */
+	OLD_BYTES = 2 << 20, /* … or, beyond this, when more than a 500th */
+	/* Whoever comes back so soon after a broken connection finds what it missed, also under load. Upstream's watch cache means to keep as long. */
+	FRESH_SECONDS = 75,
+	BYTES_MAX = 32
+		<< 20, /* beyond, events that are older than that go when more than a 500th is there, … */
+	FRESH_BYTES_MAX = 192 << 20, /* … and beyond this those of any age */
 	EXPIRE_PAUSE_S = 10,
 	BATCH = 16,
 	SCAN = 1024, /* events looked at before the lock is let go once */
@@ -160,22 +164,20 @@ static void put(struct event_log *l, struct store_event *ev)
 	l->bytes += ev->held;
 }
 
-/* May the oldest go before its time is over, and after? */
-static bool too_many(const struct event_log *l)
+/* What the oldest goes after, in seconds. */
+static int32_t lifetime(const struct event_log *l)
 {
-	uint64_t n = l->end - l->first;
-	return n > l->history || (n > l->history / 500 && l->bytes > BYTES_MAX);
+	uint64_t n = l->end - l->first, bytes = n > l->history / 500 ? l->bytes : 0;
+	if (n > l->history || bytes > FRESH_BYTES_MAX)
+		return INT32_MIN;
+	if (bytes > BYTES_MAX)
+		return FRESH_SECONDS;
+	return n > l->history / 50 || bytes > OLD_BYTES ? OLD_SECONDS : INT32_MAX;
 }
 
-static bool goes_when_old(const struct event_log *l)
+static int32_t age_of_oldest(const struct event_log *l, uint32_t now_s)
 {
-	uint64_t n = l->end - l->first;
-	return n > l->history / 50 || (n > l->history / 500 && l->bytes > OLD_BYTES);
-}
-
-static bool oldest_goes(const struct event_log *l, uint32_t now_s)
-{
-	return too_many(l) || (goes_when_old(l) && now_s - at(l, l->first)->age_s > OLD_SECONDS);
+	return (int32_t)(now_s - at(l, l->first)->age_s);
 }
 
 struct fallen {
@@ -186,7 +188,7 @@ struct fallen {
 /* Under the lock. */
 static void take_old(struct event_log *l, uint32_t now_s, struct fallen *f)
 {
-	while (l->first < l->end && oldest_goes(l, now_s)) {
+	while (l->first < l->end && age_of_oldest(l, now_s) > lifetime(l)) {
 		struct store_event *ev = at(l, l->first++);
 		l->compacted = ev->revision;
 		leaves(l, ev);
@@ -219,9 +221,9 @@ uint64_t log_expire(struct event_log *l, uint64_t now_s, struct revisions *dropp
 	uint64_t left = 0;
 	pthread_mutex_lock(&l->lock);
 	take_old(l, (uint32_t)now_s, &f);
-	if (l->first < l->end && goes_when_old(l))
-		left = MAX(OLD_SECONDS - ((uint32_t)now_s - at(l, l->first)->age_s) + 1u,
-			(uint32_t)EXPIRE_PAUSE_S);
+	if (l->first < l->end && lifetime(l) < INT32_MAX)
+		left = (uint64_t)MAX(lifetime(l) - age_of_oldest(l, (uint32_t)now_s) + 1,
+			(int32_t)EXPIRE_PAUSE_S);
 	pthread_mutex_unlock(&l->lock);
 	forget(&f, dropped);
 	return left;

@@ -64,9 +64,9 @@ struct store_config {
 	uint64_t
 		first_revision; /* sqlite, a new store: it begins here; 0: at 1. Restoring moves it on, so that no old cache fits */
 	uint64_t
-		history; /* events kept for watches at most; 0: 50,000. Those older than 5 minutes go when there are
-	                  * more than a 50th of this, or when what they alone hold is more than 2 MB; in excess of 32 MB
-	                  * they go at any age. A 500th is always kept. */
+		history; /* events kept for watches at most; 0: 100,000. Those older than 5 minutes go when there are
+	                  * more than a 50th of this, or when what all alone hold is more than 2 MB; in excess of 32 MB
+	                  * those older than 75 s go, of 192 MB those of any age. A 500th is always kept. */
 };
 /* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
  * and the remedy in err. */

@@ -158,6 +158,15 @@ static uint64_t held(struct store *s)
 	return st.revision - st.oldest_event + 1;
 }
 
+/* All but the newest `but`. */
+static void make_older(struct store *s, size_t but, uint32_t seconds)
+{
+	pthread_mutex_lock(&s->log.lock);
+	for (uint64_t i = s->log.first; i + but < s->log.end; i++)
+		s->log.ring[i % s->log.cap]->age_s -= seconds;
+	pthread_mutex_unlock(&s->log.lock);
+}
+
 /* A client that pages on for minutes is told that its list is of long ago, also where hardly anything happens. */
 static void what_was_replaced_long_ago_is_gone(void **state)
 {
@@ -169,7 +178,7 @@ static void what_was_replaced_long_ago_is_gone(void **state)
 	struct store_snapshot *sn = store_snapshot_at(s, first);
 	assert_int_equal(store_snapshot_count(sn, STR("/a/"), STR_NONE), 1);
 	store_snapshot_free(sn);
-	s->log.ring[(s->log.end - 1) % s->log.cap]->age_s -= 301;
+	make_older(s, 0, 301);
 	assert_null(store_snapshot_at(s, first));
 	sn = store_snapshot_at(s, store_revision(s));
 	assert_int_equal(store_snapshot_count(sn, STR("/a/"), STR_NONE), 2);
@@ -186,8 +195,7 @@ static void old_and_heavy_events_go_early(void **state)
 		write_on(s, STORE_CREATE, key, "n");
 	}
 	assert_int_equal(held(s), 200);
-	for (uint64_t i = s->log.first; i < s->log.end - 10; i++)
-		s->log.ring[i % s->log.cap]->age_s -= 301;
+	make_older(s, 10, 301);
 	write_on(s, STORE_CREATE, "/a/x", "n");
 	assert_int_equal(held(s), 1000 / 50);
 
@@ -199,7 +207,17 @@ static void old_and_heavy_events_go_early(void **state)
 		.json_tail = str_of(megabyte) };
 	for (int i = 0; i < 100; i++)
 		assert_int_equal(store_write(s, &op, NULL), 0);
-	assert_in_range(held(s), 28, 32);
+	assert_in_range(held(s), 101, 121); /* all fresh */
+	make_older(s, 50, 76);
+	assert_int_equal(store_write(s, &op, NULL), 0);
+	assert_int_equal(
+		held(s), 51); /* more than the 32 MB of those that are not, and all that are */
+	make_older(s, 10, 76);
+	assert_int_equal(store_write(s, &op, NULL), 0);
+	assert_in_range(held(s), 28, 33);
+	for (int i = 0; i < 250; i++)
+		assert_int_equal(store_write(s, &op, NULL), 0);
+	assert_in_range(held(s), 185, 192);
 	store_close(s);
 }
 
