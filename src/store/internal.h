@@ -93,8 +93,10 @@ struct event_log {
 	size_t cap;
 	uint64_t first, end;     /* numbers of the events held: first <= i < end */
 	uint64_t history, bytes; /* bytes: memory held by events alone */
-	uint64_t compacted;      /* every event after this revision is held */
-	uint64_t newest;         /* all events up to this revision were appended */
+	uint64_t
+		bare; /* events before this number have no encoded form, but for those that were read again */
+	uint64_t compacted; /* every event after this revision is held */
+	uint64_t newest;    /* all events up to this revision were appended */
 	struct map groups; /* watch_group by folder of the prefix, and by folder, field and value */
 	_Atomic uint64_t n_watches;
 };

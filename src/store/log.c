@@ -18,6 +18,8 @@ enum {
 	BYTES_MAX = 32
 		<< 20, /* beyond, events that are older than that go when more than a 500th is there, … */
 	FRESH_BYTES_MAX = 192 << 20, /* … and beyond this those of any age */
+	SENT_SECONDS =
+		5, /* by then those who watch have been sent an event; its encoded form is the first to go beyond BYTES_MAX */
 	EXPIRE_PAUSE_S = 10,
 	BATCH = 16,
 	SCAN = 1024, /* events looked at before the lock is let go once */
@@ -185,9 +187,28 @@ struct fallen {
 	size_t len, cap;
 };
 
+/* An event gets references from its log under the lock: one that has no other is read by nobody. Whoever resumes there encodes it again. */
+static void drop_forms(struct event_log *l, uint32_t now_s)
+{
+	for (l->bare = MAX(l->bare, l->first); l->bare < l->end && l->bytes > BYTES_MAX;
+		l->bare++) {
+		struct store_event *ev = at(l, l->bare);
+		if ((int32_t)(now_s - ev->age_s) <= SENT_SECONDS)
+			return;
+		if (atomic_load_explicit(&ev->refs, memory_order_acquire) > 1)
+			continue;
+		struct store_form *f = atomic_exchange(&ev->proto, NULL);
+		size_t n = f ? sizeof(*f) + f->len : 0;
+		ev->held -= n;
+		l->bytes -= n;
+		free(f);
+	}
+}
+
 /* Under the lock. */
 static void take_old(struct event_log *l, uint32_t now_s, struct fallen *f)
 {
+	drop_forms(l, now_s);
 	while (l->first < l->end && age_of_oldest(l, now_s) > lifetime(l)) {
 		struct store_event *ev = at(l, l->first++);
 		l->compacted = ev->revision;

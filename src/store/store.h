@@ -66,7 +66,7 @@ struct store_config {
 	uint64_t
 		history; /* events kept for watches at most; 0: 100,000. Those older than 5 minutes go when there are
 	                  * more than a 50th of this, or when what all alone hold is more than 2 MB; in excess of 32 MB
-	                  * those older than 75 s go, of 192 MB those of any age. A 500th is always kept. */
+	                  * their encoded forms and those older than 75 s go, of 192 MB those of any age. A 500th is always kept. */
 };
 /* Loads everything into the index. -EBUSY: another process has it; -EPROTO: a newer format; -EBADMSG: damaged, with the place
  * and the remedy in err. */
@@ -142,7 +142,7 @@ struct store_event {
 	size_t held;                     /* bytes that it alone holds */
 	_Atomic(struct event_log *) log; /* that it is in */
 };
-/* Keeps the form (taken) as long as the event lives, and returns what is kept. The log counts it as what the event holds. */
+/* Keeps the form (taken) at least as long as the caller has the event, and returns what is kept. The log counts it as what the event holds. */
 const struct store_form *store_event_keep_proto(struct store_event *ev, struct store_form *f);
 struct store_event *store_event_ref(
 	struct store_event *ev); /* to keep one longer than the cursor stands on it */

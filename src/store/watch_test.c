@@ -230,6 +230,46 @@ static struct store_form *form(const char *text)
 	return f;
 }
 
+/* Before an event goes, or can be asked for no more, its encoded form does, unless somebody reads it. */
+static void what_was_sent_goes_first(void **state)
+{
+	struct store *s = open_memory(1000);
+	struct store_watch *w;
+	struct store_event *ev, *read = NULL;
+
+	for (int i = 0; i < 40; i++)
+		write_on(s, i ? STORE_UPDATE : STORE_CREATE, "/a", "n");
+	assert_int_equal(store_watch(s, STR("/"), 1, test_wake_nothing, NULL, &w), 0);
+	size_t bare = s->log.bytes;
+	for (int i = 0; store_watch_next(w, &ev) == 0; i++) {
+		struct store_form *f = xmalloc(sizeof(*f) + (1 << 20));
+		f->len = 1 << 20;
+		store_event_keep_proto(ev, f);
+		read = i == 20 ? store_event_ref(ev) : read;
+	}
+	store_watch_close(w);
+	write_on(s, STORE_UPDATE, "/a", "n");
+	assert_in_range(s->log.bytes, 40 << 20, 41 << 20); /* just sent */
+	make_older(s, 0, 6);
+	write_on(s, STORE_UPDATE, "/a", "n");
+	assert_in_range(s->log.bytes, 31 << 20, 32 << 20);
+	for (int i = 0; i < 32; i++) {
+		struct store_op op = { .verb = STORE_UPDATE, .key = STR("/b") };
+		op.verb = i ? STORE_UPDATE : STORE_CREATE;
+		CLEAN_FREE char *megabyte = xcalloc(1, (1 << 20) + 1);
+		memset(megabyte, ' ', 1 << 20);
+		op.json_head = STR("{\"");
+		op.json_tail = str_of(megabyte);
+		assert_int_equal(store_write(s, &op, NULL), 0);
+	}
+	assert_int_equal(held(s), 74);
+	assert_in_range(s->log.bytes, (32 << 20) + bare, 33 << 20);
+	assert_int_equal(read->proto->len, 1 << 20);
+	assert_null(s->log.ring[(s->log.end - 40) % s->log.cap]->proto);
+	store_event_unref(read);
+	store_close(s);
+}
+
 /* Also when nothing is written any more. */
 static void old_events_go_by_themselves(void **state)
 {
@@ -404,6 +444,7 @@ int main(void)
 		cmocka_unit_test(falls_off_only_when_it_missed_something),
 		cmocka_unit_test(what_was_replaced_long_ago_is_gone),
 		cmocka_unit_test(old_and_heavy_events_go_early),
+		cmocka_unit_test(what_was_sent_goes_first),
 		cmocka_unit_test(old_events_go_by_themselves),
 		cmocka_unit_test(kept_snapshots_are_bounded_by_what_they_hold),
 		cmocka_unit_test(an_event_outlives_its_cursor),
