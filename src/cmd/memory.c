@@ -1,7 +1,8 @@
 /* What the long-running processes keep in memory.
  *
  * Heap: many threads that mostly wait, so few arenas, and what a burst left free goes back to the system: what is resident beyond what is in use is looked
- * at each LOOK_MS. Some of it stays whatever is done, as parts of pages; so only what came on top of that counts.
+ * at within two LOOK_MS after a burst. Some of it stays whatever is done, as parts of pages; so only what came on top of that counts. To look, and to give
+ * back, holds every allocation up for as much as 50 ms each; what works on would take it again.
  * Code: a start, or a burst of work, runs through much that is not needed for long. Those pages are unmapped; the kernel maps what is used again from
  * its cache, without reading. Only segments that nobody can write to are dropped, so their bytes are the file's. */
 #include <link.h>
@@ -18,8 +19,9 @@
 #define AFTER_START_MS 3000     /* by then start-up's own garbage is free */
 #define SETTLED_MS (30 * 1000)  /* the node has its pods again, what comes now comes regularly */
 #define EVERY_MS (300 * 1000)
-#define LOOK_MS (20 * 1000)
-#define BUSY_NS (20 * 1000 * 1000)
+#define LOOK_MS (10 * 1000)
+#define WORKED_NS (50 * 1000 * 1000) /* of CPU since the last look: there may be garbage */
+#define BUSY_NS (1000 * 1000 * 1000) /* between two looks: the burst is not over */
 #define WASTE_BYTES (4 * 1024 * 1024)
 
 static int drop_segments(struct dl_phdr_info *info, size_t size, void *arg)
@@ -75,16 +77,18 @@ static void trim(void *arg)
 	trim_heap();
 }
 
-/* Looking walks all that is free, some ms after a burst: whoever did nothing since the last look need not. */
+/* Looking walks all that is free: whoever did nothing since the last look need not, and whoever is amid a burst looks after it. */
 static void look(void *arg)
 {
-	static int64_t looked_ns;
+	static int64_t looked_ns, before_ns; /* CPU by the last look, and when this last ran */
 	struct timespec t;
 
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	int64_t now_ns = t.tv_sec * 1000000000LL + t.tv_nsec;
+	bool busy = now_ns - before_ns > BUSY_NS;
 
-	if (now_ns - looked_ns < BUSY_NS)
+	before_ns = now_ns;
+	if (busy || now_ns - looked_ns < WORKED_NS)
 		return;
 	if (waste() > stays + WASTE_BYTES)
 		trim_heap();
