@@ -11,8 +11,9 @@
  * 1. The first turn comes 100 ms after the silence began, the next ones after twice as long each, at last each second; a quarter more or less, by
  *    chance. Turns do not wait for each other: one whose connection hangs holds nobody up.
  * 2. At the end of a silence those who waited go on spread over SPREAD_MS; those whose moment had not come when a new one begins wait on.
- * 3. What a server answers is no matter of this file: whoever is refused backs off alone.
- * 4. lock guards every task's members and all of struct crew but `silent`, which is written under it and read without. */
+ * 3. What a server answers is no matter of this file: whoever is refused backs off alone. So does whoever gets no answer while others do: what breaks
+ *    a connection each time, or finds no place for another one, would else be asked again with each answer to anybody.
+ * 4. lock guards every task's members and all of struct crew but `answers`, and `silent`, which is written under it and read without. */
 #include "client/internal.h"
 
 #include <sys/epoll.h>
@@ -340,6 +341,7 @@ bool crew_rest_silent(struct crew *c, struct task *t)
 
 void crew_answered(struct crew *c)
 {
+	atomic_fetch_add_explicit(&c->answers, 1, memory_order_relaxed);
 	if (!c->silent)
 		return;
 	pthread_mutex_lock(&c->lock);

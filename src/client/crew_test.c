@@ -198,6 +198,63 @@ static void test_refusals_are_backed_off_from(void **state)
 	crowd_end();
 }
 
+/* Lists, and has no room for watches. */
+static void answer_crowded(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	if (str_find_str(q->query, STR("watch=true")) < 0) {
+		f->stage++;
+		return answer_crowd(f, s, q);
+	}
+	the.watches++;
+	reply(s, 429, "no");
+}
+
+/* A server that is overloaded is not asked for lists on top. */
+static void test_overload_is_no_reason_to_list(void **state)
+{
+	the.f = fake_new(answer_crowded);
+	log_set_level(LOG_ERROR);
+	crowd_start(1);
+	await_watches(5);
+	pthread_mutex_lock(&the.f->lock);
+	assert_int_equal(the.f->stage, 1);
+	pthread_mutex_unlock(&the.f->lock);
+	log_set_level(LOG_INFO);
+	crowd_end();
+}
+
+/* Others are answered, also by the same client; whoever asks for pods is hung up on. */
+static void answer_nodes_alone(struct fake *f, struct http_stream *s, const struct http_request *q)
+{
+	if (str_eqz(q->path, "/api/v1/nodes"))
+		return answer_crowd(f, s, q);
+	f->stage++;
+	http_stream_abort(s);
+}
+
+/* That others are answered is no reason to ask at once, again and again, for what breaks the connection. */
+static void test_own_trouble_is_backed_off_from(void **state)
+{
+	the.f = fake_new(answer_nodes_alone);
+	log_set_level(LOG_ERROR);
+	crowd_start(1);
+	for (uint64_t end = mono_now_ns() + 4000000000ull; mono_now_ns() < end; usleep(2000)) {
+		struct arena *a CLEAN_ARENA = arena_new(0);
+		void *list;
+
+		assert_int_equal(client_list(the.f->client, &core_v1_node_type, STR_NONE, NULL,
+					 NULL, a, &list, NULL),
+			0);
+	}
+	/* After 100, 200, 400, 800 and 1,600 ms, a quarter more or less, and at once each time that a kept connection broke. */
+	pthread_mutex_lock(&the.f->lock);
+	if (the.f->stage < 4 || the.f->stage > 14)
+		fail_msg("%d requests in 4 s", the.f->stage);
+	pthread_mutex_unlock(&the.f->lock);
+	log_set_level(LOG_INFO);
+	crowd_end();
+}
+
 static void abort_stream(struct http_stream *s, void *arg)
 {
 	http_stream_abort(s);
@@ -401,6 +458,8 @@ int main(void)
 		cmocka_unit_test(test_any_answer_wakes_all),
 		cmocka_unit_test(test_stop_while_silent),
 		cmocka_unit_test(test_refusals_are_backed_off_from),
+		cmocka_unit_test(test_overload_is_no_reason_to_list),
+		cmocka_unit_test(test_own_trouble_is_backed_off_from),
 		cmocka_unit_test(test_good_watch_ends_back_off),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_hung_lists_hold_nobody_up),

@@ -3,12 +3,12 @@
  *
  * 1. The cache changes first, then the handlers hear of it; both in the server's order, on one thread at a time.
  * 2. A broken watch resumes after the last revision seen (events and bookmarks tell it); only 410 makes a new list, and a server that refuses
- *    twice in a row (it may have been set back, and our revision lie in its future).
+ *    twice in a row (it may have been set back, and our revision lie in its future), unless because it has too much to do already.
  * 3. A new list is compared with the cache: handlers hear the difference and nothing twice.
  * 4. A resource that the server does not serve counts as one without objects; it is asked again each 5 minutes.
- * 5. Whatever goes wrong is tried again. A server that answers, but not with what was asked for, is asked again after 100 ms doubling to 10 s; while nobody
- *    answers, all informers of the client share one back-off, and the first answer to any of them sends the others on their way (crew.c). Stopping interrupts
- *    every wait.
+ * 5. Whatever goes wrong is tried again. A server that answers, but not with what was asked for, or others but not this one, is asked again after 100 ms
+ *    doubling to 10 s; while nobody is answered, all informers of the client share one back-off, and the first answer to any of them sends the others on
+ *    their way (crew.c). Stopping interrupts every wait.
  * 6. managedFields are not kept (an update without them keeps the stored ones). */
 #include "client/internal.h"
 
@@ -54,6 +54,8 @@ struct informer {
 	struct arena *decoded, *copied;
 	uint64_t backoff_ms;
 	unsigned refused; /* watches, in a row */
+	bool unanswered;  /* the last try */
+	uint64_t answers; /* that anybody had got when it ended; else when the next began */
 };
 
 struct informer *informer_new(const struct informer_config *c)
@@ -391,6 +393,7 @@ static int open_watch(struct informer *i, bool *ret_answered, struct err *err)
 struct failure {
 	int r;
 	bool listing, answered, steady;
+	bool others; /* were answered since the last try that was not */
 	const struct err *err;
 };
 
@@ -407,7 +410,7 @@ static void rest_after(struct informer *i, const struct failure *f)
 {
 	struct crew *crew = &i->config.client->crew;
 
-	if (f->r < 0 && (!f->answered || f->steady)) {
+	if (f->r < 0 && (f->steady || (!f->answered && !f->others))) {
 		log_failure(
 			i, f, crew->silent, "one informer of this client asks again each second");
 		crew_rest_silent(crew, &i->task);
@@ -427,18 +430,36 @@ static void rest_after(struct informer *i, const struct failure *f)
 	crew_rest(crew, &i->task, ms);
 }
 
-/* false: the informer rests, and is no more this thread's. */
-static bool after_try(struct informer *i, const struct failure *f)
+static void note_answer(struct informer *i, struct failure *f)
 {
+	uint64_t answers = i->config.client->crew.answers;
+
+	i->unanswered = !f->answered;
+	f->others = i->unanswered && answers != i->answers;
+	i->answers = answers;
+}
+
+/* false: the informer rests, and is no more this thread's. */
+static bool after_try(struct informer *i, struct failure *f)
+{
+	note_answer(i, f);
 	if (f->steady)
 		i->backoff_ms = i->refused = 0;
 	if (f->steady && !f->r)
 		return true;
-	i->refused = f->r > 0 && !f->listing ? i->refused + 1 : 0;
+	i->refused = f->r > 0 && !f->listing && f->r != CLIENT_TOO_MANY ? i->refused + 1 : 0;
 	if (f->r == CLIENT_GONE || i->refused >= 2)
 		buf_clear(&i->revision);
 	rest_after(i, f);
 	return false;
+}
+
+/* true: of a list. */
+static bool begin_try(struct informer *i)
+{
+	if (!i->unanswered)
+		i->answers = i->config.client->crew.answers;
+	return !i->revision.len;
 }
 
 /* The next piece of work. true: there may be more at once. */
@@ -465,15 +486,17 @@ static bool advance(struct informer *i, bool may_block)
 	} else if (!may_block) {
 		crew_defer(crew, &i->task);
 		return false;
-	} else if (!i->revision.len) {
+	} else if (begin_try(i)) {
 		f = (struct failure){ .listing = true, .err = &err };
 		f.r = list_all(i, &f.answered, &err);
 	} else {
 		i->opened_ns = mono_now_ns();
 		f.r = open_watch(i, &f.answered, &err);
 		i->heard_ns = mono_now_ns();
-		if (!f.r)
+		if (!f.r) {
+			i->unanswered = false;
 			return true;
+		}
 	}
 	f.steady = f.answered &&
 		(f.listing ? !f.r : mono_now_ns() - i->opened_ns > STEADY_MS * 1000000ull);

@@ -37,6 +37,7 @@ struct crew {
 	struct pool *pool;
 	bool ending;
 	atomic_bool silent;         /* the server answers nobody */
+	_Atomic uint64_t answers;   /* so far, to whomever */
 	uint64_t turn_ns, pause_ms; /* while silent: the next turn, and the pause before it */
 };
 void crew_init(struct crew *c);
