@@ -41,8 +41,8 @@ struct str pod_hostname(const struct core_v1_pod *pod, const struct kubelet *k, 
 		while (name.len && (name.p[name.len - 1] == '-' || name.p[name.len - 1] == '.'))
 			name.len--;
 	}
-	if (pod->spec.set_hostname_as_fqdn.set && pod->spec.set_hostname_as_fqdn.value &&
-		pod->spec.subdomain.len)
+	if (!pod->spec.hostname_override.len && pod->spec.set_hostname_as_fqdn.set &&
+		pod->spec.set_hostname_as_fqdn.value && pod->spec.subdomain.len)
 		return arena_fmt(a, STR_FMT "." STR_FMT "." STR_FMT ".svc.%s", STR_ARG(name),
 			STR_ARG(pod->spec.subdomain), STR_ARG(pod->metadata.namespace),
 			k->c.cluster_domain);
@@ -68,7 +68,7 @@ struct str pod_hosts_text(
 			"ip6-loopback\nfe00::0\tip6-localnet\n"
 			"fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
 		str_cut(name, '.', &head, &tail);
-		if (pod->spec.subdomain.len)
+		if (pod->spec.subdomain.len && !pod->spec.hostname_override.len)
 			buf_addf(&b,
 				"%s\t" STR_FMT "." STR_FMT "." STR_FMT ".svc.%s\t" STR_FMT "\n",
 				pod_ip, STR_ARG(head), STR_ARG(pod->spec.subdomain),

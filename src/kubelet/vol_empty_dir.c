@@ -35,8 +35,10 @@ static int setup(struct volume_ctx *c, struct err *err)
 	if (e->size_limit.len && quantity_parse(e->size_limit, &q))
 		return err_set(err, -EINVAL, "sizeLimit \"" STR_FMT "\" is not a quantity",
 			STR_ARG(e->size_limit));
+	/* Memory is sticky, as a tmpfs is by itself. */
+	mode_t mode = str_eqz(e->medium, "Memory") ? 01777 : 0777;
 	if (str_eqz(e->medium, "Memory"))
-		r = volume_tmpfs(c->dir, memory_size(c, q), 0777, err);
+		r = volume_tmpfs(c->dir, memory_size(c, q), mode, err);
 	else if (str_has_prefix(e->medium, STR("HugePages")))
 		return err_set(err, -ENOSYS,
 			"medium \"" STR_FMT "\" is not supported by this kubelet",
@@ -45,11 +47,9 @@ static int setup(struct volume_ctx *c, struct err *err)
 		r = dir_make(c->dir, 0777, err);
 	if (r)
 		return r;
-	if (c->fs_group < 0 && chmod(c->dir, 0777))
+	if (chmod(c->dir, mode))
 		return err_errno(err, -errno, "%s", c->dir);
-	return c->fs_group < 0        ? 0
-		: chmod(c->dir, 0777) ? -errno
-				      : volume_own(c->dir, c->fs_group, err);
+	return c->fs_group < 0 ? 0 : volume_own(c->dir, c->fs_group, err);
 }
 
 const struct volume_kind volume_empty_dir = {
