@@ -97,7 +97,13 @@ struct str pod_format(const struct core_v1_pod *pod,
 
 /* ---- probes (probes.c runs them by timers, prober.c asks) ---- */
 enum probe_type { PROBE_LIVENESS, PROBE_READINESS, PROBE_STARTUP, N_PROBES };
-enum probe_result { PROBE_NONE, PROBE_SUCCESS, PROBE_FAILURE, PROBE_UNKNOWN };
+enum probe_result {
+	PROBE_NONE,
+	PROBE_SUCCESS,
+	PROBE_FAILURE,
+	PROBE_UNKNOWN,
+	PROBE_WARNING /* a success that people should hear of; an answer only, never what holds */
+};
 extern const char *const probe_type_text[N_PROBES]; /* Liveness … */
 struct pod_worker;
 struct slot;

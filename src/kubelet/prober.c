@@ -10,6 +10,7 @@
 #include "kubelet/internal.h"
 
 #define BODY_MAX 10240
+#define REDIRECTS_MAX 10
 #define TIMEOUT_MAX_S 2000000 /* in milliseconds it is a number yet */
 
 int port_resolve(
@@ -72,29 +73,63 @@ static int http_headers(
 	return (int)n;
 }
 
-int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c,
-	const char *pod_ip, unsigned timeout_ms, int *ret_status, struct buf *ret_body,
-	struct buf *ret_url, struct err *err)
+/* Where a request goes: https, what names the server ("[::1]:80"), and the rest. */
+struct place {
+	bool https;
+	struct str server, target;
+};
+
+static struct str host_of(struct str server)
 {
-	CLEAN_ARENA struct arena *a = arena_new(0);
+	ssize_t end = server.len && server.p[0] == '[' ? str_find(server, ']') + 1
+						       : str_find(server, ':');
+
+	return end > 0 ? str_n(server.p, (size_t)end) : server;
+}
+
+/* A Location: a whole URL, one without its scheme, a path, or what replaces the last part of the path. */
+static struct place place_after(const struct place *from, struct str location, struct arena *a)
+{
+	struct place to = *from;
+	struct str rest = location, before, query;
+	bool http = str_has_prefix(rest, STR("http://")),
+	     https = str_has_prefix(rest, STR("https://"));
+
+	if (http || https) {
+		to.https = https;
+		rest = str_from(rest, https ? 6 : 5);
+	}
+	if (str_has_prefix(rest, STR("//"))) {
+		size_t n = 2;
+		while (n < rest.len && !strchr("/?#", rest.p[n]))
+			n++;
+		to.server = arena_str(a, str_n(rest.p + 2, n - 2));
+		rest = str_from(rest, n);
+	} else if (rest.len && rest.p[0] != '/') {
+		str_cut(from->target, '?', &before, &query);
+		size_t n = before.len;
+		while (n && before.p[n - 1] != '/')
+			n--;
+		rest = arena_fmt(a, STR_FMT STR_FMT, STR_ARG(str_n(before.p, n)), STR_ARG(rest));
+	}
+	if (str_cut(rest, '#', &before, &query))
+		rest = before;
+	to.target = escape_target(rest, a);
+	return to;
+}
+
+static int get(const struct place *p, const struct core_v1_http_get_action *h, unsigned timeout_ms,
+	struct arena *a, struct http_reply *ret, struct err *err)
+{
 	struct tls_context *tls = NULL;
 	struct tls_client_config tc = { .insecure_skip_verify = true };
 	struct http_client *client;
 	struct http_header headers[32];
-	struct http_reply reply;
-	int port;
+	struct str base =
+		arena_fmt(a, "%s://" STR_FMT, p->https ? "https" : "http", STR_ARG(p->server));
+	int r = p->https ? tls_client_new(&tc, &tls, err) : 0;
 
-	int r = port_resolve(&h->port, c, &port, err);
 	if (r)
-		return r;
-	bool https = str_eqz(h->scheme, "HTTPS");
-	struct str host = h->host.len ? h->host : str_of(pod_ip);
-	bool v6 = str_find(host, ':') >= 0;
-	struct str base = arena_fmt(a, "%s://%s" STR_FMT "%s:%d", https ? "https" : "http",
-		v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
-	struct str target = escape_target(h->path, a);
-	buf_addf(ret_url, STR_FMT STR_FMT, STR_ARG(base), STR_ARG(target));
-	if (https && (r = tls_client_new(&tc, &tls, err)))
 		return r;
 	r = http_client_new(base.p, tls, &client, err);
 	if (r) {
@@ -102,19 +137,69 @@ int http_get_action(const struct core_v1_http_get_action *h, const struct core_v
 		return r;
 	}
 	struct http_call call = { .method = STR("GET"),
-		.target = target,
+		.target = p->target,
 		.headers = headers,
 		.n_headers = (size_t)http_headers(h, headers, ARRAY_LEN(headers)),
 		.timeout_ms = timeout_ms,
 		.deadline_ms = timeout_ms,
 		.enough = BODY_MAX };
-	r = http_client_call(client, &call, a, &reply, err);
+	r = http_client_call(client, &call, a, ret, err);
+	http_client_free(client);
+	tls_context_free(tls);
+	return r;
+}
+
+/* Where the reply sends us on; p NULL: it does not. */
+static struct str location_of(const struct http_reply *reply)
+{
+	static const int statuses[] = { 301, 302, 303, 307, 308 };
+
+	for (size_t s = 0; s < ARRAY_LEN(statuses); s++)
+		for (size_t i = 0; reply->status == statuses[s] && i < reply->n_headers; i++)
+			if (str_eqz(reply->headers[i].name, "location"))
+				return reply->headers[i].value;
+	return STR_NONE;
+}
+
+int http_get_action(const struct core_v1_http_get_action *h, const struct core_v1_container *c,
+	const char *pod_ip, unsigned timeout_ms, int *ret_status, struct buf *ret_body,
+	struct buf *ret_url, struct err *err)
+{
+	CLEAN_ARENA struct arena *a = arena_new(0);
+	uint64_t until = mono_now_ns() / 1000000 + timeout_ms;
+	struct http_reply reply;
+	int port;
+
+	int r = port_resolve(&h->port, c, &port, err);
+	if (r)
+		return r;
+	struct str host = h->host.len ? h->host : str_of(pod_ip);
+	bool v6 = str_find(host, ':') >= 0;
+	struct place at = { .https = str_eqz(h->scheme, "HTTPS"),
+		.server = arena_fmt(
+			a, "%s" STR_FMT "%s:%d", v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port),
+		.target = escape_target(h->path, a) };
+	for (int hops = 0;; hops++) {
+		uint64_t now = mono_now_ns() / 1000000;
+		buf_clear(ret_url);
+		buf_addf(ret_url, "%s://" STR_FMT STR_FMT, at.https ? "https" : "http",
+			STR_ARG(at.server), STR_ARG(at.target));
+		if (now >= until)
+			return err_set(err, -ETIMEDOUT, STR_FMT ": too many redirects for the time",
+				STR_ARG(buf_str(ret_url)));
+		r = get(&at, h, (unsigned)(until - now), a, &reply, err);
+		struct str location = r ? STR_NONE : location_of(&reply);
+		struct place to = location.len ? place_after(&at, location, a) : at;
+		if (r || !location.len || !str_eq(host_of(to.server), host_of(at.server)))
+			break;
+		if (hops == REDIRECTS_MAX)
+			return err_set(err, -ELOOP, "stopped after %d redirects", REDIRECTS_MAX);
+		at = to;
+	}
 	if (!r) {
 		*ret_status = reply.status;
 		buf_add(ret_body, reply.body.p, MIN(reply.body.len, BODY_MAX));
 	}
-	http_client_free(client);
-	tls_context_free(tls);
 	return r;
 }
 
@@ -151,7 +236,12 @@ static enum probe_result ask_http(const struct core_v1_http_get_action *h,
 			buf_addz(out, err.text);
 		return PROBE_FAILURE;
 	}
-	if (status >= 200 && status < 400) {
+	if (status >= 300 && status < 400) {
+		buf_addf(out, "Probe terminated redirects, Response body: " STR_FMT,
+			STR_ARG(buf_str(&body)));
+		return PROBE_WARNING;
+	}
+	if (status >= 200 && status < 300) {
 		buf_addf(out, "HTTP %d", status);
 		return PROBE_SUCCESS;
 	}

@@ -94,6 +94,9 @@ static void run(void *arg)
 	enum probe_result answer = PROBE_NONE;
 	if (live)
 		answer = probe_ask(k, probe, spec->c, r->id, ip, &output);
+	bool warn = answer == PROBE_WARNING;
+	if (warn)
+		answer = PROBE_SUCCESS;
 	pthread_mutex_lock(&w->lock);
 	live = live && r->p->active && !strcmp(r->p->container_id, r->id);
 	bool changed = live && take_answer(r->p, probe, answer, buf_str(&output));
@@ -103,7 +106,11 @@ static void run(void *arg)
 	bool missed = r->p->missed && r->p->active;
 	r->p->missed = false;
 	pthread_mutex_unlock(&w->lock);
-	if (live && answer == PROBE_FAILURE)
+	if (live && warn)
+		worker_container_event(w, o->pod, spec->c->name, "Warning", "ProbeWarning",
+			"%s probe warning: " STR_FMT, probe_type_text[r->p->type],
+			STR_ARG(buf_str(&output)));
+	else if (live && answer == PROBE_FAILURE)
 		worker_container_event(w, o->pod, spec->c->name, "Warning", "Unhealthy",
 			"%s probe failed: " STR_FMT, probe_type_text[r->p->type],
 			STR_ARG(buf_str(&output)));

@@ -456,7 +456,13 @@ static void on_probe(void *arg, struct http_stream *s)
 		if (str_eqz(q->headers[i].name, "user-agent") && ++w->agents)
 			snprintf(w->agent, sizeof(w->agent), STR_FMT, STR_ARG(q->headers[i].value));
 	}
-	http_respond(s, str_eqz(q->path, "/bad") ? 500 : 200, NULL, 0, STR("x"), NULL, NULL);
+	struct str to = str_from(q->path, 4); /* /to/WHERE */
+	struct http_header location = { STR("location"), to };
+	if (str_has_prefix(q->path, STR("/to/")))
+		http_respond(s, 302, &location, 1, STR("moved"), NULL, NULL);
+	else
+		http_respond(
+			s, str_eqz(q->path, "/bad") ? 500 : 200, NULL, 0, STR("x"), NULL, NULL);
 }
 
 static enum probe_result ask(struct arena *a, const char *probe, const char *ip, struct buf *out)
@@ -511,6 +517,29 @@ static void test_http_probe(void **state)
 			"127.0.0.1", &out),
 		PROBE_FAILURE);
 	assert_string_equal(out.p, "HTTP probe failed with statuscode: 500");
+	static const struct {
+		const char *path;
+		enum probe_result result;
+	} rows[] = {
+		/* it goes on to where it is sent, but to no other host */
+		{ "/to//ok", PROBE_SUCCESS },
+		{ "/to//bad", PROBE_FAILURE },
+		{ "/to//to//bad", PROBE_FAILURE },
+		{ "/to/there", PROBE_FAILURE }, /* in circles */
+		{ "/to/http://127.0.0.1:1/", PROBE_FAILURE },
+		{ "/to/http://elsewhere.test/bad", PROBE_WARNING },
+		{ "/to///elsewhere.test/bad", PROBE_WARNING },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		enum probe_result got = ask(a,
+			arena_fmt(a, "{\"httpGet\":{\"path\":\"%s\",\"port\":%d}}", rows[i].path,
+				port)
+				.p,
+			"127.0.0.1", &out);
+		if (got != rows[i].result)
+			fail_msg("%s: %d, " STR_FMT, rows[i].path, got, STR_ARG(buf_str(&out)));
+	}
+	assert_string_equal(out.p, "Probe terminated redirects, Response body: moved");
 	assert_int_equal(
 		ask(a, "{\"httpGet\":{\"port\":\"nope\"}}", "127.0.0.1", &out), PROBE_UNKNOWN);
 	assert_string_equal(out.p, "strconv.Atoi: parsing \"nope\": invalid syntax");
