@@ -254,8 +254,8 @@ static void write_condition(
 		buf_addz(&patch, "\"nominatedNodeName\":null,");
 	buf_addf(&patch,
 		"\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\","
-		"\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\",\"message\":",
-		now);
+		"\"lastProbeTime\":null,\"lastTransitionTime\":\"%s\",\"observedGeneration\":%lld,\"message\":",
+		now, (long long)c->meta->generation);
 	json_write_text(str_of(message), &patch);
 	buf_addz(&patch, "}]}}");
 	if (client_patch(s->c.client, &core_v1_pod_type, c->meta->namespace, c->meta->name,
@@ -325,8 +325,8 @@ static void evict(
 	time_format(s->c.clock->wall(s->c.clock), now);
 	struct str patch = arena_fmt(a,
 		"{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":\"PreemptionByScheduler\","
-		"\"message\":\"%s: preempting to accommodate a higher priority pod\",\"lastTransitionTime\":\"%s\"}]}}",
-		s->c.name, now);
+		"\"message\":\"%s: preempting to accommodate a higher priority pod\",\"lastTransitionTime\":\"%s\",\"observedGeneration\":%lld}]}}",
+		s->c.name, now, (long long)victim->meta->generation);
 
 	r = client_patch(s->c.client, &core_v1_pod_type, victim->meta->namespace,
 		victim->meta->name, "status", CLIENT_PATCH_STRATEGIC, patch, a, NULL, &err);
