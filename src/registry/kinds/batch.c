@@ -59,19 +59,220 @@ static void job_prepare_update(struct write *w)
 static void check_restart(
 	const struct core_v1_pod_template_spec *t, const struct at *at, struct causes *cs)
 {
-	if (!str_eqz(t->spec.restart_policy, "OnFailure") &&
+	const struct at *here = AT(AT(at, "spec"), "restartPolicy");
+	if (!t->spec.restart_policy.len || str_eqz(t->spec.restart_policy, "Always"))
+		REQUIRED(cs, here, "valid values: \"OnFailure\", \"Never\"");
+	else if (!str_eqz(t->spec.restart_policy, "OnFailure") &&
 		!str_eqz(t->spec.restart_policy, "Never"))
-		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(AT(at, "spec"), "restartPolicy"),
-			shown(t->spec.restart_policy),
+		cause_at(cs, CAUSE_NOT_SUPPORTED, here, shown(t->spec.restart_policy),
 			"supported values: \"OnFailure\", \"Never\"");
+}
+
+/* ---- what follows from failed pods ---- */
+
+#define RULES_MAX 20
+#define EXIT_CODES_MAX 255
+
+static bool container_named(const struct core_v1_pod_spec *s, struct str name)
+{
+	LIST_EACH(c, &s->containers)
+		if (str_eq(c->name, name))
+			return true;
+	LIST_EACH(c, &s->init_containers)
+		if (str_eq(c->name, name))
+			return true;
+	return false;
+}
+
+static void check_exit_codes(const struct batch_v1_pod_failure_policy_on_exit_codes_requirement *r,
+	const struct batch_v1_job_spec *s, const struct at *at, struct causes *cs)
+{
+	const struct at *values = AT(at, "values");
+	bool ordered = true;
+	if (r->container_name.p && !container_named(&s->template.spec, r->container_name))
+		INVALID(cs, AT(at, "containerName"), shown(r->container_name),
+			"must be one of the container or initContainer names in the pod template");
+	if (r->values.len > EXIT_CODES_MAX)
+		cause_at(cs, CAUSE_TOO_MANY, values, STR_NONE, "%zu: must have at most %d items",
+			r->values.len, EXIT_CODES_MAX);
+	for (size_t i = 0; i < r->values.len; i++) {
+		if (str_eqz(r->operator, "In") && r->values.items[i] == 0)
+			INVALID_NUM(
+				cs, AT_I(at, "values", i), 0, "must not be 0 for the In operator");
+		ordered &= !i || r->values.items[i - 1] <= r->values.items[i];
+	}
+	if (!r->values.len)
+		INVALID(cs, values, STR_NONE, "at least one value is required");
+	if (!ordered)
+		INVALID(cs, values, STR_NONE, "must be ordered");
+}
+
+static void check_failure_policy(
+	const struct batch_v1_job_spec *s, const struct at *up, struct causes *cs)
+{
+	const struct at *at = AT(up, "podFailurePolicy");
+	const struct batch_v1_pod_failure_policy_rule_items *rules = &s->pod_failure_policy->rules;
+	if (rules->len > RULES_MAX)
+		cause_at(cs, CAUSE_TOO_MANY, AT(at, "rules"), STR_NONE,
+			"%zu: must have at most %d items", rules->len, RULES_MAX);
+	for (size_t i = 0; i < rules->len; i++) {
+		const struct batch_v1_pod_failure_policy_rule *r = &rules->items[i];
+		const struct at *here = AT_I(at, "rules", i);
+		if (str_eqz(r->action, "FailIndex") && !s->backoff_limit_per_index.set)
+			INVALID(cs, AT(here, "action"), r->action,
+				"requires the backoffLimitPerIndex to be set");
+		if (r->on_exit_codes)
+			check_exit_codes(r->on_exit_codes, s, AT(here, "onExitCodes"), cs);
+		if (r->on_pod_conditions.len > RULES_MAX)
+			cause_at(cs, CAUSE_TOO_MANY, AT(here, "onPodConditions"), STR_NONE,
+				"%zu: must have at most %d items", r->on_pod_conditions.len,
+				RULES_MAX);
+		if (r->on_exit_codes && r->on_pod_conditions.len)
+			INVALID(cs, here, STR_NONE,
+				"specifying both OnExitCodes and OnPodConditions is not supported");
+		if (!r->on_exit_codes && !r->on_pod_conditions.len)
+			INVALID(cs, here, STR_NONE,
+				"specifying one of OnExitCodes and OnPodConditions is required");
+	}
+	if (!str_eqz(s->template.spec.restart_policy, "Never"))
+		INVALID(cs, AT(AT(AT(up, "template"), "spec"), "restartPolicy"),
+			shown(s->template.spec.restart_policy),
+			"only \"Never\" is supported when podFailurePolicy is specified");
+	if (s->pod_replacement_policy.p && !str_eqz(s->pod_replacement_policy, "Failed"))
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(up, "podReplacementPolicy"),
+			shown(s->pod_replacement_policy), "supported values: \"Failed\"");
+}
+
+/* ---- when an indexed job has succeeded early ---- */
+
+static const char *read_index(struct str text, int64_t completions, int64_t *ret)
+{
+	if (!text.len || text.p[0] == '-' || str_to_i64(text, ret))
+		return "cannot convert string to integer for index";
+	return *ret >= completions ? "too large index" : NULL;
+}
+
+/* "1,3-5,7": how many; NULL, or what is wrong with it. */
+static const char *count_indexes(struct str text, int64_t completions, int64_t *ret)
+{
+	struct str part, first, last;
+	int64_t before = -1;
+	bool more = text.len > 0;
+	*ret = 0;
+	while (more) {
+		int64_t x, y;
+		more = str_cut(text, ',', &part, &text);
+		bool range = str_cut(part, '-', &first, &last);
+		const char *bad = read_index(first, completions, &x);
+		y = x;
+		if (!bad && range)
+			bad = read_index(last, completions, &y);
+		if (!bad && (x <= before || (range && x >= y)))
+			bad = "non-increasing order";
+		if (bad)
+			return bad;
+		*ret += y - x + 1;
+		before = y;
+	}
+	return NULL;
+}
+
+static void check_success_policy(
+	const struct batch_v1_job_spec *s, const struct at *at, struct causes *cs)
+{
+	const struct batch_v1_success_policy_rule_items *rules = &s->success_policy->rules;
+	if (!rules->len)
+		REQUIRED(cs, AT(at, "rules"),
+			"at least one rules must be specified when the successPolicy is specified");
+	if (rules->len > RULES_MAX)
+		cause_at(cs, CAUSE_TOO_MANY, AT(at, "rules"), STR_NONE,
+			"%zu: must have at most %d items", rules->len, RULES_MAX);
+	for (size_t i = 0; i < rules->len; i++) {
+		const struct batch_v1_success_policy_rule *r = &rules->items[i];
+		const struct at *here = AT_I(at, "rules", i), *count = AT(here, "succeededCount");
+		int64_t n = 0, wanted = r->succeeded_count.value;
+		if (!r->succeeded_count.set && !r->succeeded_indexes.p)
+			REQUIRED(cs, here,
+				"at least one of succeededCount or succeededIndexes must be specified");
+		const char *bad = count_indexes(r->succeeded_indexes, s->completions.value, &n);
+		if (bad)
+			cause_at(cs, CAUSE_INVALID, AT(here, "succeededIndexes"),
+				r->succeeded_indexes, "error parsing succeededIndexes: %s", bad);
+		if (r->succeeded_count.set && wanted < 0)
+			INVALID_NUM(cs, count, wanted, "must be greater than or equal to 0");
+		if (wanted > s->completions.value)
+			INVALID_NUM(cs, count, wanted,
+				"must be less than or equal to the number of specified completions");
+		else if (r->succeeded_indexes.p && !bad && wanted > n)
+			INVALID_NUM(cs, count, wanted,
+				"must be less than or equal to the number of indexes in the specified succeededIndexes field");
+	}
+}
+
+/* ---- the whole ---- */
+
+#define PARALLELISM_MAX 100000
+#define MANY_COMPLETIONS 100000
+#define MANY_COMPLETIONS_LIMIT 10000
+
+static void check_indexed(const struct batch_v1_job_spec *s, const struct at *at, struct causes *cs)
+{
+	if (!s->completions.set)
+		REQUIRED(cs, AT(at, "completions"), "when completion mode is Indexed");
+	if (s->parallelism.value > PARALLELISM_MAX)
+		INVALID_NUM(cs, AT(at, "parallelism"), s->parallelism.value,
+			"must be less than or equal to 100000 when completion mode is Indexed");
+	if (s->completions.set && s->max_failed_indexes.value > s->completions.value)
+		INVALID_NUM(cs, AT(at, "maxFailedIndexes"), s->max_failed_indexes.value,
+			"must be less than or equal to completions");
+	if (s->completions.value <= MANY_COMPLETIONS || !s->backoff_limit_per_index.set)
+		return;
+	if (!s->max_failed_indexes.set)
+		REQUIRED(cs, AT(at, "maxFailedIndexes"),
+			"must be specified when completions is above 100000");
+	if (s->parallelism.value > MANY_COMPLETIONS_LIMIT)
+		INVALID_NUM(cs, AT(at, "parallelism"), s->parallelism.value,
+			"must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index");
+	if (s->max_failed_indexes.value > MANY_COMPLETIONS_LIMIT)
+		INVALID_NUM(cs, AT(at, "maxFailedIndexes"), s->max_failed_indexes.value,
+			"must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index");
 }
 
 static void check_spec(const struct batch_v1_job_spec *s, const struct at *at, struct causes *cs)
 {
+	static const char only_indexed[] = "requires indexed completion mode";
+	bool indexed = str_eqz(s->completion_mode, "Indexed");
 	template_validate(&s->template, AT(at, "template"), false, cs);
 	check_restart(&s->template, AT(at, "template"), cs);
-	if (str_eqz(s->completion_mode, "Indexed") && !s->completions.set)
-		REQUIRED(cs, AT(at, "completions"), "when completion mode is Indexed");
+	if (s->max_failed_indexes.set && !s->backoff_limit_per_index.set)
+		REQUIRED(cs, AT(at, "backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+	if (indexed)
+		check_indexed(s, at, cs);
+	if (!indexed && s->backoff_limit_per_index.set)
+		INVALID_NUM(cs, AT(at, "backoffLimitPerIndex"), s->backoff_limit_per_index.value,
+			only_indexed);
+	if (!indexed && s->max_failed_indexes.set)
+		INVALID_NUM(
+			cs, AT(at, "maxFailedIndexes"), s->max_failed_indexes.value, only_indexed);
+	if (s->pod_failure_policy)
+		check_failure_policy(s, at, cs);
+	if (s->success_policy && !indexed)
+		INVALID(cs, AT(at, "successPolicy"), STR_NONE, only_indexed);
+	else if (s->success_policy && s->completions.set)
+		check_success_policy(s, AT(at, "successPolicy"), cs);
+}
+
+/* Pods of an indexed job have its name and their index as their host name. */
+static void check_job_name(const struct batch_v1_job *j, struct arena *a, struct causes *cs)
+{
+	if (!str_eqz(j->spec.completion_mode, "Indexed") || j->spec.completions.value <= 0)
+		return;
+	struct str longest = arena_fmt(
+		a, STR_FMT "-%d", STR_ARG(j->metadata.name), j->spec.completions.value - 1);
+	if (valid_dns_label(longest))
+		cause_at(cs, CAUSE_INVALID, AT(AT(NULL, "metadata"), "name"), j->metadata.name,
+			"will not able to create pod with invalid DNS label: " STR_FMT,
+			STR_ARG(longest));
 }
 
 static void job_validate(struct write *w, struct causes *cs)
@@ -80,6 +281,8 @@ static void job_validate(struct write *w, struct causes *cs)
 	struct selector *sel;
 	struct err err;
 	check_spec(&j->spec, &root, cs);
+	if (w->operation == VERB_CREATE)
+		check_job_name(j, w->arena, cs);
 	if (!j->spec.selector)
 		REQUIRED(cs, AT(&root, "selector"), "");
 	else if (selector_from_label_selector(j->spec.selector, w->arena, &sel, &err))
@@ -97,10 +300,14 @@ static void job_validate_update(struct write *w, struct causes *cs)
 		!model_equal(
 			&core_v1_pod_template_spec_type, &j->spec.template, &old->spec.template))
 		INVALID(cs, AT(&root, "template"), STR_NONE, IMMUTABLE);
-	if (!indexed &&
-		(j->spec.completions.set != old->spec.completions.set ||
-			j->spec.completions.value != old->spec.completions.value))
+	if (j->spec.completions.set == old->spec.completions.set &&
+		j->spec.completions.value == old->spec.completions.value)
+		return;
+	if (!indexed)
 		INVALID_NUM(cs, AT(&root, "completions"), j->spec.completions.value, IMMUTABLE);
+	else if (j->spec.completions.value != j->spec.parallelism.value)
+		INVALID_NUM(cs, AT(&root, "completions"), j->spec.completions.value,
+			"can only be modified in tandem with spec.parallelism");
 }
 
 const struct kind job_kind = {
@@ -176,8 +383,12 @@ static void cron_validate(struct write *w, struct causes *cs)
 	if (w->operation == VERB_CREATE && c->metadata.name.len > 52)
 		INVALID(cs, AT(AT(NULL, "metadata"), "name"), c->metadata.name,
 			"must be no more than 52 characters");
-	template_validate(&c->spec.job_template.spec.template, AT(job, "template"), false, cs);
-	check_restart(&c->spec.job_template.spec.template, AT(job, "template"), cs);
+	check_spec(&c->spec.job_template.spec, job, cs);
+	if (c->spec.job_template.spec.selector)
+		INVALID(cs, AT(job, "selector"), STR_NONE, "`selector` will be auto-generated");
+	if (c->spec.job_template.spec.manual_selector.value)
+		cause_at(cs, CAUSE_NOT_SUPPORTED, AT(job, "manualSelector"), STR("true"),
+			"supported values: \"nil\", \"false\"");
 }
 
 const struct kind cron_job_kind = {

@@ -111,7 +111,7 @@ static void workload_refusals(void **state)
 			"\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}",
 			"spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"" },
 		{ "batch/v1:jobs", "{" TEMPLATE "}",
-			"spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\"" },
+			"spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"" },
 	};
 	struct env *e = *state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -341,6 +341,83 @@ static void jobs(void **state)
 	assert_refused(e, 422, "spec.schedule: Invalid value: \"often\"");
 }
 
+static void job_rules(void **state)
+{
+#define JOB_TEMPLATE(policy) \
+	"\"template\":{\"spec\":{" policy "\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}"
+#define NEVER JOB_TEMPLATE("\"restartPolicy\":\"Never\",")
+#define RULE(rule) "\"podFailurePolicy\":{\"rules\":[" rule "]}," NEVER
+#define INDEXED(rest) "\"completionMode\":\"Indexed\",\"completions\":3," rest "," NEVER
+	static const struct {
+		const char *spec, *message; /* NULL: it is made */
+	} rows[] = {
+		{ JOB_TEMPLATE(""),
+			"spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"" },
+		{ RULE("{\"action\":\"Ignore\"}"),
+			"spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required" },
+		{ RULE("{\"action\":\"FailIndex\",\"onExitCodes\":{\"operator\":\"In\",\"values\":[1]}}"),
+			"spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set" },
+		{ RULE("{\"action\":\"FailJob\",\"onExitCodes\":{\"operator\":\"In\",\"values\":[0]}}"),
+			"spec.podFailurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0: must not be 0 for the In operator" },
+		{ RULE("{\"action\":\"FailJob\",\"onExitCodes\":{\"operator\":\"In\",\"values\":[2,1]}}"),
+			"spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: must be ordered" },
+		{ RULE("{\"action\":\"FailJob\",\"onExitCodes\":{\"operator\":\"In\",\"values\":[1],\"containerName\":\"x\"}}"),
+			"spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: \"x\": must be one of the container" },
+		{ "\"podFailurePolicy\":{\"rules\":[]}," JOB_TEMPLATE(
+			  "\"restartPolicy\":\"OnFailure\","),
+			"only \"Never\" is supported when podFailurePolicy is specified" },
+		{ "\"podReplacementPolicy\":\"TerminatingOrFailed\"," RULE(
+			  "{\"action\":\"Count\",\"onPodConditions\":[{\"type\":\"A\"}]}"),
+			"spec.podReplacementPolicy: Unsupported value: \"TerminatingOrFailed\"" },
+		{ "\"backoffLimitPerIndex\":1," NEVER,
+			"spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode" },
+		{ INDEXED("\"maxFailedIndexes\":1"),
+			"spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified" },
+		{ INDEXED("\"backoffLimitPerIndex\":1,\"maxFailedIndexes\":4"),
+			"spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions" },
+		{ "\"successPolicy\":{\"rules\":[{\"succeededCount\":1}]}," NEVER,
+			"spec.successPolicy: Invalid value: requires indexed completion mode" },
+		{ INDEXED("\"successPolicy\":{\"rules\":[{\"succeededCount\":4}]}"),
+			"spec.successPolicy.rules[0].succeededCount: Invalid value: 4: must be less than or equal to" },
+		{ INDEXED("\"successPolicy\":{\"rules\":[{}]}"),
+			"spec.successPolicy.rules[0]: Required value: at least one of" },
+		{ INDEXED("\"successPolicy\":{\"rules\":[{\"succeededIndexes\":\"1-5\"}]}"),
+			"error parsing succeededIndexes: too large index" },
+		{ INDEXED("\"successPolicy\":{\"rules\":[{\"succeededIndexes\":\"1,0\"}]}"),
+			"error parsing succeededIndexes: non-increasing order" },
+		{ INDEXED("\"successPolicy\":{\"rules\":[{\"succeededIndexes\":\"0,2\",\"succeededCount\":1}]}"),
+			NULL },
+		{ RULE("{\"action\":\"FailJob\",\"onExitCodes\":{\"operator\":\"NotIn\",\"values\":[0,3],\"containerName\":\"c\"}}"),
+			NULL },
+	};
+	struct env *e = *state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		req(e, CREATE, "batch/v1:jobs", "default",
+			arena_fmt(e->a, "{\"metadata\":{\"name\":\"r%zu\"},\"spec\":{%s}}", i,
+				rows[i].spec)
+				.p);
+		if (rows[i].message)
+			assert_refused(e, 422, rows[i].message);
+		else
+			assert_at(e, "spec.podReplacementPolicy",
+				strstr(rows[i].spec, "podFailure") ? "Failed"
+								   : "TerminatingOrFailed");
+	}
+	OK(e, CREATE, "batch/v1:jobs", "default",
+		"{\"metadata\":{\"name\":\"elastic\"},\"spec\":{\"parallelism\":3," INDEXED(
+			"\"suspend\":true") "}}");
+	req(e, PATCH, "batch/v1:jobs/elastic", "default", "{\"spec\":{\"completions\":4}}");
+	assert_refused(e, 422,
+		"spec.completions: Invalid value: 4: can only be modified in tandem with spec.parallelism");
+	OK(e, PATCH, "batch/v1:jobs/elastic", "default",
+		"{\"spec\":{\"completions\":4,\"parallelism\":4}}");
+	req(e, CREATE, "batch/v1:cronjobs", "default",
+		"{\"metadata\":{\"name\":\"z\"},\"spec\":{\"schedule\":\"@daily\",\"timeZone\":\"bad-time-zone\",\"jobTemplate\":{\"spec\":{" NEVER
+		"}}}}");
+	assert_refused(e, 422,
+		"spec.timeZone: Invalid value: \"bad-time-zone\": unknown time zone bad-time-zone");
+}
+
 static int issue(void *arg, struct str ns, struct str account, struct str uid,
 	const struct authentication_v1_token_request *req, struct arena *a, struct str *ret_token,
 	struct timestamp *ret_expires, struct err *err)
@@ -526,6 +603,7 @@ int main(void)
 		T(scale),
 		T(configuration),
 		T(jobs),
+		T(job_rules),
 		T(tokens),
 		T(signing_requests),
 		T(network_policies),

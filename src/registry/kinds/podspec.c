@@ -56,6 +56,8 @@ void pod_spec_fill(struct core_v1_pod_spec *s, struct arena *a)
 			(struct core_v1_container *)&c->ephemeral_container_common, false, a);
 	LIST_EACH(v, &s->volumes)
 		fill_volume(v, a);
+	if (s->termination_grace_period_seconds.value < 0)
+		s->termination_grace_period_seconds.value = 1;
 	/* one field under two names */
 	if (!s->service_account_name.len)
 		s->service_account_name = s->service_account;
