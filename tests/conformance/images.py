@@ -108,6 +108,8 @@ def tools(root, tree):
     # Not busybox' own shell: Debian's prefers its applets to the programs of the same names.
     if not os.path.lexists(f"{root}/usr/bin/sh"):
         os.symlink("dash", f"{root}/usr/bin/sh")
+    # Debian's busybox has no printenv.
+    write(f"{root}/usr/bin/printenv", '#!/bin/sh\n[ $# -gt 0 ] || exec env\neval "[ \\"\\${$1+set}\\" ] && echo \\"\\$$1\\""\n', 0o755)
     busybox_applets(root)
     write(f"{root}/etc/passwd", PASSWD)
     write(f"{root}/etc/group", GROUP)
