@@ -296,9 +296,34 @@ static void check_image(struct str image, const struct at *at, struct causes *cs
 		INVALID(cs, AT(at, "image"), image, "must not have leading or trailing whitespace");
 }
 
+/* The action RestartAllContainers is not there: who asks for it is told, rather than left without. */
+static void check_restart_rules(
+	const struct core_v1_container *c, const struct at *at, struct causes *cs)
+{
+	size_t i = 0;
+	if (c->restart_policy_rules.len && !c->restart_policy.len)
+		REQUIRED(cs, AT(at, "restartPolicy"),
+			"must specify restartPolicy when restart rules are used");
+	if (c->restart_policy_rules.len > 20)
+		cause_at(cs, CAUSE_TOO_MANY, AT(at, "restartPolicyRules"), STR_NONE,
+			"%zu: must have at most 20 items", c->restart_policy_rules.len);
+	LIST_EACH(r, &c->restart_policy_rules) {
+		const struct at *here = AT_I(at, "restartPolicyRules", i++);
+		if (str_eqz(r->action, "RestartAllContainers"))
+			cause_at(cs, CAUSE_NOT_SUPPORTED, AT(here, "action"), r->action,
+				"supported values: \"Restart\"");
+		if (!r->exit_codes)
+			REQUIRED(cs, AT(here, "exitCodes"), "must be specified");
+		else if (r->exit_codes->values.len > 255)
+			cause_at(cs, CAUSE_TOO_MANY, AT(AT(here, "exitCodes"), "values"), STR_NONE,
+				"%zu: must have at most 255 items", r->exit_codes->values.len);
+	}
+}
+
 static void check_container(const struct core_v1_pod_spec *s, const struct core_v1_container *c,
 	const struct at *at, struct causes *cs)
 {
+	check_restart_rules(c, at, cs);
 	check_image(c->image, at, cs);
 	check_ports(c, s->host_network, at, cs);
 	check_env(c, at, cs);
@@ -448,6 +473,7 @@ void ephemeral_containers_validate(
 			{ c->readiness_probe, "readinessProbe" },
 			{ c->startup_probe, "startupProbe" },
 			{ c->lifecycle, "lifecycle" },
+			{ c->restart_policy_rules.len, "restartPolicyRules" },
 			{ c->resources.limits.len || c->resources.requests.len, "resources" },
 		};
 		for (size_t k = 0; k < ARRAY_LEN(parts); k++)

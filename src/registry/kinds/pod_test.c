@@ -101,6 +101,12 @@ static void refusals(void **state)
 			"`privileged` to true" },
 		{ "{\"containers\":[" C "}],\"dnsPolicy\":\"None\"}",
 			"spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None" },
+		{ "{\"containers\":[" C
+		  ",\"restartPolicyRules\":[{\"action\":\"Restart\",\"exitCodes\":{\"operator\":\"In\",\"values\":[1]}}]}]}",
+			"spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used" },
+		{ "{\"containers\":[" C
+		  ",\"restartPolicy\":\"Never\",\"restartPolicyRules\":[{\"action\":\"RestartAllContainers\",\"exitCodes\":{\"operator\":\"In\",\"values\":[1]}}]}]}",
+			"spec.containers[0].restartPolicyRules[0].action: Unsupported value: \"RestartAllContainers\": supported values: \"Restart\"" },
 		{ "{\"containers\":[" C "}],\"hostnameOverride\":\"Not_A_Name\"}",
 			"spec.hostnameOverride: Invalid value: \"Not_A_Name\"" },
 		{ "{\"containers\":[" C
