@@ -115,9 +115,9 @@ int link_program_set(struct netlink *n, int link, enum link_side side, int progr
 	m->tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0);
 	mnl_attr_put_strz(q.h, TCA_KIND, "clsact");
 	int r = request_run(n, &q, NULL, NULL);
+	bool is_new = r == 0;
 	if (r < 0 && r != -EEXIST)
-		return err_errno(err, r,
-			"link %d takes no programs (modules sch_ingress and cls_bpf)", link);
+		return err_errno(err, r, "link %d takes no programs (module sch_ingress)", link);
 	filter_request(&q, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, link, side);
 	struct nlattr *options = mnl_attr_nest_start(q.h, TCA_OPTIONS);
 	mnl_attr_put_u32(q.h, TCA_BPF_FD, (uint32_t)program_fd);
@@ -125,7 +125,13 @@ int link_program_set(struct netlink *n, int link, enum link_side side, int progr
 	mnl_attr_put_u32(q.h, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
 	mnl_attr_nest_end(q.h, options);
 	r = request_run(n, &q, NULL, NULL);
-	return r < 0 ? err_errno(err, r, "cannot put the program %s on link %d", name, link) : 0;
+	if (r < 0 && is_new) {
+		tc_request(&q, RTM_DELQDISC, 0, link, TC_H_CLSACT);
+		request_run(n, &q, NULL, NULL);
+	}
+	return r < 0 ? err_errno(err, r, "cannot put the program %s on link %d (module cls_bpf)",
+			       name, link)
+		     : 0;
 }
 
 struct filters { /* of one side of a link */

@@ -558,23 +558,35 @@ static void own_range(struct network *n, const struct cached_list *nodes)
 	}
 }
 
+/* The kernel lacks something that does not come by itself. */
+static void no_flow_cache(struct network *n, const struct err *err)
+{
+	log_warn("network", "no flow cache, each packet of a pod takes the kernel's whole way: %s",
+		err->text);
+	flow_cache_free(n->flows);
+	n->flows = NULL;
+}
+
 /* tell: the nodes changed, so that clashes among them are news. */
 static int keep_routes(struct network *n, struct netlink *netlink, bool tell, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
 	struct cached_list nodes;
+	struct err e = { 0 };
 	struct peers p;
-	int r;
+	int r, also;
 
 	informer_list(n->nodes, STR_NONE, &nodes);
 	own_range(n, &nodes);
 	p = peers_of(&n->c, &nodes, a, tell ? warn : NULL, n);
 	r = routes_apply(netlink, &n->c, &p, err);
-	if (n->flows) {
-		struct err e;
-		int also = flow_cache_apply(n->flows, netlink, &n->c, &p, r < 0 ? &e : err);
-
-		r = r < 0 ? r : also;
+	if (n->flows && (also = flow_cache_apply(n->flows, netlink, &n->c, &p, &e)) < 0) {
+		if (also == -ENOENT) {
+			no_flow_cache(n, &e);
+		} else if (r == 0) {
+			r = also;
+			*err = e;
+		}
 	}
 	cached_list_deinit(&nodes);
 	return r;
@@ -594,9 +606,7 @@ static void start_flow_cache(struct network *n, struct netlink *netlink)
 	}
 	r = flow_cache_new(&n->flows, &err);
 	if (r < 0)
-		log_warn("network",
-			"no flow cache, each packet of a pod takes the kernel's whole way: %s",
-			err.text);
+		no_flow_cache(n, &err);
 }
 
 static void *route_thread(void *arg)
