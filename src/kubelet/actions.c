@@ -41,7 +41,7 @@ bool container_should_restart(const struct core_v1_pod *pod, const struct contai
 		return true;
 	if (last->state == CONTAINER_RUNNING)
 		return false;
-	if (spec->sidecar)
+	if (spec->sidecar || (spec->again && !strcmp(spec->again, last->id)))
 		return true;
 	if (spec->c->restart_policy.p && spec->c->restart_policy.len)
 		policy = spec->c->restart_policy;

@@ -80,6 +80,7 @@ struct container_spec {
 	bool sidecar; /* an init container that keeps running */
 	const struct core_v1_container *c;
 	const char *target; /* of an ephemeral one: whose processes it shares; NULL */
+	const char *again;  /* the run that ends because of a resize, for another to follow; NULL */
 };
 struct container_specs {
 	struct container_spec *items;
@@ -151,6 +152,8 @@ struct slot {
 	bool ready, started;
 	uint64_t resources_hash; /* what the run resources_of was last given; 0: not known */
 	char resources_of[ENGINE_ID];
+	uint64_t amounts[2];        /* the same of requests and limits: cpu, memory */
+	char resize_run[ENGINE_ID]; /* the run that is ended for a resize; empty: none */
 };
 
 /* ---- pod workers ---- */

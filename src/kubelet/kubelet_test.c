@@ -777,6 +777,38 @@ static void test_image_change(void **state)
 	assert_int_equal(engine_fake_calls(f->engine, "sandbox_run"), 1);
 }
 
+static bool was_restarted(const struct value *v, const void *type)
+{
+	return is_ready(v, NULL) && test_int(v, "status.containerStatuses[0].restartCount") == 1;
+}
+
+/* A resize ends the run where the container's policy for that resource says so, also where a run that ended well has no successor. */
+static void test_resize_restart(void **state)
+{
+	struct fixture *f = *state;
+	static const char c[] =
+		"{\"name\":\"c\",\"image\":\"busybox:1\",\"resources\":{\"requests\":{\"cpu\":\"%s\",\"memory\":\"%s\"}},\"resizePolicy\":["
+		"{\"resourceName\":\"cpu\",\"restartPolicy\":\"NotRequired\"},{\"resourceName\":\"memory\",\"restartPolicy\":\"RestartContainer\"}]}";
+
+	start_kubelet(f, true);
+	run_pod(f, "p",
+		pod_json(f, "p", ",\"restartPolicy\":\"OnFailure\"",
+			arena_fmt(f->a, c, "100m", "10Mi").p, ""));
+	struct value v = test_await(&f->api, POD "p", is_ready, NULL, f->a, "Ready");
+	const char *uid = arena_fmt(f->a, ",\"uid\":\"%s\"", test_text(&v, "metadata.uid")).p;
+	test_put(&f->api, POD "p",
+		pod_json(f, "p", ",\"restartPolicy\":\"OnFailure\"",
+			arena_fmt(f->a, c, "200m", "10Mi").p, uid));
+	while (!engine_fake_calls(f->engine, "container_update"))
+		usleep(1000);
+	test_put(&f->api, POD "p",
+		pod_json(f, "p", ",\"restartPolicy\":\"OnFailure\"",
+			arena_fmt(f->a, c, "200m", "20Mi").p, uid));
+	test_await(&f->api, POD "p", was_restarted, NULL, f->a, "Ready again");
+	assert_int_equal(engine_fake_calls(f->engine, "container_update"), 1);
+	assert_int_equal(engine_fake_calls(f->engine, "sandbox_run"), 1);
+}
+
 static bool has_condition_false(const struct value *v, const void *type)
 {
 	return !strcmp(condition(v, type), "False");
@@ -912,6 +944,7 @@ int main(int argc, char **argv)
 		T(test_orphan),
 		T(test_static_orphan),
 		T(test_image_change),
+		T(test_resize_restart),
 		T(test_drift),
 		T(test_config_error),
 		T(test_no_network),

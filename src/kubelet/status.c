@@ -158,9 +158,10 @@ static void container_status(struct sync *s, const struct container_spec *spec,
 		copy_resources(spec, st, a);
 		break;
 	case CONTAINER_EXITED:
-		if (slot->waiting_reason && s->w->state == POD_SYNCING &&
+		if ((slot->waiting_reason || spec->again) && s->w->state == POD_SYNCING &&
 			container_should_restart(s->pod, spec, c)) {
-			set_waiting(st, slot->waiting_reason, slot->waiting_message, a);
+			set_waiting(st, slot->waiting_reason ? slot->waiting_reason : reason,
+				slot->waiting_message, a);
 			st->last_state.terminated = terminated(s, spec->c, c, a);
 		} else {
 			st->state.terminated = terminated(s, spec->c, c, a);

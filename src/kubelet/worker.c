@@ -309,8 +309,11 @@ static void run_once(struct pod_worker *w)
 	s.pod = s.object->pod;
 	s.specs = pod_containers(s.pod, a);
 	w->next_ns = 0;
-	for (size_t i = 0; i < s.specs.len; i++)
-		worker_slot(w, s.specs.items[i].c->name)->kind = s.specs.items[i].kind;
+	for (size_t i = 0; i < s.specs.len; i++) {
+		struct slot *slot = worker_slot(w, s.specs.items[i].c->name);
+		slot->kind = s.specs.items[i].kind;
+		s.specs.items[i].again = slot->resize_run[0] ? slot->resize_run : NULL;
+	}
 
 	int r = view_load(&s, &err);
 	if (r < 0) {
