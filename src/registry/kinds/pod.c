@@ -270,31 +270,81 @@ static void prepare_resize(struct write *w)
 	w->obj = p;
 }
 
-static bool same_but_amounts(
-	const struct core_v1_container_items *now, const struct core_v1_container_items *old)
+static bool same_containers(const struct core_v1_container_items *now,
+	const struct core_v1_container_items *old, const char *name, struct causes *cs)
 {
-	if (now->len != old->len)
+	const struct at *at = AT(&root, name);
+	size_t before = cs->len;
+	if (now->len != old->len) {
+		cause_at(cs, CAUSE_FORBIDDEN, at, STR_NONE,
+			"%s may not be added or removed on resize", name);
 		return false;
-	for (size_t i = 0; i < now->len; i++) {
-		struct core_v1_container c = now->items[i];
-		c.resources = old->items[i].resources;
-		c.resize_policy = old->items[i].resize_policy;
-		if (!model_equal(&core_v1_container_type, &c, &old->items[i]))
-			return false;
 	}
-	return true;
+	for (size_t i = 0; i < now->len; i++)
+		if (!str_eq(now->items[i].name, old->items[i].name))
+			cause_at(cs, CAUSE_FORBIDDEN, AT(AT_I(&root, name, i), "name"), STR_NONE,
+				"%s may not be renamed or reordered on resize", name);
+	return cs->len == before;
+}
+
+static bool removed(const struct str_map *now, const struct str_map *old)
+{
+	LIST_EACH(e, old)
+		if (!str_map_has(now, e->key))
+			return true;
+	return false;
+}
+
+static struct str_map without_cpu_and_memory(const struct str_map *m, struct arena *a)
+{
+	struct str_map out = { 0 };
+	LIST_EACH(e, m)
+		if (!str_eqz(e->key, "cpu") && !str_eqz(e->key, "memory"))
+			str_map_set(a, &out, e->key, e->value);
+	return out;
+}
+
+static void check_resized(struct core_v1_container now, struct core_v1_container old,
+	const struct at *at, const struct at *forbidden, const char *what, struct causes *cs)
+{
+	struct core_v1_resource_requirements *r[] = { &now.resources, &old.resources };
+	if (removed(&now.resources.requests, &old.resources.requests))
+		FORBIDDEN(cs, AT(AT(at, "resources"), "requests"),
+			"resource requests cannot be removed");
+	if (removed(&now.resources.limits, &old.resources.limits))
+		FORBIDDEN(
+			cs, AT(AT(at, "resources"), "limits"), "resource limits cannot be removed");
+	for (size_t i = 0; i < ARRAY_LEN(r); i++) {
+		r[i]->requests = without_cpu_and_memory(&r[i]->requests, cs->arena);
+		r[i]->limits = without_cpu_and_memory(&r[i]->limits, cs->arena);
+	}
+	if (!model_equal(&core_v1_container_type, &now, &old))
+		FORBIDDEN(cs, forbidden, what);
 }
 
 static void validate_resize(struct write *w, struct causes *cs)
 {
 	struct core_v1_pod *p = w->obj, *old = w->old;
 	pod_containers_validate(&p->spec, &root, cs);
-	if (!same_but_amounts(&p->spec.containers, &old->spec.containers) ||
-		!same_but_amounts(&p->spec.init_containers, &old->spec.init_containers))
-		FORBIDDEN(cs, &root, "only cpu and memory resources are mutable");
-	else if (!str_eq(pod_qos(&p->spec), pod_qos(&old->spec)))
-		INVALID(cs, AT(AT(NULL, "metadata"), "qosClass"), pod_qos(&p->spec),
+	if (str_map_has(&old->metadata.annotations, STR("kubernetes.io/config.mirror"))) {
+		FORBIDDEN(cs, &root, "static pods cannot be resized");
+		return;
+	}
+	if (!str_eq(pod_qos(&p->spec), pod_qos(&old->spec)))
+		INVALID(cs, &root, pod_qos(&p->spec),
 			"Pod QOS Class may not change as a result of resizing");
+	bool same = same_containers(&p->spec.containers, &old->spec.containers, "containers", cs);
+	same &= same_containers(
+		&p->spec.init_containers, &old->spec.init_containers, "initContainers", cs);
+	for (size_t i = 0; same && i < p->spec.containers.len; i++)
+		check_resized(p->spec.containers.items[i], old->spec.containers.items[i],
+			AT_I(&root, "containers", i), &root,
+			"only cpu and memory resources are mutable", cs);
+	for (size_t i = 0; same && i < p->spec.init_containers.len; i++)
+		check_resized(p->spec.init_containers.items[i], old->spec.init_containers.items[i],
+			AT_I(&root, "initContainers", i), AT_I(&root, "initContainers", i),
+			"only cpu and memory resources for init or sidecar containers are mutable",
+			cs);
 }
 
 /* ---- delete ---- */

@@ -352,6 +352,25 @@ static void ephemeral_and_resize(void **state)
 	req(e, PATCH, "pods/q/resize", "default",
 		"{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"other\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}]}}");
 	assert_refused(e, 422, "spec: Forbidden: only cpu and memory resources are mutable");
+#define FULL \
+	C ",\"imagePullPolicy\":\"IfNotPresent\",\"terminationMessagePath\":\"/dev/termination-log\",\"terminationMessagePolicy\":\"File\""
+	static const struct {
+		const char *containers, *message;
+	} rows[] = {
+		{ FULL "}",
+			"spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed" },
+		{ FULL ",\"resources\":{\"requests\":{\"cpu\":\"2\",\"ephemeral-storage\":\"1Gi\"}}}",
+			"spec: Forbidden: only cpu and memory resources are mutable" },
+		{ FULL ",\"resources\":{\"requests\":{\"cpu\":\"2\"}}},{\"name\":\"d\",\"image\":\"i\"}",
+			"spec.containers: Forbidden: containers may not be added or removed on resize" },
+		{ "{\"name\":\"d\",\"image\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}",
+			"spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		req(e, PATCH, "pods/q/resize", "default",
+			arena_fmt(e->a, "{\"spec\":{\"containers\":[%s]}}", rows[i].containers).p);
+		assert_refused(e, 422, rows[i].message);
+	}
 }
 
 int main(void)
