@@ -169,6 +169,8 @@ static int set_claim_phase(struct run *r, const struct core_v1_persistent_volume
 	c->status.phase = str_of(phase);
 	c->status.access_modes = v ? v->spec.access_modes : (struct str_list){ 0 };
 	c->status.capacity = v ? v->spec.capacity : (struct str_map){ 0 };
+	c->status.current_volume_attributes_class_name =
+		v ? v->spec.volume_attributes_class_name : STR_NONE;
 	if (model_equal(&core_v1_persistent_volume_claim_status_type, &c->status, &cached->status))
 		return 0;
 	return client_update(r->client, CLAIM, "status", c, r->arena, NULL, err);

@@ -69,14 +69,15 @@ static bool each_any(void *arg, struct object *o)
 /* ---- judging ---- */
 
 /* How much more of `name` there will be; false: it has nothing to do with it, or there will be no more. */
-static bool object_takes(
+static bool object_takes(const struct core_v1_resource_quota *q,
 	const struct admission_attributes *at, struct str name, struct quantity *ret)
 {
 	struct str gr = at->req->resource->group_resource;
 	struct quantity before;
 	if (!quota_takes(name, gr, at->type, at->obj, ret))
 		return false;
-	if (at->old && quota_takes(name, gr, at->type, at->old, &before))
+	if (at->old && quota_speaks_of(&q->spec, at->type, at->old) &&
+		quota_takes(name, gr, at->type, at->old, &before))
 		*ret = quantity_sub(*ret, before);
 	return ret->nano > 0;
 }
@@ -131,7 +132,7 @@ static void add_flights(struct usage *u, const struct admission_attributes *at, 
 			continue;
 		if (!quota_speaks_of(&u->quota->spec, f->at.type, f->at.obj))
 			continue;
-		if (object_takes(&f->at, name, &takes))
+		if (object_takes(u->quota, &f->at, name, &takes))
 			u->sum = quantity_add(u->sum, takes);
 	}
 }
@@ -192,7 +193,7 @@ static struct meta_v1_status *judge(struct usage *u, const struct admission_attr
 	for (size_t i = 0; i < q->spec.hard.len; i++) {
 		struct quantity want, have, hard;
 		struct str name = q->spec.hard.items[i].key;
-		if (!object_takes(at, name, &want) ||
+		if (!object_takes(q, at, name, &want) ||
 			quantity_parse(q->spec.hard.items[i].value, &hard) < 0)
 			continue;
 		have = used(u, at, name);
