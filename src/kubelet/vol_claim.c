@@ -1,5 +1,7 @@
 /* persistentVolumeClaim: bound to a persistent volume of kind hostPath or local, which is a path of this machine. Others need a CSI
  * driver, which this kubelet does not speak to yet; the error says so. */
+#include <limits.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "gen/types.h"
@@ -44,10 +46,12 @@ static int resolve(struct volume_ctx *c, struct str *ret, struct err *err)
 	*ret = v->host_path ? v->host_path->path : v->local->path;
 	if (v->host_path && str_eqz(v->host_path->type, "DirectoryOrCreate"))
 		return dir_make(ret->p, 0755, err);
-	return access(ret->p, F_OK)
-		? err_errno(err, -errno, "persistentvolume \"" STR_FMT "\": path " STR_FMT,
-			  STR_ARG(pvc->spec.volume_name), STR_ARG(*ret))
-		: 0;
+	char real[PATH_MAX]; /* who makes a volume may name it by a link */
+	if (!realpath(ret->p, real))
+		return err_errno(err, -errno, "persistentvolume \"" STR_FMT "\": path " STR_FMT,
+			STR_ARG(pvc->spec.volume_name), STR_ARG(*ret));
+	*ret = arena_strz(s->a, real);
+	return 0;
 }
 
 static int setup(struct volume_ctx *c, struct err *err)
