@@ -154,6 +154,8 @@ struct slot {
 	char resources_of[ENGINE_ID];
 	uint64_t amounts[2];        /* the same of requests and limits: cpu, memory */
 	char resize_run[ENGINE_ID]; /* the run that is ended for a resize; empty: none */
+	char not_resized
+		[ENGINE_ID]; /* the run that still has what it had before a resize; empty: none */
 };
 
 /* ---- pod workers ---- */

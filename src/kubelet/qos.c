@@ -113,6 +113,7 @@ static void note_run(struct sync *s, const struct container_spec *spec, struct s
 		worker_event(s->w, s->pod, "Normal", "ResizeCompleted",
 			"Pod resize completed: container " STR_FMT, STR_ARG(spec->c->name));
 	}
+	slot->not_resized[0] = 0;
 	slot->resources_hash = hash;
 	memcpy(slot->resources_of, c->id, sizeof(slot->resources_of));
 	for (size_t i = 0; i < ARRAY_LEN(resized); i++)
@@ -125,6 +126,7 @@ static void resize_container(struct sync *s, const struct container_spec *spec, 
 	char text[256];
 	struct err err;
 
+	memcpy(slot->not_resized, c->id, sizeof(slot->not_resized));
 	if (restart) {
 		snprintf(text, sizeof(text), "Container " STR_FMT " resize requires restart",
 			STR_ARG(spec->c->name));

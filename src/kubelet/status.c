@@ -156,6 +156,11 @@ static void container_status(struct sync *s, const struct container_spec *spec,
 		st->started.value = slot->started;
 		st->ready = slot->ready && slot->started;
 		copy_resources(spec, st, a);
+		const struct core_v1_container_status *told = old_status(s, spec);
+		/* A resize that has not reached the run is not told as if it had. */
+		if (!strcmp(slot->not_resized, c->id) && told && told->resources)
+			st->resources =
+				model_copy(&core_v1_resource_requirements_type, told->resources, a);
 		break;
 	case CONTAINER_EXITED:
 		if ((slot->waiting_reason || spec->again) && s->w->state == POD_SYNCING &&
