@@ -266,6 +266,7 @@ static void prepare_resize(struct write *w)
 	struct core_v1_pod *given = w->obj, *p = arena_memdup(w->arena, w->old, sizeof(*p));
 	p->spec.containers = given->spec.containers;
 	p->spec.init_containers = given->spec.init_containers;
+	p->spec.resources = given->spec.resources;
 	p->metadata.managed_fields = given->metadata.managed_fields;
 	w->obj = p;
 }
@@ -330,6 +331,12 @@ static void validate_resize(struct write *w, struct causes *cs)
 		FORBIDDEN(cs, &root, "static pods cannot be resized");
 		return;
 	}
+	if (!p->spec.resources != !old->spec.resources ||
+		(p->spec.resources &&
+			!model_equal(&core_v1_resource_requirements_type, p->spec.resources,
+				old->spec.resources)))
+		FORBIDDEN(cs, AT(&root, "resources"),
+			"pod-level resources cannot be resized: this cluster resizes containers alone");
 	if (!str_eq(pod_qos(&p->spec), pod_qos(&old->spec)))
 		INVALID(cs, &root, pod_qos(&p->spec),
 			"Pod QOS Class may not change as a result of resizing");

@@ -354,6 +354,9 @@ static void ephemeral_and_resize(void **state)
 	assert_refused(e, 422, "spec: Forbidden: only cpu and memory resources are mutable");
 #define FULL \
 	C ",\"imagePullPolicy\":\"IfNotPresent\",\"terminationMessagePath\":\"/dev/termination-log\",\"terminationMessagePolicy\":\"File\""
+	req(e, PATCH, "pods/q/resize", "default",
+		"{\"spec\":{\"resources\":{\"requests\":{\"cpu\":\"3\"}}}}");
+	assert_refused(e, 422, "spec.resources: Forbidden: pod-level resources cannot be resized");
 	static const struct {
 		const char *containers, *message;
 	} rows[] = {
