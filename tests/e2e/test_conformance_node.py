@@ -82,7 +82,7 @@ ROWS = [
     ("projected-fsgroup", pod(LS.format("/v/s1"), spec={"securityContext": {"runAsUser": 1000, "fsGroup": 1001}}, **vol({"projected": {"defaultMode": 0o440, "sources":
         [{"secret": {"name": "sec"}}]}})), "Succeeded", ["440 0 1001", "t1"]),
     ("empty-modes", pod("stat -c %a /v; touch /v/f; chmod 640 /v/f; stat -c '%a %u' /v/f; grep ' /v ' /proc/mounts | cut -d' ' -f3", **vol({"emptyDir": {"medium":
-        "Memory"}})), "Succeeded", ["777", "640 0", "tmpfs"]),
+        "Memory"}})), "Succeeded", ["1777", "640 0", "tmpfs"]),
     ("empty-nonroot", pod("stat -c %a /v; echo x > /v/f; stat -c '%u %g' /v/f /v; id -G", spec={"securityContext": {"runAsUser": 1000, "fsGroup": 123}},
         **vol({"emptyDir": {}})), "Succeeded", lambda out, p: out.split("\n")[1:3] == ["1000 123", "0 123"] and "123" in out.split("\n")[3].split()),
     ("subpath", pod("cat /v/file; echo x > /w/f; ls /all/sub", mounts=[{"name": "c", "mountPath": "/v/file", "subPath": "k1"}, {"name": "e", "mountPath": "/w", "subPath":
