@@ -784,6 +784,10 @@ static bool was_restarted(const struct value *v, const void *type)
 		assert_string_equal(
 			test_text(v, "status.containerStatuses[0].resources.requests.memory"),
 			"10Mi");
+	const struct value *list = test_at(v, "status.conditions");
+	for (size_t i = 0; list && i < list->list.len; i++)
+		if (!strcmp(test_text(&list->list.items[i], "type"), "PodResizeInProgress"))
+			return false;
 	return is_ready(v, NULL) && test_int(v, "status.containerStatuses[0].restartCount") == 1;
 }
 

@@ -388,6 +388,11 @@ static void conditions(struct sync *s, struct core_v1_pod_status *st, struct are
 	buf_deinit(&pending.b);
 	ready_conditions(s, st, a);
 	condition(s, st, "PodScheduled", true, NULL, STR_NONE, a);
+	for (size_t i = 0; i < s->specs.len; i++)
+		if (worker_slot(s->w, s->specs.items[i].c->name)->not_resized[0]) {
+			condition(s, st, "PodResizeInProgress", true, NULL, STR_NONE, a);
+			break;
+		}
 }
 
 /* ---- the whole ---- */

@@ -51,6 +51,24 @@ static void null_unless(struct value *status, struct arena *a, const char *key)
 		value_set(a, status, str_of(key))->kind = VALUE_NULL;
 }
 
+/* The one condition that goes away again. */
+static void drop_resize(const struct core_v1_pod_status *st, struct value *status, struct arena *a)
+{
+	struct value *list = value_get(status, STR("conditions"));
+
+	LIST_EACH(c, &st->conditions)
+		if (str_eqz(c->type, "PodResizeInProgress"))
+			return;
+	if (!list || list->kind != VALUE_LIST)
+		return;
+	struct value *mark = value_append(a, list);
+	*mark = (struct value){ .kind = VALUE_OBJECT };
+	*value_set(a, mark, STR("type")) =
+		(struct value){ .kind = VALUE_TEXT, .text = STR("PodResizeInProgress") };
+	*value_set(a, mark, STR("$patch")) =
+		(struct value){ .kind = VALUE_TEXT, .text = STR("delete") };
+}
+
 /* The whole status as a strategic merge patch. Lists that merge by key would keep what is gone: the addresses are replaced. */
 static struct str patch_make(const struct core_v1_pod_status *st, struct str uid, struct arena *a)
 {
@@ -72,6 +90,7 @@ static struct str patch_make(const struct core_v1_pod_status *st, struct str uid
 		*value_set(a, mark, STR("$patch")) =
 			(struct value){ .kind = VALUE_TEXT, .text = STR("replace") };
 	}
+	drop_resize(st, &status, a);
 	buf_addz(&b, "{\"metadata\":{\"uid\":");
 	json_write_text(uid, &b);
 	buf_addz(&b, "},\"status\":");

@@ -228,6 +228,20 @@ static void test_list(
 	test_answer(s, 200, b.p);
 }
 
+/* One condition: put in the place of its namesake, or taken out by {"$patch":"delete"}. */
+static void test_condition(struct arena *a, struct value *list, const struct value *c)
+{
+	struct value *items = list->list.items, *same = NULL;
+
+	for (size_t k = 0; k < list->list.len; k++)
+		if (!strcmp(test_text(&items[k], "type"), test_text(c, "type")))
+			same = &items[k];
+	if (!value_get(c, STR("$patch")))
+		*(same ? same : value_append(a, list)) = value_copy(a, c);
+	else if (same)
+		*same = items[--list->list.len];
+}
+
 static void test_merge(struct arena *a, struct value *to, const struct value *from)
 {
 	for (size_t i = 0; i < from->object.len; i++) {
@@ -238,15 +252,8 @@ static void test_merge(struct arena *a, struct value *to, const struct value *fr
 		} else if (old && old->kind == VALUE_OBJECT && m->value.kind == VALUE_OBJECT) {
 			test_merge(a, old, &m->value);
 		} else if (old && old->kind == VALUE_LIST && str_eqz(m->key, "conditions")) {
-			for (size_t j = 0; j < m->value.list.len; j++) {
-				const struct value *c = &m->value.list.items[j];
-				struct value *same = NULL;
-				for (size_t k = 0; k < old->list.len; k++)
-					if (!strcmp(test_text(&old->list.items[k], "type"),
-						    test_text(c, "type")))
-						same = &old->list.items[k];
-				*(same ? same : value_append(a, old)) = value_copy(a, c);
-			}
+			for (size_t j = 0; j < m->value.list.len; j++)
+				test_condition(a, old, &m->value.list.items[j]);
 		} else {
 			struct value copy = value_copy(a, &m->value);
 			/* a directive among items is for merging only */
