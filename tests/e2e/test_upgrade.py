@@ -16,28 +16,10 @@ import machine as machines
 from api import Api
 from cluster import Cluster
 from etcd import Etcd
-from machine import eventually
+from machine import eventually, web
 from test_etcd import need
 
 GAP_S = 1.0
-WEB = """
-apiVersion: v1
-kind: ReplicationController
-metadata: {name: web}
-spec:
-  replicas: 4
-  selector: {app: web}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: c, image: "test/busybox:1", command: [sh, -c, "hostname > /index.html; httpd -f -p 8080 -h /"]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"""
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 COUNTER = CONFIGMAPS + "/counter"
 
@@ -182,7 +164,7 @@ def start(c, *flags):
         m.binary = f"{m.dir}/skiff"
         install(m, b"v1.36.3")
     c.start(*flags)
-    c.apply(WEB)
+    c.apply(web(4))
     c.wait_pods("app=web", 4)
 
 
