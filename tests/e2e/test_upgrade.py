@@ -16,7 +16,7 @@ import machine as machines
 from api import Api
 from cluster import Cluster
 from etcd import Etcd
-from machine import eventually, web
+from machine import eventually
 from test_etcd import need
 
 GAP_S = 1.0
@@ -164,7 +164,7 @@ def start(c, *flags):
         m.binary = f"{m.dir}/skiff"
         install(m, b"v1.36.3")
     c.start(*flags)
-    c.apply(web(4))
+    c.apply(machines.web(4))
     c.wait_pods("app=web", 4)
 
 
