@@ -237,6 +237,15 @@ static int find_pod_cidr(struct agent *a, struct err *err)
 	return r < 0 ? r : file_write_atomic(path, str_of(a->pod_cidr), 0644, true, err);
 }
 
+/* Sandboxes are made by the kubelet, which starts after the pod network. */
+static void link_made(void *arg, const char *link)
+{
+	const struct agent *a = arg;
+
+	if (a->network)
+		network_link_made(a->network, link);
+}
+
 static int start_engine(struct agent *a, struct err *err)
 {
 	CLEAN_FREE char *root = xasprintf("%s/engine", a->options.data_dir),
@@ -248,7 +257,9 @@ static int start_engine(struct agent *a, struct err *err)
 		.cluster_cidr = a->options.pod_cidr,
 		.cni_conf_dir = a->cni ? a->options.cni_conf_dir : NULL,
 		.cni_bin_dirs = a->options.cni_bin_dir,
-		.mtu = network_pod_mtu(a->network_mode, a->options.node_ip) };
+		.mtu = network_pod_mtu(a->network_mode, a->options.node_ip),
+		.link_made = link_made,
+		.link_made_arg = a };
 
 	return engine_local_new(&ec, &a->engine, err);
 }

@@ -239,6 +239,9 @@ struct engine_local_config {
 	const char *bridge;       /* skiff0 */
 	int mtu;                  /* 0: from the default route's link, or 1500 */
 	const char *cluster_cidr; /* traffic to it is never masqueraded */
+	/* A sandbox's link is there in the node's namespace, and not up yet. NULL: nobody wants to know. */
+	void (*link_made)(void *arg, const char *link);
+	void *link_made_arg;
 	/* The other way: sandboxes are attached by CNI plugins, as the first file of this folder by name says, and bridge, pod_cidr and mtu are not
 	 * used. NULL: not so. A sandbox is detached in the way it was attached. */
 	const char *cni_conf_dir;

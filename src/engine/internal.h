@@ -143,8 +143,10 @@ struct local {
 	struct cgroups *cgroups;
 	struct netlink *netlink; /* guarded by network_lock */
 	pthread_mutex_t network_lock;
-	uint32_t net_ip, net_gateway; /* host order */
-	int net_prefix, mtu;          /* prefix 0: no pod network */
+	uint32_t net_ip, net_gateway;                   /* host order */
+	int net_prefix, mtu;                            /* prefix 0: no pod network */
+	void (*link_made)(void *arg, const char *link); /* NULL: none */
+	void *link_made_arg;
 	int host_netns_fd;
 	struct cni *cni; /* NULL: the network is ours */
 

@@ -273,6 +273,8 @@ static int configure_network(struct local *l, const struct engine_local_config *
 	if (l->host_netns_fd < 0)
 		return err_errno(err, -errno, "cannot open this process's network namespace");
 	l->mtu = c->mtu;
+	l->link_made = c->link_made;
+	l->link_made_arg = c->link_made_arg;
 	l->bridge = xstrdup(c->bridge ? c->bridge : "skiff0");
 	l->cluster_cidr = c->cluster_cidr ? xstrdup(c->cluster_cidr) : NULL;
 	if ((r = netlink_open(&l->netlink, err)) < 0)

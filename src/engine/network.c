@@ -255,6 +255,8 @@ int network_connect(struct local *l, const struct sandbox *s, struct err *err)
 	inet_pton(AF_INET, s->ip, &ip);
 	link_name(s, host);
 	snprintf(filter, sizeof(filter), "net/ipv4/conf/%s/rp_filter", host);
+	if (l->link_made)
+		l->link_made(l->link_made_arg, host);
 	pthread_mutex_lock(&l->network_lock);
 	int r = address_add(l->netlink, host, htonl(l->net_gateway), 32, err);
 	/* Policies know pods by their addresses: only what a pod's own route leads back to may come from it. */

@@ -188,10 +188,12 @@ int bpf_map_new(const struct bpf_map_spec *spec, int *ret_fd, struct err *err);
 int bpf_program_load(const struct bpf_insn *code, size_t n, const char *name, int *ret_fd,
 	struct err *err); /* the error has the verifier's reason */
 enum link_side { LINK_INGRESS, LINK_EGRESS, LINK_SIDES };
-/* The program sees the link's IPv4 packets, Ethernet header first; one set earlier is replaced. Programs of others stay. -ENOENT:
- * the kernel lacks clsact or programs on links. */
+/* The program sees the link's IPv4 packets, Ethernet header first; one set earlier is replaced. Programs of others stay. A link must be made to take programs
+ * first (clsact): on one that is up that loses all packets for some 20 ms. LINK_TAKES_NONE: it was not made so, and make is false. -ENOENT: the kernel lacks
+ * clsact or programs on links. */
+#define LINK_TAKES_NONE 1
 int link_program_set(struct netlink *n, int link, enum link_side side, int program_fd,
-	const char *name, struct err *err);
+	const char *name, bool make, struct err *err);
 int link_programs_remove(
 	struct netlink *n, int link, const char *const names[LINK_SIDES], struct err *err);
 typedef void (*link_fn)(void *arg, int index, bool ethernet);

@@ -105,26 +105,48 @@ static struct tcmsg *filter_request(
 	return m;
 }
 
-int link_program_set(struct netlink *n, int link, enum link_side side, int program_fd,
-	const char *name, struct err *err)
+static int put_filter(
+	struct netlink *n, int link, enum link_side side, int program_fd, const char *name)
 {
 	struct request q;
 
-	struct tcmsg *m =
-		tc_request(&q, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, link, TC_H_CLSACT);
-	m->tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0);
-	mnl_attr_put_strz(q.h, TCA_KIND, "clsact");
-	int r = request_run(n, &q, NULL, NULL);
-	bool is_new = r == 0;
-	if (r < 0 && r != -EEXIST)
-		return err_errno(err, r, "link %d takes no programs (module sch_ingress)", link);
 	filter_request(&q, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_REPLACE, link, side);
 	struct nlattr *options = mnl_attr_nest_start(q.h, TCA_OPTIONS);
 	mnl_attr_put_u32(q.h, TCA_BPF_FD, (uint32_t)program_fd);
 	mnl_attr_put_strz(q.h, TCA_BPF_NAME, name);
 	mnl_attr_put_u32(q.h, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
 	mnl_attr_nest_end(q.h, options);
-	r = request_run(n, &q, NULL, NULL);
+	return request_run(n, &q, NULL, NULL);
+}
+
+static int make_clsact(struct netlink *n, int link)
+{
+	struct request q;
+	struct tcmsg *m =
+		tc_request(&q, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, link, TC_H_CLSACT);
+
+	m->tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0);
+	mnl_attr_put_strz(q.h, TCA_KIND, "clsact");
+	return request_run(n, &q, NULL, NULL);
+}
+
+int link_program_set(struct netlink *n, int link, enum link_side side, int program_fd,
+	const char *name, bool make, struct err *err)
+{
+	struct request q;
+	int r = put_filter(n, link, side, program_fd, name);
+	bool is_new = false;
+
+	if (r == -EINVAL) { /* which is: there is no clsact */
+		if (!make)
+			return LINK_TAKES_NONE;
+		r = make_clsact(n, link);
+		is_new = r == 0;
+		if (r < 0 && r != -EEXIST)
+			return err_errno(
+				err, r, "link %d takes no programs (module sch_ingress)", link);
+		r = put_filter(n, link, side, program_fd, name);
+	}
 	if (r < 0 && is_new) {
 		tc_request(&q, RTM_DELQDISC, 0, link, TC_H_CLSACT);
 		request_run(n, &q, NULL, NULL);

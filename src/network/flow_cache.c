@@ -1,5 +1,8 @@
 /* See internal.h: the programs of flow_code.c on the links that pods' packets take. A link of pods is one with a route to one address of this node's range. A
- * program that somebody else takes off a link comes back with the agent's next start; until then the packets there take the whole way. */
+ * program that somebody else takes off a link comes back with the agent's next start; until then the packets there take the whole way.
+ *
+ * A link that is up loses packets while it is made to take programs. So a pod's gets them before it is up (flow_cache_link), and those of pods that were here before
+ * the cache go without; the links out get them when the agent starts, once in the life of a machine. */
 #include "network/internal.h"
 
 #include <arpa/inet.h>
@@ -81,8 +84,8 @@ void flow_cache_free(struct flow_cache *f)
 struct links {
 	struct arena *a;
 	int *items;
-	size_t len;
-	uint32_t pods; /* of this node, in host order */
+	size_t len, n_out; /* those that lead to other nodes and out come first */
+	uint32_t pods;     /* of this node, in host order */
 	int prefix;
 };
 
@@ -140,18 +143,27 @@ static int find_links(struct netlink *n, const struct network_config *c, const s
 	for (size_t i = 0; i < peers->len; i++)
 		if (route_find(n, htonl(peers->items[i].ip), &r) == 0)
 			want(l, r.link);
+	l->n_out = l->len;
 	return route_each(n, RTPROT_STATIC, see_route, l, err);
 }
 
-static int put(struct flow_cache *f, struct netlink *n, int link, struct err *err)
+static int put(struct flow_cache *f, struct netlink *n, int link, bool make, struct err *err)
 {
 	int r = 0;
 
 	/* Out first: what comes in and is noted meets one that remembers. */
 	for (int side = LINK_SIDES - 1; side >= 0 && r == 0; side--)
 		r = link_program_set(
-			n, link, (enum link_side)side, f->programs[side], names[side], err);
+			n, link, (enum link_side)side, f->programs[side], names[side], make, err);
 	return r;
+}
+
+int flow_cache_link(struct flow_cache *f, struct netlink *n, const char *name, struct err *err)
+{
+	int link, r = link_find(n, name, &link);
+
+	return r < 0 ? err_errno(err, r, "cannot find the link %s", name)
+		     : put(f, n, link, true, err);
 }
 
 int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct network_config *c,
@@ -175,8 +187,8 @@ int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct netwo
 
 		if (!has(ethernet.items, ethernet.len, link))
 			continue; /* gone meanwhile, or without Ethernet headers */
-		int s = has(f->links, f->n_links, link) ? 0 : put(f, n, link, &e);
-		if (s == 0)
+		int s = has(f->links, f->n_links, link) ? 0 : put(f, n, link, i < wanted.n_out, &e);
+		if (s >= 0)
 			now[n_now++] = link;
 		else if (s != -ENODEV && r == 0) { /* the others get theirs */
 			r = s;

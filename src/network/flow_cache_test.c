@@ -286,6 +286,7 @@ static struct flow_cache *switched_on(void)
 	struct err err = { 0 };
 
 	must(flow_cache_new(&f, &err), &err);
+	must(flow_cache_link(f, router, "skvpod", &err), &err);
 	for (int again = 0; again < 2; again++)
 		must(flow_cache_apply(f, router, &config, &nobody, &err), &err);
 	return f;

@@ -99,6 +99,8 @@ size_t flow_code(enum link_side side, const struct flow_maps *m, struct bpf_insn
 struct flow_cache;
 int flow_cache_new(struct flow_cache **ret, struct err *err);
 void flow_cache_free(struct flow_cache *f); /* what is on links stays there, and works */
+/* On a pod's link that is not up yet. */
+int flow_cache_link(struct flow_cache *f, struct netlink *n, const char *name, struct err *err);
 /* Puts the programs on the links of this node's pods and on those that lead to other nodes and out. -ENOENT: the kernel cannot. */
 int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct network_config *c,
 	const struct peers *peers, struct err *err);

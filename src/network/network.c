@@ -45,6 +45,7 @@ struct network {
 	struct policies *policies;
 	struct host_ports *ports;
 	struct flow_cache *flows; /* NULL: off */
+	_Atomic bool no_flows;    /* the kernel cannot */
 	struct map hooked;        /* by "ns/name" */
 	struct map localnet;      /* addresses of pods whose link is to carry loopback addresses */
 	struct list waiters;
@@ -558,13 +559,12 @@ static void own_range(struct network *n, const struct cached_list *nodes)
 	}
 }
 
-/* The kernel lacks something that does not come by itself. */
-static void no_flow_cache(struct network *n, const struct err *err)
+/* -ENOENT: the kernel lacks something, which does not come by itself. Told once, and left alone. */
+static void flow_cache_failed(struct network *n, int r, const char *what, const struct err *err)
 {
-	log_warn("network", "no flow cache, each packet of a pod takes the kernel's whole way: %s",
-		err->text);
-	flow_cache_free(n->flows);
-	n->flows = NULL;
+	if (r != -ENOENT || !atomic_exchange(&n->no_flows, true))
+		log_warn("network", "%s goes without the flow cache, by the kernel's whole way: %s",
+			what, err->text);
 }
 
 /* tell: the nodes changed, so that clashes among them are news. */
@@ -580,9 +580,10 @@ static int keep_routes(struct network *n, struct netlink *netlink, bool tell, st
 	own_range(n, &nodes);
 	p = peers_of(&n->c, &nodes, a, tell ? warn : NULL, n);
 	r = routes_apply(netlink, &n->c, &p, err);
-	if (n->flows && (also = flow_cache_apply(n->flows, netlink, &n->c, &p, &e)) < 0) {
+	if (n->flows && !atomic_load(&n->no_flows) &&
+		(also = flow_cache_apply(n->flows, netlink, &n->c, &p, &e)) < 0) {
 		if (also == -ENOENT) {
-			no_flow_cache(n, &e);
+			flow_cache_failed(n, also, "the pod network", &e);
 		} else if (r == 0) {
 			r = also;
 			*err = e;
@@ -590,23 +591,6 @@ static int keep_routes(struct network *n, struct netlink *netlink, bool tell, st
 	}
 	cached_list_deinit(&nodes);
 	return r;
-}
-
-/* Plugins may have programs of their own on pods' links. */
-static void start_flow_cache(struct network *n, struct netlink *netlink)
-{
-	struct err err = { 0 };
-	int r;
-
-	if (n->c.plugins || n->c.no_flow_cache) {
-		r = flow_cache_remove(netlink, &err);
-		if (r < 0)
-			log_warn("network", "the flow cache is not off: %s", err.text);
-		return;
-	}
-	r = flow_cache_new(&n->flows, &err);
-	if (r < 0)
-		no_flow_cache(n, &err);
 }
 
 static void *route_thread(void *arg)
@@ -624,10 +608,13 @@ static void *route_thread(void *arg)
 		log_error("network", "no routes to other nodes: %s", err.text);
 		return NULL;
 	}
-	start_flow_cache(n, netlink);
 	for (bool routes = true, tell = true; !atomic_load(&n->stopping);) {
-		netlink_drain(n->monitor);
-		int r = routes ? keep_routes(n, netlink, tell, &err) : 0;
+		int r = 0;
+
+		if (routes) {
+			netlink_drain(n->monitor); /* else what came meanwhile is still news */
+			r = keep_routes(n, netlink, tell, &err);
+		}
 
 		if (r < 0 && strcmp(err.text, last.text) != 0)
 			log_error("network", "%s", err.text);
@@ -697,6 +684,46 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	return 0;
 }
 
+/* Before there are connections. Plugins may have programs of their own on pods' links. */
+static int start_flow_cache(struct network *n, struct netlink *netlink, struct err *err)
+{
+	struct peers nobody = { 0 };
+	int r;
+
+	if (n->c.plugins || n->c.no_flow_cache)
+		return flow_cache_remove(netlink, err);
+	r = flow_cache_new(&n->flows, err);
+	return r < 0 ? r : flow_cache_apply(n->flows, netlink, &n->c, &nobody, err);
+}
+
+static void begin_flow_cache(struct network *n)
+{
+	struct netlink *netlink = NULL;
+	struct err err = { 0 };
+	int r = netlink_open(&netlink, &err);
+
+	if (r == 0)
+		r = start_flow_cache(n, netlink, &err);
+	if (r < 0)
+		flow_cache_failed(n, r, "the pod network", &err);
+	netlink_close(netlink);
+}
+
+void network_link_made(struct network *n, const char *link)
+{
+	struct netlink *netlink = NULL;
+	struct err err = { 0 };
+	if (!n->flows || atomic_load(&n->no_flows))
+		return;
+	int r = netlink_open(&netlink, &err);
+
+	if (r == 0)
+		r = flow_cache_link(n->flows, netlink, link, &err);
+	if (r < 0)
+		flow_cache_failed(n, r, link, &err);
+	netlink_close(netlink);
+}
+
 int network_start(struct network *n, struct err *err)
 {
 	struct informer *all[] = { n->nodes, n->rules, n->namespaces, n->own };
@@ -707,6 +734,7 @@ int network_start(struct network *n, struct err *err)
 	if (n->c.plugins && sysctl_set("net.bridge.bridge-nf-call-ip6tables", "1", &ip6) < 0)
 		log_warn("network", "policies do not stop IPv6 between pods of this node: %s",
 			ip6.text);
+	begin_flow_cache(n);
 	for (size_t i = 0; i < ARRAY_LEN(all) && r == 0; i++)
 		r = informer_start(all[i], err);
 	if (r == 0)

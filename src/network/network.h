@@ -53,6 +53,8 @@ void network_free(struct network *n);
 int network_pod_ready(struct network *n, const struct core_v1_pod *pod, const char *ip,
 	const char *second_ip,
 	struct err *err); /* second_ip: of the other family; empty or NULL: none */
+/* Whoever makes a pod's link calls this before the link is up. Needs nobody's answer; never fails: at worst the link's packets go without the flow cache. */
+void network_link_made(struct network *n, const char *link);
 void network_pod_gone(
 	struct network *n, struct str uid); /* its sandbox is gone; unknown: nothing */
 int network_cleanup(struct err *err);       /* removes routes, link, programs and tables of ours */
