@@ -321,6 +321,8 @@ static void run(void *arg)
 		pthread_mutex_lock(&n->lock);
 		n->again = false;
 		pthread_mutex_unlock(&n->lock);
+		/* Until the informer has its first list nobody tells of a node that is deleted. */
+		bool told = !n->k->node || informer_wait_synced(n->k->node, 0);
 		int r = sync_object(n, &err);
 		if (r) {
 			uint64_t wait = (200 * NS_PER_MS) << MIN(n->failures, 5u);
@@ -329,7 +331,7 @@ static void run(void *arg)
 			at(n, wait);
 		} else {
 			n->failures = 0;
-			at(n, n->unready ? UNREADY_NS : HEARTBEAT_NS);
+			at(n, !told ? SETTLE_NS : n->unready ? UNREADY_NS : HEARTBEAT_NS);
 		}
 		pthread_mutex_lock(&n->lock);
 		more = n->again;
