@@ -182,7 +182,8 @@ static int asked_within(unsigned seconds,
 	the.f = fake_new(answer);
 	log_set_level(LOG_ERROR);
 	crowd_start(1);
-	for (uint64_t end = mono_now_ns() + seconds * 1000000000ull; mono_now_ns() < end; usleep(2000)) {
+	for (uint64_t end = mono_now_ns() + seconds * 1000000000ull; mono_now_ns() < end;
+		usleep(2000)) {
 		struct arena *a CLEAN_ARENA = arena_new(0);
 		void *list;
 
