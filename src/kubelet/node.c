@@ -10,6 +10,7 @@
 #define LEASE_RENEWALS 4 /* in the time that it lasts */
 #define HEARTBEAT_NS (300 * NS_PER_S)
 #define UNREADY_NS (10 * NS_PER_S)
+#define LISTED_WAIT_MS 1000
 #define SETTLE_NS NS_PER_S /* changes within it are told together */
 
 struct node_agent {
@@ -321,8 +322,8 @@ static void run(void *arg)
 		pthread_mutex_lock(&n->lock);
 		n->again = false;
 		pthread_mutex_unlock(&n->lock);
-		/* Until the informer has its first list nobody tells of a node that is deleted. */
-		bool told = !n->k->node || informer_wait_synced(n->k->node, 0);
+		/* Until the informer has its first list nobody tells of a node that is deleted: it comes before the node is made, if the server answers. */
+		bool told = informer_wait_synced(n->k->node, n->sent ? 0 : LISTED_WAIT_MS);
 		int r = sync_object(n, &err);
 		if (r) {
 			uint64_t wait = (200 * NS_PER_MS) << MIN(n->failures, 5u);
