@@ -34,7 +34,7 @@ static bool limit_of_pod(const struct core_v1_pod *pod, struct quantity *ret)
 static uint64_t used_by(const struct pod_worker *w, const struct core_v1_pod *pod, struct str name,
 	const struct engine_container *list, size_t n, struct arena *a)
 {
-	const struct engine *e = w->k->c.engine;
+	struct engine *e = w->k->c.engine;
 	struct str logs = arena_fmt(
 		a, STR_FMT "/" STR_FMT, STR_ARG(pod_log_folder(w->k, pod, a)), STR_ARG(name));
 	uint64_t sum = dir_usage(logs.p), bytes;
@@ -42,7 +42,7 @@ static uint64_t used_by(const struct pod_worker *w, const struct core_v1_pod *po
 
 	for (size_t i = 0; i < n; i++)
 		if (str_eq(list[i].name, name) &&
-			!e->v->container_disk(w->k->c.engine, list[i].id, &bytes, &err))
+			!e->v->container_disk(e, list[i].id, &bytes, &err))
 			sum += bytes;
 	return sum;
 }

@@ -112,18 +112,10 @@ static void see_route(void *arg, const struct route *r)
 		want(l, r->link);
 }
 
-struct ethernet {
-	struct arena *a;
-	int *items;
-	size_t len;
-};
-
-static void see_link(void *arg, int index, bool is_ethernet)
+static void see_link(void *arg, int index, bool ethernet)
 {
-	struct ethernet *e = arg;
-
-	if (is_ethernet)
-		*ARENA_ADD(e->a, e->items, e->len) = index;
+	if (ethernet)
+		want(arg, index);
 }
 
 static int find_links(struct netlink *n, const struct network_config *c, const struct peers *peers,
@@ -170,8 +162,7 @@ int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct netwo
 	const struct peers *peers, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct links wanted = { .a = a };
-	struct ethernet ethernet = { .a = a };
+	struct links wanted = { .a = a }, ethernet = { .a = a };
 	int r = find_links(n, c, peers, &wanted, err);
 
 	if (r == 0)
@@ -204,7 +195,7 @@ int flow_cache_apply(struct flow_cache *f, struct netlink *n, const struct netwo
 int flow_cache_remove(struct netlink *n, struct err *err)
 {
 	CLEAN_ARENA struct arena *a = arena_new(0);
-	struct ethernet all = { .a = a };
+	struct links all = { .a = a };
 	int r = link_each(n, see_link, &all, err);
 
 	for (size_t i = 0; i < all.len && r == 0; i++)

@@ -106,6 +106,26 @@ static long most(long quickly, int64_t begin)
 
 /* ---- tests ---- */
 
+static struct flow_cache *cache;
+
+static int switch_on(void **state)
+{
+	if (getuid() == 0)
+		cache = switched_on();
+	return 0;
+}
+
+static int switch_off(void **state)
+{
+	struct err err = { 0 };
+
+	if (getuid() == 0)
+		must(flow_cache_remove(router, &err), &err);
+	flow_cache_free(cache);
+	cache = NULL;
+	return 0;
+}
+
 #define NEEDS_ROOT() \
 	if (getuid() != 0) \
 	skip() /* links and programs need root */
@@ -129,10 +149,7 @@ static void few_packets_see_the_rules(void **state)
 
 static void translated_ones_arrive_whole(void **state)
 {
-	struct err err = { 0 };
-
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	/* Checksums are complete from the start, are completed on the way out, or by nobody. */
 	for (int who = 0; who < 3; who++) {
 		set_offloads(who > 0, who > 1);
@@ -144,8 +161,6 @@ static void translated_ones_arrive_whole(void **state)
 		assert_in_range(n, 1, most(who ? 40 : 400, begin));
 		close_pair(&p);
 	}
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 static void a_rule_holds_for_what_is_under_way(void **state)
@@ -153,7 +168,6 @@ static void a_rule_holds_for_what_is_under_way(void **state)
 	struct err err = { 0 };
 
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(HOST, PORT);
 
 	pass_both_ways(&p);
@@ -170,8 +184,6 @@ static void a_rule_holds_for_what_is_under_way(void **state)
 	assert_true(arrives(p.server, 1000, 10000)); /* by TCP's repetition */
 	pass_both_ways(&p);
 	close_pair(&p);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 static void set_ip_option(int fd, int option, int value)
@@ -181,10 +193,7 @@ static void set_ip_option(int fd, int option, int value)
 
 static void a_hop_is_a_hop(void **state)
 {
-	struct err err = { 0 };
-
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(HOST, PORT);
 
 	pass_both_ways(&p);
@@ -201,8 +210,6 @@ static void a_hop_is_a_hop(void **state)
 	assert_true(arrives(p.server, 1000, 10000));
 	pass_both_ways(&p);
 	close_pair(&p);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 /* Rules and routes may tell packets of one connection apart by their class. */
@@ -211,7 +218,6 @@ static void each_class_is_asked_for(void **state)
 	struct err err = { 0 };
 
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(HOST, PORT);
 
 	must(nft_apply("add chain ip test stop { type filter hook forward priority 20; }\n"
@@ -226,8 +232,6 @@ static void each_class_is_asked_for(void **state)
 	assert_true(arrives(p.server, 1000, 10000));
 	must(nft_apply("delete chain ip test stop", &err), &err);
 	close_pair(&p);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 /* As a route may that takes less than its link. */
@@ -236,7 +240,6 @@ static void a_larger_one_is_asked_for(void **state)
 	struct err err = { 0 };
 
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(HOST, PORT);
 
 	must(nft_apply("add chain ip test stop { type filter hook forward priority 20; }\n"
@@ -251,8 +254,6 @@ static void a_larger_one_is_asked_for(void **state)
 	assert_true(arrives(p.server, 1000, 10000));
 	pass_both_ways(&p);
 	close_pair(&p);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 static uint32_t largest_segment(int fd)
@@ -271,7 +272,6 @@ static void a_smaller_link_is_told(void **state)
 	struct err err = { 0 };
 
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	for (int gather = 0; gather < 2;
 		gather++) { /* single packets, and those that are parted on their way out */
 		set_offloads(gather, true);
@@ -283,8 +283,6 @@ static void a_smaller_link_is_told(void **state)
 		close_pair(&p);
 		must(set_mtu(&large, &err), &err);
 	}
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 /* New connections to the service go there. */
@@ -299,14 +297,21 @@ static void aim_service(const char *host)
 	must(nft_apply(text, &err), &err);
 }
 
-/* The kernel sees data of which it does not see that they arrived, and has a shorter patience with such connections. */
-static void an_idle_one_stays_known(void **state)
+/* What the kernel is set to, the cache must change. */
+static int switch_on_impatient(void **state)
 {
 	struct err err = { 0 };
 
+	if (getuid() == 0)
+		must(sysctl_set("net.netfilter.nf_conntrack_tcp_timeout_unacknowledged", "1", &err),
+			&err);
+	return switch_on(state);
+}
+
+/* The kernel sees data of which it does not see that they arrived, and has a shorter patience with such connections. */
+static void an_idle_one_stays_known(void **state)
+{
 	NEEDS_ROOT();
-	must(sysctl_set("net.netfilter.nf_conntrack_tcp_timeout_unacknowledged", "1", &err), &err);
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(SERVICE, 80);
 
 	assert_int_equal(write(p.server, data, 1000), 1000);
@@ -318,8 +323,6 @@ static void an_idle_one_stays_known(void **state)
 	pass_both_ways(&p);
 	close_pair(&p);
 	aim_service(HOST);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 static int tcp_state(int fd)
@@ -346,10 +349,7 @@ static void end_pair(struct pair *p)
 static void the_next_one_begins_anew(void **state)
 {
 	struct sockaddr_in at;
-	struct err err = { 0 };
-
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	for (int again = 0; again < 4; again++) {
 		const char *host = again % 2 ? HOST_AGAIN : HOST;
 		socklen_t len = sizeof(at);
@@ -362,8 +362,6 @@ static void the_next_one_begins_anew(void **state)
 		end_pair(&p);
 	}
 	aim_service(HOST);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 /* arg: whether the pod takes another machine for its gateway. */
@@ -385,10 +383,7 @@ static int mistake_gateway(void *arg, struct err *err)
 static void frames_for_others_stay(void **state)
 {
 	bool yes = true, no = false;
-	struct err err = { 0 };
-
 	NEEDS_ROOT();
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(HOST, PORT);
 	pass_both_ways(&p);
 	inside(pod_ns, mistake_gateway, &yes);
@@ -397,8 +392,6 @@ static void frames_for_others_stay(void **state)
 	inside(pod_ns, mistake_gateway, &no);
 	assert_true(arrives(p.server, 1000, 10000));
 	close_pair(&p);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
 
 /* ---- packets that wait ---- */
@@ -483,7 +476,6 @@ static void a_packet_that_waited_is_no_other(void **state)
 	inside(pod_ns, open_wire, &pod);
 	inside(-1, open_wire, &gateway);
 	must(route_set(router, inet_addr(WAITING), 32, 0, "skvpod", &err), &err);
-	struct flow_cache *f = switched_on();
 	struct pair p = connected(HOST, PORT);
 
 	send_frame(&host, &gateway, WAITING, p.from.sin_port, true);
@@ -498,24 +490,25 @@ static void a_packet_that_waited_is_no_other(void **state)
 	close(pod.fd);
 	close(gateway.fd);
 	sched_setaffinity(0, sizeof(before), &before);
-	must(flow_cache_remove(router, &err), &err);
-	flow_cache_free(f);
 }
+
+#define WITH_CACHE(fn) cmocka_unit_test_setup_teardown(fn, switch_on, switch_off)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(few_packets_see_the_rules),
-		cmocka_unit_test(translated_ones_arrive_whole),
-		cmocka_unit_test(a_rule_holds_for_what_is_under_way),
-		cmocka_unit_test(a_hop_is_a_hop),
-		cmocka_unit_test(each_class_is_asked_for),
-		cmocka_unit_test(a_larger_one_is_asked_for),
-		cmocka_unit_test(a_smaller_link_is_told),
-		cmocka_unit_test(an_idle_one_stays_known),
-		cmocka_unit_test(the_next_one_begins_anew),
-		cmocka_unit_test(frames_for_others_stay),
-		cmocka_unit_test(a_packet_that_waited_is_no_other),
+		WITH_CACHE(translated_ones_arrive_whole),
+		WITH_CACHE(a_rule_holds_for_what_is_under_way),
+		WITH_CACHE(a_hop_is_a_hop),
+		WITH_CACHE(each_class_is_asked_for),
+		WITH_CACHE(a_larger_one_is_asked_for),
+		WITH_CACHE(a_smaller_link_is_told),
+		cmocka_unit_test_setup_teardown(
+			an_idle_one_stays_known, switch_on_impatient, switch_off),
+		WITH_CACHE(the_next_one_begins_anew),
+		WITH_CACHE(frames_for_others_stay),
+		WITH_CACHE(a_packet_that_waited_is_no_other),
 	};
 
 	return cmocka_run_group_tests_name("flow cache", tests, set_up, NULL);

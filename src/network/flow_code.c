@@ -16,6 +16,7 @@
  * 3. The link it came from is part of the key: what a link may not send, it may not send by the cache.
  * 4. Larger packets than the one that the stack let pass are asked for: links and routes may take none of that size, which the stack answers. */
 #include <arpa/inet.h>
+#include <assert.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -72,6 +73,7 @@ struct code {
 
 static void put(struct code *c, int op, int d, int s, int offset, int imm)
 {
+	assert(c->n < FLOW_CODE_MAX);
 	c->insns[c->n++] = (struct bpf_insn){ .code = (uint8_t)op,
 		.dst_reg = (uint8_t)d & 15,
 		.src_reg = (uint8_t)s & 15,

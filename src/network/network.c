@@ -563,8 +563,9 @@ static void own_range(struct network *n, const struct cached_list *nodes)
 static void flow_cache_failed(struct network *n, int r, const char *what, const struct err *err)
 {
 	if (r != -ENOENT || !atomic_exchange(&n->no_flows, true))
-		log_warn("network", "%s goes without the flow cache, by the kernel's whole way: %s",
-			what, err->text);
+		log_warn("network",
+			"no flow cache for %s, whose packets take the kernel's whole way: %s", what,
+			err->text);
 }
 
 /* tell: the nodes changed, so that clashes among them are news. */
@@ -684,28 +685,33 @@ int network_new(const struct network_config *c, struct network **ret, struct err
 	return 0;
 }
 
-/* Before there are connections. Plugins may have programs of their own on pods' links. */
-static int start_flow_cache(struct network *n, struct netlink *netlink, struct err *err)
+/* Plugins may have programs of their own on pods' links. */
+static void end_flow_cache(struct netlink *netlink)
 {
-	struct peers nobody = { 0 };
-	int r;
+	struct err err = { 0 };
 
-	if (n->c.plugins || n->c.no_flow_cache)
-		return flow_cache_remove(netlink, err);
-	r = flow_cache_new(&n->flows, err);
-	return r < 0 ? r : flow_cache_apply(n->flows, netlink, &n->c, &nobody, err);
+	if (flow_cache_remove(netlink, &err) < 0)
+		log_warn("network", "the flow cache is not off everywhere: %s", err.text);
 }
 
+/* Before there are connections: the links out lose some packets. */
 static void begin_flow_cache(struct network *n)
 {
 	struct netlink *netlink = NULL;
+	struct peers nobody = { 0 };
 	struct err err = { 0 };
 	int r = netlink_open(&netlink, &err);
 
-	if (r == 0)
-		r = start_flow_cache(n, netlink, &err);
-	if (r < 0)
-		flow_cache_failed(n, r, "the pod network", &err);
+	if (r == 0 && (n->c.plugins || n->c.no_flow_cache)) {
+		end_flow_cache(netlink);
+	} else {
+		if (r == 0)
+			r = flow_cache_new(&n->flows, &err);
+		if (r == 0)
+			r = flow_cache_apply(n->flows, netlink, &n->c, &nobody, &err);
+		if (r < 0)
+			flow_cache_failed(n, r, "the pod network", &err);
+	}
 	netlink_close(netlink);
 }
 
@@ -713,6 +719,7 @@ void network_link_made(struct network *n, const char *link)
 {
 	struct netlink *netlink = NULL;
 	struct err err = { 0 };
+
 	if (!n->flows || atomic_load(&n->no_flows))
 		return;
 	int r = netlink_open(&netlink, &err);
