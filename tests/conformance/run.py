@@ -50,6 +50,8 @@ def start(nodes):
 
 
 def import_images(machines):
+    for m in machines:
+        m.sh("mount --make-rshared /")  # as systemd leaves it; volumes that propagate both ways want it
     for archive in sorted(glob.glob(f"{UPSTREAM}/images/*.tar")):
         for m in machines:
             m.run(SKIFF, "image", "import", "--data-dir", m.data, archive, timeout=300)
