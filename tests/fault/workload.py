@@ -374,10 +374,12 @@ class Workload:
     # ---- the end ----
 
     def finish(self):
-        """Stops everything, checks it, and returns figures as text."""
+        """Stops everything, checks it, and returns figures as text. Whatever happened, the counter goes on first."""
+        writers = [x for x in self.clients if isinstance(x, Writer)]
+        before = sum(w.acknowledged for w in writers)
+        eventually(lambda: sum(w.acknowledged for w in writers) > before, 20, "another update")
         for x in self.clients:
             x.close()
-        writers = [x for x in self.clients if isinstance(x, Writer)]
         creators = [x for x in self.clients if isinstance(x, Creator)]
         n = self.counter()
         acknowledged, unknown = sum(w.acknowledged for w in writers), sum(w.unknown for w in writers)
